@@ -1,0 +1,1 @@
+"""What every stage shares: fields, columns, units, files, ledgers, names of outputs."""

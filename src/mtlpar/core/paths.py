@@ -1,0 +1,83 @@
+"""Names of everything the stages write; others may rely on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Paths of all products, below a folder for raw files and a folder for results.
+
+    The methods accept Snakemake wildcards such as ``"{source}"`` as well as real names.
+    """
+
+    raw: Path
+    results: Path
+
+    def raw_folder(self, source: str) -> Path:
+        """Folder with the native files of a source."""
+        return self.raw / source
+
+    def raw_manifest(self, source: str) -> Path:
+        """Which native files are there, with bytes and checksums."""
+        return self.raw_folder(source) / "manifest.json"
+
+    def extracted_folder(self, source: str) -> Path:
+        """Folder with the ``.bp`` parts of a source, in the order of the raw files."""
+        return self.results / "extracted" / source
+
+    def extracted_manifest(self, source: str) -> Path:
+        """The parts, and rows kept and dropped per raw file."""
+        return self.extracted_folder(source) / "manifest.json"
+
+    def splits(self, source: str) -> Path:
+        """Destination of every extracted structure, as an array."""
+        return self.results / "normalized" / source / "splits.npy"
+
+    def references(self, source: str) -> Path:
+        """Per-element reference energies, fitted on train."""
+        return self.results / "normalized" / source / "references.json"
+
+    def ledger(self, source: str) -> Path:
+        """Where every raw row went."""
+        return self.results / "ledger" / f"{source}.json"
+
+    def pack(self, source: str, split: str) -> Path:
+        """The shuffled ``.bp`` store of one split."""
+        return self.results / "packed" / source / f"{split}.bp"
+
+    def pack_manifest(self, source: str, split: str) -> Path:
+        """Counts and checksums of a pack, written last."""
+        return self.results / "packed" / source / f"{split}.manifest.json"
+
+    def checkpoints(self, model: str) -> Path:
+        """Folder that training resumes from; never an output of a rule."""
+        return self.results / "checkpoints" / model
+
+    def model(self, model: str) -> Path:
+        """The trained model."""
+        return self.results / "models" / model / "model.pt"
+
+    def training_metrics(self, model: str) -> Path:
+        """Losses and errors by step and epoch, one JSON object per line."""
+        return self.results / "models" / model / "metrics.jsonl"
+
+    def metrics(self, model: str, source: str) -> Path:
+        """Test errors of a model on a source."""
+        return self.results / "metrics" / model / f"{source}.json"
+
+    def predictions(self, model: str, source: str) -> Path:
+        """A bounded sample of predictions, for parity plots."""
+        return self.results / "predictions" / model / f"{source}.npz"
+
+    @property
+    def tables(self) -> Path:
+        """Folder with the tables."""
+        return self.results / "tables"
+
+    @property
+    def figures(self) -> Path:
+        """Folder with the figures."""
+        return self.results / "figures"
