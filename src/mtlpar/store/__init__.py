@@ -1,0 +1,1 @@
+"""The packed store: ADIOS2 ``.bp`` folders of flat columns."""
