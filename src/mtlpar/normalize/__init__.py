@@ -1,0 +1,1 @@
+"""Stage normalize: splits, exact duplicates and per-element reference energies."""

@@ -1,0 +1,1 @@
+"""Stage pack: one shuffled ``.bp`` store per source and split."""
