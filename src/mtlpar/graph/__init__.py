@@ -1,0 +1,1 @@
+"""Neighbour graphs, built when they are needed and never stored."""
