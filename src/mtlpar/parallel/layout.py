@@ -1,0 +1,106 @@
+"""`ParallelLayout`: which ranks own which branch. The only place that knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ParallelLayout:
+    """A map from branches to the ranks that own them.
+
+    MTL-base lets every rank own every branch. MTL-par gives each branch ranks of its own; with
+    fewer ranks than branches a rank owns several. One process owns all. Everything else in the
+    project asks this class and does no rank arithmetic.
+
+    Attributes:
+        world_size: Number of ranks.
+        owners: Ranks of each branch, ascending, by name and in the order of the model.
+    """
+
+    world_size: int
+    owners: Mapping[str, tuple[int, ...]]
+
+    def __post_init__(self) -> None:
+        for branch, ranks in self.owners.items():
+            if not ranks:
+                raise ValueError(f"branch {branch!r} has no rank; every branch needs an owner")
+            if sorted(set(ranks)) != list(ranks):
+                raise ValueError(f"ranks of branch {branch!r} must be ascending, got {ranks}")
+        used = {rank for ranks in self.owners.values() for rank in ranks}
+        if used != set(range(self.world_size)):
+            raise ValueError(
+                f"ranks {sorted(used)} own branches, expected all of 0..{self.world_size - 1}"
+            )
+
+    @classmethod
+    def build(
+        cls, kind: Literal["mtl-par", "mtl-base"], *, cost: Mapping[str, float], world_size: int
+    ) -> ParallelLayout:
+        """Lay out branches on ranks.
+
+        Args:
+            kind: ``mtl-base`` or ``mtl-par``.
+            cost: Relative work of each branch, for instance its training atoms.
+            world_size: Number of ranks.
+        """
+        if kind == "mtl-base":
+            return cls(world_size, dict.fromkeys(cost, tuple(range(world_size))))
+        if world_size >= len(cost):
+            return cls(world_size, _groups_of_ranks(cost, world_size))
+        return cls(world_size, _several_per_rank(cost, world_size))
+
+    @property
+    def is_even(self) -> bool:
+        """Whether branches have disjoint groups of equal size: a rectangular mesh."""
+        sizes = {len(ranks) for ranks in self.owners.values()}
+        return len(sizes) == 1 and sizes.pop() * len(self.owners) == self.world_size
+
+    def branches_of(self, rank: int) -> tuple[str, ...]:
+        """Branches that a rank owns, in the order of the model."""
+        return tuple(branch for branch, ranks in self.owners.items() if rank in ranks)
+
+    def share(self, branch: str, rank: int, items: int) -> slice:
+        """Which of ``items`` of a branch's work a rank takes.
+
+        The owners' slices are disjoint and cover everything; a rank may get nothing.
+        """
+        ranks = self.owners[branch]
+        position = ranks.index(rank)
+        return slice(position * items // len(ranks), (position + 1) * items // len(ranks))
+
+    def describe(self) -> str:
+        """One line for people, for instance ``ani1x: 0-1, qm7x: 2``."""
+        return ", ".join(f"{branch}: {_ranges(ranks)}" for branch, ranks in self.owners.items())
+
+
+def _groups_of_ranks(cost: Mapping[str, float], world_size: int) -> dict[str, tuple[int, ...]]:
+    """Disjoint groups: each branch one rank, the rest one by one to whoever is busiest."""
+    sizes = dict.fromkeys(cost, 1)
+    for _ in range(world_size - len(cost)):
+        busiest = max(cost, key=lambda branch: cost[branch] / sizes[branch])
+        sizes[busiest] += 1
+    owners, first = {}, 0
+    for branch, size in sizes.items():
+        owners[branch] = tuple(range(first, first + size))
+        first += size
+    return owners
+
+
+def _several_per_rank(cost: Mapping[str, float], world_size: int) -> dict[str, tuple[int, ...]]:
+    """Each branch one rank: the most expensive first, always to the least loaded rank."""
+    load = [0.0] * world_size
+    rank_of: dict[str, int] = {}
+    for count, branch in enumerate(sorted(cost, key=lambda name: -cost[name])):
+        # The first branches go to empty ranks even where their cost is zero.
+        rank = count if count < world_size else load.index(min(load))
+        load[rank] += cost[branch]
+        rank_of[branch] = rank
+    return {branch: (rank_of[branch],) for branch in cost}
+
+
+def _ranges(ranks: Sequence[int]) -> str:
+    contiguous = len(ranks) > 1 and ranks[-1] - ranks[0] == len(ranks) - 1
+    return f"{ranks[0]}-{ranks[-1]}" if contiguous else ",".join(map(str, ranks))

@@ -1,0 +1,141 @@
+"""Sums gradients over the ranks that share a parameter, while the backward pass still runs.
+
+The objective is a sum over samples divided by global counts, so gradients are *summed*: those of
+the encoder over all ranks, those of a branch over its owners. Parameters are packed into buckets;
+a bucket is sent as soon as all its gradients exist and all buckets before it were sent. The fixed
+order keeps ranks in step even where one of them has no sample for a branch, or none at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from mtlpar.model.multitask import MultiTaskModel
+from mtlpar.parallel.groups import branch_groups
+from mtlpar.parallel.layout import ParallelLayout
+
+_BUCKET_BYTES = 16 * 2**20
+
+
+@dataclass(eq=False)
+class _Bucket:
+    """Parameters whose gradients travel together; the last bucket takes extra numbers along."""
+
+    parameters: list[nn.Parameter]
+    group: dist.ProcessGroup | None
+    pending: int = 0
+    buffer: Tensor | None = None
+    work: dist.Work | None = None
+
+    def send(self, extra: Tensor | None) -> None:
+        parts = [_gradient(parameter).reshape(-1) for parameter in self.parameters]
+        if extra is not None:
+            parts.append(extra.to(parts[0]))
+        self.buffer = torch.cat(parts)
+        self.work = dist.all_reduce(self.buffer, group=self.group, async_op=True)
+
+    def receive(self) -> Tensor:
+        """Wait, put the sums where the gradients belong, and return what rode along."""
+        assert self.work is not None
+        assert self.buffer is not None
+        self.work.wait()
+        offset = 0
+        for parameter in self.parameters:
+            end = offset + parameter.numel()
+            parameter.grad = self.buffer[offset:end].view_as(parameter)
+            offset = end
+        extra = self.buffer[offset:]
+        self.work = self.buffer = None
+        return extra
+
+
+class GradientReducer:
+    """Adds up gradients over ranks according to a layout.
+
+    Use: `start` before the backward pass, `finish` after it.
+    """
+
+    def __init__(self, model: MultiTaskModel, layout: ParallelLayout, *, rank: int) -> None:
+        """Attach to a finished model; all ranks must do so together.
+
+        Args:
+            model: Holds the encoder and the branches that the layout gives this rank.
+            layout: Which ranks own which branch.
+            rank: This rank.
+        """
+        self._buckets: list[_Bucket] = []
+        self._next = 0
+        self._extra = torch.zeros(0)
+        if layout.world_size == 1:
+            return
+        device_type = next(model.parameters()).device.type
+        groups = branch_groups(layout, rank=rank, device_type=device_type)
+        parts = [(model.heads[branch], group) for branch, group in groups.items()]
+        for part, group in [*parts, (model.encoder, None)]:
+            self._buckets += [_Bucket(chunk, group) for chunk in _chunks(part)]
+        for bucket in self._buckets:
+            for parameter in bucket.parameters:
+                self._send_after_gradient(parameter, bucket)
+
+    def start(self, extra: Tensor) -> None:
+        """Prepare for one backward pass.
+
+        Args:
+            extra: Numbers to sum over all ranks beside the gradients, (K,). They ride in the last
+                bucket and cost no collective of their own.
+        """
+        self._extra = extra.detach()
+        self._next = 0
+        for bucket in self._buckets:
+            bucket.pending = len(bucket.parameters)
+
+    def finish(self) -> Tensor:
+        """Wait until all gradients are summed.
+
+        Returns:
+            The sum over all ranks of the numbers given to `start`, (K,).
+        """
+        if not self._buckets:
+            return self._extra
+        # What has no gradient here, because this rank had no sample for it, counts as zero.
+        for bucket in self._buckets[self._next :]:
+            bucket.pending = 0
+        self._send_ready()
+        received = [bucket.receive() for bucket in self._buckets]
+        return received[-1]
+
+    def _send_after_gradient(self, parameter: nn.Parameter, bucket: _Bucket) -> None:
+        def hook(_: Tensor) -> None:
+            bucket.pending -= 1
+            self._send_ready()
+
+        parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+
+    def _send_ready(self) -> None:
+        while self._next < len(self._buckets) and not self._buckets[self._next].pending:
+            is_last = self._next == len(self._buckets) - 1
+            self._buckets[self._next].send(self._extra if is_last else None)
+            self._next += 1
+
+
+def _chunks(part: nn.Module) -> Iterator[list[nn.Parameter]]:
+    """Pack parameters in reverse order: roughly the order in which gradients appear."""
+    chunk: list[nn.Parameter] = []
+    size = 0
+    for parameter in reversed(list(part.parameters())):
+        size += parameter.numel() * parameter.element_size()
+        chunk.append(parameter)
+        if size >= _BUCKET_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

@@ -1,0 +1,1 @@
+"""Stage train: pre-trains one named model on any number of ranks."""

@@ -1,0 +1,90 @@
+"""Validation: every structure once, whatever the layout, and one number to compare epochs by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple
+
+import torch
+import torch.distributed as dist
+
+from mtlpar.core.metrics import ErrorSums
+from mtlpar.model.multitask import MultiTaskModel
+from mtlpar.model.predict import predict
+from mtlpar.parallel.layout import ParallelLayout
+from mtlpar.store.dataset import PackedDataset
+
+_BATCH_ATOMS = 4096
+
+
+def validation_errors(
+    model: MultiTaskModel,
+    datasets: Mapping[str, PackedDataset],
+    *,
+    branch_of: Mapping[str, str],
+    layout: ParallelLayout,
+    rank: int,
+) -> dict[str, dict[str, float]]:
+    """Errors on every source's validation set, the same on all ranks.
+
+    Args:
+        model: The model with the branches of this rank.
+        datasets: Validation data of the sources whose branches this rank owns.
+        branch_of: Branch of every source of the model, in order.
+        layout: Who owns which branch.
+        rank: This rank.
+
+    Returns:
+        For each source the means of `ErrorSums.as_dict`.
+    """
+    model.eval()
+    sums = {source: ErrorSums() for source in branch_of}
+    for source, dataset in datasets.items():
+        share = layout.share(branch_of[source], rank, len(dataset))
+        part = dataset.structures.slice(share.start, share.stop)
+        target = dataset.target_ev_per_atom[share]
+        first_atom = part.offsets
+        for piece, energy, forces in predict(
+            model,
+            part,
+            branch=branch_of[source],
+            graph=model.settings.graph,
+            batch_atoms=_BATCH_ATOMS,
+        ):
+            atoms = slice(first_atom[piece.start], first_atom[piece.stop])
+            sums[source].add(energy - target[piece], forces - part.forces[atoms])
+    model.train()
+    table = torch.tensor([astuple(entry) for entry in sums.values()], dtype=torch.float64)
+    if layout.world_size > 1:
+        table = table.to(next(model.parameters()).device)
+        dist.all_reduce(table)
+    return {
+        source: ErrorSums.from_numbers(row).as_dict()
+        for source, row in zip(sums, table.tolist(), strict=True)
+    }
+
+
+def relative_score(
+    errors: Mapping[str, Mapping[str, float]], sizes: Mapping[str, Mapping[str, float]]
+) -> float:
+    """Criterion of early stopping and of the best checkpoint.
+
+    Mean over sources of the mean relative error of energy and forces: each mean absolute error
+    divided by the mean absolute value of what is predicted, on train. One is as good as predicting
+    zero; energies and forces, and large and small sources, count alike.
+
+    Args:
+        errors: Validation errors by source.
+        sizes: ``train_statistics`` of the packs by source.
+    """
+    ratios = []
+    for source, error in errors.items():
+        size = sizes[source]
+        energy_size = size["energy_mean_abs_ev_per_atom"]
+        force_size = size["force_mean_abs_ev_per_angstrom"]
+        # A source without any force signal says nothing about forces.
+        if energy_size > 0:
+            ratios.append(error["energy_mae_ev_per_atom"] / energy_size)
+        if force_size > 0:
+            ratios.append(error["force_mae_ev_per_angstrom"] / force_size)
+    return sum(ratios) / len(ratios)
