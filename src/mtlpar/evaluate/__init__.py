@@ -1,0 +1,1 @@
+"""Stage evaluate: test errors of every model on every source."""

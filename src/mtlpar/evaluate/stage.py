@@ -1,0 +1,123 @@
+"""Runs the evaluate stage for one named model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mtlpar.core.files import atomic_path, write_json
+from mtlpar.core.hashing import derive_seed
+from mtlpar.core.metrics import ErrorSums
+from mtlpar.core.paths import Workspace
+from mtlpar.core.structures import atom_indices
+from mtlpar.evaluate.settings import EvaluateSettings
+from mtlpar.model.predict import FloatArray, predict
+from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.store.dataset import PackedDataset
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    name: str,
+    *,
+    workspace: Workspace,
+    settings: EvaluateSettings,
+    sources: Sequence[str],
+    seed: int,
+) -> None:
+    """Test one model on every source and write its errors and a sample for parity plots.
+
+    A model with a branch for the source uses it; a model with one branch for everything uses that.
+    Energies are compared per atom with the test source's own references removed, which is the same
+    as comparing total energies divided by the number of atoms.
+
+    Args:
+        name: Name of the model.
+        workspace: Paths of all products.
+        settings: Size of batches and of the parity sample.
+        sources: Sources whose test sets are predicted.
+        seed: The run's seed; it picks the parity sample.
+    """
+    model = load_model(workspace.model(name))
+    for source in sources:
+        dataset = PackedDataset(workspace.pack(source, "test"))
+        branch = model.branch_for_foreign(source)
+        energy, forces = _predict(model, dataset, branch, settings)
+        errors, zero = ErrorSums(), ErrorSums()
+        labels = dataset.structures.forces.astype(np.float64)
+        errors.add(energy - dataset.target_ev_per_atom, forces - labels)
+        zero.add(dataset.target_ev_per_atom, labels)
+        result = errors.as_dict()
+        write_json(
+            workspace.metrics(name, source),
+            {
+                "model": name,
+                "source": source,
+                "branch": branch,
+                "level_of_theory": dataset.attributes["level_of_theory"],
+                **result,
+                "num_structures": errors.num_structures,
+                "num_atoms": errors.num_atoms,
+                "zero_predictor": zero.as_dict(),
+            },
+        )
+        _write_parity_sample(
+            workspace.predictions(name, source), dataset, energy, forces, settings, seed
+        )
+        logger.info(
+            "%s on %s: energy MAE %.4f eV/atom, force MAE %.4f eV/Å (%d structures)",
+            name,
+            source,
+            result["energy_mae_ev_per_atom"],
+            result["force_mae_ev_per_angstrom"],
+            len(dataset),
+        )
+
+
+def _predict(
+    model: SavedModel, dataset: PackedDataset, branch: str, settings: EvaluateSettings
+) -> tuple[FloatArray, FloatArray]:
+    pieces = list(
+        predict(
+            model.network,
+            dataset.structures,
+            branch=branch,
+            graph=model.settings.graph,
+            batch_atoms=settings.batch_atoms,
+        )
+    )
+    energy = np.concatenate([energy for _, energy, _ in pieces])
+    forces = np.concatenate([forces for _, _, forces in pieces])
+    if not (np.isfinite(energy).all() and np.isfinite(forces).all()):
+        bad = dataset.structures.structure_id[~np.isfinite(energy)]
+        raise ValueError(
+            f"predictions on {dataset.source} are not finite, for instance for structures "
+            f"{', '.join(f'{identity:016x}' for identity in bad[:5])}; train the model again"
+        )
+    return energy, forces
+
+
+def _write_parity_sample(
+    path: Path,
+    dataset: PackedDataset,
+    energy: FloatArray,
+    forces: FloatArray,
+    settings: EvaluateSettings,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(derive_seed(seed, "parity", dataset.source))
+    count = min(settings.parity_structures, len(dataset))
+    chosen = np.sort(rng.choice(len(dataset), count, replace=False))
+    atoms = atom_indices(dataset.structures.offsets, chosen)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            energy_label_ev_per_atom=dataset.target_ev_per_atom[chosen],
+            energy_prediction_ev_per_atom=energy[chosen],
+            force_label_ev_per_angstrom=dataset.structures.forces[atoms],
+            force_prediction_ev_per_angstrom=forces[atoms].astype(np.float32),
+        )
