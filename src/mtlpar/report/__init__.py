@@ -1,0 +1,1 @@
+"""Stage report: tables and figures out of what the other stages measured."""

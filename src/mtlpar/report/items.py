@@ -1,0 +1,246 @@
+"""The tables and figures: what each of them is called, reads and writes.
+
+A new one is a row in ``_ALL``, a function that makes it, and a caption in ``workflow/report``
+under the same name. The module imports nothing heavy, for it is used while a DAG is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from mtlpar.core.paths import Workspace
+from mtlpar.report.settings import ReportSettings
+
+TABLE_FORMATS: Final = ("csv", "md", "tex")
+FIGURE_FORMATS: Final = ("png", "svg")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What a report is about.
+
+    Attributes:
+        workspace: Paths of all products.
+        settings: Looks, and the models of the parity plots.
+        models: Sources that each model learns from, in the order of the rows.
+        sources: Test sets, in the order of the columns.
+    """
+
+    workspace: Workspace
+    settings: ReportSettings
+    models: Mapping[str, tuple[str, ...]]
+    sources: Sequence[str]
+
+    @property
+    def parity_models(self) -> tuple[str, ...]:
+        """Models of the parity plots: the chosen ones, or all that learn from several sources.
+
+        Raises:
+            ValueError: If a chosen model does not exist.
+        """
+        chosen = self.settings.parity_models
+        if chosen is None:
+            several = tuple(model for model, trained_on in self.models.items() if trained_on[1:])
+            return several or tuple(self.models)
+        if unknown := [model for model in chosen if model not in self.models]:
+            raise ValueError(
+                f"report.parity_models: no model is called {', '.join(map(repr, unknown))}; "
+                f"there are {', '.join(self.models)}"
+            )
+        return chosen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """A test error.
+
+    Attributes:
+        key: Its key in the metrics files.
+        target: What is predicted: ``energy`` or ``force``.
+        title: Short name, as in the head of a table.
+        long_title: Name for captions.
+        unit: Unit, in plain text.
+    """
+
+    key: str
+    target: Literal["energy", "force"]
+    title: str
+    long_title: str
+    unit: str
+
+
+ENERGY_MAE: Final = Quantity(
+    key="energy_mae_ev_per_atom",
+    target="energy",
+    title="Energy MAE",
+    long_title="Mean absolute error of the energy per atom",
+    unit="eV/atom",
+)
+FORCE_MAE: Final = Quantity(
+    key="force_mae_ev_per_angstrom",
+    target="force",
+    title="Force MAE",
+    long_title="Mean absolute error of the force components",
+    unit="eV/Å",
+)
+ENERGY_RMSE: Final = Quantity(
+    key="energy_rmse_ev_per_atom",
+    target="energy",
+    title="Energy RMSE",
+    long_title="Root-mean-square error of the energy per atom",
+    unit="eV/atom",
+)
+FORCE_RMSE: Final = Quantity(
+    key="force_rmse_ev_per_angstrom",
+    target="force",
+    title="Force RMSE",
+    long_title="Root-mean-square error of the force components",
+    unit="eV/Å",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One table or figure.
+
+    Attributes:
+        name: Its name, which is also the stem of its files and of its caption.
+        kind: Table or figure.
+        title: What the HTML report calls it.
+        reads: Files it is made of.
+        quantity: The error that a table shows, if it shows one.
+    """
+
+    name: str
+    kind: Literal["table", "figure"]
+    title: str
+    reads: Callable[[Scope], list[Path]]
+    quantity: Quantity | None = None
+
+
+def _metrics(scope: Scope) -> list[Path]:
+    pairs = [(model, test) for model in scope.models for test in scope.sources]
+    return [scope.workspace.metrics(model, test) for model, test in pairs]
+
+
+def _predictions(scope: Scope) -> list[Path]:
+    pairs = [(model, test) for model in scope.parity_models for test in scope.sources]
+    return [
+        *(scope.workspace.metrics(model, test) for model, test in pairs),
+        *(scope.workspace.predictions(model, test) for model, test in pairs),
+    ]
+
+
+def _histories(scope: Scope) -> list[Path]:
+    return [scope.workspace.training_metrics(model) for model in scope.models]
+
+
+def _ledgers(scope: Scope) -> list[Path]:
+    return [scope.workspace.ledger(source) for source in scope.sources]
+
+
+_ALL: Final = (
+    Item(
+        name="table1",
+        kind="table",
+        title="Table 1: energy MAE",
+        reads=_metrics,
+        quantity=ENERGY_MAE,
+    ),
+    Item(
+        name="table2", kind="table", title="Table 2: force MAE", reads=_metrics, quantity=FORCE_MAE
+    ),
+    Item(
+        name="table3",
+        kind="table",
+        title="Table 3: energy RMSE",
+        reads=_metrics,
+        quantity=ENERGY_RMSE,
+    ),
+    Item(
+        name="table4",
+        kind="table",
+        title="Table 4: force RMSE",
+        reads=_metrics,
+        quantity=FORCE_RMSE,
+    ),
+    Item(name="ledger", kind="table", title="Ledger of all rows", reads=_ledgers),
+    Item(name="heatmap_energy", kind="figure", title="Energy MAE at a glance", reads=_metrics),
+    Item(name="heatmap_force", kind="figure", title="Force MAE at a glance", reads=_metrics),
+    Item(
+        name="parity_energy",
+        kind="figure",
+        title="Energies, predicted and labelled",
+        reads=_predictions,
+    ),
+    Item(
+        name="parity_force",
+        kind="figure",
+        title="Forces, predicted and labelled",
+        reads=_predictions,
+    ),
+    Item(name="learning_curves", kind="figure", title="Learning curves", reads=_histories),
+    Item(name="ledger_figure", kind="figure", title="Shares of the rows", reads=_ledgers),
+)
+
+ITEMS: Final[dict[str, Item]] = {item.name: item for item in _ALL}
+"""Every table and figure by name, in the order of the report."""
+
+
+def table_names() -> tuple[str, ...]:
+    """Names of the tables."""
+    return tuple(item.name for item in _ALL if item.kind == "table")
+
+
+def figure_names() -> tuple[str, ...]:
+    """Names of the figures."""
+    return tuple(item.name for item in _ALL if item.kind == "figure")
+
+
+def get_item(name: str) -> Item:
+    """Return a table or figure by name.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in ITEMS:
+        raise ValueError(f"no table or figure is called {name!r}; there are {', '.join(ITEMS)}")
+    return ITEMS[name]
+
+
+def inputs_of(
+    item: str,
+    *,
+    workspace: Workspace,
+    settings: ReportSettings,
+    models: Mapping[str, tuple[str, ...]],
+    sources: Sequence[str],
+) -> list[Path]:
+    """Files that a table or figure is made of.
+
+    Args:
+        item: Name of the table or figure.
+        workspace: Paths of all products.
+        settings: Settings of the stage.
+        models: Sources that each model learns from, in the order of the rows.
+        sources: Test sets, in the order of the columns.
+
+    Raises:
+        ValueError: If there is no such table or figure, or a parity model does not exist.
+    """
+    scope = Scope(workspace=workspace, settings=settings, models=models, sources=sources)
+    return get_item(item).reads(scope)
+
+
+def outputs_of(item: str, workspace: Workspace) -> list[Path]:
+    """Files that a table or figure is written to.
+
+    Raises:
+        ValueError: If there is no such table or figure.
+    """
+    if get_item(item).kind == "table":
+        return [workspace.tables / f"{item}.{suffix}" for suffix in TABLE_FORMATS]
+    return [workspace.figures / f"{item}.{suffix}" for suffix in FIGURE_FORMATS]

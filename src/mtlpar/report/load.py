@@ -1,0 +1,204 @@
+"""Reads what other stages measured; anything missing or not finite is an error with a name."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mtlpar.core.files import read_json
+from mtlpar.core.ledger import Ledger
+from mtlpar.core.paths import Workspace
+from mtlpar.report.items import ENERGY_MAE, FORCE_MAE, Quantity
+
+FloatArray = npt.NDArray[np.float64]
+
+# Other models see the same test structures in other batches: sums differ in the last digits.
+_SAME_RELATIVE = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorTable:
+    """One test error of every model on every source.
+
+    Attributes:
+        quantity: Which error, with its unit.
+        errors: Error by model and source, in the order of rows and columns.
+        zero: Error of predicting zero, by source.
+    """
+
+    quantity: Quantity
+    errors: Mapping[str, Mapping[str, float]]
+    zero: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """What was measured after one epoch.
+
+    Attributes:
+        epoch: Its number.
+        is_best: Whether the model of this epoch was kept.
+        errors: Validation errors by source and key.
+    """
+
+    epoch: int
+    is_best: bool
+    errors: Mapping[str, Mapping[str, float]]
+
+
+def read_errors(
+    quantity: Quantity, *, workspace: Workspace, models: Sequence[str], sources: Sequence[str]
+) -> ErrorTable:
+    """Read one test error of models on sources.
+
+    Raises:
+        ValueError: If a file is missing, lacks a value or holds one that is not finite, or if two
+            models were tested on different structures of a source.
+    """
+    errors: dict[str, dict[str, float]] = {}
+    zero: dict[str, float] = {}
+    for model in models:
+        errors[model] = {}
+        for source in sources:
+            path = workspace.metrics(model, source)
+            content = read_json(path)
+            _expect_names(content, path, model=model, source=source)
+            errors[model][source] = _number(content, quantity.key, path)
+            trivial = _number(content, "zero_predictor", path, quantity.key)
+            if not math.isclose(zero.setdefault(source, trivial), trivial, rel_tol=_SAME_RELATIVE):
+                raise ValueError(
+                    f"{path}: predicting zero has {quantity.title} {trivial!r}, but "
+                    f"{zero[source]!r} in {workspace.metrics(models[0], source)}: the models were "
+                    f"tested on different structures; rerun evaluate for {source!r}"
+                )
+    return ErrorTable(quantity=quantity, errors=errors, zero=zero)
+
+
+def read_predictions(
+    target: Literal["energy", "force"], *, workspace: Workspace, model: str, source: str
+) -> tuple[FloatArray, FloatArray]:
+    """Read labels and predictions as two flat arrays of the same length.
+
+    Args:
+        target: Energies in eV/atom, or force components in eV/Å.
+        workspace: Paths of all products.
+        model: Name of the model.
+        source: Name of the test set.
+
+    Raises:
+        ValueError: If the file is missing or damaged, arrays are missing, empty or of different
+            shapes, or a value is not finite.
+    """
+    path = workspace.predictions(model, source)
+    unit = "ev_per_atom" if target == "energy" else "ev_per_angstrom"
+    names = [f"{target}_{kind}_{unit}" for kind in ("label", "prediction")]
+    label, prediction = _arrays(path, names)
+    if label.shape != prediction.shape or label.size == 0:
+        raise ValueError(
+            f"{path}: {names[0]} has shape {label.shape} and {names[1]} has {prediction.shape}, "
+            "expected the same shape and at least one value; rerun evaluate"
+        )
+    for name, values in zip(names, (label, prediction), strict=True):
+        if not np.isfinite(values).all():
+            bad = int((~np.isfinite(values)).sum())
+            raise ValueError(
+                f"{path}: {bad} of {values.size} values of {name} are not finite; retrain "
+                f"{model!r} or rerun evaluate"
+            )
+    return label, prediction
+
+
+def read_history(path: Path, sources: Sequence[str]) -> list[Epoch]:
+    """Read validation errors by epoch; of an epoch that was run again the last one counts.
+
+    Args:
+        path: The ``metrics.jsonl`` of a model.
+        sources: Sources it learns from; each must have validation errors.
+
+    Raises:
+        ValueError: If the file is missing, a line is damaged, there is no epoch, or a value is
+            missing or not finite.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; run the stage train first") from None
+    epochs: dict[int, Epoch] = {}
+    for index, line in enumerate(lines, start=1):
+        where = f"{path}, line {index}"
+        try:
+            content = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where} is not valid JSON ({error}); retrain the model") from error
+        if not isinstance(content, dict) or content.get("kind") != "epoch":
+            continue
+        errors = {
+            source: {
+                quantity.key: _number(content, "val", where, source, quantity.key)
+                for quantity in (ENERGY_MAE, FORCE_MAE)
+            }
+            for source in sources
+        }
+        epoch = int(_number(content, "epoch", where))
+        epochs[epoch] = Epoch(epoch=epoch, is_best=bool(content.get("is_best")), errors=errors)
+    if not epochs:
+        raise ValueError(f'{path} has no line of kind "epoch"; train the model for an epoch')
+    return [epochs[epoch] for epoch in sorted(epochs)]
+
+
+def read_ledgers(*, workspace: Workspace, sources: Sequence[str]) -> dict[str, Ledger]:
+    """Read the ledgers of sources and check their books.
+
+    Raises:
+        ValueError: If a ledger is missing, incomplete, or does not balance.
+    """
+    ledgers: dict[str, Ledger] = {}
+    for source in sources:
+        path = workspace.ledger(source)
+        try:
+            ledgers[source] = Ledger.read(path)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not a ledger ({error!r}); rerun normalize") from error
+        ledgers[source].check(str(path))
+    return ledgers
+
+
+def _expect_names(content: Any, path: Path, **names: str) -> None:
+    for key, expected in names.items():
+        got = content.get(key) if isinstance(content, dict) else None
+        if got != expected:
+            raise ValueError(f"{path}: {key} is {got!r}, expected {expected!r}; rerun evaluate")
+
+
+def _number(content: Any, key: str, where: Path | str, *deeper: str) -> float:
+    value = content
+    for part in (key, *deeper):
+        value = value.get(part) if isinstance(value, dict) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):
+        name = ".".join((key, *deeper))
+        raise ValueError(
+            f"{where}: {name} is {'missing' if value is None else repr(value)}, expected a finite "
+            "number; rerun the stage that writes the file"
+        )
+    return float(value)
+
+
+def _arrays(path: Path, names: Sequence[str]) -> list[FloatArray]:
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+            return [np.asarray(content[name], dtype=np.float64).ravel() for name in names]
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; run the stage evaluate first") from None
+    except KeyError as error:
+        raise ValueError(f"{path} has no array {error}; rerun evaluate") from error
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} cannot be read ({error}); rerun evaluate") from error

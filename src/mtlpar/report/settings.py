@@ -1,0 +1,19 @@
+"""Settings of the report stage."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ReportSettings(BaseModel):
+    """How tables and figures look."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dpi: int = Field(default=150, gt=0, description="Resolution of the figures.")
+    parity_models: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Models in the parity plots, a row each; null for all that learn from more "
+        "than one source.",
+    )

@@ -1,0 +1,92 @@
+"""The look of all figures, and how they reach the disk; nothing global is changed for good."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
+
+from mtlpar.core.files import atomic_path
+from mtlpar.report.items import FIGURE_FORMATS
+
+# Okabe and Ito's palette, safe for the colour-blind; yellow is left out, it fades on white.
+INK: Final = "#333333"
+FAINT: Final = "#8c8c8c"
+PALETTE: Final = ("#7f7f7f", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+SEQUENTIAL: Final = "viridis"
+
+# Axes that span less show too few of 1, 2 and 5; axes that span more show too many.
+_LINEAR_DECADES: Final = 0.4
+_MANY_DECADES: Final = 3.0
+
+_STYLE: Final[dict[str, Any]] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9.0,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "lines.linewidth": 1.5,
+    "figure.constrained_layout.use": True,
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "mtlpar",
+    "svg.fonttype": "path",
+}
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Make and save figures alike whatever the user's own matplotlib settings are."""
+    with matplotlib.style.context(_STYLE, after_reset=True):
+        yield
+
+
+def save_figure(figure: Figure, folder: Path, name: str, *, dpi: int) -> None:
+    """Write a figure in all formats, each whole or not at all, without dates inside.
+
+    Args:
+        figure: The figure.
+        folder: Where to write.
+        name: Stem of the files.
+        dpi: Resolution of what is not drawn with lines.
+    """
+    for suffix in FIGURE_FORMATS:
+        metadata = {"Date": None} if suffix == "svg" else {"Software": None}
+        with atomic_path(folder / f"{name}.{suffix}") as temporary:
+            figure.savefig(temporary, format=suffix, dpi=dpi, metadata=metadata)
+
+
+def plain_log_axis(axes: Axes) -> None:
+    """Make the y axis logarithmic, with few and plain numbers; call it when all is drawn."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    decades = math.log10(high / low)
+    locator: Locator
+    if decades < _LINEAR_DECADES:
+        locator = MaxNLocator(nbins=4)
+    elif decades < _MANY_DECADES:
+        locator = LogLocator(base=10, subs=(1.0, 2.0, 5.0))
+    else:
+        locator = LogLocator(base=10, numticks=8)
+    axes.yaxis.set_major_locator(locator)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())

@@ -1,0 +1,223 @@
+"""The tables of errors, shaped like the paper's, and the ledger of all rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from mtlpar.core.fields import SPLITS
+from mtlpar.core.files import write_text
+from mtlpar.core.ledger import Ledger
+from mtlpar.core.paths import Workspace
+from mtlpar.report.grid import Cell, Grid, format_number, to_latex, to_markdown, to_text
+from mtlpar.report.items import ITEMS, Item, Scope
+from mtlpar.report.load import ErrorTable, read_errors, read_ledgers
+from mtlpar.report.names import ZERO_NAME, ZERO_TITLE, model_titles, source_title
+
+MEAN: Final = "mean"
+TOTAL: Final = "total"
+_SUMMARY: Final = ("table1", "table2")
+
+CsvRow = tuple[str | int | float, ...]
+
+
+def write_table(item: Item, scope: Scope) -> None:
+    """Write a table as CSV, Markdown and LaTeX.
+
+    Raises:
+        ValueError: If an input is missing or not usable.
+    """
+    if item.quantity is None:
+        ledgers = read_ledgers(workspace=scope.workspace, sources=scope.sources)
+        rows, grid = ledger_rows(ledgers), ledger_grid(ledgers)
+    else:
+        table = read_errors(
+            item.quantity,
+            workspace=scope.workspace,
+            models=tuple(scope.models),
+            sources=scope.sources,
+        )
+        rows = error_rows(table)
+        grid = error_grid(table, models=scope.models, label=item.name)
+    folder: Path = scope.workspace.tables
+    write_text(folder / f"{item.name}.csv", _to_csv(rows))
+    write_text(folder / f"{item.name}.md", to_markdown(grid))
+    write_text(folder / f"{item.name}.tex", to_latex(grid))
+
+
+def summary_text(
+    *,
+    workspace: Workspace,
+    models: Mapping[str, tuple[str, ...]],
+    sources: Sequence[str],
+    report: Path | None = None,
+) -> str:
+    """Tables 1 and 2 for a terminal, and where everything else is.
+
+    Args:
+        workspace: Paths of all products.
+        models: Sources that each model learns from, in the order of the rows.
+        sources: Test sets, in the order of the columns.
+        report: The HTML report, if there is one.
+
+    Raises:
+        ValueError: If a metrics file is missing or not usable.
+    """
+    parts: list[str] = []
+    for name in _SUMMARY:
+        quantity = ITEMS[name].quantity
+        assert quantity is not None
+        table = read_errors(
+            quantity, workspace=workspace, models=tuple(models), sources=tuple(sources)
+        )
+        parts.append(to_text(error_grid(table, models=models, label=name)))
+    places = {"report": report, "tables": workspace.tables, "figures": workspace.figures}
+    parts.append("* best of its column; predicting zero does not compete\n")
+    parts.append("".join(f"{name + ':':<9}{path}\n" for name, path in places.items() if path))
+    return "\n".join(parts)
+
+
+def mean_error(errors: Mapping[str, float]) -> float:
+    """Mean over the test sets, each counting the same."""
+    return math.fsum(errors.values()) / len(errors)
+
+
+def best_errors(table: ErrorTable) -> dict[str, float]:
+    """Smallest error of any model by source and for the mean, at full precision."""
+    rows = [_with_mean(errors) for errors in table.errors.values()]
+    return {column: min(row[column] for row in rows) for column in rows[0]}
+
+
+def error_rows(table: ErrorTable) -> list[CsvRow]:
+    """A table of errors with machine names and all digits."""
+    named = {**table.errors, ZERO_NAME: table.zero}
+    rows: list[CsvRow] = [
+        (name, *errors.values(), mean_error(errors)) for name, errors in named.items()
+    ]
+    return [("model", *table.zero, MEAN), *rows]
+
+
+def error_grid(table: ErrorTable, *, models: Mapping[str, tuple[str, ...]], label: str) -> Grid:
+    """A table of errors for people; ties for the best are all bold.
+
+    Args:
+        table: The errors.
+        models: Sources that each model learns from.
+        label: Name of the table.
+    """
+    sources = tuple(table.zero)
+    titles = model_titles(models, sources=sources)
+    best = best_errors(table)
+    rows = [
+        (
+            Cell(titles[model]),
+            *(
+                Cell(format_number(value), bold=value == best[column])
+                for column, value in _with_mean(errors).items()
+            ),
+        )
+        for model, errors in table.errors.items()
+    ]
+    zero = (Cell(format_number(value)) for value in _with_mean(table.zero).values())
+    quantity = table.quantity
+    removed = ", after per-element reference energies are removed" * (quantity.target == "energy")
+    return Grid(
+        label=label,
+        title=f"{quantity.title} ({quantity.unit})",
+        caption=f"{quantity.long_title}{removed}, of each model (rows) on the "
+        "test set of each source (columns). Mean: all test sets count the same. Bold: the best "
+        f"model of a column. {ZERO_TITLE}: the error of predicting zero everywhere.",
+        columns="l" + "r" * (len(sources) + 1),
+        header=("Model", *(source_title(source) for source in sources), "Mean"),
+        rows=(*rows, (Cell(ZERO_TITLE), *zero)),
+        last_rows=1,
+    )
+
+
+def ledger_rows(ledgers: Mapping[str, Ledger]) -> list[CsvRow]:
+    """The ledgers with machine names, a column per reason, a total, and what is left over."""
+    named = {**ledgers, TOTAL: _total(ledgers)}
+    reasons = sorted(named[TOTAL].dropped)
+    rows: list[CsvRow] = [
+        (
+            name,
+            ledger.rows,
+            *(ledger.splits[split] for split in SPLITS),
+            *(ledger.dropped[reason] for reason in reasons),
+            _lost(ledger),
+        )
+        for name, ledger in named.items()
+    ]
+    dropped = (f"dropped_{reason}" for reason in reasons)
+    return [("source", "rows", *SPLITS, *dropped, "lost"), *rows]
+
+
+def ledger_grid(ledgers: Mapping[str, Ledger]) -> Grid:
+    """The ledgers for people."""
+    named = {source_title(source): ledger for source, ledger in ledgers.items()}
+    rows = tuple(
+        tuple(Cell(text) for text in (title, *_ledger_texts(ledger)))
+        for title, ledger in {**named, "Total": _total(ledgers)}.items()
+    )
+    return Grid(
+        label="ledger",
+        title="Ledger",
+        caption="Where every row of the raw files went: rows = train + val + test + dropped + "
+        "lost, in structures; lost must be 0.",
+        columns="lrrrrrrp",
+        header=(
+            "Source",
+            "Rows",
+            *(split.capitalize() for split in SPLITS),
+            "Dropped",
+            "Lost",
+            "Dropped by reason",
+        ),
+        rows=rows,
+        last_rows=1,
+    )
+
+
+def reason_text(reason: str) -> str:
+    """Reason for dropping a row, for people."""
+    return reason.replace("_", " ")
+
+
+def _ledger_texts(ledger: Ledger) -> tuple[str, ...]:
+    numbers = (
+        ledger.rows,
+        *(ledger.splits[split] for split in SPLITS),
+        sum(ledger.dropped.values()),
+        _lost(ledger),
+    )
+    reasons = sorted(ledger.dropped.items(), key=lambda entry: (-entry[1], entry[0]))
+    by_reason = ", ".join(f"{reason_text(name)} {count:,}" for name, count in reasons if count)
+    return (*(f"{number:,}" for number in numbers), by_reason or "none")
+
+
+def _total(ledgers: Mapping[str, Ledger]) -> Ledger:
+    total = Ledger()
+    for ledger in ledgers.values():
+        total.rows += ledger.rows
+        total.splits = {split: total.splits[split] + ledger.splits[split] for split in SPLITS}
+        total.dropped += Counter(ledger.dropped)
+    return total
+
+
+def _lost(ledger: Ledger) -> int:
+    return ledger.rows - sum(ledger.splits.values()) - sum(ledger.dropped.values())
+
+
+def _with_mean(errors: Mapping[str, float]) -> dict[str, float]:
+    return {**errors, MEAN: mean_error(errors)}
+
+
+def _to_csv(rows: Sequence[CsvRow]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue()

@@ -1,0 +1,178 @@
+"""A made-up run: seven models, five test sets, and files as the other stages write them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtlpar.core.files import read_json, write_json
+from mtlpar.core.ledger import Ledger
+from mtlpar.core.paths import Workspace
+from mtlpar.report.settings import ReportSettings
+
+SOURCES = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x")
+MODELS = {**{source: (source,) for source in SOURCES}, "baseline": SOURCES, "mtl": SOURCES}
+ZERO_ENERGY = {
+    "ani1x": 0.084,
+    "qm7x": 0.112,
+    "mptrj": 0.571,
+    "alexandria": 0.489,
+    "transition1x": 0.0961,
+}
+ZERO_FORCE = {
+    "ani1x": 1.47,
+    "qm7x": 1.16,
+    "mptrj": 0.142,
+    "alexandria": 0.0534,
+    "transition1x": 0.381,
+}
+DROPPED = {
+    "ani1x": {"duplicate": 12, "no_energy": 4870},
+    "qm7x": {"duplicate": 3},
+    "mptrj": {"force_above_limit": 1312, "duplicate": 35121, "element_not_in_train": 2},
+    "alexandria": {"duplicate": 8011, "force_above_limit": 77, "no_forces": 1930},
+    "transition1x": {},
+}
+ROWS = {
+    "ani1x": 49_566,
+    "qm7x": 41_953,
+    "mptrj": 157_839,
+    "alexandria": 104_121,
+    "transition1x": 96_440,
+}
+
+
+@dataclass(frozen=True)
+class FakeRun:
+    """What the CLI passes to the stage, and the files it will find."""
+
+    workspace: Workspace
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "workspace": self.workspace,
+            "settings": ReportSettings(dpi=100),
+            "models": MODELS,
+            "sources": SOURCES,
+        }
+
+    def change_metrics(self, model: str, source: str, /, **values: Any) -> Path:
+        path = self.workspace.metrics(model, source)
+        write_json(path, read_json(path) | values)
+        return path
+
+
+def _factor(model: str, source: str) -> float:
+    if model == "mtl":
+        return 0.11
+    if model == "baseline":
+        return 0.29
+    return 0.13 if model == source else 1.6
+
+
+def _write_metrics(workspace: Workspace, rng: np.random.Generator) -> None:
+    for source in SOURCES:
+        zero = {
+            "energy_mae_ev_per_atom": ZERO_ENERGY[source],
+            "energy_rmse_ev_per_atom": 1.4 * ZERO_ENERGY[source],
+            "force_mae_ev_per_angstrom": ZERO_FORCE[source],
+            "force_rmse_ev_per_angstrom": 1.9 * ZERO_FORCE[source],
+        }
+        for model in MODELS:
+            factor = _factor(model, source) * rng.uniform(0.8, 1.25)
+            content = {
+                "model": model,
+                "source": source,
+                "branch": source,
+                "level_of_theory": "made up",
+                **{key: value * factor for key, value in zero.items()},
+                "num_structures": 100,
+                "num_atoms": 1500,
+                "zero_predictor": zero,
+            }
+            write_json(workspace.metrics(model, source), content)
+
+
+def _write_predictions(workspace: Workspace, rng: np.random.Generator) -> None:
+    for source in SOURCES:
+        structures = 2000 if source in ("ani1x", "mptrj") else 120
+        energy = ZERO_ENERGY[source] * rng.laplace(size=structures)
+        forces = (ZERO_FORCE[source] * rng.laplace(size=(6 * structures, 3))).astype(np.float32)
+        for model in ("baseline", "mtl"):
+            factor = _factor(model, source)
+            path = workspace.predictions(model, source)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(
+                path,
+                energy_label_ev_per_atom=energy,
+                energy_prediction_ev_per_atom=energy
+                + factor * ZERO_ENERGY[source] * rng.laplace(size=energy.shape),
+                force_label_ev_per_angstrom=forces,
+                force_prediction_ev_per_angstrom=forces
+                + factor * ZERO_FORCE[source] * rng.laplace(size=forces.shape),
+            )
+
+
+def _write_history(workspace: Workspace, rng: np.random.Generator) -> None:
+    for model, trained_on in MODELS.items():
+        lines: list[dict[str, Any]] = []
+        epochs = 20 if model != "qm7x" else 14
+        for epoch in range(epochs):
+            decay = (0.15 + 0.85 * np.exp(-epoch / 4)) * rng.uniform(0.95, 1.05)
+            factor = 0.5 if model == "mtl" else 1.0 if model == "baseline" else 0.7
+            val = {
+                source: {
+                    "energy_mae_ev_per_atom": ZERO_ENERGY[source] * decay * factor,
+                    "force_mae_ev_per_angstrom": ZERO_FORCE[source] * decay * factor,
+                }
+                for source in trained_on
+            }
+            lines.append({"kind": "step", "epoch": epoch, "step": epoch * 100, "loss": 1.0})
+            lines.append(
+                {
+                    "kind": "epoch",
+                    "epoch": epoch,
+                    "step": epoch * 100,
+                    "is_best": epoch <= epochs - 3,
+                    "val": val,
+                }
+            )
+        path = workspace.training_metrics(model)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def _write_ledgers(workspace: Workspace) -> None:
+    for source in SOURCES:
+        dropped = Counter(DROPPED[source])
+        kept = ROWS[source] - dropped.total()
+        tenth = kept // 10
+        splits = {"train": kept - 2 * tenth, "val": tenth, "test": tenth}
+        Ledger(rows=ROWS[source], splits=splits, dropped=dropped).write(workspace.ledger(source))
+
+
+@pytest.fixture(scope="session")
+def pristine_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pristine")
+    workspace = Workspace(raw=folder / "raw", results=folder / "results")
+    rng = np.random.default_rng(0)
+    _write_metrics(workspace, rng)
+    _write_predictions(workspace, rng)
+    _write_history(workspace, rng)
+    _write_ledgers(workspace)
+    return workspace.results
+
+
+@pytest.fixture
+def fake_run(pristine_results: Path, tmp_path: Path) -> FakeRun:
+    workspace = Workspace(raw=tmp_path / "raw", results=tmp_path / "results")
+    shutil.copytree(pristine_results, workspace.results)
+    return FakeRun(workspace=workspace)

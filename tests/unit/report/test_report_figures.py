@@ -1,0 +1,124 @@
+"""Figures are there, show something, and depend on nothing but their input."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from mtlpar.report import stage
+from mtlpar.report.heatmap import _readable_on
+from mtlpar.report.items import (
+    ENERGY_MAE,
+    FORCE_MAE,
+    Scope,
+    figure_names,
+    inputs_of,
+    outputs_of,
+    table_names,
+)
+from mtlpar.report.parity import draw_parity
+
+MEGAPIXELS = {"heatmap": 0.15, "parity": 0.3, "learning_curves": 0.3, "ledger_figure": 0.1}
+
+
+@pytest.mark.parametrize("name", figure_names())
+def test_a_figure_reads_what_it_declares_and_is_not_blank(fake_run, name: str) -> None:
+    inputs = inputs_of(name, **fake_run.arguments)
+    results = fake_run.workspace.results
+    for path in [path for path in results.rglob("*") if path.is_file()]:
+        if path not in inputs:
+            path.unlink()
+
+    stage.run(name, **fake_run.arguments)
+
+    png, svg = outputs_of(name, fake_run.workspace)
+    assert {path for path in results.rglob("*") if path.is_file()} == {*inputs, png, svg}
+
+    pixels = imread(png)[..., :3]
+    height, width = pixels.shape[:2]
+    expected = next(size for kind, size in MEGAPIXELS.items() if name.startswith(kind))
+
+    assert height * width > expected * 1e6
+    assert 0.02 < float((pixels.min(axis=-1) < 0.9).mean()) < 0.95
+    assert svg.read_text(encoding="utf-8").rstrip().endswith("</svg>")
+
+
+@pytest.mark.parametrize("name", ["heatmap_energy", "parity_energy"])
+def test_same_input_gives_the_same_bytes_whatever_the_users_style(fake_run, name: str) -> None:
+    stage.run(name, **fake_run.arguments)
+    first = [path.read_bytes() for path in outputs_of(name, fake_run.workspace)]
+
+    with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "svg.hashsalt": "other"}):
+        stage.run(name, **fake_run.arguments)
+
+    assert [path.read_bytes() for path in outputs_of(name, fake_run.workspace)] == first
+
+
+def test_drawing_leaves_the_users_matplotlib_alone(fake_run) -> None:
+    before = dict(matplotlib.rcParams)
+
+    stage.run("ledger_figure", **fake_run.arguments)
+
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_resolution_follows_the_settings(fake_run) -> None:
+    arguments = fake_run.arguments
+    stage.run("ledger_figure", **arguments)
+    png, _ = outputs_of("ledger_figure", fake_run.workspace)
+    small = imread(png).shape
+
+    finer = arguments["settings"].model_copy(update={"dpi": 200})
+    stage.run("ledger_figure", **(arguments | {"settings": finer}))
+
+    assert imread(png).shape[:2] == (2 * small[0], 2 * small[1])
+
+
+def test_a_wild_prediction_is_counted_and_does_not_squeeze_the_others(fake_run) -> None:
+    path = fake_run.workspace.predictions("mtl", "qm7x")
+    with np.load(path) as content:
+        arrays = dict(content)
+    arrays["energy_prediction_ev_per_atom"][0] = 1e6
+    np.savez(path, **arrays)
+    labels = arrays["energy_label_ev_per_atom"]
+
+    figure = draw_parity(Scope(**fake_run.arguments), quantity=ENERGY_MAE)
+
+    panel = figure.axes[fake_run.arguments["sources"].index("qm7x") + 5]
+    assert "1 outside" in panel.texts[0].get_text()
+    assert np.ptp(panel.get_xlim()) < 2 * np.ptp(labels)
+
+
+def test_parity_prints_the_error_of_the_whole_test_set(fake_run) -> None:
+    fake_run.change_metrics("baseline", "ani1x", force_mae_ev_per_angstrom=0.98765)
+
+    figure = draw_parity(Scope(**fake_run.arguments), quantity=FORCE_MAE)
+
+    assert figure.axes[0].texts[0].get_text() == "MAE 0.988"
+
+
+def test_numbers_are_readable_on_dark_and_on_bright_cells() -> None:
+    colors = matplotlib.colormaps["viridis"]
+
+    assert _readable_on(colors(0.0)) == "white"
+    assert _readable_on(colors(1.0)) == "black"
+
+
+def test_no_item_makes_everything_even_for_one_model_of_one_source(fake_run) -> None:
+    arguments = fake_run.arguments | {"models": {"baseline": ("qm7x",)}, "sources": ("qm7x",)}
+
+    stage.run(None, **arguments)
+
+    for name in (*table_names(), *figure_names()):
+        assert all(path.exists() for path in outputs_of(name, fake_run.workspace))
+
+
+def test_a_model_without_any_error_can_be_drawn(fake_run) -> None:
+    for source in fake_run.arguments["sources"]:
+        fake_run.change_metrics("mtl", source, energy_mae_ev_per_atom=0.0)
+
+    stage.run("heatmap_energy", **fake_run.arguments)
+
+    assert outputs_of("heatmap_energy", fake_run.workspace)[0].exists()

@@ -1,0 +1,73 @@
+"""The list of items is usable while a DAG is built, and wrong names are explained."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from mtlpar.report import stage
+from mtlpar.report.figures import _DRAW
+from mtlpar.report.items import figure_names, get_item, inputs_of, outputs_of, table_names
+from mtlpar.report.names import model_titles, source_title
+from mtlpar.report.settings import ReportSettings
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [("items", {"numpy", "matplotlib", "torch"}), ("stage", {"matplotlib", "torch"})],
+)
+def test_what_a_dag_is_built_with_imports_nothing_heavy(module: str, heavy: set[str]) -> None:
+    code = f"import sys, mtlpar.report.{module}; sys.exit(bool({heavy!r} & set(sys.modules)))"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_figure_can_be_drawn() -> None:
+    assert set(_DRAW) == set(figure_names())
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_a_table_reads_and_writes_exactly_what_it_declares(fake_run, name: str) -> None:
+    inputs = inputs_of(name, **fake_run.arguments)
+    results = fake_run.workspace.results
+    for path in [path for path in results.rglob("*") if path.is_file()]:
+        if path not in inputs:
+            path.unlink()
+
+    stage.run(name, **fake_run.arguments)
+
+    after = {path for path in results.rglob("*") if path.is_file()}
+    assert after == {*inputs, *outputs_of(name, fake_run.workspace)}
+
+
+def test_an_unknown_item_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"'table9'.*table1.*ledger_figure"):
+        get_item("table9")
+
+
+def test_an_unknown_parity_model_names_the_key(fake_run) -> None:
+    arguments = fake_run.arguments | {"settings": ReportSettings(parity_models=("mlt",))}
+
+    with pytest.raises(ValueError, match=r"report\.parity_models: .*'mlt'; there are .*mtl"):
+        inputs_of("parity_energy", **arguments)
+
+
+def test_parity_defaults_to_models_of_several_sources(fake_run) -> None:
+    paths = inputs_of("parity_force", **fake_run.arguments)
+
+    assert {path.parent.name for path in paths} == {"baseline", "mtl"}
+
+
+def test_models_are_called_as_in_the_paper() -> None:
+    both = ("qm7x", "mine")
+    models = {"qm7x": ("qm7x",), "baseline": both, "mtl": both, "other": ("mine",)}
+
+    assert list(model_titles(models, sources=both).values()) == [
+        "GFM-QM7-X",
+        "GFM-Baseline-All",
+        "GFM-MTL-All",
+        "GFM-other",
+    ]
+    assert source_title("mine") == "mine"

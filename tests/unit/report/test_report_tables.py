@@ -1,0 +1,158 @@
+"""What the tables say, and which numbers are set in bold."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from mtlpar.core.files import read_json
+from mtlpar.core.ledger import Ledger
+from mtlpar.report import stage
+from mtlpar.report.items import ENERGY_MAE, table_names
+from mtlpar.report.load import ErrorTable
+from mtlpar.report.tables import error_grid, summary_text
+
+KEYS = {
+    "table1": "energy_mae_ev_per_atom",
+    "table2": "force_mae_ev_per_angstrom",
+    "table3": "energy_rmse_ev_per_atom",
+    "table4": "force_rmse_ev_per_angstrom",
+}
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def bold_texts(errors: dict[str, dict[str, float]], zero: dict[str, float]) -> dict[str, list[str]]:
+    table = ErrorTable(quantity=ENERGY_MAE, errors=errors, zero=zero)
+    grid = error_grid(table, models={name: (name,) for name in errors}, label="t")
+    return {
+        column: [row[0].text for row in grid.rows if row[index].bold]
+        for index, column in enumerate(grid.header)
+    }
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_csv_holds_every_digit_of_the_metrics(fake_run, name: str) -> None:
+    stage.run(name, **fake_run.arguments)
+    workspace, models = fake_run.workspace, fake_run.arguments["models"]
+
+    *rows, zero = read_rows(workspace.tables / f"{name}.csv")
+
+    assert [row["model"] for row in rows] == list(models)
+    assert zero["model"] == "predict_zero"
+    for row in rows:
+        for source in fake_run.arguments["sources"]:
+            content = read_json(workspace.metrics(row["model"], source))
+            assert float(row[source]) == content[KEYS[name]]
+            assert float(zero[source]) == content["zero_predictor"][KEYS[name]]
+
+
+def test_the_last_column_is_the_mean_over_test_sets(fake_run) -> None:
+    stage.run("table1", **fake_run.arguments)
+
+    for row in read_rows(fake_run.workspace.tables / "table1.csv"):
+        values = [float(row[source]) for source in fake_run.arguments["sources"]]
+        assert list(row)[-1] == "mean"
+        assert float(row["mean"]) == pytest.approx(math.fsum(values) / 5, rel=1e-15)
+
+
+def test_bold_picks_the_smallest_at_full_precision() -> None:
+    bold = bold_texts({"a": {"s": 0.12341}, "b": {"s": 0.12340}}, {"s": 1.0})
+
+    assert bold["s"] == ["GFM-b"]
+    assert bold["Model"] == []
+
+
+def test_ties_are_all_bold() -> None:
+    bold = bold_texts({"a": {"s": 0.5}, "b": {"s": 0.5}, "c": {"s": 0.6}}, {"s": 1.0})
+
+    assert bold["s"] == bold["Mean"] == ["GFM-a", "GFM-b"]
+
+
+def test_predicting_zero_is_never_bold() -> None:
+    bold = bold_texts({"a": {"s": 0.5}, "b": {"s": 0.7}}, {"s": 0.1})
+
+    assert bold["s"] == bold["Mean"] == ["GFM-a"]
+
+
+def test_the_mean_has_a_best_of_its_own() -> None:
+    errors = {"a": {"s": 0.1, "t": 9.0}, "b": {"s": 0.2, "t": 1.0}}
+
+    bold = bold_texts(errors, {"s": 1.0, "t": 1.0})
+
+    assert (bold["s"], bold["t"], bold["Mean"]) == (["GFM-a"], ["GFM-b"], ["GFM-b"])
+
+
+def test_rows_and_columns_follow_the_config(fake_run) -> None:
+    stage.run("table1", **fake_run.arguments)
+
+    lines = (fake_run.workspace.tables / "table1.md").read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+    assert cells[0] == [
+        "Model", "ANI1x", "QM7-X", "MPTrj", "Alexandria", "Transition1x", "Mean"
+    ]  # fmt: skip
+    assert [row[0] for row in cells[2:]] == [
+        "GFM-ANI1x",
+        "GFM-QM7-X",
+        "GFM-MPTrj",
+        "GFM-Alexandria",
+        "GFM-Transition1x",
+        "GFM-Baseline-All",
+        "GFM-MTL-All",
+        "Predict zero",
+    ]
+
+
+def test_ledger_rows_balance_and_add_up_to_the_total(fake_run) -> None:
+    stage.run("ledger", **fake_run.arguments)
+
+    *rows, total = read_rows(fake_run.workspace.tables / "ledger.csv")
+
+    for row in rows:
+        numbers = {key: int(value) for key, value in row.items() if key != "source"}
+        assert numbers.pop("lost") == 0
+        assert numbers.pop("rows") == sum(numbers.values())
+    assert total["source"] == "total"
+    for key in set(total) - {"source"}:
+        assert int(total[key]) == sum(int(row[key]) for row in rows)
+
+
+def test_a_ledger_that_does_not_balance_is_refused(fake_run) -> None:
+    path = fake_run.workspace.ledger("mptrj")
+    ledger = Ledger.read(path)
+    path.write_text(json.dumps(ledger.as_dict() | {"train": 1}), encoding="utf-8")
+
+    with pytest.raises(ValueError, match=r"mptrj\.json does not balance"):
+        stage.run("ledger", **fake_run.arguments)
+    assert not fake_run.workspace.tables.exists()
+
+
+def test_summary_shows_both_tables_and_where_the_rest_is(fake_run) -> None:
+    arguments = fake_run.arguments
+    del arguments["settings"]
+
+    text = summary_text(**arguments, report=Path("report.html"))
+
+    for part in ("Energy MAE (eV/atom)", "Force MAE (eV/Å)", "GFM-MTL-All", "report.html"):
+        assert part in text
+    assert str(fake_run.workspace.tables) in text
+    assert str(fake_run.workspace.figures) in text
+    assert max(map(len, text.splitlines()[:12])) <= 88
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_same_input_gives_the_same_bytes(fake_run, name: str) -> None:
+    stage.run(name, **fake_run.arguments)
+    first = {path: path.read_bytes() for path in fake_run.workspace.tables.iterdir()}
+
+    stage.run(name, **fake_run.arguments)
+
+    assert {path: path.read_bytes() for path in fake_run.workspace.tables.iterdir()} == first
