@@ -1,0 +1,130 @@
+"""Reads configuration files, lays overrides on top, and explains every mistake at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mtlpar.config.schema import Config
+
+
+def load_config(files: Sequence[Path], assignments: Iterable[str] = ()) -> Config:
+    """Read configuration files in order, later ones over earlier ones, and check the result.
+
+    Args:
+        files: YAML files; mappings are merged key by key, everything else is replaced.
+        assignments: Overrides of the form ``train.epochs=5``, applied last.
+
+    Raises:
+        ValueError: With every problem on a line of its own, by dotted key.
+    """
+    merged: dict[str, Any] = {}
+    for path in files:
+        merge(merged, _read_yaml(path))
+    for assignment in assignments:
+        merge(merged, parse_assignment(assignment))
+    return check_config(merged, where=" + ".join(str(path) for path in files))
+
+
+def check_config(content: Mapping[str, Any], *, where: str) -> Config:
+    """Turn merged content into a checked configuration.
+
+    Args:
+        content: Nested mapping. A key such as ``train__epochs`` stands for ``train.epochs``,
+            because ``snakemake --config`` allows no dots.
+        where: What to call the content in error messages.
+
+    Raises:
+        ValueError: With every problem on a line of its own, by dotted key.
+    """
+    expanded: dict[str, Any] = {}
+    for key, value in content.items():
+        merge(expanded, _nest(key.split("__"), value))
+    try:
+        return Config.model_validate(expanded)
+    except ValidationError as error:
+        lines = [line for problem in error.errors() for line in _explain(problem)]
+        raise ValueError(f"{where}: {len(lines)} problem(s)\n  " + "\n  ".join(lines)) from None
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """Parse ``dotted.key=value`` into a nested mapping; the value is read as YAML.
+
+    Raises:
+        ValueError: If there is no key or no equals sign.
+    """
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ValueError(f"override {text!r} must look like train.epochs=5")
+    return _nest(key.split("."), yaml.safe_load(value) if value else None)
+
+
+def merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
+    """Lay ``source`` over ``target`` in place: mappings merge, everything else replaces.
+
+    A model under ``models`` is one value: giving its branches anew replaces them all.
+    """
+    for key, value in source.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict) and key != "branches":
+            merge(target[key], value)
+        else:
+            target[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def as_plain(settings: BaseModel) -> dict[str, Any]:
+    """Settings as plain JSON values with sorted keys, for files and for Snakemake params."""
+    return dict(json.loads(json.dumps(settings.model_dump(mode="json"), sort_keys=False)))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"config file {path} does not exist") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"config file {path} is not valid YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ValueError(f"config file {path} must hold a mapping, got {type(content).__name__}")
+    return content
+
+
+def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return dict(value)
+
+
+def _explain(problem: Any) -> list[str]:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location) or "config"
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(location[-1], _keys_beside(location), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return [f"{key}: unknown key{hint}"]
+    if problem["type"] == "missing":
+        return [f"{key}: required, but not given"]
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        prefix = "" if not location else f"{key}: "
+        return [f"{prefix}{line}" for line in message.split("\n")]
+    return [f"{key}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"]
+
+
+def _keys_beside(location: Sequence[str]) -> list[str]:
+    block: Any = Config
+    for part in location[:-1]:
+        if not (isinstance(block, type) and issubclass(block, BaseModel)):
+            return []
+        field = block.model_fields.get(part)
+        block = field.annotation if field else None
+    if isinstance(block, type) and issubclass(block, BaseModel):
+        return list(block.model_fields)
+    return []

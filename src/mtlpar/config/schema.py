@@ -1,0 +1,136 @@
+"""The shape of ``config.yaml``: one block per stage, each defined by its stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mtlpar.core.paths import Workspace
+from mtlpar.download.settings import DownloadSettings
+from mtlpar.evaluate.settings import EvaluateSettings
+from mtlpar.extract.settings import ExtractSettings
+from mtlpar.model.settings import ModelSettings
+from mtlpar.normalize.settings import NormalizeSettings
+from mtlpar.pack.settings import PackSettings
+from mtlpar.report.settings import ReportSettings
+from mtlpar.sources.registry import BUILT_IN, source_names
+from mtlpar.train.settings import TrainSettings
+
+STAGES = ("download", "extract", "normalize", "pack", "train", "evaluate", "report")
+"""The stages in the order in which they run."""
+
+
+class PathSettings(BaseModel):
+    """Where files lie, relative to the working directory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    raw: Path = Field(default=Path("data/raw"), description="Native files, a folder per source.")
+    results: Path = Field(default=Path("results"), description="Everything the stages compute.")
+    catalogue: Path = Field(
+        default=Path("workflow/sources.csv"), description="Table of the real files."
+    )
+
+
+class ModelEntry(BaseModel):
+    """One named model: which branches it has and which sources feed each of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    branches: dict[str, tuple[str, ...]] = Field(
+        min_length=1, description="Sources by branch; every source in at most one branch."
+    )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Sources the model learns from, in the order of its branches."""
+        return tuple(source for sources in self.branches.values() for source in sources)
+
+    @model_validator(mode="after")
+    def _one_branch_per_source(self) -> ModelEntry:
+        for branch, sources in self.branches.items():
+            if not sources:
+                raise ValueError(f"branch {branch!r} has no source; give it one or remove it")
+            if not branch.isidentifier():
+                raise ValueError(f"branch {branch!r} must be an identifier (letters, digits, _)")
+        repeated = {name for name in self.sources if self.sources.count(name) > 1}
+        if repeated:
+            raise ValueError(f"sources {sorted(repeated)} feed more than one branch")
+        return self
+
+
+class Config(BaseModel):
+    """The whole configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="mtlpar configuration")
+
+    seed: int = Field(default=0, ge=0, description="The only seed; every other is derived from it.")
+    sources: tuple[str, ...] = Field(
+        default=BUILT_IN, min_length=1, description="Sources, in the order of the tables."
+    )
+    paths: PathSettings = Field(default=PathSettings(), description="Where files lie.")
+    download: DownloadSettings = Field(default=DownloadSettings(), description="Stage download.")
+    extract: ExtractSettings = Field(default=ExtractSettings(), description="Stage extract.")
+    normalize: NormalizeSettings = Field(
+        default=NormalizeSettings(), description="Stage normalize."
+    )
+    pack: PackSettings = Field(default=PackSettings(), description="Stage pack.")
+    model: ModelSettings = Field(
+        default=ModelSettings(), description="Architecture of all named models."
+    )
+    models: dict[str, ModelEntry] = Field(
+        min_length=1, description="The named models, in the order of the tables."
+    )
+    train: TrainSettings = Field(default=TrainSettings(), description="Stage train.")
+    evaluate: EvaluateSettings = Field(default=EvaluateSettings(), description="Stage evaluate.")
+    report: ReportSettings = Field(default=ReportSettings(), description="Stage report.")
+
+    @property
+    def workspace(self) -> Workspace:
+        """Paths of all products."""
+        return Workspace(raw=self.paths.raw, results=self.paths.results)
+
+    def model_entry(self, name: str) -> ModelEntry:
+        """Return a named model.
+
+        Raises:
+            ValueError: If the configuration has no such model.
+        """
+        if name not in self.models:
+            raise ValueError(f"no model is called {name!r}; there are {', '.join(self.models)}")
+        return self.models[name]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Config:
+        known = source_names()
+        problems = [
+            f"sources: no reader is called {name!r}; known are {', '.join(known)}"
+            for name in self.sources
+            if name not in known
+        ]
+        if len(set(self.sources)) != len(self.sources):
+            problems.append(f"sources: a name is repeated in {list(self.sources)}")
+        for model, entry in self.models.items():
+            problems += [
+                f"models.{model}: source {name!r} is not listed in sources"
+                for name in entry.sources
+                if name not in self.sources
+            ]
+            if not model.isidentifier():
+                problems.append(f"models.{model}: a model's name must be an identifier")
+        problems += [
+            f"train.dataset_weights.{name}: not listed in sources"
+            for name in self.train.dataset_weights
+            if name not in self.sources
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of the configuration, as ``workflow/schemas/config.schema.json`` holds it."""
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": dialect, **Config.model_json_schema()}

@@ -1,0 +1,1 @@
+"""Turns native files into columns, with every row accounted for."""

@@ -1,0 +1,76 @@
+"""What a source of structures is: the contract between readers and the extract stage.
+
+A reader streams one raw file and yields blocks of columns. It never holds the whole file, never
+guesses, and accounts for every row: what it does not yield it counts under a reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from mtlpar.core.structures import StructureBatch
+from mtlpar.sources.settings import SourceSettings
+
+
+@dataclass(frozen=True, slots=True)
+class RawBlock:
+    """Consecutive rows of a raw file.
+
+    Attributes:
+        batch: The usable structures, in file order.
+        dropped: Rows that cannot be used, counted by reason. The rows of the block are
+            ``len(batch)`` plus all of these.
+    """
+
+    batch: StructureBatch
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the raw file that this block accounts for."""
+        return len(self.batch) + sum(self.dropped.values())
+
+
+ReadFunction = Callable[[Path, SourceSettings], Iterator[RawBlock]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One source of structures.
+
+    Attributes:
+        name: Name in config, results and tables.
+        title: Name for people.
+        data_files: Names or shell patterns of the raw files that hold structures.
+        sidecar_files: Names or shell patterns of raw files that a reader needs beside them; each
+            must be there.
+        level_of_theory: How the labels were computed, with the default settings.
+        read: Streams one data file; raises ValueError that names file and key for damaged input.
+        level_of_theory_for: How the labels were computed, where that depends on the settings.
+    """
+
+    name: str
+    title: str
+    data_files: tuple[str, ...]
+    sidecar_files: tuple[str, ...] = ()
+    level_of_theory: str
+    read: ReadFunction
+    level_of_theory_for: Callable[[SourceSettings], str] | None = None
+
+    def theory(self, settings: SourceSettings) -> str:
+        """How the labels were computed that these settings choose."""
+        if self.level_of_theory_for is None:
+            return self.level_of_theory
+        return self.level_of_theory_for(settings)
+
+    def is_data_file(self, file_name: str) -> bool:
+        """Whether a file of that name holds structures of this source."""
+        return any(fnmatchcase(file_name, pattern) for pattern in self.data_files)
+
+    def is_sidecar_file(self, file_name: str) -> bool:
+        """Whether a file of that name belongs beside this source's data files."""
+        return any(fnmatchcase(file_name, pattern) for pattern in self.sidecar_files)

@@ -1,0 +1,201 @@
+"""What the Snakefile needs: the checked config, code digests, and per-rule settings.
+
+Rules hold no logic; it is here, where it has types and tests. This module imports neither torch
+nor matplotlib, because Snakemake evaluates it for every job.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from mtlpar.config import Config
+from mtlpar.config.load import as_plain, check_config
+from mtlpar.core.files import write_text
+from mtlpar.download.mirror import mirror_fingerprint
+from mtlpar.report.items import ITEMS, inputs_of, outputs_of
+
+_PACKAGE = "mtlpar"
+_ROOT = Path(__file__).parent
+
+
+def read_config(content: Mapping[str, Any]) -> Config:
+    """Check the configuration that Snakemake merged from files and ``--config``."""
+    return check_config(content, where="config")
+
+
+def write_resolved(config: Config, folder: Path) -> Path:
+    """Write the checked configuration for the stages to read, and return the file.
+
+    Its name is a digest of its content, so runs with different overrides never share a file.
+    """
+    text = yaml.safe_dump(as_plain(config), sort_keys=False, allow_unicode=True)
+    path = folder / f"config-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
+    if not path.exists():
+        write_text(path, text)
+    return path
+
+
+def shell_prefix(config: Config) -> str:
+    """What precedes every shell command of the rules: strict mode, PATH and ``$CONFIG_FILE``.
+
+    The folder of the running interpreter goes last on PATH, so that an environment which a
+    profile or Snakemake activated wins.
+    """
+    programs = shlex.quote(str(Path(sys.executable).parent))
+    config_file = shlex.quote(str(write_resolved(config, Path(".snakemake") / "mtlpar")))
+    return f'set -euo pipefail; PATH="$PATH":{programs}; CONFIG_FILE={config_file}; '
+
+
+def rule_settings(*blocks: BaseModel | int | Sequence[str]) -> str:
+    """What a rule depends on besides its inputs, as one line of JSON for ``params``.
+
+    Snakemake runs a job again when this line changes, and only then: a rule is given just the
+    blocks that its stage reads.
+    """
+    plain = [as_plain(block) if isinstance(block, BaseModel) else block for block in blocks]
+    return json.dumps(plain, ensure_ascii=False)
+
+
+def raw_fingerprint(config: Config, source: str) -> str:
+    """What the download of a source depends on: which files a mirror holds, or the catalogue."""
+    if config.download.mirror is not None:
+        return mirror_fingerprint(source, config.download.mirror)
+    return hashlib.sha256(config.paths.catalogue.read_bytes()).hexdigest()[:16]
+
+
+def reader_digest(source: str) -> str:
+    """Digest of the extract stage and of the reader of one source."""
+    reader = f"{_PACKAGE}.sources.{source}"
+    digests = [code_digest(f"{_PACKAGE}.extract.stage")]
+    # Readers of other packages are found at run time; their versions are theirs to track.
+    if _file_of(reader).is_file():
+        digests.append(code_digest(reader))
+    return "-".join(digests)
+
+
+def training_manifests(config: Config, model: str) -> list[Path]:
+    """Manifests of the packs that a model is trained and validated on."""
+    return [
+        config.workspace.pack_manifest(source, split)
+        for source in config.models[model].sources
+        for split in ("train", "val")
+    ]
+
+
+def train_settings(config: Config, model: str) -> str:
+    """What the training of one model depends on besides its data."""
+    return rule_settings(config.models[model], config.model, config.train, config.seed)
+
+
+def local_ranks(config: Config, model: str) -> int:
+    """Ranks for a model on one machine: one per branch, so that MTL-par is what runs."""
+    return len(config.models[model].branches)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportItem:
+    """A table or figure as Snakemake needs it.
+
+    Attributes:
+        name: Name of the item, of its rule and of its caption.
+        category: Part of the HTML report it appears in.
+        title: What the report calls it.
+        inputs: Files it is made of.
+        outputs: Files it is written to.
+    """
+
+    name: str
+    category: str
+    title: str
+    inputs: list[Path]
+    outputs: list[Path]
+
+
+def report_items(config: Config) -> list[ReportItem]:
+    """All tables and figures of the configured models and sources."""
+    models = {name: entry.sources for name, entry in config.models.items()}
+    return [
+        ReportItem(
+            name=name,
+            category="Tables" if item.kind == "table" else "Figures",
+            title=item.title,
+            inputs=inputs_of(
+                name,
+                workspace=config.workspace,
+                settings=config.report,
+                models=models,
+                sources=config.sources,
+            ),
+            outputs=outputs_of(name, config.workspace),
+        )
+        for name, item in ITEMS.items()
+    ]
+
+
+@cache
+def code_digest(module: str) -> str:
+    """Digest of the code of a module and of all modules of this package that it imports.
+
+    Snakemake does not see edits to imported modules; with this digest in ``params`` it does.
+    Syntax trees are hashed without comments, docstrings and positions, so formatting, a checkout
+    or a touched file never runs anything again.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(_closure(module)):
+        digest.update(name.encode())
+        digest.update(_canonical_code(_file_of(name)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _closure(module: str) -> set[str]:
+    """The module and everything of this package that it imports, directly or not."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _imports(_file_of(name))
+    return found
+
+
+def _file_of(module: str) -> Path:
+    base = _ROOT.joinpath(*module.split(".")[1:])
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+@cache
+def _imports(path: Path) -> tuple[str, ...]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # "from package import name" may import a module or something inside one.
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+            names.append(node.module)
+    own = [name for name in names if name.startswith(f"{_PACKAGE}.")]
+    return tuple(name for name in own if _file_of(name).is_file())
+
+
+@cache
+def _canonical_code(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body
+            if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+                node.body = body[1:]
+    return ast.dump(tree)
