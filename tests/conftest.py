@@ -1,0 +1,31 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers import make_workspace
+
+from mtlpar.core.paths import Workspace
+
+
+@pytest.fixture(scope="session")
+def five_sources(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Packs of five sources of very different sizes, named like the real ones; read only."""
+    sizes = {"ani1x": 61, "qm7x": 34, "mptrj": 47, "alexandria": 25, "transition1x": 39}
+    return make_workspace(tmp_path_factory.mktemp("five"), sizes)
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Workspace], Workspace]:
+    """A workspace that shares packs with another one and has results of its own."""
+
+    def copy(workspace: Workspace) -> Workspace:
+        results = tmp_path / "results"
+        results.mkdir()
+        (results / "packed").symlink_to(workspace.results / "packed")
+        return Workspace(raw=workspace.raw, results=results)
+
+    return copy

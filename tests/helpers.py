@@ -1,0 +1,94 @@
+"""Small structures with a known energy, and workspaces made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mtlpar.core.files import write_json
+from mtlpar.core.paths import Workspace
+from mtlpar.core.structures import StructureBatch
+from mtlpar.normalize import stage as normalize
+from mtlpar.normalize.settings import NormalizeSettings
+from mtlpar.pack import stage as pack
+from mtlpar.pack.settings import PackSettings
+from mtlpar.store.bp import write_bp
+
+REPOSITORY = Path(__file__).parents[1]
+
+# Reference energies in eV that the made-up data are built with.
+ELEMENT_ENERGIES_EV = {1: -13.6, 6: -1029.4, 8: -2041.8}
+
+
+def make_structures(
+    count: int, *, seed: int, strength: float = 1.0, atoms: tuple[int, int] = (3, 9)
+) -> StructureBatch:
+    """Molecules with the energy sum_Z n_Z e_Z + sum_{i<j} strength / (r_ij^2 + 1)^(1/2).
+
+    Forces are the exact gradient, so a model can learn both from the same geometry. Three
+    consecutive structures form a group.
+    """
+    rng = np.random.default_rng(seed)
+    num_atoms = rng.integers(*atoms, count)
+    numbers = rng.choice(list(ELEMENT_ENERGIES_EV), num_atoms.sum())
+    positions = (1.5 * rng.normal(size=(num_atoms.sum(), 3))).astype(np.float32)
+    energies, forces = [], []
+    for part, z in zip(
+        np.split(positions.astype(np.float64), np.cumsum(num_atoms)[:-1]),
+        np.split(numbers, np.cumsum(num_atoms)[:-1]),
+        strict=True,
+    ):
+        vector = part[:, None] - part[None]
+        softened = np.sqrt((vector**2).sum(-1) + 1)
+        np.fill_diagonal(softened, np.inf)
+        energies.append(
+            sum(ELEMENT_ENERGIES_EV[int(n)] for n in z) + 0.5 * (strength / softened).sum()
+        )
+        forces.append((strength * vector / softened[..., None] ** 3).sum(axis=1))
+    return StructureBatch.from_labels(
+        num_atoms=num_atoms,
+        atomic_numbers=numbers,
+        positions=positions,
+        energy=np.array(energies),
+        forces=np.concatenate(forces),
+        group=np.arange(count) // 3 + 1000 * seed,
+    )
+
+
+def write_extracted(workspace: Workspace, source: str, *batches: StructureBatch) -> None:
+    """Write what the extract stage would have written, one part per batch."""
+    parts = []
+    for index, batch in enumerate(batches):
+        name = f"part-{index:05d}.bp"
+        write_bp(
+            workspace.extracted_folder(source) / name,
+            [batch],
+            num_structures=len(batch),
+            num_atoms=batch.total_atoms,
+            attributes={},
+        )
+        parts.append({"name": name, "num_structures": len(batch), "num_atoms": batch.total_atoms})
+    write_json(
+        workspace.extracted_manifest(source),
+        {
+            "source": source,
+            "level_of_theory": "softened Coulomb repulsion",
+            "rows": sum(map(len, batches)),
+            "dropped": {},
+            "files": [{"name": "made-up", "sha256": "0" * 64}],
+            "parts": parts,
+        },
+    )
+
+
+def make_workspace(folder: Path, sizes: dict[str, int]) -> Workspace:
+    """Packs of made-up sources that differ in size and in the strength of their repulsion."""
+    workspace = Workspace(raw=folder / "raw", results=folder / "results")
+    for index, (source, size) in enumerate(sizes.items()):
+        batch = make_structures(size, seed=index + 1, strength=1.0 + index)
+        write_extracted(workspace, source, batch)
+        settings = NormalizeSettings(val_fraction=0.15, test_fraction=0.15)
+        normalize.run(source, workspace=workspace, settings=settings, seed=0)
+        pack.run(source, workspace=workspace, settings=PackSettings(), seed=0)
+    return workspace

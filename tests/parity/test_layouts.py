@@ -1,0 +1,85 @@
+"""Any layout takes the same steps: one process, MTL-par and MTL-base, even and uneven.
+
+In float64 and on data of very different sizes with odd counts, so that a mean of per-rank means, a
+trimmed batch, a padded shard or a rank without samples would show up far above the tolerance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from training import MODEL, SOURCES, TRAIN, losses, run_alone, run_ranks
+
+from mtlpar.core.paths import Workspace
+from mtlpar.graph.collate import collate
+from mtlpar.model.multitask import MultiTaskModel, Segment, TargetScale
+from mtlpar.model.saved import load_model
+from mtlpar.store.dataset import PackedDataset
+from mtlpar.train.sampler import EpochPlan
+
+
+@pytest.fixture(scope="module")
+def serial(five_sources: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The run of one process that all others must equal."""
+    results = tmp_path_factory.mktemp("serial")
+    (results / "packed").symlink_to(five_sources.results / "packed")
+    workspace = Workspace(raw=five_sources.raw, results=results)
+    run_alone(workspace)
+    return workspace
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    ("ranks", "layout"),
+    [
+        pytest.param(5, "mtl-par", id="one branch per rank"),
+        pytest.param(2, "mtl-par", id="several branches per rank"),
+        pytest.param(7, "mtl-par", id="uneven groups"),
+        pytest.param(5, "mtl-base", id="every branch on every rank"),
+    ],
+)
+def test_twenty_steps_equal_those_of_one_process(
+    serial: Workspace, copy_of: Callable[[Workspace], Workspace], ranks: int, layout: str
+) -> None:
+    workspace = copy_of(serial)
+    done = run_ranks(workspace, ranks, layout=layout)
+    assert done.returncode == 0, done.stderr
+    expected, got = losses(serial), losses(workspace)
+    assert len(expected) == len(got) >= 20
+    np.testing.assert_allclose(got, expected, rtol=1e-10)
+    reference = load_model(serial.model("mtl")).network.state_dict()
+    for name, tensor in load_model(workspace.model("mtl")).network.state_dict().items():
+        torch.testing.assert_close(tensor, reference[name], rtol=0, atol=1e-8, msg=name)
+
+
+def test_first_step_equals_the_formula_summed_structure_by_structure(serial: Workspace) -> None:
+    # An independent way to the same number: no loader, no batching, no segments.
+    model = MultiTaskModel(MODEL, SOURCES, seed=0)
+    packs = {source: PackedDataset(serial.pack(source, "train")) for source in SOURCES}
+    model.set_scales({source: _scale(packs[source]) for source in SOURCES})
+    model.double()
+    plan = EpochPlan({source: len(pack) for source, pack in packs.items()}, 11, seed=0)
+    total = 0.0
+    for source, pack in packs.items():
+        chosen = plan.order(source, 0)[slice(*plan.bounds(source, 0))]
+        energy_error = force_error = 0.0
+        for index in chosen:
+            one = pack.structures.take([index])
+            graph = collate(one, MODEL.graph, dtype=torch.float64)
+            energy, forces = model(graph, [Segment(source, 0, 1)])
+            energy_error += abs(energy.item() - pack.target_ev_per_atom[index])
+            force_error += np.abs(forces.detach().numpy() - one.forces).sum()
+        atoms = pack.structures.num_atoms[chosen].sum()
+        weight = TRAIN.dataset_weights.get(source, 1.0)
+        total += weight * (energy_error / len(chosen) + 3.0 * force_error / (3 * atoms))
+    np.testing.assert_allclose(losses(serial)[0], total, rtol=1e-12)
+
+
+def _scale(pack: PackedDataset) -> TargetScale:
+    statistics = pack.attributes["train_statistics"]
+    return TargetScale(
+        statistics["energy_rms_ev_per_atom"], statistics["force_rms_ev_per_angstrom"]
+    )

@@ -1,0 +1,103 @@
+"""Short trainings in float64, in this process or on several ranks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from helpers import REPOSITORY
+
+from mtlpar.core.paths import Workspace
+from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.parallel.launch import RankContext
+from mtlpar.train import stage
+from mtlpar.train.settings import TrainSettings
+
+# Several tests share two cores: threads that wait for one another would take ten times as long.
+torch.set_num_threads(1)
+
+SOURCES = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x")
+MODEL = ModelSettings(
+    encoder=EncoderSettings(width=12, layers=2, vector_channels=3, radial_basis=6),
+    head=HeadSettings(width=12, layers=1),
+)
+# Five epochs of four steps; an odd batch so that shares differ by one.
+TRAIN = TrainSettings(
+    epochs=5,
+    batch_structures=11,
+    precision="float64",
+    learning_rate=1e-3,
+    force_weight=3.0,
+    max_gradient_norm=0.5,
+    dataset_weights={"qm7x": 0.5},
+)
+BRANCHES = {source: (source,) for source in SOURCES}
+
+
+def _set(prefix: str, values: dict[str, Any]) -> list[str]:
+    options = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            options += _set(f"{prefix}.{key}", value)
+        elif value is not None:
+            options += ["--set", f"{prefix}.{key}={json.dumps(value)}"]
+    return options
+
+
+def run_ranks(
+    workspace: Workspace, ranks: int, *, model: str = "mtl", **changes: Any
+) -> subprocess.CompletedProcess[str]:
+    """Train through the command line, on several ranks."""
+    line = command_line(workspace, ranks, model=model, **changes)
+    return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+
+
+def command_line(
+    workspace: Workspace, ranks: int, *, model: str = "mtl", **changes: Any
+) -> list[str]:
+    """The command that `run_ranks` runs."""
+    settings = TRAIN.model_copy(update=changes)
+    command = [sys.executable, "-m", "mtlpar"]
+    return [
+        *command,
+        *("launch", "--ranks-per-node", str(ranks), "--"),
+        *command,
+        *("train", "--model", model, "--config", str(REPOSITORY / "config.yaml")),
+        *_set("train", settings.model_dump()),
+        *_set("model", MODEL.model_dump()),
+        *("--set", f"paths.results={workspace.results}"),
+    ]
+
+
+def run_alone(
+    workspace: Workspace, branches: dict[str, tuple[str, ...]] | None = None, **changes: Any
+) -> None:
+    """Train in this process."""
+    stage.run(
+        "mtl",
+        branches=branches or BRANCHES,
+        workspace=workspace,
+        model_settings=MODEL,
+        settings=TRAIN.model_copy(update=changes),
+        seed=0,
+        context=RankContext(0, 1, torch.device("cpu")),
+    )
+
+
+def history(workspace: Workspace) -> list[dict[str, Any]]:
+    """All lines of ``metrics.jsonl``."""
+    return [json.loads(line) for line in workspace.training_metrics("mtl").read_text().splitlines()]
+
+
+def epoch_lines(workspace: Workspace) -> list[dict[str, Any]]:
+    """The lines that close an epoch."""
+    return [line for line in history(workspace) if line["kind"] == "epoch"]
+
+
+def losses(workspace: Workspace) -> np.ndarray:
+    """Loss of every step."""
+    return np.array([line["loss"] for line in history(workspace) if line["kind"] == "step"])

@@ -1,0 +1,100 @@
+"""Mistakes in the configuration are found before anything runs, all at once, by dotted key."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import REPOSITORY
+
+from mtlpar.config import json_schema, load_config, parse_assignment
+from mtlpar.config.load import check_config
+from mtlpar.config.schema import STAGES, Config
+
+DEFAULT = REPOSITORY / "config.yaml"
+
+
+def test_default_config_names_the_papers_seven_models() -> None:
+    config = load_config([DEFAULT])
+    assert set(config.models) == {
+        "ani1x",
+        "qm7x",
+        "mptrj",
+        "alexandria",
+        "transition1x",
+        "baseline",
+        "mtl",
+    }
+    assert len(config.models["baseline"].branches) == 1
+    assert len(config.models["mtl"].branches) == 5
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_misspelt_key_in_any_stage_is_refused_by_name(stage: str) -> None:
+    with pytest.raises(ValueError, match=rf"{stage}\.no_such_key: unknown key"):
+        load_config([DEFAULT], [f"{stage}.no_such_key=1"])
+
+
+def test_all_problems_are_reported_at_once_with_hints() -> None:
+    with pytest.raises(ValueError) as error:
+        load_config([DEFAULT], ["train.epochz=5", "model.encoder.width=wide", "seed=-1"])
+    text = str(error.value)
+    assert "3 problem(s)" in text
+    assert "train.epochz: unknown key; did you mean 'epochs'?" in text
+    assert "model.encoder.width:" in text
+    assert "seed:" in text
+
+
+def test_models_may_only_use_listed_sources_once() -> None:
+    with pytest.raises(ValueError, match=r"models\.x: source 'oc20' is not listed"):
+        load_config([DEFAULT], ["models.x={branches: {a: [oc20]}}"])
+    with pytest.raises(ValueError, match="feed more than one branch"):
+        load_config([DEFAULT], ["models.x={branches: {a: [ani1x], b: [ani1x]}}"])
+
+
+def test_overrides_of_both_command_lines_mean_the_same() -> None:
+    by_mtlpar = load_config([DEFAULT], ["train.epochs=3", "download.mirror=/data"])
+    content = {**parse_assignment("models={m: {branches: {a: [ani1x]}}}")}
+    by_snakemake = check_config(
+        {**content, "train__epochs": "3", "download": {"mirror": "/data"}}, where="test"
+    )
+    assert by_mtlpar.train.epochs == by_snakemake.train.epochs == 3
+    assert by_mtlpar.download == by_snakemake.download
+
+
+def test_presets_lie_on_top_of_the_default() -> None:
+    config = load_config([DEFAULT, REPOSITORY / "workflow/presets/paper.yaml"])
+    assert (config.model.encoder.width, config.model.encoder.layers) == (866, 4)
+    assert (config.model.head.width, config.model.head.layers) == (889, 3)
+    assert config.model.graph.max_neighbors == 20
+    assert (config.train.energy_weight, config.train.force_weight) == (1.0, 100.0)
+    assert config.download.mirror == "workflow/sample"
+
+
+def test_config_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_config([DEFAULT]).train.epochs = 5  # type: ignore[misc]
+
+
+def test_exported_schema_is_the_schema_of_the_code() -> None:
+    path = REPOSITORY / "workflow/schemas/config.schema.json"
+    assert json.loads(path.read_text()) == json_schema(), "run `make schema`"
+
+
+def test_every_key_has_a_description() -> None:
+    blocks = [Config.model_json_schema(), *Config.model_json_schema()["$defs"].values()]
+    for block in blocks:
+        for name, field in block["properties"].items():
+            assert field.get("description"), f"{block['title']}.{name}"
+
+
+def test_loading_a_config_does_not_import_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from mtlpar.config import load_config; "
+        f"load_config([Path({str(DEFAULT)!r})]); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

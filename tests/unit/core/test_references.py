@@ -1,0 +1,37 @@
+"""Reference energies come off and go back on, and never invent an element."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import ELEMENT_ENERGIES_EV, make_structures
+
+from mtlpar.core.references import References
+from mtlpar.core.structures import StructureBatch
+
+
+def test_target_of_a_hand_computed_molecule() -> None:
+    water = StructureBatch.from_labels(
+        num_atoms=[3],
+        atomic_numbers=[8, 1, 1],
+        positions=np.zeros((3, 3)),
+        energy=[-2079.6],
+        forces=np.zeros((3, 3)),
+        group=[0],
+    )
+    references = References({"H": -13.5, "O": -2040.0})
+    # (-2079.6 - (-2040 - 2 * 13.5)) / 3 = -12.6 / 3
+    np.testing.assert_allclose(references.to_target(water), [-4.2], atol=1e-10)
+
+
+def test_total_energy_survives_the_round_trip_in_float64() -> None:
+    batch = make_structures(50, seed=2)
+    references = References({"H": -13.0, "C": -1030.0, "O": -2042.5})
+    back = references.to_total_energy(references.to_target(batch), batch)
+    np.testing.assert_allclose(back, batch.energy, rtol=0, atol=1e-10)
+
+
+def test_element_without_reference_is_an_error_that_lists_those_with_one() -> None:
+    references = References({"H": ELEMENT_ENERGIES_EV[1], "C": ELEMENT_ENERGIES_EV[6]})
+    with pytest.raises(ValueError, match=r"no reference energy for O.*H, C"):
+        references.sums(make_structures(20, seed=2))

@@ -1,0 +1,102 @@
+"""A saved model predicts what the trained one did, in total energies, or refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from training import run_alone
+
+import mtlpar
+from mtlpar.core.paths import Workspace
+from mtlpar.evaluate import stage as evaluate
+from mtlpar.evaluate.settings import EvaluateSettings
+from mtlpar.model.saved import load_model
+from mtlpar.store.dataset import PackedDataset
+
+SOURCES = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x")
+
+
+@pytest.fixture(scope="module")
+def trained(five_sources: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    results = tmp_path_factory.mktemp("trained")
+    (results / "packed").symlink_to(five_sources.results / "packed")
+    workspace = Workspace(raw=five_sources.raw, results=results)
+    run_alone(workspace)
+    return workspace
+
+
+def test_model_file_holds_nothing_but_plain_values_and_tensors(trained: Workspace) -> None:
+    content = torch.load(trained.model("mtl"), weights_only=True)
+    assert set(content["branches"]) == set(SOURCES)
+    assert content["references_ev"]["qm7x"].keys() == {"H", "C", "O"}
+    assert "heads.ani1x.energy.0.weight" in content["state"]
+
+
+@pytest.mark.parametrize("head", SOURCES)
+def test_calculator_gives_total_energies_that_match_the_labels(
+    trained: Workspace, head: str
+) -> None:
+    # Totals are thousands of eV; the model is off by at most a few eV per atom. Forgotten or
+    # foreign references would be off by thousands.
+    dataset = PackedDataset(trained.pack(head, "train"))
+    one = dataset.structures.slice(0, 1)
+    atoms = Atoms(one.atomic_numbers, one.positions)
+    atoms.calc = mtlpar.Calculator(trained.model("mtl"), head=head)
+    assert abs(atoms.get_potential_energy() - one.energy[0]) / len(atoms) < 5.0
+    assert atoms.get_forces().shape == (len(atoms), 3)
+    assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+
+
+def test_a_model_with_several_heads_never_picks_one(trained: Workspace) -> None:
+    with pytest.raises(ValueError, match=r"several heads; choose one.*qm7x"):
+        mtlpar.Calculator(trained.model("mtl"))
+    with pytest.raises(ValueError, match=r"no head is called 'oc20'; this model has ani1x"):
+        mtlpar.Calculator(trained.model("mtl"), head="oc20")
+
+
+def test_an_element_the_head_never_saw_is_refused(trained: Workspace) -> None:
+    atoms = Atoms("UO2", [[0, 0, 0], [1.8, 0, 0], [-1.8, 0, 0]])
+    atoms.calc = mtlpar.Calculator(trained.model("mtl"), head="ani1x")
+    with pytest.raises(ValueError, match=r"no reference energy for U"):
+        atoms.get_potential_energy()
+
+
+def test_missing_and_foreign_files_are_refused(trained: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no model at"):
+        mtlpar.load_model(tmp_path / "model.pt")
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="model format None, expected 1"):
+        mtlpar.load_model(tmp_path / "other.pt")
+
+
+def test_evaluation_does_not_depend_on_the_size_of_its_batches(
+    trained: Workspace, copy_of: Callable[[Workspace], Workspace]
+) -> None:
+    found = []
+    for batch_atoms in (1, 37, 100_000):
+        evaluate.run(
+            "mtl",
+            workspace=trained,
+            settings=EvaluateSettings(batch_atoms=batch_atoms),
+            sources=SOURCES,
+            seed=0,
+        )
+        found.append([trained.metrics("mtl", source).read_text() for source in SOURCES])
+    # Equal to the last printed digit of a double, but for the order of sums inside a batch.
+    for texts in zip(*found, strict=True):
+        numbers = [json.loads(text)["force_mae_ev_per_angstrom"] for text in texts]
+        np.testing.assert_allclose(numbers, numbers[0], rtol=1e-12)
+
+
+def test_foreign_sources_go_through_the_only_branch_but_never_through_a_guess(
+    trained: Workspace, tmp_path: Path
+) -> None:
+    model = load_model(trained.model("mtl"))
+    with pytest.raises(ValueError, match="no head is called 'spice'"):
+        model.branch_for_foreign("spice")

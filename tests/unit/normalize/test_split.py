@@ -1,0 +1,91 @@
+"""Splits never leak and never depend on order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtlpar.core.hashing import mix64
+from mtlpar.normalize.split import TEST, TRAIN, VAL, assign_splits, first_of_duplicates
+
+
+def _groups(count: int, members: int = 4) -> np.ndarray:
+    return np.repeat(mix64(np.arange(count, dtype=np.uint64)), members)
+
+
+def _none(group: np.ndarray) -> np.ndarray:
+    return np.full(len(group), -1, dtype=np.int8)
+
+
+def _split(group: np.ndarray, **changes: object) -> np.ndarray:
+    options = {"val_fraction": 0.1, "test_fraction": 0.1, "seed": 0, **changes}
+    return assign_splits(group, _none(group), **options)  # type: ignore[arg-type]
+
+
+def test_all_members_of_a_group_share_a_split() -> None:
+    split = _split(_groups(500)).reshape(500, 4)
+    assert (split == split[:, :1]).all()
+
+
+@settings(max_examples=20)
+@given(st.randoms(use_true_random=False))
+def test_split_of_a_structure_does_not_depend_on_the_order_of_the_rows(random: object) -> None:
+    group = _groups(60)
+    order = np.arange(len(group))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(_split(group[order]), _split(group)[order])
+
+
+def test_split_of_a_group_does_not_change_when_others_come_or_go() -> None:
+    group = _groups(1000)
+    np.testing.assert_array_equal(_split(group[:2000]), _split(group)[:2000])
+
+
+def test_fractions_are_respected_and_the_seed_matters() -> None:
+    group = _groups(20_000, members=1)
+    split = _split(group, val_fraction=0.05, test_fraction=0.2)
+    assert np.mean(split == VAL) == pytest.approx(0.05, abs=0.01)
+    assert np.mean(split == TEST) == pytest.approx(0.2, abs=0.01)
+    assert (split != _split(group, val_fraction=0.05, test_fraction=0.2, seed=1)).any()
+
+
+def test_official_splits_win_over_hashes() -> None:
+    group = _groups(100)
+    official = np.repeat(np.arange(100) % 3, 4).astype(np.int8)
+    got = assign_splits(group, official, val_fraction=0.5, test_fraction=0.4, seed=0)
+    np.testing.assert_array_equal(got, official)
+
+
+def test_a_group_in_two_official_splits_is_refused() -> None:
+    with pytest.raises(ValueError, match="two official splits"):
+        assign_splits(
+            np.array([7, 7], dtype=np.uint64),
+            np.array([0, 2], dtype=np.int8),
+            val_fraction=0.1,
+            test_fraction=0.1,
+            seed=0,
+        )
+
+
+@pytest.mark.parametrize("count", [3, 4, 7])
+def test_few_groups_still_fill_every_split(count: int) -> None:
+    # By hash alone, three groups at five per cent each would nearly always leave test empty.
+    split = _split(_groups(count), val_fraction=0.05, test_fraction=0.05)
+    assert set(split.tolist()) == {TRAIN, VAL, TEST}
+
+
+def test_too_few_groups_are_an_error_with_advice() -> None:
+    with pytest.raises(ValueError, match="too few for train and"):
+        _split(_groups(1))
+
+
+def test_one_copy_of_each_duplicate_stays_whatever_the_order() -> None:
+    identity = np.array([5, 9, 5, 5, 2], dtype=np.uint64)
+    group = np.array([30, 1, 10, 20, 1], dtype=np.uint64)
+    keep = first_of_duplicates(identity, group)
+    # The copy in the group with the smallest hash, so that file order does not decide the split.
+    assert keep.tolist() == [False, True, True, False, True]
+    order = np.array([3, 2, 4, 0, 1])
+    np.testing.assert_array_equal(first_of_duplicates(identity[order], group[order]), keep[order])

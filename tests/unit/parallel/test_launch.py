@@ -1,0 +1,51 @@
+"""Launch lines for each machine, and refusal of worlds of the wrong size."""
+
+from __future__ import annotations
+
+import pytest
+
+from mtlpar.parallel.launch import Geometry, launch_command
+
+FRONTIER = Geometry(nodes=4, ranks_per_node=8, cpus_per_rank=7, gpus_per_node=8)
+
+
+def test_srun_gets_the_whole_geometry_because_the_environment_has_none() -> None:
+    line = launch_command(FRONTIER, ["mtlpar"], launcher="srun", environment={})
+    assert line == [
+        "srun",
+        "--nodes=4",
+        "--ntasks=32",
+        "--ntasks-per-node=8",
+        "--cpus-per-task=7",
+        "--kill-on-bad-exit=1",
+        "--gpus-per-task=1",
+        "--gpu-bind=closest",
+        "mtlpar",
+    ]
+
+
+def test_srun_without_binding_leaves_all_gpus_of_the_node_visible() -> None:
+    line = launch_command(
+        FRONTIER, ["mtlpar"], launcher="srun", environment={"MTLPAR_GPU_BIND": "none"}
+    )
+    assert "--gpus-per-node=8" in line
+    assert "--gpu-bind=none" in line
+
+
+def test_pals_binds_by_depth_or_by_the_list_of_the_site() -> None:
+    aurora = Geometry(nodes=2, ranks_per_node=12, cpus_per_rank=8, gpus_per_node=12)
+    start = ["mpiexec", "-n", "24", "--ppn", "12", "--envall"]
+    line = launch_command(aurora, ["x"], launcher="pals", environment={})
+    assert line == [*start, "--depth=8", "--cpu-bind=depth", "x"]
+    listed = {"MTLPAR_CPU_BIND": "list:1-8:9-16"}
+    line = launch_command(aurora, ["x"], launcher="pals", environment=listed)
+    assert line == [*start, "--cpu-bind=list:1-8:9-16", "x"]
+
+
+def test_one_rank_on_a_laptop_needs_no_launcher() -> None:
+    assert launch_command(Geometry(), ["x"], environment={}) == ["x"]
+
+
+def test_several_ranks_without_a_launcher_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"mtlpar\[mpi\]"):
+        launch_command(Geometry(ranks_per_node=2), ["x"], launcher="none", environment={})

@@ -1,0 +1,95 @@
+"""The shape of the code: imports point one way, and each habit has its one place."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from helpers import REPOSITORY
+
+from mtlpar.config.schema import STAGES, Config
+
+PACKAGE = REPOSITORY / "src" / "mtlpar"
+
+# A package may import itself and what stands before it, never what stands after it.
+LAYERS = (
+    "core", "store", "sources", "sample", "graph", "download", "extract", "normalize", "pack",
+    "model", "parallel", "train", "evaluate", "report",
+)  # fmt: skip
+# Settings are plain values that a block above composes.
+SETTINGS_OF = {"model": {"graph"}, "extract": {"sources"}}
+
+
+def _modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def _imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_point_one_way(layer: str) -> None:
+    above = LAYERS[LAYERS.index(layer) + 1 :]
+    forbidden = tuple(f"mtlpar.{name}" for name in (*above, "config", "cli", "workflow"))
+    for path in (PACKAGE / layer).rglob("*.py"):
+        wrong = [
+            name
+            for name in _imports(path)
+            if any(name == start or name.startswith(f"{start}.") for start in forbidden)
+        ]
+        assert not wrong, f"{path.relative_to(PACKAGE)} imports {wrong}"
+
+
+def test_every_package_has_a_layer() -> None:
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert packages == {*LAYERS, "config"}
+
+
+def test_the_model_does_not_know_about_ranks() -> None:
+    for path in (PACKAGE / "model").rglob("*.py"):
+        assert not any(name.startswith("torch.distributed") for name in _imports(path)), path
+
+
+def test_environment_variables_are_read_in_one_place() -> None:
+    readers = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in _modules()
+        if re.search(r"os\.environ|getenv", path.read_text(encoding="utf-8"))
+    ]
+    assert readers == ["parallel/launch.py"]
+
+
+def test_the_library_does_not_print() -> None:
+    for path in _modules():
+        calls = [
+            node
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+        ]
+        assert not calls, path
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_one_name_everywhere(stage: str) -> None:
+    assert (PACKAGE / stage / "stage.py").is_file()
+    assert (PACKAGE / stage / "settings.py").is_file()
+    rules = (REPOSITORY / "rules" / f"{stage}.smk").read_text(encoding="utf-8")
+    assert f"mtlpar {stage} " in rules
+    assert f"logs/{stage}/" in rules
+    assert stage in Config.model_fields
+
+
+def test_rules_hold_no_code() -> None:
+    for path in [REPOSITORY / "Snakefile", *(REPOSITORY / "rules").glob("*.smk")]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^\s+(run|script):", text, re.MULTILINE), path
+        assert not re.search(r"^\s*def ", text, re.MULTILINE), path
