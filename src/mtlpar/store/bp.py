@@ -175,8 +175,9 @@ class BpReader:
             yield self.read(start, stop)
 
     def close(self) -> None:
-        """Close the underlying file."""
-        self._reader.close()
+        """Close the underlying file; the reader must not be used afterwards."""
+        # The engine's own close() writes a profile into /tmp; dropping the engine does not.
+        del self._reader
 
     def __enter__(self) -> BpReader:
         return self

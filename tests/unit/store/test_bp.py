@@ -97,3 +97,12 @@ def test_a_pack_opens_after_it_was_moved(tmp_path: Path) -> None:
     _write(tmp_path / "a.bp", batch)
     shutil.move(tmp_path / "a.bp", tmp_path / "elsewhere.bp")
     _assert_equal(BpReader(tmp_path / "elsewhere.bp").read(), batch)
+
+
+def test_reading_leaves_no_files_behind(tmp_path: Path) -> None:
+    # ADIOS2 writes a profile into /tmp whenever an engine is closed by hand.
+    _write(tmp_path / "left-behind.bp", make_structures(3, seed=5))
+    with BpReader(tmp_path / "left-behind.bp") as reader:
+        reader.read()
+    assert not list(Path("/tmp").glob("left-behind*"))
+    assert [path.name for path in tmp_path.iterdir()] == ["left-behind.bp"]
