@@ -1,0 +1,1 @@
+"""Brings the native files of a source into the raw folder, verified and under their own names."""

@@ -1,0 +1,78 @@
+"""The catalogue: which files make up each source, where they are and how to recognise them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+FileKind = Literal["data", "sidecar", "listing"]
+
+
+class CatalogueRow(BaseModel):
+    """One line of the catalogue: a file, or a folder whose listing names the files.
+
+    A ``listing`` row has the URL of a folder; its ``file`` is the pattern of the names to take.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(min_length=1)
+    file: str = Field(min_length=1)
+    url: str = Field(pattern=r"^https?://\S+$")
+    bytes: int | None = Field(gt=0)
+    md5: str | None = Field(pattern=r"^[0-9a-f]{32}$")
+    sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
+    licence: str = Field(min_length=1)
+    doi: str = Field(pattern=r"^10\.\S+$")
+    citation: str = Field(min_length=1)
+    level_of_theory: str = Field(min_length=1)
+    kind: FileKind
+
+    @field_validator("bytes", "md5", "sha256", mode="before")
+    @classmethod
+    def _empty_is_unknown(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+
+def read_catalogue(path: Path) -> list[CatalogueRow]:
+    """Read and validate the catalogue.
+
+    Raises:
+        ValueError: If the file is missing or any row is wrong; all bad rows are named by line.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; the catalogue of raw files is workflow/sources.csv")
+    columns = list(CatalogueRow.model_fields)
+    rows: list[CatalogueRow] = []
+    problems: list[str] = []
+    first_line: dict[tuple[str, str], int] = {}
+    with path.open(encoding="utf-8", newline="") as stream:
+        reader = csv.DictReader(stream, restkey="more cells than columns")
+        if reader.fieldnames != columns:
+            raise ValueError(
+                f"{path} has the columns {reader.fieldnames}, expected {','.join(columns)}"
+            )
+        for cells in reader:
+            line = reader.line_num
+            try:
+                row = CatalogueRow.model_validate(cells)
+            except ValidationError as error:
+                problems += [f"line {line}: {text}" for text in _problems(error)]
+                continue
+            known = first_line.setdefault((row.source, row.file), line)
+            if known != line:
+                problems.append(f"line {line}: {row.source} {row.file} is on line {known} already")
+            rows.append(row)
+    if problems:
+        raise ValueError(f"{path} has {len(problems)} mistakes:\n  " + "\n  ".join(problems))
+    return rows
+
+
+def _problems(error: ValidationError) -> list[str]:
+    return [
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']} (got {item['input']!r})"
+        for item in error.errors()
+    ]

@@ -1,0 +1,86 @@
+"""ANI-1x: one HDF5 file, one group of arrays per chemical formula.
+
+A group pools the conformers of all isomers of a formula; the file has no finer identity, so the
+formula is what must not be split. Other levels of theory are in the file for a tenth of the rows,
+with NaN elsewhere; only wB97X/6-31G(d), which is complete, is read. Energies are in Hartree and
+forces in Hartree/Å (not per Bohr).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from mtlpar.core.hashing import name_hash
+from mtlpar.core.structures import StructureBatch, iterate_slices
+from mtlpar.core.units import HARTREE_EV
+from mtlpar.sources.base import RawBlock, Source
+from mtlpar.sources.hdf5 import HDF5_ERRORS, array, dataset, open_file
+from mtlpar.sources.reading import (
+    BLOCK_STRUCTURES,
+    Progress,
+    as_atomic_numbers,
+    damage_named,
+)
+from mtlpar.sources.settings import SourceSettings
+
+_ENERGY: Final = "wb97x_dz.energy"
+_FORCES: Final = "wb97x_dz.forces"
+
+
+def read(path: Path, _settings: SourceSettings) -> Iterator[RawBlock]:
+    """Stream ``ani1x-release.h5``, a slice of one formula at a time.
+
+    Rows whose labels are NaN are dropped as ``non_finite_label``.
+
+    Raises:
+        ValueError: If the file is damaged or laid out otherwise.
+    """
+    progress = Progress(path)
+    with damage_named(progress, *HDF5_ERRORS), open_file(path) as file:
+        for formula in file:
+            progress.last = formula
+            for block in _read_group(file[formula], formula, where=progress.where()):
+                progress.rows += block.rows
+                yield block
+
+
+def _read_group(group: Any, formula: str, *, where: str) -> Iterator[RawBlock]:
+    atomic_numbers = as_atomic_numbers(
+        array(group, "atomic_numbers", (None,), where=where), where=where
+    )
+    size = len(atomic_numbers)
+    coordinates = dataset(group, "coordinates", (None, size, 3), where=where)
+    rows = len(coordinates)
+    energies = dataset(group, _ENERGY, (rows,), where=where)
+    forces = dataset(group, _FORCES, (rows, size, 3), where=where)
+    key = name_hash(SOURCE.name, formula)
+    for start, stop in iterate_slices(rows, BLOCK_STRUCTURES):
+        energy = energies[start:stop].astype(np.float64) * HARTREE_EV
+        force = forces[start:stop].astype(np.float64) * HARTREE_EV
+        good = np.isfinite(energy) & np.isfinite(force).all(axis=(1, 2))
+        kept = int(good.sum())
+        batch = StructureBatch.from_labels(
+            num_atoms=np.full(kept, size),
+            atomic_numbers=np.tile(atomic_numbers, kept),
+            positions=coordinates[start:stop][good].reshape(-1, 3),
+            energy=energy[good],
+            forces=force[good].reshape(-1, 3),
+            group=np.full(kept, key, np.uint64),
+            spin=np.ones(kept, np.int8),
+        )
+        dropped = stop - start - kept
+        yield RawBlock(batch, Counter({"non_finite_label": dropped} if dropped else {}))
+
+
+SOURCE: Final = Source(
+    name="ani1x",
+    title="ANI-1x",
+    data_files=("ani1x-release.h5",),
+    level_of_theory="wB97X/6-31G(d)",
+    read=read,
+)

@@ -1,0 +1,148 @@
+"""Transition1x: one HDF5 file, one group of arrays per reaction path.
+
+The file repeats itself twice. ``data`` holds the reactions of ``train``, ``val`` and ``test``
+again, and ``reactant`` and ``product`` of a reaction repeat the ends of the first band of its path,
+so a reader that takes everything counts each reaction twice and two frames of it three times.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mtlpar.core.fields import SPLITS
+from mtlpar.core.hashing import name_hash
+from mtlpar.core.structures import StructureBatch
+from mtlpar.sources.base import RawBlock, Source
+from mtlpar.sources.hdf5 import HDF5_ERRORS, array, members, open_file
+from mtlpar.sources.reading import FloatArray, Progress, as_atomic_numbers, damage_named
+from mtlpar.sources.settings import SourceSettings
+
+_ENERGY: Final = "wB97x_6-31G(d).energy"
+_FORCES: Final = "wB97x_6-31G(d).forces"
+_END_POINTS: Final = {
+    "reactant": "repeated_endpoint",
+    "product": "repeated_endpoint",
+    "transition_state": "repeated_transition_state",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Frames:
+    """F frames of the same N atoms: (N,), Å (F, N, 3), eV (F,), eV/Å (F, N, 3)."""
+
+    atomic_numbers: npt.NDArray[np.uint8]
+    positions: npt.NDArray[Any]
+    energy: FloatArray
+    forces: npt.NDArray[Any]
+
+
+def read(path: Path, _settings: SourceSettings) -> Iterator[RawBlock]:
+    """Stream ``Transition1x.h5``, one reaction at a time.
+
+    Rows are the frames of the paths and the records of reactant, product and transition state. Such
+    a record is dropped as ``repeated_endpoint`` or ``repeated_transition_state`` if the path holds
+    its very geometry, and kept otherwise.
+
+    Raises:
+        ValueError: If the file is damaged or laid out otherwise.
+    """
+    progress = Progress(path)
+    with damage_named(progress, *HDF5_ERRORS), open_file(path) as file:
+        for split in _groups_to_read(file, path):
+            for formula, reactions in members(file[split], where=f"{path}, key {split}"):
+                progress.last = f"{split}/{formula}"
+                for reaction, group in members(reactions, where=progress.where()):
+                    progress.last = f"{split}/{formula}/{reaction}"
+                    key = name_hash(SOURCE.name, formula, reaction)
+                    block = _read_reaction(group, key, split, where=progress.where())
+                    progress.rows += block.rows
+                    yield block
+
+
+def _groups_to_read(file: Any, path: Path) -> list[str]:
+    splits = [split for split in SPLITS if split in file]
+    if len(splits) == len(SPLITS) or (splits and "data" not in file):
+        return splits
+    if splits:
+        raise ValueError(
+            f"{path} has 'data' and {splits}, but not all of {SPLITS}: reactions would be read "
+            "twice or not at all; get the released file, which has all of them"
+        )
+    if "data" in file:
+        return ["data"]
+    raise ValueError(
+        f"{path} has the top-level groups {list(file)}, expected {', '.join(SPLITS)} or data"
+    )
+
+
+def _read_reaction(group: Any, key: int, split: str, *, where: str) -> RawBlock:
+    path = _read_frames(group, where=where)
+    dropped: Counter[str] = Counter()
+    parts = [path]
+    for name, reason in _END_POINTS.items():
+        if name not in group:
+            continue
+        record = _read_frames(group[name], where=f"{where}/{name}")
+        if _is_on_path(record, path):
+            dropped[reason] += len(record.energy)
+        else:
+            parts.append(record)
+    rows = [len(part.energy) for part in parts]
+    total = sum(rows)
+    batch = StructureBatch.from_labels(
+        num_atoms=np.repeat([len(part.atomic_numbers) for part in parts], rows),
+        atomic_numbers=np.concatenate(
+            [np.tile(part.atomic_numbers, len(part.energy)) for part in parts]
+        ),
+        positions=np.concatenate([part.positions.reshape(-1, 3) for part in parts]),
+        energy=np.concatenate([part.energy for part in parts]),
+        forces=np.concatenate([part.forces.reshape(-1, 3) for part in parts]),
+        group=np.full(total, key, np.uint64),
+        spin=np.ones(total, np.int8),
+        official_split=np.full(total, SPLITS.index(split) if split in SPLITS else -1, np.int8),
+    )
+    return RawBlock(batch, dropped)
+
+
+def _read_frames(group: Any, *, where: str) -> _Frames:
+    atomic_numbers = as_atomic_numbers(
+        array(group, "atomic_numbers", (None,), where=where), where=where
+    )
+    size = len(atomic_numbers)
+    positions = array(group, "positions", (None, size, 3), where=where)
+    frames = len(positions)
+    # A single frame may have its energy as a scalar.
+    scalar = frames == 1 and getattr(group.get(_ENERGY), "shape", None) == ()
+    energy = array(group, _ENERGY, () if scalar else (frames,), where=where)
+    return _Frames(
+        atomic_numbers=atomic_numbers,
+        positions=positions,
+        energy=np.ravel(energy).astype(np.float64),
+        forces=array(group, _FORCES, (frames, size, 3), where=where),
+    )
+
+
+def _is_on_path(record: _Frames, path: _Frames) -> bool:
+    """Whether every frame of the record has exactly the geometry of one on the path."""
+    if not np.array_equal(record.atomic_numbers, path.atomic_numbers):
+        return False
+    on_path = path.positions.astype(np.float32)
+    return all(
+        (on_path == frame).all(axis=(1, 2)).any() for frame in record.positions.astype(np.float32)
+    )
+
+
+SOURCE: Final = Source(
+    name="transition1x",
+    title="Transition1x",
+    data_files=("Transition1x.h5",),
+    level_of_theory="wB97X/6-31G(d)",
+    read=read,
+)

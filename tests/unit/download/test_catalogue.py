@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from mtlpar.download.catalogue import read_catalogue
+from mtlpar.download.mirror import kind_of
+from mtlpar.sources.registry import BUILT_IN, get_source
+
+SHIPPED = Path(__file__).parents[3] / "workflow" / "sources.csv"
+HEADER = "source,file,url,bytes,md5,sha256,licence,doi,citation,level_of_theory,kind\n"
+GOOD = "a,f.h5,https://x.org/f,5,,,CC0,10.1/x,Someone,DFT,data\n"
+
+
+def test_the_shipped_catalogue_agrees_with_the_readers():
+    rows = read_catalogue(SHIPPED)
+    assert {row.source for row in rows} == set(BUILT_IN)
+    for row in rows:
+        source = get_source(row.source)
+        assert row.level_of_theory == source.level_of_theory
+        if row.kind != "listing":
+            assert kind_of(source, row.file) == row.kind
+            assert row.bytes is not None
+
+
+def test_the_shipped_catalogue_has_all_of_qm7x():
+    # 9,617,360,480 bytes is the sum that the eight archives are documented to have.
+    rows = [row for row in read_catalogue(SHIPPED) if row.source == "qm7x"]
+    assert sum(row.bytes for row in rows if row.kind == "data") == 9_617_360_480
+    assert [row.file for row in rows if row.kind == "sidecar"] == ["DupMols.dat"]
+
+
+def test_every_bad_row_is_named_by_its_line(tmp_path):
+    path = tmp_path / "sources.csv"
+    path.write_text(
+        HEADER
+        + GOOD
+        + GOOD.replace("f.h5", "g.h5").replace(",5,", ",-5,")
+        + GOOD.replace("f.h5", "h.h5").replace("https", "ftp").replace(",,,", ",abc,,")
+        + GOOD
+        + "a,short\n"
+        + GOOD.strip()
+        + ",extra\n"
+    )
+    with pytest.raises(ValueError) as caught:
+        read_catalogue(path)
+    message = str(caught.value)
+    for expected in (
+        "line 3: bytes",
+        "line 4: url",
+        "line 4: md5",
+        "line 5: a f.h5 is on line 2 already",
+        "line 6: url",
+        "line 7: more cells than columns",
+    ):
+        assert expected in message
+    assert "line 2:" not in message
+
+
+def test_a_missing_column_is_named(tmp_path):
+    path = tmp_path / "sources.csv"
+    path.write_text(HEADER.replace(",md5", "") + "\n")
+    with pytest.raises(ValueError, match="expected source,file,url,bytes,md5"):
+        read_catalogue(path)
+
+
+def test_a_missing_catalogue_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.csv is missing"):
+        read_catalogue(tmp_path / "nowhere.csv")

@@ -1,0 +1,212 @@
+import hashlib
+import json
+
+import pytest
+
+from mtlpar.core.paths import Workspace
+from mtlpar.download.settings import DownloadSettings
+from mtlpar.download.stage import describe, mirror_fingerprint, planned_files, run
+
+HEADER = "source,file,url,bytes,md5,sha256,licence,doi,citation,level_of_theory,kind\n"
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def settings(mirror=None):
+    return DownloadSettings(mirror=None if mirror is None else str(mirror), retries=0, timeout_s=5)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(raw=tmp_path / "raw", results=tmp_path / "results")
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    """A mirror with a folder per source, and files that are nobody's."""
+    folder = tmp_path / "mirror" / "qm7x"
+    folder.mkdir(parents=True)
+    for name in ("8000.xz", "1000.xz", "DupMols.dat", "9000.xz", "README.txt"):
+        (folder / name).write_bytes(name.encode())
+    return tmp_path / "mirror"
+
+
+@pytest.fixture
+def catalogue(tmp_path, server):
+    def write(*rows):
+        lines = [
+            f"{source},{file},{server.url}{path},,,,CC0,10.1/x,Someone,DFT,{kind}\n"
+            for source, file, path, kind in rows
+        ]
+        path = tmp_path / "sources.csv"
+        path.write_text(HEADER + "".join(lines))
+        return path
+
+    return write
+
+
+def download(source, workspace, *, mirror=None, catalogue=None):
+    run(source, workspace=workspace, settings=settings(mirror), catalogue=catalogue)
+    return json.loads(workspace.raw_manifest(source).read_text())
+
+
+def test_a_mirror_gives_the_files_of_the_source_and_no_others(mirror, workspace):
+    manifest = download("qm7x", workspace, mirror=mirror)
+    assert [(file["name"], file["kind"]) for file in manifest["files"]] == [
+        ("1000.xz", "data"),
+        ("8000.xz", "data"),
+        ("DupMols.dat", "sidecar"),
+    ]
+    assert manifest["files"][0] == {
+        "name": "1000.xz",
+        "bytes": 7,
+        "sha256": sha256(b"1000.xz"),
+        "url": str(mirror / "qm7x" / "1000.xz"),
+        "kind": "data",
+    }
+
+
+def test_a_mirror_may_be_flat(mirror, workspace):
+    assert len(download("qm7x", workspace, mirror=mirror / "qm7x")["files"]) == 3
+
+
+@pytest.mark.parametrize("prefix", ["", "qm7x/", "./qm7x/"])
+def test_checksums_of_a_mirror_are_compared(mirror, workspace, prefix):
+    (mirror / "checksums.txt").write_text(f"{sha256(b'else')}  {prefix}8000.xz\n")
+    with pytest.raises(ValueError, match=rf"8000\.xz .*expected {sha256(b'else')}"):
+        download("qm7x", workspace, mirror=mirror)
+    # 1000.xz arrived, but no manifest vouches for an incomplete folder.
+    assert not workspace.raw_manifest("qm7x").exists()
+
+
+def test_a_manifest_of_an_earlier_run_does_not_survive_a_failure(mirror, workspace):
+    download("qm7x", workspace, mirror=mirror)
+    (mirror / "checksums.txt").write_text(f"{sha256(b'else')}  8000.xz\n")
+    with pytest.raises(ValueError, match="is not the expected file"):
+        download("qm7x", workspace, mirror=mirror)
+    assert not workspace.raw_manifest("qm7x").exists()
+
+
+def test_checksums_that_are_none_are_named_by_line(mirror, workspace):
+    (mirror / "checksums.txt").write_text(f"{sha256(b'')}  a\nd41d8cd98f  b\n")
+    with pytest.raises(ValueError, match=r"checksums\.txt line 2"):
+        download("qm7x", workspace, mirror=mirror)
+
+
+def test_qm7x_without_its_list_of_duplicates_is_an_error(mirror, workspace):
+    (mirror / "qm7x" / "DupMols.dat").unlink()
+    with pytest.raises(ValueError, match=r"DupMols\.dat of qm7x is missing"):
+        download("qm7x", workspace, mirror=mirror)
+
+
+def test_a_mirror_without_data_says_where_it_looked_and_for_what(mirror, workspace):
+    with pytest.raises(ValueError, match=r"no data file of ani1x .*mirror.*ani1x-release\.h5"):
+        download("ani1x", workspace, mirror=mirror)
+
+
+def test_a_mirror_that_is_no_folder_is_named(tmp_path, workspace):
+    with pytest.raises(ValueError, match=r"gone, which is not a folder"):
+        download("qm7x", workspace, mirror=tmp_path / "gone")
+
+
+def test_a_web_mirror_is_listed_by_its_checksums(server, workspace):
+    content = {"/m/qm7x/1000.xz": b"data", "/m/qm7x/DupMols.dat": b"list"}
+    # ani1x has a file of this name pattern in another folder; it must not be taken for qm7x's.
+    others = {"/m/other/2000.xz": b"no"}
+    server.files = {**content, **others}
+    server.files["/m/checksums.txt"] = "".join(
+        f"{sha256(value)}  {path[3:]}\n" for path, value in server.files.items()
+    ).encode()
+    manifest = download("qm7x", workspace, mirror=f"{server.url}/m")
+    assert [file["name"] for file in manifest["files"]] == ["1000.xz", "DupMols.dat"]
+    server.files["/m/qm7x/1000.xz"] = b"changed"
+    (workspace.raw_folder("qm7x") / "1000.xz").unlink()
+    with pytest.raises(ValueError, match="sha256 is"):
+        download("qm7x", workspace, mirror=f"{server.url}/m")
+
+
+@pytest.mark.parametrize("folder", ["/m/", "/m/alexandria/"])
+def test_a_web_mirror_without_checksums_is_listed_by_its_index(server, workspace, folder):
+    server.files = {
+        folder: b'<a href="../">up</a><a href="alexandria_000.json.bz2">x</a>'
+        b'<a href="/elsewhere/alexandria_001.json.bz2">not in this folder</a>',
+        f"{folder}alexandria_000.json.bz2": b"data",
+    }
+    manifest = download("alexandria", workspace, mirror=f"{server.url}/m")
+    assert [file["name"] for file in manifest["files"]] == ["alexandria_000.json.bz2"]
+
+
+def test_alexandria_is_found_by_listing_and_other_files_are_left(server, workspace, catalogue):
+    names = ["alexandria_001.json.bz2", "alexandria_2d_000.json.bz2", "alexandria_000.json.bz2"]
+    others = ["convex_hull_000.json.bz2", "alexandria_ps_000.json.bz2", "alexandria_old.json.bz2"]
+    index = "".join(f'<a href="{name}">{name}</a>' for name in names + others)
+    server.files = {"/pbe/": index.encode(), **{f"/pbe/{name}": b"x" for name in names}}
+    table = catalogue(("alexandria", "alexandria_*.json.bz2", "/pbe/", "listing"))
+    manifest = download("alexandria", workspace, catalogue=table)
+    assert [file["name"] for file in manifest["files"]] == sorted(names)
+
+
+def test_a_release_folder_that_moved_is_an_error(server, workspace, catalogue):
+    table = catalogue(("alexandria", "alexandria_*.json.bz2", "/pbe/", "listing"))
+    with pytest.raises(ValueError, match="the release has moved"):
+        download("alexandria", workspace, catalogue=table)
+
+
+def test_a_source_without_rows_in_the_catalogue_is_an_error(workspace, catalogue):
+    table = catalogue(("ani1x", "ani1x-release.h5", "/a", "data"))
+    with pytest.raises(ValueError, match="no data file of mptrj in the catalogue"):
+        download("mptrj", workspace, catalogue=table)
+
+
+def test_files_keep_their_own_names_whatever_the_url_is(server, workspace, catalogue):
+    # figshare's URLs end in numbers.
+    server.files["/files/18112775"] = b"data"
+    table = catalogue(("ani1x", "ani1x-release.h5", "/files/18112775", "data"))
+    assert download("ani1x", workspace, catalogue=table)["files"][0]["name"] == "ani1x-release.h5"
+
+
+def test_the_table_says_what_is_here_without_asking_servers(server, workspace, catalogue):
+    table = catalogue(
+        ("ani1x", "ani1x-release.h5", "/a", "data"),
+        ("alexandria", "alexandria_*.json.bz2", "/pbe/", "listing"),
+    )
+    workspace.raw_folder("ani1x").mkdir(parents=True)
+    (workspace.raw_folder("ani1x") / "ani1x-release.h5").write_bytes(b"x")
+    text = describe(
+        ["ani1x", "alexandria"], workspace=workspace, settings=settings(), catalogue=table
+    )
+    assert server.requests == []
+    _, ani1x, alexandria = text.splitlines()
+    assert ani1x.split() == ["ani1x", "ani1x-release.h5", "?", "yes", f"{server.url}/a"]
+    assert alexandria.split()[:4] == ["alexandria", "alexandria_*.json.bz2", "?", "no"]
+
+
+def test_a_plan_is_sorted_by_name(mirror):
+    plan = planned_files("qm7x", settings=settings(mirror), catalogue=mirror)
+    assert [file.name for file in plan] == ["1000.xz", "8000.xz", "DupMols.dat"]
+
+
+class TestFingerprint:
+    def test_changes_with_names_sizes_and_announced_checksums(self, mirror):
+        seen = {mirror_fingerprint("qm7x", str(mirror))}
+        (mirror / "qm7x" / "1000.xz").write_bytes(b"longer than before")
+        seen.add(mirror_fingerprint("qm7x", str(mirror)))
+        (mirror / "qm7x" / "2000.xz").write_bytes(b"")
+        seen.add(mirror_fingerprint("qm7x", str(mirror)))
+        (mirror / "checksums.txt").write_text(f"{sha256(b'1')}  qm7x/1000.xz\n")
+        seen.add(mirror_fingerprint("qm7x", str(mirror)))
+        assert len(seen) == 4
+
+    def test_ignores_files_of_other_sources(self, mirror):
+        before = mirror_fingerprint("qm7x", str(mirror))
+        (mirror / "ani1x-release.h5").write_bytes(b"x")
+        (mirror / "checksums.txt").write_text(f"{sha256(b'x')}  ani1x-release.h5\n")
+        assert mirror_fingerprint("qm7x", str(mirror)) == before
+
+    def test_never_fails(self, tmp_path):
+        # It is asked while the workflow is planned; a mirror may be long gone by then.
+        assert mirror_fingerprint("qm7x", str(tmp_path / "gone"))
+        assert mirror_fingerprint("qm7x", None) == "catalogue"
+        assert mirror_fingerprint("qm7x", "https://x.org/m") == "https://x.org/m"

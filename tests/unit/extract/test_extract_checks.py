@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+
+from mtlpar.core.structures import StructureBatch
+from mtlpar.extract.checks import check
+
+INF = np.inf
+NAN = np.nan
+
+
+def batch(count=4, size=2, **changes):
+    """Periodic structures of ``size`` atoms; ``changes`` are applied as {name: (index, value)}."""
+    rng = np.random.default_rng(0)
+    columns = {
+        "num_atoms": np.full(count, size),
+        "atomic_numbers": np.full(count * size, 6),
+        "positions": rng.normal(size=(count * size, 3)),
+        "energy": rng.normal(size=count),
+        "forces": rng.normal(size=(count * size, 3)),
+        "group": np.arange(count, dtype=np.uint64),
+        "cell": np.tile(np.eye(3) * 4, (count, 1, 1)),
+        "pbc": np.ones((count, 3)),
+    }
+    for name, (index, value) in changes.items():
+        columns[name][index] = value
+    return StructureBatch.from_labels(**columns)
+
+
+def test_good_structures_pass_untouched():
+    good = batch()
+    kept, dropped = check(good, max_force=1000)
+    assert kept is good
+    assert dropped == {}
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("name", ["positions", "cell", "energy", "forces"])
+def test_numbers_that_are_none_are_counted_by_what_they_are(name, value):
+    # Atom 5 is the second atom of structure 2: a check of first atoms only would miss it.
+    index = {"positions": (5, 1), "forces": (5, 2), "cell": (2, 0, 1), "energy": 2}[name]
+    kept, dropped = check(batch(**{name: (index, value)}), max_force=1000)
+    assert dropped == {f"non_finite_{name}": 1}
+    assert kept.group.tolist() == [0, 1, 3]
+    assert len(kept.positions) == 6
+
+
+@pytest.mark.parametrize("number", [0, 119])
+def test_atoms_of_no_element_are_counted(number):
+    kept, dropped = check(batch(atomic_numbers=(7, number)), max_force=1000)
+    assert dropped == {"unknown_element": 1}
+    assert kept.group.tolist() == [0, 1, 2]
+
+
+def test_the_length_of_a_force_counts_and_not_its_components():
+    # (0, 3, 4) has length 5 and components below it; exactly the limit is still allowed.
+    forces = batch(forces=(3, (0, 3, 4)))
+    assert check(forces, max_force=5.0)[1] == {}
+    kept, dropped = check(forces, max_force=4.99)
+    assert dropped == {"force_too_large": 1}
+    assert kept.group.tolist() == [0, 2, 3]
+
+
+def test_structures_without_atoms_are_counted():
+    columns = batch().columns()
+    columns["num_atoms"] = np.array([3, 0, 5, 0])
+    kept, dropped = check(StructureBatch(columns), max_force=1000)
+    assert dropped == {"no_atoms": 2}
+    assert kept.num_atoms.tolist() == [3, 5]
+    # The atoms of the others stay theirs when an empty neighbour goes.
+    np.testing.assert_array_equal(kept.positions, columns["positions"])
+
+
+@pytest.mark.parametrize(
+    ("cell", "pbc", "singular"),
+    [
+        (np.eye(3) * 4, (1, 1, 1), False),
+        (np.zeros((3, 3)), (1, 1, 1), True),
+        (np.zeros((3, 3)), (0, 0, 0), False),
+        ([[4, 0, 0], [0, 4, 0], [4, 4, 0]], (1, 1, 1), True),
+        ([[4, 0, 0], [0, 4, 0], [4, 4, 0]], (1, 1, 0), False),
+        ([[4, 0, 0], [0, 4, 0], [0, 0, 0]], (1, 1, 0), False),
+        ([[4, 0, 0], [8, 0, 0], [0, 0, 9]], (1, 1, 0), True),
+        ([[4, 0, 0], [8, 0, 0], [0, 0, 9]], (1, 0, 1), False),
+        ([[0, 0, 0], [0, 0, 0], [0, 0, 9]], (0, 0, 1), False),
+        ([[0, 0, 0], [0, 0, 0], [0, 0, 9]], (0, 1, 0), True),
+        # The flattest rhombohedral cell of the real excerpts, and one in tiny units.
+        ([[10, 0, 0], [9.2, 3.94, 0], [9.2, 1.9, 3.45]], (1, 1, 1), False),
+        (np.eye(3) * 1e-3, (1, 1, 1), False),
+    ],
+)
+def test_only_lattice_vectors_that_are_periodic_must_be_independent(cell, pbc, singular):
+    _, dropped = check(batch(cell=(1, cell), pbc=(1, pbc)), max_force=1000)
+    assert dropped == ({"singular_cell": 1} if singular else {})
+
+
+def test_each_structure_is_counted_once_under_its_first_reason():
+    everything_wrong = batch(
+        atomic_numbers=(2, 0),
+        positions=(2, NAN),
+        energy=(1, NAN),
+        forces=(2, NAN),
+        cell=(1, 0.0),
+    )
+    kept, dropped = check(everything_wrong, max_force=1e-9)
+    assert dropped == {"unknown_element": 1, "force_too_large": 3}
+    assert len(kept) == 0
+
+
+def test_no_structures_are_no_problem():
+    kept, dropped = check(StructureBatch.concatenate([]), max_force=1)
+    assert len(kept) == 0
+    assert dropped == {}
