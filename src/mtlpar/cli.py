@@ -185,22 +185,15 @@ def _download(options: argparse.Namespace) -> None:
     from mtlpar.download import stage
 
     config = _config(options)
-    for source in _sources(options, config):
-        if options.list:
-            table = stage.describe(
-                source,
-                workspace=config.workspace,
-                settings=config.download,
-                catalogue=config.paths.catalogue,
-            )
-            sys.stdout.write(f"{table}\n")
-        else:
-            stage.run(
-                source,
-                workspace=config.workspace,
-                settings=config.download,
-                catalogue=config.paths.catalogue,
-            )
+    sources, catalogue = _sources(options, config), config.paths.catalogue
+    if options.list:
+        table = stage.describe(
+            sources, workspace=config.workspace, settings=config.download, catalogue=catalogue
+        )
+        sys.stdout.write(f"{table}\n")
+        return
+    for source in sources:
+        stage.run(source, workspace=config.workspace, settings=config.download, catalogue=catalogue)
 
 
 def _extract(options: argparse.Namespace) -> None:

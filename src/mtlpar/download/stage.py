@@ -144,13 +144,13 @@ def _files_of_row(
     files = []
     for name in names:
         kind = kind_of(source, name)
-        if kind is not None:
+        if kind is not None and fnmatchcase(name, row.file):
             files.append(RawFile(name=name, url=urljoin(row.url, quote(name)), kind=kind))
-        elif fnmatchcase(name, row.file):
+        elif kind is not None:
             _log.warning("%s: %s is not one of the files to read, left out", row.url, name)
     if not files:
         raise ValueError(
-            f"{row.url} lists none of {', '.join(source.data_files)}, only "
+            f"{row.url} lists none of {row.file}, only "
             f"{', '.join(names[:10]) or 'no files at all'}; the release has moved: correct the "
             "address in the catalogue"
         )

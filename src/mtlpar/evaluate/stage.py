@@ -16,6 +16,7 @@ from mtlpar.core.structures import atom_indices
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.model.predict import FloatArray, predict
 from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.parallel.launch import local_device
 from mtlpar.store.dataset import PackedDataset
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def run(
         sources: Sources whose test sets are predicted.
         seed: The run's seed; it picks the parity sample.
     """
-    model = load_model(workspace.model(name))
+    model = load_model(workspace.model(name), device=local_device())
     for source in sources:
         dataset = PackedDataset(workspace.pack(source, "test"))
         branch = model.branch_for_foreign(source)

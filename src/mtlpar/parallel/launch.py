@@ -144,7 +144,7 @@ def distributed_context(*, timeout_s: float = 600.0) -> Iterator[RankContext]:
     expected = int(os.environ.get(_EXPECTED_WORLD_SIZE, "0"))
     if not launched:
         _check_world(1, expected)
-        yield RankContext(0, 1, _device(0))
+        yield RankContext(0, 1, local_device())
         return
     # Cray systems need MPI initialised before torch loads its communication libraries.
     from mpi4py import MPI
@@ -152,7 +152,7 @@ def distributed_context(*, timeout_s: float = 600.0) -> Iterator[RankContext]:
     world = MPI.COMM_WORLD
     _check_world(world.size, expected)
     if world.size == 1:
-        yield RankContext(0, 1, _device(0))
+        yield RankContext(0, 1, local_device())
         return
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
     single_host = node.size == world.size
@@ -161,7 +161,7 @@ def distributed_context(*, timeout_s: float = 600.0) -> Iterator[RankContext]:
     import torch.distributed as dist
     from torch._C._distributed_c10d import TCPStore
 
-    device = _device(local_rank)
+    device = local_device(local_rank)
     backend = {"cuda": "nccl", "xpu": "xccl", "cpu": "gloo"}[device.type]
     timeout = datetime.timedelta(seconds=timeout_s)
     host = "127.0.0.1" if single_host else socket.gethostname() + os.environ.get(_HOST_SUFFIX, "")
@@ -213,7 +213,11 @@ def _check_world(found: int, expected: int) -> None:
         )
 
 
-def _device(local_rank: int) -> torch.device:
+def local_device(local_rank: int = 0) -> torch.device:
+    """The accelerator of a rank on its node, or the CPU.
+
+    Works whether a rank sees one device or all of its node.
+    """
     import torch
 
     if torch.cuda.is_available():

@@ -33,7 +33,7 @@ SHARES: Final = {
     "qm7x": 13 / 12,
     "transition1x": 13 / 12,
     "mptrj": 3 / 4,
-    "alexandria": 0.3,
+    "alexandria": 0.5,
 }
 """Structures of every source in units of `structures_per_source`; unequal as in reality.
 

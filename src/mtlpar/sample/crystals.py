@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count, product
+from itertools import chain, count, product, repeat
 from typing import Final
 
 import numpy as np
@@ -13,6 +13,7 @@ from .base import FloatArray, IntArray, random_stream
 from .prototypes import (
     ANIONS,
     CATIONS,
+    COMMON,
     ELECTRONEGATIVITY,
     ELEMENTS,
     PROTOTYPES,
@@ -87,9 +88,15 @@ def crystal_plans(
     """
     order = random_stream(seed, _STREAM)
     keep = random_stream(seed, _STREAM, stream)
-    for variant in count():
+    # A small sample must not spread over so many elements that nothing can be learned about any:
+    # compounds of common elements come first, then the others, then strained cells of all.
+    for variant, common in chain([(0, True), (0, False)], zip(count(1), repeat(None))):
         queues = [
-            [CrystalPlan(number, species, variant) for species in _combinations(prototype)]
+            [
+                CrystalPlan(number, species, variant)
+                for species in _combinations(prototype)
+                if common is None or common == all(item.element in COMMON for item in species)
+            ]
             for number, prototype in enumerate(PROTOTYPES)
         ]
         for queue in queues:

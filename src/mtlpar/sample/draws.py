@@ -41,7 +41,7 @@ _MOST_CELL_ATOMS: Final = 14
 _RELAXED_FORCE: Final = 0.03
 _RELAXED_STRESS: Final = 0.003
 _VOLUME_RANGE: Final = (0.66, 1.55)
-_FEWEST_FRAMES: Final = 5
+_FEWEST_FRAMES: Final = 4
 _WINDOW_PER_ATOM: Final = 1.0
 # Noble gases are the elements that relax in a primitive cell, and they come out large there.
 _ELEMENT_DILATION: Final = 1.15
@@ -258,7 +258,7 @@ def _draw_mptrj(task: Task) -> Trajectory:
         positions,
         lattice,
         settled=partial(_settled, crystal),
-        steps=int(rng.integers(6, 11)),
+        steps=int(rng.integers(4, 7)),
     )
     return Trajectory(crystal, _plausible_frames(crystal, frames))
 

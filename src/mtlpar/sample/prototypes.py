@@ -163,6 +163,12 @@ ELEMENTS: Final = {
 }  # fmt: skip
 """Half the distance in Å between neighbours in the element, by kind of packing."""
 
+COMMON: Final = frozenset(
+    {"H", "Li", "C", "N", "O", "F", "Na", "Mg", "Al", "Si", "S", "Cl", "K", "Ca", "Ti", "Zn", "Ga",
+     "Se", "Br", "Sr", "Zr"}
+)  # fmt: skip
+"""Elements whose compounds are drawn first."""
+
 ELECTRONEGATIVITY: Final = {
     "H": 2.20, "Li": 0.98, "Be": 1.57, "B": 2.04, "C": 2.55, "N": 3.04, "O": 3.44, "F": 3.98,
     "Na": 0.93, "Mg": 1.31, "Al": 1.61, "Si": 1.90, "P": 2.19, "S": 2.58, "Cl": 3.16, "K": 0.82,

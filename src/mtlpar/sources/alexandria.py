@@ -35,9 +35,6 @@ from mtlpar.sources.reading import (
 )
 from mtlpar.sources.settings import SourceSettings
 
-_THREE: Final = "[0-9]" * 3
-_FIVE: Final = "[0-9]" * 5
-
 
 def read(path: Path, _settings: SourceSettings) -> Iterator[RawBlock]:
     """Stream one ``alexandria_*.json.bz2``.
@@ -107,8 +104,11 @@ def reduced_formula(atomic_numbers: npt.NDArray[np.uint8]) -> str:
 SOURCE: Final = Source(
     name="alexandria",
     title="Alexandria",
-    data_files=tuple(
-        f"alexandria_{name}.json.bz2" for name in (_THREE, _FIVE, f"2d_{_THREE}", f"1d_{_THREE}")
+    # Everything but alexandria_ps_* (PBEsol) and alexandria_scan_*: other levels of theory.
+    data_files=(
+        "alexandria_[!ps]*.json.bz2",
+        "alexandria_p[!s]*.json.bz2",
+        "alexandria_s[!c]*.json.bz2",
     ),
     level_of_theory="PBE or PBE+U per material (VASP), without corrections",
     read=read,

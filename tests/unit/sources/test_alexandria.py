@@ -149,9 +149,11 @@ def test_whole_archives_of_cut_off_json_are_named(alexandria_file, entry, read):
         ("alexandria_1d_000.json.bz2", True),
         ("alexandria_ps_000.json.bz2", False),
         ("alexandria_scan_000.json.bz2", False),
+        ("alexandria_sample.json.bz2", True),
+        ("alexandria_pbe.json.bz2", True),
         ("convex_hull.json.bz2", False),
         ("alexandria_000.json.bz2.part", False),
     ],
 )
-def test_only_released_pbe_files_are_data(name, is_data):
+def test_files_of_other_functionals_are_not_data(name, is_data):
     assert get_source("alexandria").is_data_file(name) == is_data

@@ -1,0 +1,55 @@
+# Two commands: `make quickstart` runs everything on the embedded sample, `make test` tests it.
+# Both set up .venv first; only Python >= 3.11, make and git are assumed.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CORES ?= all
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart report test lint format schema clean distclean
+
+help:  ## Show this help
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP)  ## Create .venv with the tested versions of everything
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mtlpar needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mpi,workflow,sample,dev]'
+	@touch $@
+
+quickstart: $(STAMP)  ## Download, train seven models and evaluate on the embedded sample
+	$(BIN)/snakemake --profile profiles/local --cores $(CORES)
+	@$(BIN)/snakemake --profile profiles/local --cores $(CORES) --report report.html --quiet all
+	@$(BIN)/mtlpar report --summary
+
+report: $(STAMP)  ## Write report.html with all tables and figures
+	$(BIN)/snakemake --profile profiles/local --report report.html
+
+test: $(STAMP)  ## Run all tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(STAMP)  ## Check style, types and the workflow
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+format: $(STAMP)  ## Format all code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/snakefmt Snakefile rules
+
+schema: $(STAMP)  ## Write the JSON schema of the config
+	$(BIN)/mtlpar schema --out workflow/schemas/config.schema.json
+
+clean:  ## Remove results, keep raw files and .venv
+	rm -rf results logs report.html .snakemake
+
+distclean: clean  ## Remove everything that is not in git
+	rm -rf data/raw $(VENV) .mypy_cache .ruff_cache .pytest_cache src/*.egg-info build

@@ -1,0 +1,33 @@
+# From raw archives to the paper's tables. This file is a table of contents: every rule is in
+# rules/, one file per stage, and all logic is in the package (mtlpar.workflow).
+from snakemake.utils import min_version, validate
+
+min_version("9.13")
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+
+
+validate(config, "workflow/schemas/config.schema.json")
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "rules/download.smk"
+include: "rules/extract.smk"
+include: "rules/normalize.smk"
+include: "rules/pack.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.tables.input,
+        rules.figures.input,

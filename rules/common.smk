@@ -1,0 +1,17 @@
+# Names that all rules share.
+from mtlpar import workflow as flow
+from mtlpar.core.fields import SPLITS
+
+CONFIG = flow.read_config(config)
+# From here on `config` is complete: defaults filled in, overrides applied.
+config = flow.as_plain(CONFIG)
+FILES = CONFIG.workspace
+# Every shell command finds `mtlpar` of the environment that runs Snakemake, activated or not, and
+# $CONFIG_FILE: the configuration as Snakemake merged it, --config overrides included. It is no
+# param, because a rule must run again when *its* settings change and not when any does.
+shell.prefix(flow.shell_prefix(CONFIG))
+
+
+wildcard_constraints:
+    source="|".join(CONFIG.sources),
+    model="|".join(CONFIG.models),

@@ -1,0 +1,23 @@
+# Write train, val and test of one source as shuffled ADIOS2 packs. A .bp is a folder, in which
+# Snakemake does not see changes: later rules depend on the manifests, which are written last.
+rule pack:
+    input:
+        FILES.extracted_manifest("{source}"),
+        FILES.splits("{source}"),
+        FILES.references("{source}"),
+    output:
+        packs=[directory(FILES.pack("{source}", split)) for split in SPLITS],
+        manifests=[FILES.pack_manifest("{source}", split) for split in SPLITS],
+    log:
+        "logs/pack/{source}.log",
+    benchmark:
+        "logs/benchmarks/pack/{source}.tsv"
+    conda:
+        "../envs/data.yaml"
+    resources:
+        runtime=60,
+    params:
+        settings=flow.rule_settings(CONFIG.pack, CONFIG.seed),
+        code=flow.code_digest("mtlpar.pack.stage"),
+    shell:
+        "mtlpar pack --config $CONFIG_FILE --source {wildcards.source} > {log} 2>&1"

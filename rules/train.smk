@@ -1,0 +1,29 @@
+# Pre-train one named model. Checkpoints are not outputs, because Snakemake deletes the outputs of a
+# failed job: a retry resumes from them. Geometry comes from the resources; profiles override it.
+rule train:
+    input:
+        lambda wildcards: flow.training_manifests(CONFIG, wildcards.model),
+    output:
+        model=FILES.model("{model}"),
+        history=FILES.training_metrics("{model}"),
+    log:
+        "logs/train/{model}.log",
+    benchmark:
+        "logs/benchmarks/train/{model}.tsv"
+    priority: lambda wildcards: flow.local_ranks(CONFIG, wildcards.model)
+    conda:
+        "../envs/train-cpu.yaml"
+    threads: lambda wildcards: flow.local_ranks(CONFIG, wildcards.model)
+    resources:
+        nodes=1,
+        tasks_per_node=lambda wildcards: flow.local_ranks(CONFIG, wildcards.model),
+        cpus_per_task=1,
+        gpus_per_node=0,
+        runtime=120,
+    params:
+        settings=lambda wildcards: flow.train_settings(CONFIG, wildcards.model),
+        code=flow.code_digest("mtlpar.train.stage"),
+    shell:
+        "mtlpar launch --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node}"
+        " --cpus-per-rank {resources.cpus_per_task} --gpus-per-node {resources.gpus_per_node}"
+        " -- mtlpar train --config $CONFIG_FILE --model {wildcards.model} > {log} 2>&1"

@@ -1,0 +1,453 @@
+"""Profiles, without a scheduler: dry runs, submit lines, the PBS scripts, what is documented."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import py_compile
+import re
+import subprocess
+import sys
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from snakemake_executor_plugin_slurm.submit_string import get_submit_command
+from snakemake_executor_plugin_slurm.utils import set_gres_string
+from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("profiles")]
+
+ROOT = Path(__file__).parents[2]
+PROFILES = ROOT / "profiles"
+SLURM = ("slurm", "frontier", "perlmutter")
+CLUSTERS = (*SLURM, "aurora")
+ALL = ("default", "local", *CLUSTERS)
+DATA_RULES = {"extract", "normalize", "pack", "train", "evaluate"}
+
+
+@pytest.fixture(scope="module")
+def dry_run(tmp_path_factory):
+    """Dry run of a profile on folders of its own; the output is that of Snakemake."""
+    folder = tmp_path_factory.mktemp("profiles")
+    (folder / "mirror").mkdir()
+
+    @cache
+    def run(profile, *options):
+        command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", *options]
+        if profile != "default":
+            command += ["--profile", f"profiles/{profile}"]
+        command += ["--config", f"download__mirror={folder / 'mirror'}"]
+        command += [f"paths__raw={folder / 'raw'}", f"paths__results={folder / 'results'}"]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout + result.stderr
+
+    return run
+
+
+def jobs_of(output, rule):
+    """Resources and threads of the jobs of one rule, by the value of the wildcard."""
+    jobs = {}
+    for block in re.split(r"^\[.*\]$", output, flags=re.MULTILINE):
+        if f"\nrule {rule}:\n" not in block:
+            continue
+        lines = dict(line.strip().split(": ", 1) for line in block.splitlines() if ": " in line)
+        resources = dict(entry.split("=", 1) for entry in lines["resources"].split(", "))
+        values = {key: int(v) if v.isdigit() else v for key, v in resources.items()}
+        wildcard = lines["wildcards"].split("=")[1]
+        jobs[wildcard] = SimpleNamespace(
+            name=rule, threads=int(lines.get("threads", 1)), resources=Resources(values)
+        )
+    return jobs
+
+
+class Resources(dict):
+    """Resources as Snakemake hands them to an executor: items are attributes too."""
+
+    def __getattr__(self, name):
+        if name not in self:
+            raise AttributeError(name)
+        return self[name]
+
+
+def sbatch_line(job):
+    """What the plugin would run, without asking Slurm for accounts and partitions."""
+    validate_slurm_extra(job)
+    params = {
+        "run_uuid": "run",
+        "slurm_logfile": "log",
+        "comment_str": job.name,
+        "account": f"-A '{job.resources.slurm_account}'",
+        "partition": f"-p '{job.resources.get('slurm_partition', '')}'",
+        "workdir": ".",
+    }
+    return get_submit_command(job, params) + set_gres_string(job)
+
+
+def load_script(name):
+    """Import one of the scripts, which lie in no package."""
+    spec = importlib.util.spec_from_file_location(f"pbs_{name}", PROFILES / "aurora" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class TestDryRun:
+    @pytest.mark.parametrize("profile", ALL)
+    def test_whole_workflow(self, dry_run, profile):
+        output = dry_run(profile)
+        assert re.search(r"^train +7$", output, re.MULTILINE)
+        assert re.search(r"^table1 +1$", output, re.MULTILINE)
+
+    @pytest.mark.parametrize("profile", CLUSTERS)
+    def test_default_profile_caps_no_cluster(self, dry_run, profile):
+        # The cores of the login node would become a limit for the threads of every job.
+        output = dry_run(profile, "--cores", "1000")
+        threads = {job.threads for job in jobs_of(output, "extract").values()}
+        settings = yaml.safe_load((PROFILES / profile / "config.yaml").read_text())
+        assert threads == {settings["set-threads"]["extract"]}
+
+    def test_default_profile_yields_to_others(self, monkeypatch):
+        from snakemake.profiles import ProfileConfigFileParser
+
+        def entries():
+            with (PROFILES / "default" / "config.yaml").open() as stream:
+                return set(ProfileConfigFileParser().parse(stream))
+
+        monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
+        monkeypatch.setattr(sys, "argv", ["snakemake", "table1"])
+        local = yaml.safe_load((PROFILES / "local" / "config.yaml").read_text())
+        assert entries() == set(local)
+        monkeypatch.setattr(sys, "argv", ["snakemake", "--profile=profiles/frontier"])
+        assert entries() == {"keep-going", "show-failed-logs"}
+        monkeypatch.setattr(sys, "argv", ["snakemake"])
+        monkeypatch.setenv("SNAKEMAKE_PROFILE", "profiles/frontier")
+        assert entries() == {"keep-going", "show-failed-logs"}
+
+    def test_only_data_and_models_become_jobs(self):
+        # Clusters limit the number of jobs: downloads need the network, tables take seconds.
+        code = """
+from pathlib import Path
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
+with SnakemakeApi(OutputSettings()) as api:
+    flow = api.workflow(
+        resource_settings=ResourceSettings(cores=1),
+        config_settings=ConfigSettings(),
+        snakefile=Path("Snakefile"),
+    )._workflow
+    print(*(rule.name for rule in flow.rules if rule.name not in flow._localrules))
+"""
+        result = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        # `all` has no shell: Snakemake never submits it.
+        assert set(result.stdout.split()) == DATA_RULES | {"all"}
+
+
+class TestSlurm:
+    @pytest.mark.parametrize("profile", SLURM)
+    def test_train_asks_for_its_ranks(self, dry_run, profile):
+        job = jobs_of(dry_run(profile), "train")["mtl"]
+        line = sbatch_line(job)
+        settings = yaml.safe_load((PROFILES / profile / "config.yaml").read_text())
+        train = settings["set-resources"]["train"]
+        assert f"--nodes={train['nodes']} " in line
+        assert f"--ntasks-per-node={train['tasks_per_node']} " in line
+        assert f"--cpus-per-task={train['cpus_per_task']} " in line
+        assert f"--gres={train['gres']}" in line
+        assert "--ntasks-per-gpu" not in line
+        assert "--ntasks=" not in line
+        assert "--mem" not in line
+        assert train["gres"] == f"gpu:{train['gpus_per_node']}"
+        assert train["mpi"] == "srun"
+
+    @pytest.mark.parametrize("profile", SLURM)
+    def test_evaluate_is_one_process_with_a_gpu(self, dry_run, profile):
+        job = jobs_of(dry_run(profile), "evaluate")["mtl"]
+        assert job.resources.gres.startswith("gpu:")
+        # Else the plugin would expect the rule to call srun.
+        assert "mpi" not in job.resources
+        assert "--ntasks-per-gpu" not in sbatch_line(job)
+        assert job.resources.nodes == 1
+
+    @pytest.mark.parametrize("profile", SLURM)
+    @pytest.mark.parametrize("rule", ["extract", "normalize", "pack"])
+    def test_data_rules_are_one_task(self, dry_run, profile, rule):
+        job = jobs_of(dry_run(profile, "--cores", "1000"), rule)["ani1x"]
+        line = sbatch_line(job)
+        assert "--ntasks=1 " in line
+        assert "gpu" not in line
+        assert job.threads <= job.resources.cpus_per_task
+
+    def test_frontier_keeps_within_the_walltimes(self, dry_run):
+        output = dry_run("frontier")
+        for rule in DATA_RULES:
+            for job in jobs_of(output, rule).values():
+                nodes = job.resources.nodes
+                hours = 2 if nodes < 92 else 6 if nodes < 184 else 12
+                assert job.resources.runtime <= 60 * hours
+
+    @pytest.mark.parametrize("profile", CLUSTERS)
+    def test_retries_are_new_jobs(self, profile):
+        settings = yaml.safe_load((PROFILES / profile / "config.yaml").read_text())
+        assert settings["retries"] >= 1
+        assert "retries:" not in "".join(path.read_text() for path in ROOT.glob("rules/*.smk"))
+
+
+class TestPbs:
+    @pytest.mark.parametrize(
+        ("job", "expected"),
+        [
+            ({"job_state": "Q"}, "running"),
+            ({"job_state": "H"}, "running"),
+            ({"job_state": "R"}, "running"),
+            ({"job_state": "E"}, "running"),
+            ({"job_state": "S"}, "running"),
+            ({"job_state": "F", "Exit_status": 0}, "success"),
+            ({"job_state": "F", "Exit_status": 1}, "failed"),
+            ({"job_state": "F", "Exit_status": 271}, "failed"),
+            ({"job_state": "F", "Exit_status": -29}, "failed"),
+            ({"job_state": "F"}, "failed"),
+            ({}, "running"),
+        ],
+    )
+    def test_states(self, job, expected):
+        assert load_script("status").state_of(job) == expected
+
+    @pytest.mark.parametrize(
+        ("answers", "expected", "calls"),
+        [
+            ([(0, '{"Jobs": {"7.x": {"job_state": "F", "Exit_status": 0}}}', "")], "success", 1),
+            ([(0, '{"Jobs": {"7.x": {"job_state": "R"}}}', "")], "running", 1),
+            # A silent server is no failure.
+            ([(1, "", "qstat: cannot connect to server")] * 5, "running", 5),
+            ([(0, '{"Jobs": {', "")] * 5, "running", 5),
+            ([(0, "{}", "")] * 5, "running", 5),
+            ([(153, "", "qstat: Unknown Job Id 7.x")] * 5, "failed", 5),
+            # Right after qsub, or after a restart, the server may not know the job yet.
+            (
+                [
+                    (153, "", "qstat: Unknown Job Id 7.x"),
+                    (1, "", "qstat: End of File"),
+                    (0, '{"Jobs": {"7.x": {"job_state": "Q"}}}', ""),
+                ],
+                "running",
+                3,
+            ),
+        ],
+    )
+    def test_answers_of_qstat(self, monkeypatch, answers, expected, calls):
+        script = load_script("status")
+        asked, waits = [], []
+
+        def qstat(command, **_):
+            asked.append(command)
+            status, stdout, stderr = answers[len(asked) - 1]
+            return subprocess.CompletedProcess(command, status, stdout, stderr)
+
+        monkeypatch.setattr(script.subprocess, "run", qstat)
+        assert script.status("7.x", sleep=waits.append) == expected
+        assert len(asked) == calls
+        assert waits == [1, 2, 4, 8][: calls - 1]
+        assert asked[0] == ["qstat", "-x", "-f", "-F", "json", "7.x"]
+
+    def test_profile_submits_train(self, dry_run, tmp_path):
+        """The submit command of the profile, filled in for `train`, as qsub receives it."""
+        received = tmp_path / "received"
+        programs = fake_programs(
+            tmp_path, qsub=f'printf "%s\\n" "$@" > {received}; echo notice; echo 7.aurora'
+        )
+        job = jobs_of(dry_run("aurora"), "train")["mtl"]
+        settings = yaml.safe_load((PROFILES / "aurora" / "config.yaml").read_text())
+        command = settings["cluster-generic-submit-cmd"].replace("logs/pbs", str(tmp_path / "logs"))
+        line = command.format(resources=job.resources, rule="train", jobid=3)
+        result = subprocess.run(
+            f'{line} "job.sh"',
+            shell=True,
+            cwd=ROOT,
+            env=programs,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert result.stdout == "7.aurora\n"
+        arguments = received.read_text().split("\n")
+        pairs = list(pairwise(arguments))
+        for pair in (
+            ("-N", "mtlpar.train.3"),
+            ("-A", "ABC123"),
+            ("-q", "capacity"),
+            ("-l", "select=4"),
+            ("-l", "walltime=12:00:00"),
+            ("-l", "filesystems=home:flare"),
+            ("-o", f"{tmp_path / 'logs'}/"),
+        ):
+            assert pair in pairs
+        assert arguments[-2] == "job.sh"
+
+    def test_refused_submission_is_an_error(self, tmp_path):
+        programs = fake_programs(tmp_path, qsub="echo 'qsub: Invalid account' >&2; exit 171")
+        options = "--account=x --queue=q --filesystems=home --nodes=1 --minutes=5 --name=n"
+        result = subprocess.run(
+            [PROFILES / "aurora" / "submit.py", *options.split(), f"--logs={tmp_path}", "job.sh"],
+            env=programs,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (result.returncode, result.stdout) == (171, "")
+        assert "Invalid account" in result.stderr
+
+    def test_cancel_goes_on_after_an_error(self, tmp_path):
+        received = tmp_path / "received"
+        programs = fake_programs(tmp_path, qdel=f'echo "$1" >> {received}; exit 35')
+        subprocess.run([PROFILES / "aurora" / "cancel.sh", "1.x", "2.x"], env=programs, check=True)
+        assert received.read_text().split() == ["1.x", "2.x"]
+
+    def test_train_fits_the_node(self):
+        settings = yaml.safe_load((PROFILES / "aurora" / "config.yaml").read_text())
+        train = settings["set-resources"]["train"]
+        binding = re.search(
+            r'MTLPAR_CPU_BIND="list:(.*)"', (PROFILES / "aurora" / "env.sh").read_text()
+        )
+        ranges = [tuple(map(int, cores.split("-"))) for cores in binding[1].split(":")]
+        assert len(ranges) == train["tasks_per_node"]
+        cores = [core for first, last in ranges for core in range(first, last + 1)]
+        assert len(set(cores)) == train["tasks_per_node"] * train["cpus_per_task"]
+        assert not {0, 52} & set(cores)
+
+
+def fake_programs(folder, **scripts):
+    """Environment in which the named programs are the given shell scripts."""
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
+    for name, script in scripts.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {"PATH": path, "HOME": str(folder)}
+
+
+class TestScripts:
+    @pytest.mark.parametrize(
+        "script", sorted(PROFILES.glob("*/*.sh")), ids=lambda path: "-".join(path.parts[-2:])
+    )
+    def test_shell_syntax(self, script):
+        subprocess.run(["sh", "-n", script], check=True)
+        # /bin/sh of some machines is no bash.
+        assert not re.search(r"^\s*source |\[\[|<\(|\bfunction ", script.read_text(), re.MULTILINE)
+
+    @pytest.mark.parametrize("name", ["submit.py", "status.py"])
+    def test_python_compiles(self, tmp_path, name):
+        script = PROFILES / "aurora" / name
+        py_compile.compile(str(script), cfile=str(tmp_path / "out.pyc"), doraise=True)
+
+    @pytest.mark.parametrize("name", ["submit.py", "status.py", "cancel.sh"])
+    def test_executable(self, name):
+        assert os.access(PROFILES / "aurora" / name, os.X_OK)
+
+    @pytest.mark.parametrize("profile", CLUSTERS)
+    def test_profile_names_what_exists(self, profile):
+        settings = yaml.safe_load((PROFILES / profile / "config.yaml").read_text())
+        assert settings["precommand"] == f". profiles/{profile}/env.sh"
+        for key in ("submit", "status", "cancel"):
+            command = settings.get(f"cluster-generic-{key}-cmd", "profiles/README.md").split()[0]
+            assert (ROOT / command).is_file()
+
+    @pytest.mark.parametrize("profile", CLUSTERS)
+    def test_environment_is_activated(self, tmp_path, profile):
+        result = self._source(tmp_path, profile, environment=tmp_path / "env")
+        assert result.returncode == 0, result.stderr
+        assert f"ACTIVE={tmp_path / 'env'}" in result.stdout
+        if profile != "aurora":
+            assert "MTLPAR_GPU_BIND=" in result.stdout
+
+    @pytest.mark.parametrize("profile", CLUSTERS)
+    def test_missing_environment_stops_the_job(self, tmp_path, profile):
+        result = self._source(tmp_path, profile, environment=tmp_path / "nowhere")
+        assert result.returncode != 0
+        assert "started" not in result.stdout
+
+    def _source(self, folder, profile, *, environment):
+        """Source env.sh as a job does, with stand-ins for the site's programs."""
+        conda = folder / "conda" / "etc" / "profile.d"
+        conda.mkdir(parents=True)
+        conda.joinpath("conda.sh").write_text('conda() { [ -d "$2" ] && export ACTIVE="$2"; }\n')
+        (folder / "env" / "bin").mkdir(parents=True)
+        (folder / "env" / "bin" / "activate").write_text(f"export ACTIVE={folder / 'env'}\n")
+        variables = fake_programs(
+            folder, module="exit 0", conda=f"echo {folder / 'conda'}", mtlpar="exit 0"
+        )
+        variables["MTLPAR_ENV"] = str(environment)
+        return subprocess.run(
+            ["sh", "-c", f". profiles/{profile}/env.sh && echo started && env"],
+            cwd=ROOT,
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+class TestDocumentation:
+    @pytest.mark.parametrize("profile", ALL)
+    def test_every_entry_is_explained(self, profile):
+        """A comment stands right above every key, or above the lines that continue its value."""
+        lines = (PROFILES / profile / "config.yaml").read_text().splitlines()
+        bare = [
+            line
+            for above, line in zip(["", *lines], lines, strict=False)
+            if re.match(r"\s*([\w-]+:|\?if|- )", line) and not above.lstrip().startswith("#")
+        ]
+        assert bare == []
+
+    @pytest.mark.parametrize("profile", CLUSTERS)
+    def test_every_paragraph_of_the_environment_is_explained(self, profile):
+        text = (PROFILES / profile / "env.sh").read_text()
+        assert all(part.startswith("#") for part in text.strip().split("\n\n"))
+
+    @pytest.mark.parametrize("profile", CLUSTERS)
+    def test_account_is_marked(self, profile):
+        text = (PROFILES / profile / "config.yaml").read_text()
+        assert re.search(r"# CHANGE ME: .*\n(\s+#.*\n)*\s+(slurm|pbs)_account: \w+\n", text)
+
+    def test_sites_are_named_in_profiles_only(self):
+        files = [ROOT / "Snakefile", ROOT / "config.yaml", *ROOT.glob("rules/*.smk")]
+        files += [*ROOT.glob("src/**/*.py"), *ROOT.glob("workflow/presets/*.yaml")]
+        site = re.compile(r"/lustre|/pscratch|/lus/|/flare|/global/cfs|/ccs/|/eagle|/mnt/bb")
+        found = [file.name for file in files if site.search(file.read_text())]
+        assert found == []
+
+    @pytest.mark.parametrize("profile", ["frontier", "perlmutter", "aurora"])
+    def test_conda_is_left_to_the_machine(self, profile):
+        text = (PROFILES / profile / "config.yaml").read_text()
+        assert "software-deployment-method" not in yaml.safe_load(text)
+        assert "software-deployment-method is left out on purpose" in text
+
+    def test_environments_pin_what_was_tested(self):
+        tested = dict(
+            line.lower().replace("_", "-").split("==")
+            for line in (ROOT / "constraints.txt").read_text().splitlines()
+            if "==" in line and not line.startswith("#")
+        )
+        for file in ROOT.glob("envs/*.yaml"):
+            content = yaml.safe_load(file.read_text())
+            assert content["channels"] == ["conda-forge", "nodefaults"]
+            *packages, last = content["dependencies"]
+            packages += last["pip"] if isinstance(last, dict) else [last]
+            for entry in packages:
+                name, _, version = re.sub(r" *=+", "==", entry).partition("==")
+                name = name.strip().lower().replace("_", "-")
+                if name in tested:
+                    assert version.split("+")[0] == tested[name].split("+")[0], (file.name, entry)
+
+    def test_environments_get_the_package(self):
+        rules = "".join(path.read_text() for path in ROOT.glob("rules/*.smk"))
+        for name in set(re.findall(r'envs/([\w-]+)\.yaml"', rules)):
+            script = ROOT / "envs" / f"{name}.post-deploy.sh"
+            assert "--editable ." in script.read_text()
