@@ -14,7 +14,7 @@ from mtlpar.core.paths import Workspace
 @pytest.fixture(scope="session")
 def five_sources(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Packs of five sources of very different sizes, named like the real ones; read only."""
-    sizes = {"ani1x": 61, "qm7x": 34, "mptrj": 47, "alexandria": 25, "transition1x": 39}
+    sizes = {"ani1x": 61, "qm7x": 34, "mptrj": 47, "alexandria": 9, "transition1x": 39}
     return make_workspace(tmp_path_factory.mktemp("five"), sizes)
 
 

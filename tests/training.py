@@ -49,15 +49,23 @@ def _set(prefix: str, values: dict[str, Any]) -> list[str]:
 
 
 def run_ranks(
-    workspace: Workspace, ranks: int, *, model: str = "mtl", **changes: Any
+    workspace: Workspace,
+    ranks: int,
+    *,
+    branches: dict[str, tuple[str, ...]] | None = None,
+    **changes: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Train through the command line, on several ranks."""
-    line = command_line(workspace, ranks, model=model, **changes)
+    line = command_line(workspace, ranks, branches=branches, **changes)
     return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
 
 
 def command_line(
-    workspace: Workspace, ranks: int, *, model: str = "mtl", **changes: Any
+    workspace: Workspace,
+    ranks: int,
+    *,
+    branches: dict[str, tuple[str, ...]] | None = None,
+    **changes: Any,
 ) -> list[str]:
     """The command that `run_ranks` runs."""
     settings = TRAIN.model_copy(update=changes)
@@ -66,9 +74,10 @@ def command_line(
         *command,
         *("launch", "--ranks-per-node", str(ranks), "--"),
         *command,
-        *("train", "--model", model, "--config", str(REPOSITORY / "config.yaml")),
+        *("train", "--model", "mtl", "--config", str(REPOSITORY / "config.yaml")),
         *_set("train", settings.model_dump()),
         *_set("model", MODEL.model_dump()),
+        *("--set", f"models.mtl.branches={json.dumps(branches or BRANCHES)}"),
         *("--set", f"paths.results={workspace.results}"),
     ]
 

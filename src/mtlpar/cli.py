@@ -260,7 +260,13 @@ def _report(options: argparse.Namespace) -> None:
     config = _config(options)
     models = {name: entry.sources for name, entry in config.models.items()}
     if options.summary:
-        text = stage.summary_text(workspace=config.workspace, models=models, sources=config.sources)
+        report = Path("report.html")
+        text = stage.summary_text(
+            workspace=config.workspace,
+            models=models,
+            sources=config.sources,
+            report=report if report.exists() else None,
+        )
         sys.stdout.write(f"{text}\n")
         return
     stage.run(

@@ -31,8 +31,24 @@ _ROOT = Path(__file__).parent
 
 
 def read_config(content: Mapping[str, Any]) -> Config:
-    """Check the configuration that Snakemake merged from files and ``--config``."""
-    return check_config(content, where="config")
+    """Check the configuration that Snakemake merged from files and ``--config``.
+
+    Raises:
+        ValueError: With every problem by dotted key, and if a model could not be tested on every
+            source: one with several branches needs one for each.
+    """
+    config = check_config(content, where="config")
+    problems = [
+        f"models.{name}: has {len(entry.branches)} branches but none for {source}; give it one, or "
+        "a single branch"
+        for name, entry in config.models.items()
+        if len(entry.branches) > 1
+        for source in config.sources
+        if source not in entry.sources
+    ]
+    if problems:
+        raise ValueError("\n  ".join([f"config: {len(problems)} problem(s)", *problems]))
+    return config
 
 
 def write_resolved(config: Config, folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """Any layout takes the same steps: one process, MTL-par and MTL-base, even and uneven.
 
-In float64 and on data of very different sizes with odd counts, so that a mean of per-rank means, a
+In float64 and on data of very different sizes with odd counts, one of them with fewer structures
+than an epoch has steps, so that a mean of per-rank means, a
 trimmed batch, a padded shard or a rank without samples would show up far above the tolerance.
 """
 
@@ -53,6 +54,23 @@ def test_twenty_steps_equal_those_of_one_process(
     reference = load_model(serial.model("mtl")).network.state_dict()
     for name, tensor in load_model(workspace.model("mtl")).network.state_dict().items():
         torch.testing.assert_close(tensor, reference[name], rtol=0, atol=1e-8, msg=name)
+
+
+@pytest.mark.mpi
+def test_equal_groups_on_a_two_by_two_mesh_equal_one_process(
+    five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
+) -> None:
+    # Two branches, two ranks each, and two sources in one branch.
+    branches = {"molecules": ("ani1x", "qm7x"), "crystals": ("mptrj",)}
+    weights = {"dataset_weights": {"qm7x": 0.5}}
+    workspace = copy_of(five_sources)
+    run_alone(workspace, branches, **weights)
+    expected = losses(workspace)
+    workspace.training_metrics("mtl").unlink()
+    done = run_ranks(workspace, 4, branches=branches, **weights)
+    assert done.returncode == 0, done.stderr
+    assert "molecules: 0-1, crystals: 2-3" in done.stderr
+    np.testing.assert_allclose(losses(workspace), expected, rtol=1e-10)
 
 
 def test_first_step_equals_the_formula_summed_structure_by_structure(serial: Workspace) -> None:

@@ -17,7 +17,7 @@ from mtlpar.model.saved import load_model
 from mtlpar.train.checkpoint import CheckpointFolder, Progress
 
 
-class Interruption(Exception):
+class InterruptionError(Exception):
     """Stands for whatever ends a job early."""
 
 
@@ -33,7 +33,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         ) -> None:
             save(self, state, progress)
             if progress.epoch == epoch:
-                raise Interruption
+                raise InterruptionError
 
         monkeypatch.setattr(CheckpointFolder, "save", save_and_stop)
 
@@ -62,7 +62,7 @@ def test_resumed_training_equals_uninterrupted_training_bit_by_bit(
     run_alone(workspace)
     straight, weights = _history(workspace), _state(workspace)
     stop_after(2)
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptionError):
         run_alone(workspace)
     monkeypatch.undo()
     run_alone(workspace)
@@ -82,7 +82,7 @@ def test_training_continues_on_another_number_of_ranks(
     run_alone(workspace)
     straight = losses(workspace)
     stop_after(2)
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptionError):
         run_alone(workspace)
     done = run_ranks(workspace, 3, layout="mtl-base")
     assert done.returncode == 0, done.stderr
@@ -123,7 +123,7 @@ def test_other_settings_never_continue_from_old_checkpoints(
 ) -> None:
     workspace = copy_of(five_sources)
     stop_after(2)
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptionError):
         run_alone(workspace, learning_rate=3e-3)
     monkeypatch.undo()
     run_alone(workspace)

@@ -181,7 +181,9 @@ def test_comments_and_docstrings_replan_nothing(
     path = finished / "src/mtlpar/train/trainer.py"
     original = path.read_text()
     try:
-        path.write_text(original.replace('"""The training loop."""', '"""Another text."""') + "\n# !\n")
+        path.write_text(
+            original.replace('"""The training loop."""', '"""Another text."""') + "\n# !\n"
+        )
         assert "Nothing to be done" in snakemake("-n")
     finally:
         path.write_text(original)

@@ -11,10 +11,10 @@ from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import atomic_path, write_json
 from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
-from mtlpar.extract.parts import ExtractedSource
 from mtlpar.normalize.fit import ReferenceFit, fit_references
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.normalize.split import DROPPED, TRAIN, SplitArray, assign_splits, first_of_duplicates
+from mtlpar.store.extracted import ExtractedSource
 
 logger = logging.getLogger(__name__)
 

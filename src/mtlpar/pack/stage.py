@@ -14,9 +14,9 @@ from mtlpar.core.files import read_json, write_json
 from mtlpar.core.hashing import derive_seed, mix64
 from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch, iterate_slices
-from mtlpar.extract.parts import ExtractedSource
 from mtlpar.pack.settings import PackSettings
 from mtlpar.store.bp import SCHEMA_VERSION, write_bp
+from mtlpar.store.extracted import ExtractedSource
 
 logger = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ class _Bucket:
     work: dist.Work | None = None
 
     def send(self, extra: Tensor | None) -> None:
-        parts = [_gradient(parameter).reshape(-1) for parameter in self.parameters]
+        parts = [p.grad.reshape(-1) for p in self.parameters if p.grad is not None]
         if extra is not None:
             parts.append(extra.to(parts[0]))
         self.buffer = torch.cat(parts)
@@ -68,6 +68,7 @@ class GradientReducer:
             layout: Which ranks own which branch.
             rank: This rank.
         """
+        self._model = model
         self._buckets: list[_Bucket] = []
         self._next = 0
         self._extra = torch.zeros(0)
@@ -100,14 +101,16 @@ class GradientReducer:
         Returns:
             The sum over all ranks of the numbers given to `start`, (K,).
         """
-        if not self._buckets:
-            return self._extra
-        # What has no gradient here, because this rank had no sample for it, counts as zero.
+        # What has no gradient, because this rank had no sample for it, counts as zero. The same
+        # on every layout: an optimizer treats a missing gradient otherwise than a zero one.
+        for parameter in self._model.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         for bucket in self._buckets[self._next :]:
             bucket.pending = 0
         self._send_ready()
         received = [bucket.receive() for bucket in self._buckets]
-        return received[-1]
+        return received[-1] if received else self._extra
 
     def _send_after_gradient(self, parameter: nn.Parameter, bucket: _Bucket) -> None:
         def hook(_: Tensor) -> None:
@@ -135,7 +138,3 @@ def _chunks(part: nn.Module) -> Iterator[list[nn.Parameter]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

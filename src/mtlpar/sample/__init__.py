@@ -32,8 +32,8 @@ SHARES: Final = {
     "ani1x": 7 / 6,
     "qm7x": 13 / 12,
     "transition1x": 13 / 12,
-    "mptrj": 3 / 4,
-    "alexandria": 0.5,
+    "mptrj": 0.45,
+    "alexandria": 0.18,
 }
 """Structures of every source in units of `structures_per_source`; unequal as in reality.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, product, repeat
 from typing import Final
 
@@ -21,7 +21,7 @@ from .prototypes import (
 )
 
 _LARGEST_MISMATCH: Final = 1.22
-_SMALLEST_POLARITY: Final = 0.8
+_SMALLEST_POLARITY: Final = 1.2
 _STREAM: Final = 101
 
 
@@ -140,6 +140,26 @@ def build_crystal(plan: CrystalPlan, *, enlarged: bool, dilation: float = 1.0) -
     )
 
 
+def grown(crystal: Crystal, *, atoms: int) -> Crystal:
+    """Returns the crystal repeated along its shortest lattice vector until it has enough atoms.
+
+    Args:
+        crystal: The crystal to repeat.
+        atoms: Smallest number of atoms wanted.
+    """
+    while len(crystal.numbers) < atoms:
+        axis = int(np.argmin(np.linalg.norm(crystal.lattice, axis=1)))
+        shift = crystal.lattice[axis]
+        crystal = replace(
+            crystal,
+            elements=crystal.elements * 2,
+            numbers=np.tile(crystal.numbers, 2),
+            positions=np.concatenate([crystal.positions, crystal.positions + shift]),
+            lattice=crystal.lattice * (1.0 + np.eye(3)[axis])[:, None],
+        )
+    return crystal
+
+
 def strained_and_rattled(
     crystal: Crystal, rng: np.random.Generator, *, strain: float, rattle: float
 ) -> tuple[FloatArray, FloatArray]:
@@ -184,6 +204,9 @@ def _fits(prototype: Prototype, species: tuple[Species, ...]) -> bool:
     cations = [item.element for item in species if item.charge > 0]
     anions = [item.element for item in species if item.charge < 0]
     if cations and _polarity(cations, anions) < _SMALLEST_POLARITY:
+        return False
+    # Among multiply charged ions alone bands are wide, and the Gamma point is not enough.
+    if cations and min(abs(item.charge) for item in species) > 1:
         return False
     by_role = dict(zip(prototype.roles, species, strict=True))
     constants = _lattice_constants(prototype, by_role)

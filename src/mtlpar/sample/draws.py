@@ -11,7 +11,14 @@ from typing import Any, Final
 import numpy as np
 
 from .base import SOURCES, FloatArray, IntArray, UnusableDrawError, random_stream
-from .crystals import Crystal, CrystalPlan, build_crystal, crystal_plans, strained_and_rattled
+from .crystals import (
+    Crystal,
+    CrystalPlan,
+    build_crystal,
+    crystal_plans,
+    grown,
+    strained_and_rattled,
+)
 from .labels import Label, Surface, label_frames
 from .molecules import Molecule, conformers, displaced_geometries, on_grid, placed_beside
 from .reactions import Reaction, draw_reaction
@@ -23,7 +30,7 @@ METHODS: Final = {
     "qm7x": "GFN1-xTB",
     "transition1x": "IPEA1-xTB",
     "mptrj": "GFN1-xTB",
-    "alexandria": "IPEA1-xTB",
+    "alexandria": "GFN1-xTB",
 }
 """Level of theory of every source."""
 
@@ -37,11 +44,13 @@ _DUPLICATE_OFFSET: Final = 7
 _SAME_CONFORMER_EV: Final = 2e-3
 _MOST_ATOMS: Final = 24
 _MOST_REACTION_ATOMS: Final = 16
-_MOST_CELL_ATOMS: Final = 14
+_CELL_ATOMS: Final = 16
+_MOST_CELL_ATOMS: Final = 24
+_GAMMA_ERROR_PER_ATOM: Final = 0.4
 _RELAXED_FORCE: Final = 0.03
 _RELAXED_STRESS: Final = 0.003
 _VOLUME_RANGE: Final = (0.66, 1.55)
-_FEWEST_FRAMES: Final = 4
+_FEWEST_FRAMES: Final = 3
 _WINDOW_PER_ATOM: Final = 1.0
 # Noble gases are the elements that relax in a primitive cell, and they come out large there.
 _ELEMENT_DILATION: Final = 1.15
@@ -250,15 +259,14 @@ def _draw_transition1x(task: Task) -> Reaction:
 
 def _draw_mptrj(task: Task) -> Trajectory:
     rng = task.stream()
-    crystal = build_crystal(_plan(task), enlarged=True)
-    _require_size(crystal)
+    crystal = _converged_cell(_plan(task))
     positions, lattice = strained_and_rattled(crystal, rng, strain=0.02, rattle=0.05)
     frames = relax_crystal(
         Surface("GFN1-xTB", crystal.numbers),
         positions,
         lattice,
         settled=partial(_settled, crystal),
-        steps=int(rng.integers(4, 7)),
+        steps=int(rng.integers(3, 5)),
     )
     return Trajectory(crystal, _plausible_frames(crystal, frames))
 
@@ -281,16 +289,13 @@ def _plausible_frames(crystal: Crystal, frames: list[Frame]) -> tuple[Frame, ...
 
 
 def _draw_alexandria(task: Task) -> Trajectory:
-    plan = _plan(task)
-    dilation = _ELEMENT_DILATION if len(plan.species) == 1 else 1.0
-    crystal = build_crystal(plan, enlarged=False, dilation=dilation)
-    _require_size(crystal)
+    crystal = _converged_cell(_plan(task))
     frames = relax_crystal(
-        Surface("IPEA1-xTB", crystal.numbers),
+        Surface("GFN1-xTB", crystal.numbers),
         crystal.positions,
         crystal.lattice,
         settled=partial(_settled, crystal),
-        steps=10,
+        steps=8,
     )
     if not _relaxed(frames[-1]):
         raise UnusableDrawError(f"{crystal.prototype}: no equilibrium near the ideal structure")
@@ -313,9 +318,26 @@ def _keeps_volume(crystal: Crystal, frame: Frame) -> bool:
     return bool(_VOLUME_RANGE[0] < ratio < _VOLUME_RANGE[1])
 
 
-def _require_size(crystal: Crystal) -> None:
+def _converged_cell(plan: CrystalPlan) -> Crystal:
+    """Builds a cell that the Gamma point alone describes, as far as doubling it can tell.
+
+    xTB knows no other k-points. Where the energy still depends on the size of the cell, it says
+    more about the cell than about the crystal, and no model of local environments could learn it.
+    """
+    if len(plan.species) == 1:
+        # Noble gases have flat bands: one atom per cell will do.
+        return build_crystal(plan, enlarged=False, dilation=_ELEMENT_DILATION)
+    small = build_crystal(plan, enlarged=True)
+    crystal = grown(small, atoms=max(_CELL_ATOMS, 2 * len(small.numbers)))
     if len(crystal.numbers) > _MOST_CELL_ATOMS:
         raise UnusableDrawError(f"{crystal.prototype} has {len(crystal.numbers)} atoms per cell")
+    per_atom = [
+        Surface("GFN1-xTB", cell.numbers)(cell.positions, cell.lattice).energy / len(cell.numbers)
+        for cell in (small, crystal)
+    ]
+    if abs(per_atom[0] - per_atom[1]) > _GAMMA_ERROR_PER_ATOM:
+        raise UnusableDrawError(f"{crystal.prototype}: the Gamma point alone is not enough")
+    return crystal
 
 
 def _stereoisomers(smiles: str) -> list[str]:

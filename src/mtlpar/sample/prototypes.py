@@ -129,10 +129,8 @@ PROTOTYPES: Final = (
                *_octahedron(0.24)),
               {"A": "cation", "B": "cation", "C": "cation", "X": "anion"},
               (("A", "X", 0.3536), ("B", "X", 0.26), ("C", "X", 0.24)), _ONE),
-    Prototype("face_centred", 225, FCC, (("E", _ORIGIN),), {"E": "close_packed"},
-              (("E", "E", SQRT2 / 2),), FCC_TO_CUBIC),
-    Prototype("diamond", 227, FCC, (("E", _ORIGIN), ("E", _QUARTER)), {"E": "tetrahedral"},
-              (("E", "E", SQRT3 / 4),), FCC_TO_CUBIC),
+    Prototype("face_centred", 225, FCC, (("E", _ORIGIN),), {"E": "noble_gas"},
+              (("E", "E", SQRT2 / 2),), _ONE),
 )  # fmt: skip
 """All structure types; the order decides their turn in the enumeration."""
 
@@ -157,15 +155,13 @@ ANIONS: Final = {
 """Radii in Å of anions, by oxidation state."""
 
 ELEMENTS: Final = {
-    "close_packed": {"Ne": 1.55, "Ar": 1.88, "Kr": 2.00, "Xe": 2.17, "Mg": 1.60, "Cu": 1.28,
-                     "Ag": 1.44},
-    "tetrahedral": {"C": 0.772, "Si": 1.176, "Ge": 1.225},
-}  # fmt: skip
+    "noble_gas": {"Ne": 1.55, "Ar": 1.88, "Kr": 2.00, "Xe": 2.17},
+}
 """Half the distance in Å between neighbours in the element, by kind of packing."""
 
 COMMON: Final = frozenset(
-    {"H", "Li", "C", "N", "O", "F", "Na", "Mg", "Al", "Si", "S", "Cl", "K", "Ca", "Ti", "Zn", "Ga",
-     "Se", "Br", "Sr", "Zr"}
+    {"H", "Li", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "S", "Cl", "Ar", "K", "Ca", "Ti",
+     "Zn", "Ga", "Se", "Br", "Rb", "Sr", "Zr", "I", "Ba"}
 )  # fmt: skip
 """Elements whose compounds are drawn first."""
 

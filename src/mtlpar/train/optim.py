@@ -16,7 +16,10 @@ _FINAL_FRACTION = 0.01
 def make_optimizer(model: MultiTaskModel, settings: TrainSettings) -> torch.optim.AdamW:
     """AdamW over the parameters that this rank holds."""
     return torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        model.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=True,
     )
 
 
