@@ -91,7 +91,7 @@ class RadialBasis(nn.Module):
 class EncoderLayer(nn.Module):
     """One round of messages; see the module's formula."""
 
-    def __init__(self, settings: EncoderSettings) -> None:
+    def __init__(self, settings: EncoderSettings, *, is_first: bool) -> None:
         super().__init__()
         width, channels = settings.width, settings.vector_channels
         # The first layer of phi_e acts on [h_i, h_j, d_ij, V.u]: it is split into products per
@@ -99,7 +99,8 @@ class EncoderLayer(nn.Module):
         self.receiver_in = nn.Linear(width, width)
         self.sender_in = nn.Linear(width, width, bias=False)
         self.radial_in = nn.Linear(settings.radial_basis, width, bias=False)
-        self.vector_in = nn.Linear(2 * channels, width, bias=False)
+        # Before the first layer all vectors are zero and have nothing to say.
+        self.vector_in = None if is_first else nn.Linear(2 * channels, width, bias=False)
         self.message = nn.Linear(width, width)
         self.vector_out = nn.Linear(width, channels, bias=False)
         self.update = nn.Sequential(
@@ -119,19 +120,13 @@ class EncoderLayer(nn.Module):
             Updated scalars (A, F) and the vectors this layer adds (A, C, 3).
         """
         h = self.norm(scalars)
-        along = torch.cat(
-            [
-                torch.einsum("ecx,ex->ec", vectors[edge.receiver], edge.direction),
-                torch.einsum("ecx,ex->ec", vectors[edge.sender], edge.direction),
-            ],
-            dim=1,
-        )
         hidden = (
             self.receiver_in(h)[edge.receiver]
             + self.sender_in(h)[edge.sender]
             + self.radial_in(edge.radial)
-            + self.vector_in(along)
         )
+        if self.vector_in is not None:
+            hidden = hidden + self.vector_in(_along_edges(vectors, edge))
         message = nn.functional.silu(self.message(nn.functional.silu(hidden))) * edge.envelope
         received = _sum_to_receivers(message, edge.receiver, len(scalars))
         pushes = self.vector_out(message)[:, :, None] * edge.direction[:, None, :]
@@ -149,7 +144,9 @@ class Encoder(nn.Module):
         self.settings = settings
         self.species = nn.Embedding(MAX_ATOMIC_NUMBER + 1, settings.width)
         self.basis = RadialBasis(settings.radial_basis, cutoff_angstrom)
-        self.layers = nn.ModuleList(EncoderLayer(settings) for _ in range(settings.layers))
+        self.layers = nn.ModuleList(
+            EncoderLayer(settings, is_first=index == 0) for index in range(settings.layers)
+        )
         self.norm = nn.LayerNorm(settings.width)
 
     def forward(self, batch: Batch) -> AtomFeatures:
@@ -170,6 +167,12 @@ class Encoder(nn.Module):
         distance = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
         radial, envelope = self.basis(distance)
         return Edge(sender, receiver, vector / distance, radial, envelope)
+
+
+def _along_edges(vectors: Tensor, edge: Edge) -> Tensor:
+    """Components of both atoms' vectors along each edge, (E, 2 C)."""
+    ends = (vectors[edge.receiver], vectors[edge.sender])
+    return torch.cat([torch.einsum("ecx,ex->ec", end, edge.direction) for end in ends], dim=1)
 
 
 def _sum_to_receivers(values: Tensor, receiver: Tensor, num_atoms: int) -> Tensor:

@@ -32,8 +32,8 @@ SHARES: Final = {
     "ani1x": 7 / 6,
     "qm7x": 13 / 12,
     "transition1x": 13 / 12,
-    "mptrj": 0.45,
-    "alexandria": 0.18,
+    "mptrj": 0.7,
+    "alexandria": 0.15,
 }
 """Structures of every source in units of `structures_per_source`; unequal as in reality.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, count, product, repeat
+from itertools import chain, count, product
 from typing import Final
 
 import numpy as np
@@ -22,6 +22,9 @@ from .prototypes import (
 
 _LARGEST_MISMATCH: Final = 1.22
 _SMALLEST_POLARITY: Final = 1.2
+_LARGEST_SUBSTITUTION: Final = 1.45
+_SUBSTITUTED: Final = 0.5
+_COMMON_ROUNDS: Final = 6
 _STREAM: Final = 101
 
 
@@ -89,13 +92,17 @@ def crystal_plans(
     order = random_stream(seed, _STREAM)
     keep = random_stream(seed, _STREAM, stream)
     # A small sample must not spread over so many elements that nothing can be learned about any:
-    # compounds of common elements come first, then the others, then strained cells of all.
-    for variant, common in chain([(0, True), (0, False)], zip(count(1), repeat(None))):
+    # compounds of common elements come first, several times over, then the others.
+    rounds = chain(
+        ((variant, True) for variant in range(_COMMON_ROUNDS)),
+        ((variant, False) for variant in count()),
+    )
+    for variant, common in rounds:
         queues = [
             [
                 CrystalPlan(number, species, variant)
                 for species in _combinations(prototype)
-                if common is None or common == all(item.element in COMMON for item in species)
+                if common == all(item.element in COMMON for item in species)
             ]
             for number, prototype in enumerate(PROTOTYPES)
         ]
@@ -118,8 +125,6 @@ def build_crystal(plan: CrystalPlan, *, enlarged: bool, dilation: float = 1.0) -
         enlarged: Builds the supercell of the prototype instead of the primitive cell.
         dilation: Factor on all lengths.
     """
-    from ase.data import atomic_numbers
-
     prototype = PROTOTYPES[plan.prototype]
     species = dict(zip(prototype.roles, plan.species, strict=True))
     constant = dilation * float(np.mean(_lattice_constants(prototype, species)))
@@ -133,7 +138,7 @@ def build_crystal(plan: CrystalPlan, *, enlarged: bool, dilation: float = 1.0) -
         prototype=prototype.name,
         spacegroup=prototype.spacegroup,
         elements=elements,
-        numbers=np.array([atomic_numbers[element] for element in elements]),
+        numbers=_numbers(elements),
         positions=fractional @ lattice,
         lattice=lattice,
         charges={item.element: item.charge for item in plan.species},
@@ -149,15 +154,41 @@ def grown(crystal: Crystal, *, atoms: int) -> Crystal:
     """
     while len(crystal.numbers) < atoms:
         axis = int(np.argmin(np.linalg.norm(crystal.lattice, axis=1)))
-        shift = crystal.lattice[axis]
         crystal = replace(
             crystal,
             elements=crystal.elements * 2,
             numbers=np.tile(crystal.numbers, 2),
-            positions=np.concatenate([crystal.positions, crystal.positions + shift]),
+            positions=np.concatenate(
+                [crystal.positions, crystal.positions + crystal.lattice[axis]]
+            ),
             lattice=crystal.lattice * (1.0 + np.eye(3)[axis])[:, None],
         )
     return crystal
+
+
+def with_substitutes(crystal: Crystal, rng: np.random.Generator) -> Crystal:
+    """Returns the crystal with some sites taken by common elements of like charge and size.
+
+    Args:
+        crystal: The crystal; a pure element is returned as it is.
+        rng: Source of the random numbers.
+    """
+    elements = np.array(crystal.elements, dtype="<U2")
+    charges = dict(crystal.charges)
+    for element in sorted(set(crystal.elements)):
+        sites = np.flatnonzero(elements == element)
+        substitutes = _substitutes(element, crystal.charges[element], set(charges))
+        if len(sites) > 1 and substitutes and rng.random() < _SUBSTITUTED:
+            substitute = substitutes[rng.integers(len(substitutes))]
+            taken = rng.choice(sites, size=int(rng.integers(1, len(sites))), replace=False)
+            elements[taken] = substitute
+            charges[substitute] = crystal.charges[element]
+    return replace(
+        crystal,
+        elements=tuple(elements.tolist()),
+        numbers=_numbers(elements.tolist()),
+        charges=charges,
+    )
 
 
 def strained_and_rattled(
@@ -175,6 +206,25 @@ def strained_and_rattled(
     deformation = np.eye(3) + 0.5 * (tensor + tensor.T)
     displaced = crystal.positions + rng.normal(0.0, rattle, crystal.positions.shape)
     return displaced @ deformation, crystal.lattice @ deformation
+
+
+def _substitutes(element: str, charge: int, present: Collection[str]) -> list[str]:
+    """Returns common elements of the same charge whose radius is near, none of them present."""
+    pool = (CATIONS if charge > 0 else ANIONS).get(charge, {})
+    if element not in pool:
+        return []
+    near = _LARGEST_SUBSTITUTION
+    return [
+        other
+        for other, radius in pool.items()
+        if other in COMMON and other not in present and 1 / near < radius / pool[element] < near
+    ]
+
+
+def _numbers(elements: Sequence[str]) -> IntArray:
+    from ase.data import atomic_numbers
+
+    return np.array([atomic_numbers[element] for element in elements])
 
 
 def _combinations(prototype: Prototype) -> list[tuple[Species, ...]]:
