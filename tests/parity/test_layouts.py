@@ -61,8 +61,8 @@ def test_equal_groups_on_a_two_by_two_mesh_equal_one_process(
     five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
 ) -> None:
     # Two branches, two ranks each, and two sources in one branch.
-    branches = {"molecules": ("ani1x", "qm7x"), "crystals": ("mptrj",)}
-    weights = {"dataset_weights": {"qm7x": 0.5}}
+    branches = {"molecules": ("ani1x",), "crystals": ("mptrj", "alexandria")}
+    weights = {"dataset_weights": {"mptrj": 0.5}}
     workspace = copy_of(five_sources)
     run_alone(workspace, branches, **weights)
     expected = losses(workspace)
@@ -83,6 +83,8 @@ def test_first_step_equals_the_formula_summed_structure_by_structure(serial: Wor
     total = 0.0
     for source, pack in packs.items():
         chosen = plan.order(source, 0)[slice(*plan.bounds(source, 0))]
+        if not len(chosen):
+            continue
         energy_error = force_error = 0.0
         for index in chosen:
             one = pack.structures.take([index])

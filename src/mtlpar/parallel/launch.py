@@ -25,6 +25,7 @@ _SRUN_MPI: Final = "MTLPAR_SRUN_MPI"
 _GPU_BIND: Final = "MTLPAR_GPU_BIND"
 _CPU_BIND: Final = "MTLPAR_CPU_BIND"
 _HOST_SUFFIX: Final = "MTLPAR_HOST_SUFFIX"
+_THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LAUNCHED_BY: Final = ("PMI_RANK", "PMIX_RANK", "SLURM_PROCID", "PALS_RANKID")
 
 
@@ -123,7 +124,9 @@ def launch(geometry: Geometry, command: Sequence[str], *, launcher: Launcher = "
         raise ValueError(f"{line[0]!r} is not on PATH; cannot run {shlex.join(line)}")
     environment = {
         **os.environ,
-        "OMP_NUM_THREADS": str(geometry.cpus_per_rank),
+        # All of them: torch takes the largest, and Snakemake sets them to the threads of the rule,
+        # which are those of all ranks together. Ranks that share cores would spin for each other.
+        **dict.fromkeys(_THREADS, str(geometry.cpus_per_rank)),
         _EXPECTED_WORLD_SIZE: str(geometry.world_size),
     }
     os.execvpe(line[0], line, environment)
