@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 from helpers import make_workspace
+from hypothesis import settings
 
 from mtlpar.core.paths import Workspace
+
+# The same examples on every run, and no test fails because a machine is busy.
+settings.register_profile("mtlpar", deadline=None, derandomize=True)
+settings.load_profile("mtlpar")
 
 
 @pytest.fixture(scope="session")
