@@ -31,7 +31,7 @@ report: $(STAMP)  ## Write report.html with all tables and figures
 	$(BIN)/snakemake --profile profiles/local --report report.html
 
 test: $(STAMP)  ## Run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)  ## Check style, types and the workflow
 	$(BIN)/ruff check

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import REPOSITORY
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("dag")]
+pytestmark = pytest.mark.workflow
 
 SOURCES = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x")
 MODELS = (*SOURCES, "baseline", "mtl")

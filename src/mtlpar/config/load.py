@@ -44,7 +44,8 @@ def check_config(content: Mapping[str, Any], *, where: str) -> Config:
         ValueError: With every problem on a line of its own, by dotted key.
     """
     expanded: dict[str, Any] = {}
-    for key, value in content.items():
+    # Overrides come last whatever their place: Snakemake puts --config before the files.
+    for key, value in sorted(content.items(), key=lambda item: "__" in item[0]):
         merge(expanded, _nest(key.split("__"), value))
     try:
         return Config.model_validate(expanded)

@@ -58,8 +58,10 @@ def test_models_may_only_use_listed_sources_once() -> None:
 def test_overrides_of_both_command_lines_mean_the_same() -> None:
     by_mtlpar = load_config([DEFAULT], ["train.epochs=3", "download.mirror=/data"])
     content = {**parse_assignment("models={m: {branches: {a: [ani1x]}}}")}
+    # Snakemake puts the keys of its command line first, before those of the files.
     by_snakemake = check_config(
-        {**content, "train__epochs": "3", "download": {"mirror": "/data"}}, where="test"
+        {"train__epochs": "3", **content, "train": {"epochs": 7}, "download": {"mirror": "/data"}},
+        where="test",
     )
     assert by_mtlpar.train.epochs == by_snakemake.train.epochs == 3
     assert by_mtlpar.download == by_snakemake.download
