@@ -171,8 +171,10 @@ def test_an_edit_replans_its_stage_and_what_follows(
         path.write_text(original)
     stages = {"report" if rule in REPORT_RULES else rule for rule in jobs}
     assert stages == STAGES_AFTER[first_stage]
-    if first_stage != "report":
-        assert REPORT_RULES - {"ledger", "ledger_figure"} <= jobs
+    # Every item that shows errors; not the ledger, nor learning curves without new training.
+    assert {"table1", "table4", "heatmap_force", "parity_energy"} <= jobs
+    assert ("learning_curves" in jobs) == (first_stage != "evaluate")
+    assert ("ledger" in jobs) == (first_stage == "report")
 
 
 def test_comments_and_docstrings_replan_nothing(
