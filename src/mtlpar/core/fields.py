@@ -24,6 +24,7 @@ class Field:
         unit: Unit of the values, ``"1"`` for pure numbers.
         description: What the column holds, for people.
         packed: Whether packs for training keep it.
+        default: Value where a source or a file does not say.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Field:
     unit: str
     description: str
     packed: bool = True
+    default: int = 0
 
 
 _ALL: Final = (
@@ -124,6 +126,7 @@ _ALL: Final = (
         unit="1",
         description="the source's own split: 0 train, 1 val, 2 test, -1 none",
         packed=False,
+        default=-1,
     ),
     Field(
         name="atomic_numbers",

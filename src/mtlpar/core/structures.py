@@ -98,8 +98,8 @@ class StructureBatch:
         }
         for name, field in FIELDS.items():
             if field.level == "structure" and name not in columns:
-                default = -1 if name == "official_split" else 0
-                columns[name] = np.full((num_structures, *field.shape), default, field.dtype)
+                shape = (num_structures, *field.shape)
+                columns[name] = np.full(shape, field.default, field.dtype)
         batch = cls({**columns, **optional})
         batch.structure_id = content_hash(batch)
         return batch

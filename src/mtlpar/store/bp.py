@@ -165,8 +165,7 @@ class BpReader:
             if name in self.attributes["fields"]:
                 columns[name] = self._read(name, begin, end)
             else:
-                default = -1 if name == "official_split" else 0
-                columns[name] = np.full((end - begin, *field.shape), default, field.dtype)
+                columns[name] = np.full((end - begin, *field.shape), field.default, field.dtype)
         return StructureBatch(columns)
 
     def iterate(self, size: int) -> Iterator[StructureBatch]:
