@@ -8,9 +8,11 @@ import os
 import shlex
 import shutil
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def launch_command(
             else [f"--depth={geometry.cpus_per_rank}", "--cpu-bind=depth"]
         )
     elif kind == "mpiexec":
-        prefix = ["mpiexec", "-n", str(ranks)]
+        prefix = [_find_program("mpiexec") or "mpiexec", "-n", str(ranks)]
     else:
         if ranks > 1:
             raise ValueError(
@@ -192,9 +194,20 @@ def _detect(geometry: Geometry, variables: Mapping[str, str]) -> Launcher:
         return "srun"
     if "PBS_JOBID" in variables and shutil.which("mpiexec"):
         return "pals"
-    if geometry.world_size > 1 and shutil.which("mpiexec"):
+    if geometry.world_size > 1 and _find_program("mpiexec"):
         return "mpiexec"
     return "none"
+
+
+def _find_program(name: str) -> str | None:
+    """Where a program of this environment is, or else one on PATH.
+
+    The environment comes first, because the ``mpiexec`` of its ``mpich`` package belongs to its
+    ``mpi4py`` and one elsewhere may not, and because nobody has to activate an environment to use
+    its ``python``.
+    """
+    beside = Path(sys.executable).parent / name
+    return str(beside) if os.access(beside, os.X_OK) else shutil.which(name)
 
 
 def _srun_gpus(geometry: Geometry, variables: Mapping[str, str]) -> list[str]:

@@ -15,6 +15,8 @@ from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.store.dataset import PackedDataset
 
 _BATCH_ATOMS = 4096
+# Means below this, in eV/atom and eV/Angstrom, are rounding: the references explain everything.
+_NO_SIGNAL = 1e-6
 
 
 def validation_errors(
@@ -82,9 +84,9 @@ def relative_score(
         size = sizes[source]
         energy_size = size["energy_mean_abs_ev_per_atom"]
         force_size = size["force_mean_abs_ev_per_angstrom"]
-        # A source without any force signal says nothing about forces.
-        if energy_size > 0:
+        # A source without any signal says nothing about how well it is predicted.
+        if energy_size > _NO_SIGNAL:
             ratios.append(error["energy_mae_ev_per_atom"] / energy_size)
-        if force_size > 0:
+        if force_size > _NO_SIGNAL:
             ratios.append(error["force_mae_ev_per_angstrom"] / force_size)
-    return sum(ratios) / len(ratios)
+    return sum(ratios) / len(ratios) if ratios else 0.0

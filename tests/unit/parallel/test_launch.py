@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mtlpar.parallel.launch import Geometry, launch_command
@@ -49,3 +51,23 @@ def test_one_rank_on_a_laptop_needs_no_launcher() -> None:
 def test_several_ranks_without_a_launcher_are_refused() -> None:
     with pytest.raises(ValueError, match=r"mtlpar\[mpi\]"):
         launch_command(Geometry(ranks_per_node=2), ["x"], launcher="none", environment={})
+
+
+def test_ranks_start_in_an_environment_that_nobody_activated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # `.venv/bin/python -m mtlpar launch` without its folder on PATH, as `make test` runs it; and
+    # another MPI on PATH, whose mpiexec would start every rank as a world of one.
+    environment, elsewhere = tmp_path / "environment", tmp_path / "elsewhere"
+    for folder in (environment, elsewhere):
+        folder.mkdir()
+        (folder / "mpiexec").touch(mode=0o755)
+    monkeypatch.setattr("sys.executable", str(environment / "python"))
+    for path in ("", str(elsewhere)):
+        monkeypatch.setenv("PATH", path)
+        line = launch_command(Geometry(ranks_per_node=2), ["x"], environment={})
+        assert line == [str(environment / "mpiexec"), "-n", "2", "x"]
+    (environment / "mpiexec").unlink()
+    assert launch_command(Geometry(ranks_per_node=2), ["x"], environment={})[0] == str(
+        elsewhere / "mpiexec"
+    )
