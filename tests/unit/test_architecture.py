@@ -51,7 +51,7 @@ def test_imports_point_one_way(layer: str) -> None:
 
 def test_every_package_has_a_layer() -> None:
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert packages == {*LAYERS, "config"}
+    assert packages == {*LAYERS, "config", "cli"}
 
 
 def test_the_model_does_not_know_about_ranks() -> None:

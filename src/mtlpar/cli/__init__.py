@@ -1,0 +1,52 @@
+"""The command line: parses arguments, checks the config, and calls one stage. No logic.
+
+Each module here adds a group of commands; a new command is one function `add_...` and one that
+runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+from collections.abc import Sequence
+
+from mtlpar import __version__
+from mtlpar.cli import data, launch, models, report, sample
+from mtlpar.core.log import set_up_logging
+
+logger = logging.getLogger(__name__)
+
+# In the order of `mtlpar --help`: the stages first.
+_GROUPS = (data, models, report, sample, launch)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status; mistakes of the user end with one clear line."""
+    options = build_parser().parse_args(arguments)
+    set_up_logging(verbose=options.verbose)
+    try:
+        options.command(options)
+    except ValueError as error:
+        logger.error("error: %s", error)
+        return 1
+    except KeyboardInterrupt:
+        logger.error("interrupted")
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="mtlpar",
+        description="Pre-trains graph foundation models on several atomistic datasets with "
+        "multi-task parallelism. Each stage of the workflow is a command; "
+        "`snakemake` runs them all in order.",
+        formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=24),
+    )
+    parser.add_argument("--version", action="version", version=f"mtlpar {__version__}")
+    commands = parser.add_subparsers(title="stages and tools", metavar="COMMAND", required=True)
+    for group in _GROUPS:
+        group.add_commands(commands)
+    return parser

@@ -1,0 +1,83 @@
+"""What commands share: how one is added, the config, and the choice of sources."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtlpar.config import Config, load_config
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def add_command(
+    commands: Commands, name: str, command: Command, summary: str
+) -> argparse.ArgumentParser:
+    """Add a command that calls ``command`` with its options.
+
+    Args:
+        commands: The list of commands.
+        name: What users type.
+        command: What runs.
+        summary: One line for ``--help``, in lower case and without a full stop.
+    """
+    parser = commands.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + "."
+    )
+    parser.set_defaults(command=command)
+    parser.add_argument("-v", "--verbose", action="store_true", help="log details too")
+    return parser
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config`` and ``--set``; `read_config` reads them."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        nargs="+",
+        default=[Path("config.yaml")],
+        metavar="FILE",
+        help="configuration files, later ones over earlier ones (default: config.yaml)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one key, for instance train.epochs=5; may be repeated",
+    )
+
+
+def add_source_choice(parser: argparse.ArgumentParser) -> None:
+    """Add ``--source``; `chosen_sources` reads it."""
+    parser.add_argument(
+        "--source",
+        action="append",
+        metavar="NAME",
+        help="source to work on; may be repeated (default: all sources of the config)",
+    )
+
+
+def read_config(options: argparse.Namespace) -> Config:
+    """The checked config that the options name."""
+    return load_config(options.config, options.set)
+
+
+def chosen_sources(options: argparse.Namespace, config: Config) -> tuple[str, ...]:
+    """Sources to work on, in the order given.
+
+    Raises:
+        ValueError: If one is not in the config.
+    """
+    unknown = sorted(set(options.source or ()) - set(config.sources))
+    if unknown:
+        raise ValueError(
+            f"--source {', '.join(unknown)}: not among the sources of the config "
+            f"({', '.join(config.sources)})"
+        )
+    return tuple(options.source or config.sources)

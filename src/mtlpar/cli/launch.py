@@ -1,0 +1,44 @@
+"""The command that starts ranks."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from mtlpar.cli.common import add_command
+
+if TYPE_CHECKING:
+    from mtlpar.cli.common import Commands
+
+
+def add_commands(commands: Commands) -> None:
+    """Add launch."""
+    parser = add_command(
+        commands, "launch", _launch, "start a command on several ranks (srun, PALS or mpiexec)"
+    )
+    parser.add_argument("--nodes", type=int, default=1, help="number of nodes")
+    parser.add_argument("--ranks-per-node", type=int, default=1, help="ranks on each node")
+    parser.add_argument("--cpus-per-rank", type=int, default=1, help="cores of each rank")
+    parser.add_argument("--gpus-per-node", type=int, default=0, help="accelerators of each node")
+    parser.add_argument(
+        "--launcher",
+        choices=("auto", "srun", "pals", "mpiexec", "none"),
+        default="auto",
+        help="how ranks are started (default: recognise the allocation)",
+    )
+    parser.add_argument("line", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
+
+
+def _launch(options: argparse.Namespace) -> None:
+    from mtlpar.parallel.launch import Geometry, launch
+
+    line = options.line[1:] if options.line[:1] == ["--"] else options.line
+    if not line:
+        raise ValueError("nothing to launch; give the command after --")
+    geometry = Geometry(
+        nodes=options.nodes,
+        ranks_per_node=options.ranks_per_node,
+        cpus_per_rank=options.cpus_per_rank,
+        gpus_per_node=options.gpus_per_node,
+    )
+    launch(geometry, line, launcher=options.launcher)

@@ -1,0 +1,60 @@
+"""Commands that write for readers: report, schema."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtlpar.cli.common import add_command, add_config, read_config
+from mtlpar.config import json_schema
+from mtlpar.core.files import write_text
+
+if TYPE_CHECKING:
+    from mtlpar.cli.common import Commands
+
+
+def add_commands(commands: Commands) -> None:
+    """Add report and schema."""
+    parser = add_command(commands, "report", _report, "draw tables and figures from the metrics")
+    add_config(parser)
+    parser.add_argument("--item", metavar="NAME", help="only this table or figure (default: all)")
+    parser.add_argument(
+        "--summary", action="store_true", help="print the main tables and where results lie"
+    )
+    parser = add_command(commands, "schema", _schema, "print the JSON schema of the config")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write it to a file instead")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from mtlpar.report import stage
+
+    config = read_config(options)
+    models = {name: entry.sources for name, entry in config.models.items()}
+    if options.summary:
+        report = Path("report.html")
+        text = stage.summary_text(
+            workspace=config.workspace,
+            models=models,
+            sources=config.sources,
+            report=report if report.exists() else None,
+        )
+        sys.stdout.write(f"{text}\n")
+        return
+    stage.run(
+        options.item,
+        workspace=config.workspace,
+        settings=config.report,
+        models=models,
+        sources=config.sources,
+    )
+
+
+def _schema(options: argparse.Namespace) -> None:
+    text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    if options.out:
+        write_text(options.out, text)
+    else:
+        sys.stdout.write(text)
