@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mtlpar needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mpi,workflow,sample,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mpi,workflow,sample,trackers,dev]'
 	@touch $@
 
 quickstart: $(STAMP)  ## Download, train seven models and evaluate on the embedded sample

@@ -83,7 +83,11 @@ def command_line(
 
 
 def run_alone(
-    workspace: Workspace, branches: dict[str, tuple[str, ...]] | None = None, **changes: Any
+    workspace: Workspace,
+    branches: dict[str, tuple[str, ...]] | None = None,
+    *,
+    deadline_s: float | None = None,
+    **changes: Any,
 ) -> None:
     """Train in this process."""
     stage.run(
@@ -94,6 +98,7 @@ def run_alone(
         settings=TRAIN.model_copy(update=changes),
         seed=0,
         context=RankContext(0, 1, torch.device("cpu")),
+        deadline_s=deadline_s,
     )
 
 

@@ -74,7 +74,7 @@ def shell_prefix(config: Config) -> str:
     return f'set -euo pipefail; PATH="$PATH":{programs}; CONFIG_FILE={config_file}; '
 
 
-def rule_settings(*blocks: BaseModel | int | Sequence[str]) -> str:
+def rule_settings(*blocks: BaseModel | int | Sequence[str] | Mapping[str, Any]) -> str:
     """What a rule depends on besides its inputs, as one line of JSON for ``params``.
 
     Snakemake runs a job again when this line changes, and only then: a rule is given just the
@@ -112,7 +112,8 @@ def training_manifests(config: Config, model: str) -> list[Path]:
 
 def train_settings(config: Config, model: str) -> str:
     """What the training of one model depends on besides its data."""
-    return rule_settings(config.models[model], config.model, config.train, config.seed)
+    result = config.train.of_result()
+    return rule_settings(config.models[model], config.model, result, config.seed)
 
 
 def local_ranks(config: Config, model: str) -> int:

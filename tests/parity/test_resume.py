@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from training import command_line, history, losses, run_alone, run_ranks
 
 from mtlpar.core.paths import Workspace
 from mtlpar.model.saved import load_model
-from mtlpar.train.checkpoint import CheckpointFolder, Progress
+from mtlpar.parallel.agree import Interrupted
+from mtlpar.train import trainer
+from mtlpar.train.checkpoint import CheckpointFolder, Progress, read_progress
+from mtlpar.train.stopping import StopRequest
 
 
 class InterruptionError(Exception):
@@ -32,6 +39,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             self: CheckpointFolder, state: Mapping[str, torch.Tensor], progress: Progress
         ) -> None:
             save(self, state, progress)
+            self.wait()
             if progress.epoch == epoch:
                 raise InterruptionError
 
@@ -47,6 +55,21 @@ def _history(workspace: Workspace) -> list[dict[str, object]]:
     ]
 
 
+def _wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _ranks_below(pid: int) -> list[psutil.Process]:
+    """The processes that train, below a launcher."""
+    below = psutil.Process(pid).children(recursive=True)
+    return [
+        child for child in below if "train" in child.cmdline() and "launch" not in child.cmdline()
+    ]
+
+
 def _state(workspace: Workspace) -> dict[str, torch.Tensor]:
     return load_model(workspace.model("mtl")).network.state_dict()
 
@@ -56,6 +79,7 @@ def test_resumed_training_equals_uninterrupted_training_bit_by_bit(
     copy_of: Callable[[Workspace], Workspace],
     stop_after: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     # The same folder twice: first straight, then anew with an interruption in the middle.
     workspace = copy_of(five_sources)
@@ -67,9 +91,124 @@ def test_resumed_training_equals_uninterrupted_training_bit_by_bit(
     monkeypatch.undo()
     run_alone(workspace)
     # Optimizer moments, schedule, order of the data, best epoch and patience all had to survive.
+    assert "resumed after epoch 2, step 8" in caplog.text
     assert _history(workspace) == straight
     for name, tensor in _state(workspace).items():
         assert torch.equal(tensor, weights[name]), name
+
+
+def test_a_stop_in_the_middle_of_an_epoch_changes_nothing(
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # All that a run carries along: averaged weights, plateaus, means over half an epoch.
+    options = {"ema_decay": 0.9, "schedule": "plateau", "plateau_epochs": 1}
+    workspace = copy_of(five_sources)
+    run_alone(workspace, **options)
+    straight, weights = _history(workspace), _state(workspace)
+    asked = iter([None] * 6 + ["a test"] * 10)
+    monkeypatch.setattr(StopRequest, "reason", property(lambda _: next(asked)))
+    with pytest.raises(Interrupted, match=r"stopped after step 7.*continues from it"):
+        run_alone(workspace, **options)
+    monkeypatch.undo()
+    run_alone(workspace, **options)
+    assert "resumed after epoch 1, step 7" in caplog.text
+    assert _history(workspace) == straight
+    for name, tensor in _state(workspace).items():
+        assert torch.equal(tensor, weights[name]), name
+
+
+def test_a_passed_deadline_stops_after_one_step(
+    five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
+) -> None:
+    workspace = copy_of(five_sources)
+    with pytest.raises(Interrupted, match="the deadline before walltime"):
+        run_alone(workspace, deadline_s=0.0)
+    (folder,) = workspace.checkpoints("mtl").iterdir()
+    latest = CheckpointFolder(folder, rank=0).latest()
+    assert latest is not None
+    assert latest.step == 1
+
+
+def test_checkpoints_come_as_often_as_asked_and_the_newest_and_the_best_stay(
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workspace = copy_of(five_sources)
+    saved = []
+    save = CheckpointFolder.save
+
+    def note(self: CheckpointFolder, state: Mapping[str, torch.Tensor], progress: Progress) -> None:
+        saved.append(progress.step)
+        save(self, state, progress)
+
+    monkeypatch.setattr(CheckpointFolder, "save", note)
+    # The first epoch is made the best.
+    monkeypatch.setattr(trainer, "relative_score", lambda *_: float(len(saved)))
+    run_alone(workspace, checkpoint_minutes=0, keep_checkpoints=3)
+    assert saved == list(range(1, 21))
+    (folder,) = workspace.checkpoints("mtl").iterdir()
+    kept = sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+    assert kept == [4, 18, 19, 20]
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_one_rank_stops_all_in_good_order_and_the_next_run_continues(
+    number: signal.Signals, five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
+) -> None:
+    workspace = copy_of(five_sources)
+    run_alone(workspace)
+    straight = losses(workspace)
+    for path in (workspace.model("mtl"), workspace.training_metrics("mtl")):
+        path.unlink()
+    line = command_line(workspace, 3)
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    _wait_for(lambda: list(workspace.checkpoints("mtl").glob("*/step-00000008")))
+    _ranks_below(process.pid)[-1].send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "a checkpoint was saved" in errors
+    assert not workspace.model("mtl").exists()
+    done = run_ranks(workspace, 2)
+    assert done.returncode == 0, done.stderr
+    assert "resumed after" in done.stderr
+    np.testing.assert_allclose(losses(workspace), straight, rtol=1e-10)
+
+
+@pytest.mark.mpi
+def test_a_rank_with_other_settings_is_named_before_the_first_step(
+    five_sources: Workspace, copy_of: Callable[[Workspace], Workspace], tmp_path: Path
+) -> None:
+    workspace = copy_of(five_sources)
+    line = command_line(workspace, 2)
+    start = line.index("--") + 1
+    script = tmp_path / "rank.sh"
+    script.write_text(
+        'extra=""; [ "$PMI_RANK" = 1 ] && extra="--set train.learning_rate=0.5"\n'
+        f"exec {shlex.join(line[start:])} $extra\n"
+    )
+    done = subprocess.run(
+        [*line[:start], "sh", str(script)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode != 0
+    assert "rank 1 has settings and data with the digest" in done.stderr
+    assert "give all ranks the same config" in done.stderr
+
+
+def test_progress_of_an_older_version_is_read_and_of_a_newer_one_refused(tmp_path: Path) -> None:
+    path = tmp_path / "progress.json"
+    old = {"epoch": 2, "step": 8, "best_score": 0.5, "best_step": 4}
+    path.write_text(json.dumps({**old, "epochs_without_improvement": 1, "finished": False}))
+    progress = read_progress(path)
+    assert (progress.epoch, progress.step, progress.best_step) == (2, 8, 4)
+    assert progress.skipped_steps == 0
+    path.write_text(json.dumps({**old, "format_version": 99}))
+    with pytest.raises(ValueError, match="format 99, this version of mtlpar reads up to"):
+        read_progress(path)
 
 
 @pytest.mark.mpi
@@ -101,9 +240,7 @@ def test_a_killed_training_loses_no_more_than_an_epoch_and_ends_the_same(
         path.unlink()
     process = subprocess.Popen(command_line(workspace, 2), start_new_session=True)
     folder = workspace.checkpoints("mtl")
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("*/step-00000012")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    _wait_for(lambda: list(folder.glob("*/step-00000012")))
     process.send_signal(signal.SIGKILL)
     process.wait()
     # mpiexec is gone; its ranks notice and end. Wait until none can write any more.

@@ -14,8 +14,12 @@ from collections.abc import Sequence
 from mtlpar import __version__
 from mtlpar.cli import data, launch, models, report, sample
 from mtlpar.core.log import set_up_logging
+from mtlpar.parallel.agree import Interrupted
 
 logger = logging.getLogger(__name__)
+
+INTERRUPTED = 75
+"""Exit status of a run that was stopped in good order and is to be continued (EX_TEMPFAIL)."""
 
 # In the order of `mtlpar --help`: the stages first.
 _GROUPS = (data, models, report, sample, launch)
@@ -30,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         logger.error("error: %s", error)
         return 1
+    except Interrupted as reason:
+        logger.warning("%s", reason)
+        return INTERRUPTED
     except KeyboardInterrupt:
         logger.error("interrupted")
         return 130

@@ -1,8 +1,10 @@
-"""Commands that work on one model of the config: train, evaluate."""
+"""Commands that work on one model of the config: train, evaluate, watch."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import Command, add_command, add_config, read_config
@@ -14,8 +16,22 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add the stages that work on a model."""
-    _add_stage(commands, "train", _train, "pre-train a model, on one or many ranks")
+    parser = _add_stage(commands, "train", _train, "pre-train a model, on one or many ranks")
+    parser.add_argument(
+        "--deadline-s",
+        type=float,
+        metavar="SECONDS",
+        help="save a checkpoint and stop with exit status 75 after this long; the same command "
+        "continues (SIGTERM and SIGUSR1 do the same at once)",
+    )
     _add_stage(commands, "evaluate", _evaluate, "test a model on every source")
+    parser = _add_stage(commands, "watch", _watch, "draw the curves of a training in the terminal")
+    parser.add_argument(
+        "--every",
+        type=float,
+        metavar="SECONDS",
+        help="draw again after so many seconds, until interrupted (default: draw once)",
+    )
 
 
 def _add_stage(
@@ -44,6 +60,7 @@ def _train(options: argparse.Namespace) -> None:
             settings=config.train,
             seed=config.seed,
             context=context,
+            deadline_s=options.deadline_s,
         )
 
 
@@ -59,3 +76,20 @@ def _evaluate(options: argparse.Namespace) -> None:
         sources=config.sources,
         seed=config.seed,
     )
+
+
+def _watch(options: argparse.Namespace) -> None:
+    from mtlpar.train.watch import draw, find_history, read_history
+
+    config = read_config(options)
+    config.model_entry(options.model)
+    is_terminal = sys.stdout.isatty()
+    while True:
+        lines = read_history(find_history(config.workspace, options.model))
+        # Clear the screen, so that curves grow in place.
+        start = "\x1b[2J\x1b[H" if options.every and is_terminal else ""
+        sys.stdout.write(f"{start}{draw(lines, colour=is_terminal)}\n")
+        sys.stdout.flush()
+        if not options.every:
+            return
+        time.sleep(options.every)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +121,14 @@ class Config(BaseModel):
             ]
             if not model.isidentifier():
                 problems.append(f"models.{model}: a model's name must be an identifier")
+        by_dataset: dict[str, Mapping[str, object]] = {
+            "dataset_weights": self.train.dataset_weights,
+            "passes_per_epoch": self.train.passes_per_epoch,
+        }
         problems += [
-            f"train.dataset_weights.{name}: not listed in sources"
-            for name in self.train.dataset_weights
+            f"train.{key}.{name}: not listed in sources"
+            for key, values in by_dataset.items()
+            for name in values
             if name not in self.sources
         ]
         if problems:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from mtlpar.parallel.agree import AgreedError, Interrupted
+
 if TYPE_CHECKING:
     import torch
 
@@ -181,6 +183,10 @@ def distributed_context(*, timeout_s: float = 600.0) -> Iterator[RankContext]:
     )
     try:
         yield RankContext(world.rank, world.size, device)
+    except (AgreedError, Interrupted):
+        # All ranks are here: they leave one by one, and nobody waits for another.
+        dist.destroy_process_group()
+        raise
     except BaseException:
         # The other ranks wait in a collective and would wait for ever: end them all.
         logger.exception("rank %d of %d failed; stopping all ranks", world.rank, world.size)

@@ -8,7 +8,8 @@ order keeps ranks in step even where one of them has no sample for a branch, or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,7 @@ _BUCKET_BYTES = 16 * 2**20
 class _Bucket:
     """Parameters whose gradients travel together; the last bucket takes extra numbers along."""
 
+    part: str
     parameters: list[nn.Parameter]
     group: dist.ProcessGroup | None
     pending: int = 0
@@ -37,13 +39,15 @@ class _Bucket:
         if extra is not None:
             parts.append(extra.to(parts[0]))
         self.buffer = torch.cat(parts)
-        self.work = dist.all_reduce(self.buffer, group=self.group, async_op=True)
+        with self._explained():
+            self.work = dist.all_reduce(self.buffer, group=self.group, async_op=True)
 
     def receive(self) -> Tensor:
         """Wait, put the sums where the gradients belong, and return what rode along."""
         assert self.work is not None
         assert self.buffer is not None
-        self.work.wait()
+        with self._explained():
+            self.work.wait()
         offset = 0
         for parameter in self.parameters:
             end = offset + parameter.numel()
@@ -53,11 +57,23 @@ class _Bucket:
         self.work = self.buffer = None
         return extra
 
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"the sum of the gradients of {self.part} did not come about: another rank has "
+                "stopped, hangs, or reduces something else; its own log says why. The transport "
+                f"says: {error}"
+            ) from error
+
 
 class GradientReducer:
     """Adds up gradients over ranks according to a layout.
 
-    Use: `start` before the backward pass, `finish` after it.
+    Use: `start` before the backward pass whose gradients complete the step, `finish` after it.
+    Gradients of earlier backward passes stay where they are and are added to.
     """
 
     def __init__(self, model: MultiTaskModel, layout: ParallelLayout, *, rank: int) -> None:
@@ -71,27 +87,30 @@ class GradientReducer:
         self._model = model
         self._buckets: list[_Bucket] = []
         self._next = 0
-        self._extra = torch.zeros(0)
+        self._armed = False
+        self._extra: Callable[[], Tensor] = lambda: torch.zeros(0)
         if layout.world_size == 1:
             return
         device_type = next(model.parameters()).device.type
         groups = branch_groups(layout, rank=rank, device_type=device_type)
-        parts = [(model.heads[branch], group) for branch, group in groups.items()]
-        for part, group in [*parts, (model.encoder, None)]:
-            self._buckets += [_Bucket(chunk, group) for chunk in _chunks(part)]
+        parts = [(f"branch {name}", model.heads[name], group) for name, group in groups.items()]
+        for name, part, group in [*parts, ("the encoder", model.encoder, None)]:
+            self._buckets += [_Bucket(name, chunk, group) for chunk in _chunks(part)]
         for bucket in self._buckets:
             for parameter in bucket.parameters:
                 self._send_after_gradient(parameter, bucket)
 
-    def start(self, extra: Tensor) -> None:
-        """Prepare for one backward pass.
+    def start(self, extra: Callable[[], Tensor]) -> None:
+        """Prepare for the last backward pass of a step.
 
         Args:
-            extra: Numbers to sum over all ranks beside the gradients, (K,). They ride in the last
-                bucket and cost no collective of their own.
+            extra: Gives numbers to sum over all ranks beside the gradients, (K,), once all
+                gradients of this rank exist. They ride in the last bucket and cost no collective
+                of their own.
         """
-        self._extra = extra.detach()
+        self._extra = extra
         self._next = 0
+        self._armed = True
         for bucket in self._buckets:
             bucket.pending = len(bucket.parameters)
 
@@ -100,6 +119,9 @@ class GradientReducer:
 
         Returns:
             The sum over all ranks of the numbers given to `start`, (K,).
+
+        Raises:
+            RuntimeError: If another rank is gone or does something else.
         """
         # What has no gradient, because this rank had no sample for it, counts as zero. The same
         # on every layout: an optimizer treats a missing gradient otherwise than a zero one.
@@ -109,20 +131,22 @@ class GradientReducer:
         for bucket in self._buckets[self._next :]:
             bucket.pending = 0
         self._send_ready()
+        self._armed = False
         received = [bucket.receive() for bucket in self._buckets]
-        return received[-1] if received else self._extra
+        return received[-1] if received else self._extra()
 
     def _send_after_gradient(self, parameter: nn.Parameter, bucket: _Bucket) -> None:
         def hook(_: Tensor) -> None:
-            bucket.pending -= 1
-            self._send_ready()
+            if self._armed:
+                bucket.pending -= 1
+                self._send_ready()
 
         parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
 
     def _send_ready(self) -> None:
         while self._next < len(self._buckets) and not self._buckets[self._next].pending:
             is_last = self._next == len(self._buckets) - 1
-            self._buckets[self._next].send(self._extra if is_last else None)
+            self._buckets[self._next].send(self._extra() if is_last else None)
             self._next += 1
 
 

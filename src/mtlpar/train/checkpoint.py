@@ -1,19 +1,26 @@
-"""Checkpoints that any layout can load, written whole or not at all.
+"""Checkpoints that any layout can load, written whole or not at all, beside the training.
 
 A checkpoint is a folder ``step-<n>`` made by `torch.distributed.checkpoint`: tensors by name, such
 as ``model.heads.ani1x.energy.0.weight``, each stored once however many ranks hold it. Ranks read
 the names they own, so a run may continue on another number of ranks. ``progress.json`` beside the
-tensors is written last and marks the folder as complete.
+tensors is written before the folder gets its name.
+
+Nothing else is needed to continue bit by bit: order and content of the batches follow from the
+seed and the step, and nothing in a step is random.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
@@ -26,7 +33,8 @@ from mtlpar.model.multitask import MultiTaskModel
 
 logger = logging.getLogger(__name__)
 
-_PROGRESS = "progress.json"
+FORMAT_VERSION: Final = 2
+_PROGRESS: Final = "progress.json"
 
 
 @dataclass(kw_only=True)
@@ -36,60 +44,124 @@ class Progress:
     Attributes:
         epoch: Epochs completed.
         step: Steps completed.
+        epoch_terms: Sum of the steps' errors in the epoch that is under way, by source and task.
+        epoch_steps: Steps in that sum.
         best_score: Smallest validation score so far.
         best_step: Step of the checkpoint that has it.
         epochs_without_improvement: Epochs since then.
+        plateaus: How often the schedule has lowered the rate.
+        skipped_steps: Steps left out because something was not finite.
         finished: Whether training ended well.
     """
 
     epoch: int = 0
     step: int = 0
+    epoch_terms: list[list[float]] = field(default_factory=list)
+    epoch_steps: int = 0
     best_score: float | None = None
     best_step: int = 0
     epochs_without_improvement: int = 0
+    plateaus: int = 0
+    skipped_steps: int = 0
     finished: bool = False
 
 
-class CheckpointFolder:
-    """The checkpoints of one run; keeps the latest and the best."""
+def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 was written at ends of epochs only, and had no number."""
+    return {
+        **content,
+        "format_version": 2,
+        "epoch_terms": [],
+        "epoch_steps": 0,
+        "plateaus": 0,
+        "skipped_steps": 0,
+    }
 
-    def __init__(self, folder: Path, *, rank: int) -> None:
-        """Look at a folder, which need not exist."""
+
+_UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {1: _from_version_1}
+
+
+def read_progress(path: Path) -> Progress:
+    """Read ``progress.json`` of this or an older version.
+
+    Raises:
+        ValueError: If it was written by a newer version.
+    """
+    content = read_json(path)
+    while (version := content.get("format_version", 1)) != FORMAT_VERSION:
+        if version not in _UPGRADES:
+            raise ValueError(
+                f"{path} has checkpoint format {version}, this version of mtlpar reads up to "
+                f"{FORMAT_VERSION}; continue with the version that wrote it"
+            )
+        content = _UPGRADES[version](content)
+    del content["format_version"]
+    return Progress(**content)
+
+
+class CheckpointFolder:
+    """The checkpoints of one run: the newest few and the best."""
+
+    def __init__(self, folder: Path, *, rank: int, keep: int = 2) -> None:
+        """Look at a folder, which need not exist; all ranks must do so together.
+
+        Args:
+            folder: Where the checkpoints of this run lie.
+            rank: This rank.
+            keep: Newest checkpoints to keep.
+        """
         self.folder = folder
         self.rank = rank
+        self.keep = keep
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="mtlpar-checkpoint")
+        self._pending: Future[None] | None = None
+        # Ranks write while they train: what they say to each other must not mix.
+        self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
 
     def path(self, step: int) -> Path:
         """Folder of the checkpoint at a step."""
         return self.folder / f"step-{step:08d}"
 
     def latest(self) -> Progress | None:
-        """Progress of the newest complete checkpoint, or None."""
+        """Progress of the newest complete checkpoint, or None; the same on all ranks."""
         complete = sorted(self.folder.glob(f"step-*/{_PROGRESS}"))
-        return Progress(**read_json(complete[-1])) if complete else None
+        found = [read_progress(complete[-1]) if complete else None]
+        if self._group is not None:
+            # One rank's view of a shared file system decides.
+            dist.broadcast_object_list(found, src=0, group=self._group)
+        return found[0]
+
+    def clear(self) -> None:
+        """Remove what an earlier run left; all ranks must call this together."""
+        if self.rank == 0:
+            for path in self.folder.glob("step-*"):
+                remove(path)
+        self._barrier()
 
     def save(self, state: Mapping[str, Tensor], progress: Progress) -> None:
-        """Write a checkpoint; all ranks must call this together."""
-        final = self.path(progress.step)
-        temporary = final.with_name(f".{final.name}.tmp")
-        if self.rank == 0:
-            remove(temporary)
-            self.folder.mkdir(parents=True, exist_ok=True)
-        _barrier()
-        with _one_process_is_meant():
-            save(dict(state), checkpoint_id=temporary, no_dist=not dist.is_initialized())
-        if self.rank == 0:
-            write_json(temporary / _PROGRESS, asdict(progress))
-            remove(final)
-            temporary.rename(final)
-            self._prune(keep={progress.step, progress.best_step})
-        _barrier()
+        """Copy the state and write it in the background; all ranks must call this together.
+
+        Raises:
+            OSError: If the checkpoint before this one could not be written.
+        """
+        self.wait()
+        snapshot = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+        self._pending = self._writer.submit(self._write, snapshot, copy.deepcopy(progress))
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is on disk.
+
+        Raises:
+            OSError: If it could not be written.
+        """
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
 
     def mark_finished(self, progress: Progress) -> None:
-        """Note in the newest checkpoint that training ended well."""
-        latest = self.latest()
-        if self.rank == 0 and latest is not None:
-            latest.finished = progress.finished = True
-            write_json(self.path(latest.step) / _PROGRESS, asdict(latest))
+        """Note in the newest checkpoint that training ended well; only rank 0 calls this."""
+        progress.finished = True
+        self._write_progress(self.path(progress.step), progress)
 
     def load(self, state: Mapping[str, Tensor], step: int, *, alone: bool = False) -> None:
         """Fill the tensors of ``state`` in place from the checkpoint at a step.
@@ -99,19 +171,49 @@ class CheckpointFolder:
             step: Which checkpoint.
             alone: Whether only this rank loads; otherwise all ranks must call this together.
         """
-        no_dist = alone or not dist.is_initialized()
+        no_dist = alone or self._group is None
         with _one_process_is_meant():
             load(dict(state), checkpoint_id=self.path(step), no_dist=no_dist)
 
-    def _prune(self, *, keep: set[int]) -> None:
-        for path in self.folder.glob("step-*"):
-            if path not in {self.path(step) for step in keep}:
+    def _write(self, state: dict[str, Tensor], progress: Progress) -> None:
+        started = time.monotonic()
+        final = self.path(progress.step)
+        temporary = final.with_name(f".{final.name}.tmp")
+        if self.rank == 0:
+            remove(temporary)
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._barrier()
+        with _one_process_is_meant():
+            save(
+                state,
+                checkpoint_id=temporary,
+                process_group=self._group,
+                no_dist=self._group is None,
+            )
+        if self.rank == 0:
+            # Rank 0 wrote the metadata after hearing from all others: the folder is complete.
+            self._write_progress(temporary, progress)
+            remove(final)
+            temporary.rename(final)
+            self._prune(progress.best_step)
+            logger.debug("%s written in %.2f s", final, time.monotonic() - started)
+
+    def _barrier(self) -> None:
+        if self._group is not None:
+            dist.barrier(group=self._group)
+
+    def _write_progress(self, folder: Path, progress: Progress) -> None:
+        write_json(folder / _PROGRESS, {"format_version": FORMAT_VERSION, **asdict(progress)})
+
+    def _prune(self, best_step: int) -> None:
+        for path in sorted(self.folder.glob("step-*"))[: -self.keep]:
+            if path != self.path(best_step):
                 remove(path)
 
 
-def model_state(model: MultiTaskModel) -> dict[str, Tensor]:
-    """The model's tensors under their checkpoint names."""
-    return {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+def model_state(model: MultiTaskModel, *, prefix: str = "model") -> dict[str, Tensor]:
+    """A model's tensors under their checkpoint names."""
+    return {f"{prefix}.{name}": tensor for name, tensor in model.state_dict().items()}
 
 
 def optimizer_state(model: MultiTaskModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -120,7 +222,7 @@ def optimizer_state(model: MultiTaskModel, optimizer: torch.optim.Optimizer) -> 
     for name, parameter in model.named_parameters():
         moments = optimizer.state[parameter]
         if not moments:
-            moments["step"] = torch.zeros((), dtype=torch.float32)
+            moments["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             moments["exp_avg"] = torch.zeros_like(parameter)
             moments["exp_avg_sq"] = torch.zeros_like(parameter)
         state |= {f"optimizer.{name}.{key}": value for key, value in moments.items()}
@@ -133,8 +235,3 @@ def _one_process_is_meant() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
-
-
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()

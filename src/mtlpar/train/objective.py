@@ -2,8 +2,8 @@
 
 With B_t the global batch of dataset t, N_t its structures and A_t its atoms,
 
-    L = sum_t w_t [ lambda_E / N_t sum_{s in B_t} |e_s - e_s*|
-                    + lambda_F / (3 A_t) sum_{i in B_t} |f_i - f_i*|_1 ]
+    L = sum_t [ w_t,E lambda_E / N_t sum_{s in B_t} |e_s - e_s*|
+                + w_t,F lambda_F / (3 A_t) sum_{i in B_t} |f_i - f_i*|_1 ]
 
 L does not know how B_t is spread over ranks: each rank sums over its own samples and divides by the
 *global* counts, and sums of gradients are then exact. A mean of per-rank means would be another
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mtlpar.model.multitask import Prediction
+from mtlpar.train.settings import TaskWeights
 
 
 class DatasetPiece(NamedTuple):
@@ -60,7 +61,7 @@ class Objective:
         *,
         energy_weight: float,
         force_weight: float,
-        dataset_weights: Mapping[str, float],
+        dataset_weights: Mapping[str, float | TaskWeights],
     ) -> None:
         """Fix the weights.
 
@@ -68,11 +69,17 @@ class Objective:
             datasets: All datasets of the model; their order is the order of the terms.
             energy_weight: lambda_E.
             force_weight: lambda_F.
-            dataset_weights: w_t, 1 where not given.
+            dataset_weights: w_t, for both tasks or by task; 1 where not given.
         """
+        self.datasets = tuple(datasets)
         self._row = {dataset: row for row, dataset in enumerate(datasets)}
-        of_dataset = torch.tensor([dataset_weights.get(name, 1.0) for name in datasets])
-        self.weights = of_dataset[:, None] * torch.tensor([energy_weight, force_weight])
+        factors = [_by_task(dataset_weights.get(name, 1.0)) for name in datasets]
+        self.weights = torch.tensor(factors) * torch.tensor([energy_weight, force_weight])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the terms: datasets by tasks (energy, forces)."""
+        return len(self.datasets), 2
 
     def terms(
         self, prediction: Prediction, targets: Targets, pieces: Sequence[DatasetPiece]
@@ -96,3 +103,9 @@ class Objective:
     def total(self, terms: Tensor) -> Tensor:
         """L, or this rank's part of it, from (T, 2) terms."""
         return (self.weights.to(terms) * terms).sum()
+
+
+def _by_task(weight: float | TaskWeights) -> tuple[float, float]:
+    if isinstance(weight, TaskWeights):
+        return weight.energy, weight.force
+    return weight, weight

@@ -1,7 +1,8 @@
-"""Optimizer, learning-rate schedule and gradient clipping."""
+"""Optimizer, learning-rate schedule, gradient clipping and averaged weights."""
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -23,18 +24,29 @@ def make_optimizer(model: MultiTaskModel, settings: TrainSettings) -> torch.opti
     )
 
 
-def rate_factor(step: int, *, total_steps: int, settings: TrainSettings) -> float:
-    """Learning rate of a step, as a fraction of the peak.
+def learning_rate(step: int, *, total_steps: int, plateaus: int, settings: TrainSettings) -> float:
+    """Learning rate of a step.
 
-    Linear warm-up, then constant, or a half cosine down to one per cent of the peak.
+    Linear warm-up, then constant, a half cosine down to one per cent of the peak, or a constant
+    that each plateau multiplies by ``plateau_factor``.
+
+    Args:
+        step: Steps taken before.
+        total_steps: Steps of the whole training.
+        plateaus: Plateaus of the validation score so far.
+        settings: Peak and schedule.
     """
+    peak = settings.learning_rate
     if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
+        return peak * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
-        return 1.0
+        return peak
+    if settings.schedule == "plateau":
+        return peak * settings.plateau_factor**plateaus
     span = max(1, total_steps - settings.warmup_steps)
     progress = min(1.0, (step - settings.warmup_steps) / span)
-    return _FINAL_FRACTION + (1 - _FINAL_FRACTION) * 0.5 * (1 + math.cos(math.pi * progress))
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return peak * (_FINAL_FRACTION + (1 - _FINAL_FRACTION) * cosine)
 
 
 def clip_gradients(model: MultiTaskModel, max_norm: float | None) -> Tensor:
@@ -47,3 +59,31 @@ def clip_gradients(model: MultiTaskModel, max_norm: float | None) -> Tensor:
     for branch in model.heads.values():
         nn.utils.clip_grad_norm_(branch.parameters(), limit)
     return nn.utils.clip_grad_norm_(model.encoder.parameters(), limit)
+
+
+class WeightAverage:
+    """Exponential moving average of a model's weights.
+
+    The decay starts small and approaches its final value, min(decay, (1 + n) / (10 + n)) after n
+    updates, so that a short training is not dominated by the initial weights.
+
+    Attributes:
+        model: A copy of the model that holds the averages.
+    """
+
+    def __init__(self, model: MultiTaskModel, decay: float) -> None:
+        """Start from the model's present weights."""
+        self.model = copy.deepcopy(model).requires_grad_(requires_grad=False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: MultiTaskModel, *, updates: int) -> None:
+        """Take in the weights after an optimizer step.
+
+        Args:
+            model: The model that is being trained.
+            updates: Steps taken before this one.
+        """
+        decay = min(self.decay, (1 + updates) / (10 + updates))
+        for average, weight in zip(self.model.parameters(), model.parameters(), strict=True):
+            average.lerp_(weight, 1 - decay)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,32 +17,54 @@ IndexArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """Deals every dataset evenly over the steps of an epoch.
+    """Deals the samples of every dataset evenly over the steps of an epoch.
 
-    The largest dataset fixes the number of steps; the others are dealt over just as many, so each
-    structure is seen exactly once per epoch and every step holds a share of every dataset.
+    The dataset that gives most samples fixes the number of steps; the others are dealt over just
+    as many, so every step holds a share of every dataset. Unless told otherwise, each structure is
+    seen exactly once per epoch.
 
     Attributes:
         num_structures: Training structures of each dataset.
-        batch_structures: Structures per step of the largest dataset.
+        batch_structures: Samples per step of the dataset that gives most.
         seed: The run's seed.
+        temperature: A dataset of N structures gives N_max (N / N_max)^(1 / temperature) samples.
+        passes: Samples per structure of a dataset, instead of what the temperature gives.
     """
 
     num_structures: Mapping[str, int]
     batch_structures: int
     seed: int
+    temperature: float = 1.0
+    passes: Mapping[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def num_samples(self) -> dict[str, int]:
+        """Samples that each dataset gives per epoch, at least one."""
+        largest = max(self.num_structures.values())
+        samples = {}
+        for dataset, count in self.num_structures.items():
+            by_temperature = largest * (count / largest) ** (1 / self.temperature)
+            wanted = count * self.passes[dataset] if dataset in self.passes else by_temperature
+            samples[dataset] = max(1, round(wanted))
+        return samples
 
     @property
     def steps(self) -> int:
         """Steps per epoch."""
-        return math.ceil(max(self.num_structures.values()) / self.batch_structures)
+        return math.ceil(max(self.num_samples.values()) / self.batch_structures)
 
     def order(self, dataset: str, epoch: int) -> IndexArray:
-        """Order in which an epoch visits a dataset, (N,)."""
+        """Structures that an epoch visits, in order, (samples,).
+
+        Every structure comes once before any comes twice; the last, incomplete pass takes
+        different structures in each epoch.
+        """
         rng = np.random.default_rng(derive_seed(self.seed, "epoch", epoch, dataset))
-        return rng.permutation(self.num_structures[dataset])
+        count, samples = self.num_structures[dataset], self.num_samples[dataset]
+        passes = [rng.permutation(count) for _ in range(math.ceil(samples / count))]
+        return np.concatenate(passes)[:samples]
 
     def bounds(self, dataset: str, step: int) -> tuple[int, int]:
         """Which stretch of that order one step takes."""
-        count, steps = self.num_structures[dataset], self.steps
-        return step * count // steps, (step + 1) * count // steps
+        samples, steps = self.num_samples[dataset], self.steps
+        return step * samples // steps, (step + 1) * samples // steps

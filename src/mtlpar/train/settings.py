@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
+
+EXECUTION_ONLY: Final = frozenset(
+    {
+        "layout",
+        "max_atoms_per_pass",
+        "compile",
+        "checkpoint_minutes",
+        "keep_checkpoints",
+        "trackers",
+        "collective_timeout_s",
+    }
+)
+"""What says how a training runs and never what comes out; a run may continue with others."""
+
+
+class TaskWeights(BaseModel):
+    """Weights of one dataset, by task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    energy: float = Field(default=1.0, ge=0, description="Factor on energy_weight.")
+    force: float = Field(default=1.0, ge=0, description="Factor on force_weight.")
 
 
 class TrainSettings(BaseModel):
@@ -12,28 +36,25 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layout: Literal["mtl-par", "mtl-base"] = Field(
-        default="mtl-par",
-        description="mtl-par: a rank holds the encoder and only the branches it owns; mtl-base: "
-        "every rank holds every branch. Both optimise the same objective.",
-    )
+    # Data and objective.
     epochs: int = Field(default=20, gt=0, description="Passes over the training data.")
     batch_structures: int = Field(
         default=16,
         gt=0,
-        description="Structures per step of the largest dataset, over all ranks; the smaller "
-        "datasets are dealt evenly over the same number of steps.",
+        description="Structures per step of the dataset that gives most, over all ranks; the "
+        "others are dealt evenly over the same number of steps.",
     )
-    learning_rate: float = Field(default=1e-3, gt=0, description="Peak rate of AdamW.")
-    weight_decay: float = Field(default=0.01, ge=0, description="Weight decay of AdamW.")
-    schedule: Literal["constant", "cosine"] = Field(
-        default="cosine", description="How the rate falls after the warm-up."
+    sampling_temperature: float = Field(
+        default=1.0,
+        ge=1.0,
+        description="How often smaller datasets are repeated within an epoch: a dataset of N "
+        "structures gives N_max (N / N_max)^(1/temperature) samples. 1: every structure once; "
+        "large values: as many samples from every dataset.",
     )
-    warmup_steps: int = Field(default=0, ge=0, description="Steps of linear warm-up.")
-    max_gradient_norm: float | None = Field(
-        default=None,
-        gt=0,
-        description="Clip the gradients of the encoder and of each branch, each by its own norm.",
+    passes_per_epoch: dict[str, float] = Field(
+        default={},
+        description="How often an epoch visits each structure of a dataset, instead of what the "
+        "temperature gives; 0.5 visits half of them.",
     )
     energy_weight: float = Field(
         default=1.0, ge=0, description="Weight of the error of the energy per atom (eV/atom)."
@@ -41,15 +62,90 @@ class TrainSettings(BaseModel):
     force_weight: float = Field(
         default=100.0, ge=0, description="Weight of the error of the forces (eV/Å)."
     )
-    dataset_weights: dict[str, float] = Field(
-        default={}, description="Weight of a dataset in the objective; 1 where not given."
+    dataset_weights: dict[str, float | TaskWeights] = Field(
+        default={},
+        description="Weight of a dataset in the objective; 1 where not given. A number, or "
+        "{energy: ..., force: ...}.",
+    )
+
+    # Optimizer.
+    learning_rate: float = Field(default=1e-3, gt=0, description="Peak rate of AdamW.")
+    weight_decay: float = Field(default=0.01, ge=0, description="Weight decay of AdamW.")
+    warmup_steps: int = Field(default=0, ge=0, description="Steps of linear warm-up.")
+    schedule: Literal["constant", "cosine", "plateau"] = Field(
+        default="cosine",
+        description="How the rate falls after the warm-up; plateau: by plateau_factor whenever "
+        "plateau_epochs passed without a better validation score.",
+    )
+    plateau_factor: float = Field(default=0.5, gt=0, lt=1, description="See schedule.")
+    plateau_epochs: int = Field(default=5, gt=0, description="See schedule.")
+    max_gradient_norm: float | None = Field(
+        default=None,
+        gt=0,
+        description="Clip the gradients of the encoder and of each branch, each by its own norm.",
+    )
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Validate and export an exponential moving average of the weights, for "
+        "instance 0.999; null: the weights themselves.",
     )
     patience_epochs: int | None = Field(
         default=10,
         gt=0,
         description="Stop after this many epochs without a better validation score.",
     )
-    checkpoint_epochs: int = Field(default=1, gt=0, description="Epochs between checkpoints.")
-    precision: Literal["float32", "float64"] = Field(
-        default="float32", description="Arithmetic of the model."
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="What a loss or gradient that is not finite does, on all ranks: stop before "
+        "the optimizer's step, or leave out the step and count it.",
     )
+    max_skipped_steps: int = Field(
+        default=10, ge=0, description="Stop after all when more steps than this were left out."
+    )
+
+    # Arithmetic.
+    precision: Literal["float32", "tf32", "bf16", "float64"] = Field(
+        default="float32",
+        description="Arithmetic of the model. tf32 and bf16 keep float32 weights, sums and "
+        "outputs and shorten the factors of matrix products.",
+    )
+
+    # Execution: no effect on the result.
+    layout: Literal["mtl-par", "mtl-base"] = Field(
+        default="mtl-par",
+        description="mtl-par: a rank holds the encoder and only the branches it owns; mtl-base: "
+        "every rank holds every branch. Both optimise the same objective.",
+    )
+    max_atoms_per_pass: int | None = Field(
+        default=None,
+        gt=0,
+        description="Atoms that a rank computes at once, in whole structures. A larger share of "
+        "the batch is computed in several passes whose gradients are added up: less memory, the "
+        "same step.",
+    )
+    compile: bool = Field(
+        default=False, description="Compile layers and heads with torch.compile (needs a compiler)."
+    )
+    checkpoint_minutes: float = Field(
+        default=10.0,
+        ge=0,
+        description="Longest time between checkpoints, which is what a killed run loses; there is "
+        "one after every epoch in any case.",
+    )
+    keep_checkpoints: int = Field(
+        default=2, gt=0, description="Newest checkpoints to keep, besides the best."
+    )
+    trackers: tuple[Tracker, ...] = Field(
+        default=(), description="Where metrics go besides metrics.jsonl, through their libraries."
+    )
+    collective_timeout_s: float = Field(
+        default=300.0,
+        gt=0,
+        description="How long a rank waits for the others before it reports them missing.",
+    )
+
+    def of_result(self) -> dict[str, Any]:
+        """What the trained model depends on, as plain values."""
+        return self.model_dump(mode="json", exclude=set(EXECUTION_ONLY))

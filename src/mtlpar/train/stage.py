@@ -6,33 +6,28 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
-from mtlpar.core.files import read_json
 from mtlpar.core.paths import Workspace
 from mtlpar.core.references import References
-from mtlpar.model.multitask import MultiTaskModel, TargetScale, parameter_counts
+from mtlpar.model.multitask import MultiTaskModel, parameter_counts
 from mtlpar.model.saved import save_model
 from mtlpar.model.settings import ModelSettings
+from mtlpar.parallel.agree import check_same
 from mtlpar.parallel.launch import RankContext
 from mtlpar.parallel.layout import ParallelLayout
-from mtlpar.store.bp import BpReader
-from mtlpar.store.dataset import PackedDataset
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state
+from mtlpar.train.data import load_data, read_header, target_scale
 from mtlpar.train.history import History
-from mtlpar.train.loader import RankLoader
-from mtlpar.train.sampler import EpochPlan
+from mtlpar.train.precision import weight_dtype
 from mtlpar.train.settings import TrainSettings
-from mtlpar.train.trainer import Trainer, TrainingData
+from mtlpar.train.stopping import StopRequest
+from mtlpar.train.trackers import open_trackers
+from mtlpar.train.trainer import Trainer
 
 logger = logging.getLogger(__name__)
-
-# What may change between an interrupted run and the one that continues it.
-_NOT_IN_FINGERPRINT = {"layout", "checkpoint_epochs"}
 
 
 def run(
@@ -44,6 +39,7 @@ def run(
     settings: TrainSettings,
     seed: int,
     context: RankContext,
+    deadline_s: float | None = None,
 ) -> None:
     """Train one model and write ``model.pt`` (the best epoch) and ``metrics.jsonl``.
 
@@ -58,196 +54,173 @@ def run(
         settings: How to train.
         seed: The run's seed.
         context: Who this process is.
+        deadline_s: Seconds after which to save a checkpoint and stop.
 
     Raises:
-        ValueError: If packs are missing or damaged, or training diverges.
+        ValueError: If packs are missing or damaged, ranks were given different things, or training
+            diverges.
+        Interrupted: If a signal or the deadline asked to stop; the same call continues.
     """
-    branch_of = {source: branch for branch, sources in branches.items() for source in sources}
-    headers = {source: _header(workspace, source) for source in branch_of}
-    layout = ParallelLayout.build(
-        settings.layout,
-        cost={
-            branch: float(sum(headers[source]["num_atoms"] for source in sources))
-            for branch, sources in branches.items()
-        },
-        world_size=context.world_size,
-    )
-    owned = layout.branches_of(context.rank)
-    dtype = getattr(torch, settings.precision)
-    model = MultiTaskModel(model_settings, owned, seed=seed)
-    model.set_scales({branch: _scale(headers, branches[branch]) for branch in owned})
-    model.to(context.device, dtype)
-    _log_layout(name, layout, model, context)
-
-    fingerprint = _fingerprint(branches, headers, model_settings, settings, seed)
-    checkpoints = CheckpointFolder(
-        workspace.checkpoints(name) / fingerprint[:16], rank=context.rank
-    )
-    data = _load_data(
-        workspace,
-        headers,
-        branch_of,
-        layout=layout,
-        rank=context.rank,
-        seed=seed,
-        settings=settings,
-        model_settings=model_settings,
-    )
-    trainer = Trainer(
-        model, data, layout=layout, context=context, settings=settings, checkpoints=checkpoints
-    )
-    trainer.resume()
-    history = History(
-        checkpoints.folder / "metrics.jsonl",
-        rank=context.rank,
-        resume_step=trainer.progress.step,
-    )
-    progress = trainer.run(history)
-    if context.rank == 0:
-        _export(
-            workspace.model(name),
-            checkpoints,
-            progress,
-            branches=branches,
-            headers=headers,
-            model_settings=model_settings,
-            dtype=dtype,
-            training={
-                "model": name,
-                "seed": seed,
-                "settings": settings.model_dump(mode="json"),
-                "epochs": progress.epoch,
-                "steps": progress.step,
-                "best_step": progress.best_step,
-                "best_score": progress.best_score,
-                "fingerprint": fingerprint,
-            },
-        )
-        history.publish(workspace.training_metrics(name))
-        checkpoints.mark_finished(progress)
-        logger.info("%s: wrote %s", name, workspace.model(name))
+    stop = StopRequest(deadline_s)
+    with stop.listening():
+        job = _Job(name, branches, workspace, model_settings, settings, seed, context)
+        trainer = job.trainer(stop)
+        trainer.resume()
+        history = job.history(trainer.progress.step)
+        try:
+            progress = trainer.run(history)
+        finally:
+            history.close()
+        if context.rank == 0:
+            job.export(progress)
+            history.publish(workspace.training_metrics(name))
+            job.checkpoints.mark_finished(progress)
+            logger.info("%s: wrote %s", name, workspace.model(name))
     if dist.is_initialized():
         dist.barrier()
 
 
-def _header(workspace: Workspace, source: str) -> dict[str, Any]:
-    """What a source's training pack says about itself, with the digests of its data."""
-    with BpReader(workspace.pack(source, "train")) as reader:
-        digests = {
-            split: read_json(workspace.pack_manifest(source, split))["data_digest"]
-            for split in ("train", "val")
+class _Job:
+    """One model's training on this rank: what `run` was given and what follows from it."""
+
+    def __init__(
+        self,
+        name: str,
+        branches: Mapping[str, tuple[str, ...]],
+        workspace: Workspace,
+        model_settings: ModelSettings,
+        settings: TrainSettings,
+        seed: int,
+        context: RankContext,
+    ) -> None:
+        self.name = name
+        self.branches = branches
+        self.workspace = workspace
+        self.model_settings = model_settings
+        self.settings = settings
+        self.seed = seed
+        self.context = context
+        self.branch_of = {source: branch for branch in branches for source in branches[branch]}
+        self.headers = {source: read_header(workspace, source) for source in self.branch_of}
+        self.fingerprint = self._fingerprint()
+        check_same(
+            {"settings and data with the digest": self.fingerprint[:16]},
+            advice="give all ranks the same config and the same packs",
+        )
+        self.checkpoints = CheckpointFolder(
+            workspace.checkpoints(name) / self.fingerprint[:16],
+            rank=context.rank,
+            keep=settings.keep_checkpoints,
+        )
+
+    def trainer(self, stop: StopRequest) -> Trainer:
+        """Build the part of the model that this rank holds, and read the data it needs."""
+        layout = ParallelLayout.build(
+            self.settings.layout,
+            cost={
+                branch: float(sum(self.headers[source]["num_atoms"] for source in sources))
+                for branch, sources in self.branches.items()
+            },
+            world_size=self.context.world_size,
+        )
+        owned = layout.branches_of(self.context.rank)
+        model = MultiTaskModel(self.model_settings, owned, seed=self.seed)
+        model.set_scales(
+            {branch: target_scale(self.headers, self.branches[branch]) for branch in owned}
+        )
+        model.to(self.context.device, weight_dtype(self.settings))
+        if self.settings.compile:
+            for part in (*model.encoder.layers, *model.heads.values()):
+                part.compile(dynamic=True)
+        self._log_layout(layout, model)
+        data = load_data(
+            self.workspace,
+            self.headers,
+            self.branch_of,
+            layout=layout,
+            rank=self.context.rank,
+            seed=self.seed,
+            settings=self.settings,
+            model_settings=self.model_settings,
+        )
+        return Trainer(
+            model,
+            data,
+            layout=layout,
+            context=self.context,
+            settings=self.settings,
+            checkpoints=self.checkpoints,
+            stop=stop,
+        )
+
+    def history(self, resume_step: int) -> History:
+        """The run's history, beside its checkpoints."""
+        is_first = self.context.rank == 0
+        return History(
+            self.checkpoints.folder / "metrics.jsonl",
+            rank=self.context.rank,
+            resume_step=resume_step,
+            trackers=open_trackers(
+                self.settings.trackers if is_first else (),
+                run=f"{self.name}-{self.fingerprint[:8]}",
+                folder=self.checkpoints.folder,
+                settings=self._settings(),
+            ),
+        )
+
+    def export(self, progress: Progress) -> None:
+        """Collect all branches of the best checkpoint in one file."""
+        model = MultiTaskModel(self.model_settings, self.branches, seed=0)
+        model.to(weight_dtype(self.settings))
+        prefix = "average" if self.settings.ema_decay else "model"
+        state = model_state(model, prefix=prefix)
+        self.checkpoints.load(state, progress.best_step, alone=True)
+        save_model(
+            self.workspace.model(self.name),
+            state=model.state_dict(),
+            settings=self.model_settings,
+            branches=self.branches,
+            references={
+                source: References.from_dict(header["references_ev"])
+                for source, header in self.headers.items()
+            },
+            level_of_theory={
+                source: str(header["level_of_theory"]) for source, header in self.headers.items()
+            },
+            training={
+                "model": self.name,
+                "seed": self.seed,
+                "settings": self.settings.model_dump(mode="json"),
+                "epochs": progress.epoch,
+                "steps": progress.step,
+                "skipped_steps": progress.skipped_steps,
+                "best_step": progress.best_step,
+                "best_score": progress.best_score,
+                "fingerprint": self.fingerprint,
+            },
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        """What the trained model depends on besides its data, as plain values."""
+        return {
+            "branches": {branch: list(sources) for branch, sources in self.branches.items()},
+            "model": self.model_settings.model_dump(mode="json"),
+            "train": self.settings.of_result(),
+            "seed": self.seed,
         }
-        return {**reader.attributes, "data_digests": digests}
 
+    def _fingerprint(self) -> str:
+        data = {source: header["data_digests"] for source, header in self.headers.items()}
+        content = json.dumps({**self._settings(), "data": data}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
-def _scale(headers: Mapping[str, Mapping[str, Any]], sources: tuple[str, ...]) -> TargetScale:
-    """Size of a branch's targets: root mean square over its sources, each counting alike."""
-
-    def root_mean_square(key: str) -> float:
-        squares = [headers[source]["train_statistics"][key] ** 2 for source in sources]
-        # Sources without any signal, such as only relaxed structures, leave the scale at one.
-        return float((sum(squares) / len(squares)) ** 0.5) or 1.0
-
-    return TargetScale(
-        root_mean_square("energy_rms_ev_per_atom"), root_mean_square("force_rms_ev_per_angstrom")
-    )
-
-
-def _load_data(
-    workspace: Workspace,
-    headers: Mapping[str, Mapping[str, Any]],
-    branch_of: Mapping[str, str],
-    *,
-    layout: ParallelLayout,
-    rank: int,
-    seed: int,
-    settings: TrainSettings,
-    model_settings: ModelSettings,
-) -> TrainingData:
-    owned = layout.branches_of(rank)
-    mine = [source for source, branch in branch_of.items() if branch in owned]
-    packs = {
-        split: {source: PackedDataset(workspace.pack(source, split)) for source in mine}
-        for split in ("train", "val")
-    }
-    plan = EpochPlan(
-        {source: headers[source]["num_structures"] for source in branch_of},
-        settings.batch_structures,
-        seed,
-    )
-    loader = RankLoader(
-        packs["train"],
-        branch_of,
-        plan,
-        layout,
-        rank,
-        model_settings.graph,
-        getattr(torch, settings.precision),
-    )
-    return TrainingData(
-        branch_of=branch_of,
-        sizes={source: header["train_statistics"] for source, header in headers.items()},
-        loader=loader,
-        validation=packs["val"],
-    )
-
-
-def _fingerprint(
-    branches: Mapping[str, tuple[str, ...]],
-    headers: Mapping[str, Mapping[str, Any]],
-    model_settings: ModelSettings,
-    settings: TrainSettings,
-    seed: int,
-) -> str:
-    content = {
-        "branches": branches,
-        "data": {source: header["data_digests"] for source, header in headers.items()},
-        "model": model_settings.model_dump(mode="json"),
-        "train": settings.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
-        "seed": seed,
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _log_layout(
-    name: str, layout: ParallelLayout, model: MultiTaskModel, context: RankContext
-) -> None:
-    counts = parameter_counts(model)
-    logger.info(
-        "%s: %d rank(s), branch owners %s; rank 0 holds %s parameters (%s)",
-        name,
-        context.world_size,
-        layout.describe(),
-        f"{sum(counts.values()):,}",
-        ", ".join(f"{part} {count:,}" for part, count in counts.items()),
-    )
-
-
-def _export(
-    path: Path,
-    checkpoints: CheckpointFolder,
-    progress: Progress,
-    *,
-    branches: Mapping[str, tuple[str, ...]],
-    headers: Mapping[str, Mapping[str, Any]],
-    model_settings: ModelSettings,
-    dtype: torch.dtype,
-    training: Mapping[str, Any],
-) -> None:
-    """Collect all branches of the best checkpoint in one file."""
-    full = MultiTaskModel(model_settings, branches, seed=0).to(dtype)
-    checkpoints.load(model_state(full), progress.best_step, alone=True)
-    save_model(
-        path,
-        state=full.state_dict(),
-        settings=model_settings,
-        branches=branches,
-        references={
-            source: References.from_dict(header["references_ev"])
-            for source, header in headers.items()
-        },
-        level_of_theory={
-            source: str(header["level_of_theory"]) for source, header in headers.items()
-        },
-        training=training,
-    )
+    def _log_layout(self, layout: ParallelLayout, model: MultiTaskModel) -> None:
+        counts = parameter_counts(model)
+        logger.info(
+            "%s: %d rank(s), branch owners %s; rank 0 holds %s parameters (%s)",
+            self.name,
+            self.context.world_size,
+            layout.describe(),
+            f"{sum(counts.values()):,}",
+            ", ".join(f"{part} {count:,}" for part, count in counts.items()),
+        )

@@ -1,51 +1,36 @@
-"""The training loop."""
+"""The training loop: epochs of steps, validation, checkpoints."""
 
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from mtlpar.model.multitask import MultiTaskModel
+from mtlpar.parallel.agree import AgreedError, Interrupted
 from mtlpar.parallel.launch import RankContext
 from mtlpar.parallel.layout import ParallelLayout
-from mtlpar.parallel.reduce import GradientReducer
-from mtlpar.store.dataset import PackedDataset
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state, optimizer_state
+from mtlpar.train.data import TrainingData
 from mtlpar.train.history import History
-from mtlpar.train.loader import LocalBatch, RankLoader
+from mtlpar.train.loader import LocalBatch
 from mtlpar.train.objective import Objective
-from mtlpar.train.optim import clip_gradients, make_optimizer, rate_factor
+from mtlpar.train.optim import learning_rate
+from mtlpar.train.precision import arithmetic
 from mtlpar.train.settings import TrainSettings
+from mtlpar.train.step import Stepper, StepResult, Wishes
+from mtlpar.train.stopping import StopRequest
+from mtlpar.train.telemetry import RankClock
 from mtlpar.train.validate import relative_score, validation_errors
 
 logger = logging.getLogger(__name__)
 
 _TASKS = ("energy_mae_ev_per_atom", "force_mae_ev_per_angstrom")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingData:
-    """What one rank trains and validates on.
-
-    Attributes:
-        branch_of: Branch of every source of the model, in order.
-        sizes: ``train_statistics`` of every source.
-        loader: Training batches of this rank.
-        validation: Validation sets of the sources whose branches this rank owns.
-    """
-
-    branch_of: Mapping[str, str]
-    sizes: Mapping[str, Mapping[str, float]]
-    loader: RankLoader
-    validation: Mapping[str, PackedDataset]
 
 
 class Trainer:
@@ -60,6 +45,7 @@ class Trainer:
         context: RankContext,
         settings: TrainSettings,
         checkpoints: CheckpointFolder,
+        stop: StopRequest,
     ) -> None:
         """Attach optimizer and gradient reduction to a model that holds only this rank's branches.
 
@@ -70,6 +56,7 @@ class Trainer:
             context: Who this process is.
             settings: How to train.
             checkpoints: Where to resume from and save to.
+            stop: Whether to end early.
         """
         self.model = model
         self.data = data
@@ -77,17 +64,18 @@ class Trainer:
         self.context = context
         self.settings = settings
         self.checkpoints = checkpoints
+        self.stop = stop
         self.progress = Progress()
         self.sources = tuple(data.branch_of)
         self.steps_per_epoch = data.loader.plan.steps
-        self.objective = Objective(
+        objective = Objective(
             self.sources,
             energy_weight=settings.energy_weight,
             force_weight=settings.force_weight,
             dataset_weights=settings.dataset_weights,
         )
-        self.optimizer = make_optimizer(model, settings)
-        self.reducer = GradientReducer(model, layout, rank=context.rank)
+        self.stepper = Stepper(model, objective, layout=layout, context=context, settings=settings)
+        self._last_save = time.monotonic()
 
     def resume(self) -> None:
         """Continue from the newest checkpoint of an unfinished run, if there is one."""
@@ -96,9 +84,9 @@ class Trainer:
             return
         if latest.finished:
             logger.info("an earlier run finished after %d epochs; starting anew", latest.epoch)
+            self.checkpoints.clear()
             return
-        state = model_state(self.model) | optimizer_state(self.model, self.optimizer)
-        self.checkpoints.load(state, latest.step)
+        self.checkpoints.load(self._state(), latest.step)
         self.progress = latest
         logger.info("resumed after epoch %d, step %d", latest.epoch, latest.step)
 
@@ -106,122 +94,177 @@ class Trainer:
         """Train until the epochs are done or validation stops improving.
 
         Raises:
-            ValueError: If loss or gradient stop being finite; all ranks stop before the step.
+            AgreedError: If loss or gradient stop being finite; all ranks stop before the step.
+            Interrupted: If a signal or the deadline asked for it; a checkpoint was saved.
         """
         self.model.train()
         while self.progress.epoch < self.settings.epochs and not self._out_of_patience():
-            started = time.monotonic()
-            train_errors = self._epoch(history)
+            clock = RankClock(self.context)
+            stopping = self._epoch(history, clock)
+            self._close_epoch(history, clock)
+            if stopping:
+                self._end_early()
+        self.checkpoints.wait()
+        return self.progress
+
+    def _epoch(self, history: History, clock: RankClock) -> bool:
+        """Run the steps that are left of this epoch; returns whether to end early after it."""
+        progress = self.progress
+        stopping = False
+        for passes in self._batches(clock):
+            result = self.stepper.run(
+                passes,
+                step=progress.step,
+                learning_rate=self._rate(),
+                wishes=Wishes(self.stop.reason is not None, self._checkpoint_is_due()),
+            )
+            self._note_step(result, history, clock)
+            stopping = result.wishes.stop
+            if progress.step == (progress.epoch + 1) * self.steps_per_epoch:
+                # The epoch is validated and saved before anything else.
+                break
+            if stopping or result.wishes.checkpoint:
+                self._save()
+            if stopping:
+                self._end_early()
+        return stopping
+
+    def _batches(self, clock: RankClock) -> Iterator[Sequence[LocalBatch]]:
+        """This rank's shares of the steps that are left, with a progress bar on rank 0."""
+        epoch, plan = self.progress.epoch, self.data.loader.plan
+        first = self.progress.step - epoch * self.steps_per_epoch
+        per_step = sum(plan.num_samples.values()) / self.steps_per_epoch
+        atoms = self.data.atoms_per_epoch / self.steps_per_epoch
+        with tqdm(
+            total=self.steps_per_epoch * per_step,
+            initial=first * per_step,
+            desc=f"epoch {epoch + 1}/{self.settings.epochs}",
+            unit=" structures",
+            unit_scale=True,
+            leave=False,
+            disable=self.context.rank != 0 or not sys.stderr.isatty(),
+        ) as bar:
+            for batch in clock.waiting_for("data", self.data.loader.epoch(epoch, first_step=first)):
+                yield (batch,)
+                bar.update(per_step)
+                rate = bar.format_dict["rate"]
+                if rate:
+                    bar.set_postfix_str(f"{rate * atoms / per_step:,.0f} atoms/s", refresh=False)
+
+    def _note_step(self, result: StepResult, history: History, clock: RankClock) -> None:
+        progress, objective = self.progress, self.stepper.objective
+        progress.step += 1
+        clock.add("compute", result.compute_seconds)
+        clock.add("reduce", result.reduce_seconds)
+        if result.skipped:
+            self._note_skipped(result)
+        else:
+            done = progress.epoch_terms or torch.zeros_like(result.terms).tolist()
+            progress.epoch_terms = (result.terms.new_tensor(done) + result.terms).tolist()
+            progress.epoch_steps += 1
+        history.add(
+            kind="step",
+            epoch=progress.epoch + 1,
+            step=progress.step,
+            loss=None if result.skipped else float(objective.total(result.terms)),
+            learning_rate=self.stepper.optimizer.param_groups[0]["lr"],
+            gradient_norm=None if result.skipped else result.gradient_norm,
+            skipped=result.skipped,
+            terms=None if result.skipped else self._by_source(result.terms),
+            seconds=clock.last(),
+        )
+
+    def _note_skipped(self, result: StepResult) -> None:
+        self.progress.skipped_steps += 1
+        count, limit = self.progress.skipped_steps, self.settings.max_skipped_steps
+        rows = (~torch.isfinite(result.terms).all(dim=1)).nonzero().flatten().tolist()
+        logger.warning(
+            "step %d left out: %s not finite (%d of at most %d)",
+            self.progress.step,
+            ", ".join(f"loss of {self.sources[row]}" for row in rows) or "gradient",
+            count,
+            limit,
+        )
+        if count > limit:
+            raise AgreedError(
+                f"{count} steps were left out because loss or gradient were not finite, more than "
+                f"train.max_skipped_steps = {limit}; lower train.learning_rate or look at the data"
+            )
+
+    def _close_epoch(self, history: History, clock: RankClock) -> None:
+        """Validate, log, remember the best and save."""
+        progress = self.progress
+        started = time.perf_counter()
+        average = self.stepper.average
+        with arithmetic(self.settings, self.context.device):
             errors = validation_errors(
-                self.model,
+                average.model if average else self.model,
                 self.data.validation,
                 branch_of=self.data.branch_of,
                 layout=self.layout,
                 rank=self.context.rank,
             )
-            score = relative_score(errors, self.data.sizes)
-            is_best = self._note_score(score)
-            history.add(
-                kind="epoch",
-                epoch=self.progress.epoch,
-                step=self.progress.step,
-                score=score,
-                is_best=is_best,
-                train=train_errors,
-                val=errors,
-                seconds=round(time.monotonic() - started, 3),
-            )
-            self._log_epoch(score, errors, time.monotonic() - started, is_best)
-            due = self.progress.epoch % self.settings.checkpoint_epochs == 0
-            if is_best or due or self.progress.epoch == self.settings.epochs:
-                state = model_state(self.model) | optimizer_state(self.model, self.optimizer)
-                self.checkpoints.save(state, self.progress)
-        return self.progress
-
-    def _epoch(self, history: History) -> dict[str, dict[str, float]]:
-        """Run the steps of one epoch and return the mean training errors by source."""
-        epoch = self.progress.epoch
-        structures = sum(self.data.loader.plan.num_structures.values()) / self.steps_per_epoch
-        running = torch.zeros(len(self.sources), 2, dtype=torch.float64)
-        bar = tqdm(
-            self.data.loader.epoch(epoch),
-            total=self.steps_per_epoch,
-            desc=f"epoch {epoch + 1}/{self.settings.epochs}",
-            unit_scale=structures,
-            unit=" structures",
-            leave=False,
-            disable=self.context.rank != 0 or not sys.stderr.isatty(),
+        clock.add("validate", time.perf_counter() - started)
+        score = relative_score(errors, self.data.target_sizes)
+        terms = torch.tensor(progress.epoch_terms, dtype=torch.float64) / progress.epoch_steps
+        progress.epoch += 1
+        progress.epoch_terms, progress.epoch_steps = [], 0
+        is_best = self._note_score(score)
+        ranks = clock.of_all_ranks()
+        history.add(
+            kind="epoch",
+            epoch=progress.epoch,
+            step=progress.step,
+            score=score,
+            is_best=is_best,
+            train=self._by_source(terms),
+            val=errors,
+            seconds={"total": clock.elapsed(), "ranks": ranks},
         )
-        for batch in bar:
-            terms = self._step(batch).double().cpu()
-            running += terms
-            history.add(
-                kind="step",
-                epoch=epoch + 1,
-                step=self.progress.step,
-                loss=float(self.objective.total(terms)),
-                learning_rate=self.optimizer.param_groups[0]["lr"],
-                terms=self._by_source(terms),
-            )
-        self.progress.epoch += 1
-        return self._by_source(running / self.steps_per_epoch)
+        self._log_epoch(score, errors, clock.elapsed(), is_best)
+        self._save()
 
-    def _step(self, batch: LocalBatch) -> Tensor:
-        """One step of the optimizer; returns the errors of the global batch, (T, 2)."""
-        factor = rate_factor(
+    def _state(self) -> dict[str, Tensor]:
+        state = model_state(self.model) | optimizer_state(self.model, self.stepper.optimizer)
+        if self.stepper.average is not None:
+            state |= model_state(self.stepper.average.model, prefix="average")
+        return state
+
+    def _save(self) -> None:
+        self.checkpoints.save(self._state(), self.progress)
+        self._last_save = time.monotonic()
+
+    def _checkpoint_is_due(self) -> bool:
+        minutes = (time.monotonic() - self._last_save) / 60
+        return self.context.rank == 0 and minutes >= self.settings.checkpoint_minutes
+
+    def _end_early(self) -> None:
+        self.checkpoints.wait()
+        raise Interrupted(
+            f"stopped after step {self.progress.step} because of "
+            f"{self.stop.reason or 'a request to another rank'}; a checkpoint was saved, the same "
+            "command continues from it"
+        )
+
+    def _rate(self) -> float:
+        return learning_rate(
             self.progress.step,
             total_steps=self.settings.epochs * self.steps_per_epoch,
+            plateaus=self.progress.plateaus,
             settings=self.settings,
         )
-        self.optimizer.param_groups[0]["lr"] = self.settings.learning_rate * factor
-        self.optimizer.zero_grad(set_to_none=True)
-        terms = self._local_terms(batch)
-        self.reducer.start(terms.flatten())
-        if terms.requires_grad:
-            self.objective.total(terms).backward()  # type: ignore[no-untyped-call]
-        terms = self.reducer.finish().view_as(terms)
-        self._stop_unless_finite(terms, batch)
-        norm = clip_gradients(self.model, self.settings.max_gradient_norm)
-        if not math.isfinite(norm):
-            raise ValueError(
-                f"the gradient of the encoder is not finite in step {self.progress.step + 1} "
-                f"although the loss is; {self._blame(batch)}"
-            )
-        self.optimizer.step()
-        self.progress.step += 1
-        return terms
-
-    def _local_terms(self, batch: LocalBatch) -> Tensor:
-        device = self.context.device
-        if batch.graph is None:
-            return torch.zeros(len(self.sources), 2, dtype=self.data.loader.dtype, device=device)
-        prediction = self.model(batch.graph.to(device), batch.segments)
-        targets = type(batch.targets)(*(tensor.to(device) for tensor in batch.targets))
-        return self.objective.terms(prediction, targets, batch.pieces)
-
-    def _stop_unless_finite(self, terms: Tensor, batch: LocalBatch) -> None:
-        if bool(torch.isfinite(terms).all()):
-            return
-        rows = (~torch.isfinite(terms).all(dim=1)).nonzero().flatten().tolist()
-        names = ", ".join(self.sources[row] for row in rows)
-        raise ValueError(
-            f"the loss of {names} is not finite in step {self.progress.step + 1}; no rank took "
-            f"the step. Lower train.learning_rate or look at the data; {self._blame(batch)}"
-        )
-
-    def _blame(self, batch: LocalBatch) -> str:
-        ids = ", ".join(f"{identity:016x}" for identity in batch.structure_id)
-        return f"structures on rank {self.context.rank}: {ids or 'none'}"
 
     def _note_score(self, score: float) -> bool:
         """Remember the best score; returns whether this is it."""
-        best = self.progress.best_score
-        if best is None or score < best:
-            self.progress.best_score = score
-            self.progress.best_step = self.progress.step
-            self.progress.epochs_without_improvement = 0
+        progress = self.progress
+        if progress.best_score is None or score < progress.best_score:
+            progress.best_score = score
+            progress.best_step = progress.step
+            progress.epochs_without_improvement = 0
             return True
-        self.progress.epochs_without_improvement += 1
+        progress.epochs_without_improvement += 1
+        if progress.epochs_without_improvement % self.settings.plateau_epochs == 0:
+            progress.plateaus += 1
         return False
 
     def _out_of_patience(self) -> bool:
@@ -242,7 +285,7 @@ class Trainer:
             f"{source} {error[_TASKS[0]]:.4f}/{error[_TASKS[1]]:.3f}"
             for source, error in errors.items()
         )
-        rate = sum(self.data.loader.plan.num_structures.values()) / seconds
+        rate = sum(self.data.loader.plan.num_samples.values()) / seconds
         logger.info(
             "epoch %d/%d  score %.4f%s  %s  (eV/atom / eV/Å)  %.0f structures/s",
             self.progress.epoch,

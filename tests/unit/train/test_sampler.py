@@ -40,3 +40,27 @@ def test_order_changes_with_epoch_and_dataset_but_not_between_runs() -> None:
     np.testing.assert_array_equal(plan.order("a", 1), again.order("a", 1))
     assert (plan.order("a", 0) != plan.order("a", 1)).any()
     assert (plan.order("a", 0) != plan.order("b", 0)).any()
+
+
+@given(sizes, st.floats(1.0, 50.0))
+def test_temperature_repeats_small_datasets_and_never_skips_a_structure(
+    num_structures: dict[str, int], temperature: float
+) -> None:
+    plan = EpochPlan(num_structures, 8, seed=0, temperature=temperature)
+    largest = max(num_structures, key=lambda name: num_structures[name])
+    assert plan.num_samples[largest] == num_structures[largest]
+    for dataset, count in num_structures.items():
+        visits = np.bincount(plan.order(dataset, 0), minlength=count)
+        # Nothing is left out for the sake of another dataset, and repeats are spread evenly.
+        assert visits.min() >= 1
+        assert visits.max() - visits.min() <= 1
+
+
+def test_passes_per_epoch_are_what_was_asked_for_and_reach_all_structures_in_time() -> None:
+    plan = EpochPlan({"a": 100, "b": 40}, 10, seed=0, passes={"a": 0.25, "b": 2.5})
+    assert plan.num_samples == {"a": 25, "b": 100}
+    seen = {int(index) for epoch in range(40) for index in plan.order("a", epoch)}
+    # A quarter of a in each epoch, another quarter each time.
+    assert len(set(plan.order("a", 0).tolist())) == 25
+    assert len(seen) == 100
+    assert np.bincount(plan.order("b", 0)).tolist().count(3) == 20

@@ -3,45 +3,149 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 
 import numpy as np
 import pytest
 import torch
 from helpers import make_structures, write_extracted
-from training import BRANCHES, MODEL, epoch_lines, run_alone
+from training import BRANCHES, MODEL, TRAIN, epoch_lines, history, losses, run_alone
 
 from mtlpar.core.paths import Workspace
-from mtlpar.model.multitask import MultiTaskModel, parameter_counts
+from mtlpar.model.multitask import MultiTaskModel, Prediction, parameter_counts
+from mtlpar.model.saved import load_model
 from mtlpar.normalize import stage as normalize
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack import stage as pack
 from mtlpar.pack.settings import PackSettings
-from mtlpar.train.objective import Objective
+from mtlpar.parallel.agree import AgreedError
+from mtlpar.store.dataset import PackedDataset
+from mtlpar.train import trainer
+from mtlpar.train.objective import DatasetPiece, Objective, Targets
+from mtlpar.train.sampler import EpochPlan
+from mtlpar.train.settings import TaskWeights
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_dataset(
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int]], None]:
+    """Make the predicted energy of one structure of qm7x infinite in some steps."""
+    terms = Objective.terms
+
+    def arrange(steps: set[int]) -> None:
+        calls = count(1)
+
+        def poisoned(
+            self: Objective, prediction: Prediction, targets: Targets, pieces: list[DatasetPiece]
+        ) -> torch.Tensor:
+            if next(calls) in steps:
+                (piece,) = (piece for piece in pieces if piece.dataset == "qm7x")
+                prediction.energy_per_atom.data[piece.structures[0]] = torch.inf
+            return terms(self, prediction, targets, pieces)
+
+        monkeypatch.setattr(Objective, "terms", poisoned)
+
+    return arrange
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_structure(
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    poison: Callable[[set[int]], None],
+) -> None:
+    workspace = copy_of(five_sources)
+    poison({3})
+    with pytest.raises(
+        AgreedError, match=r"the loss of qm7x is not finite in step 3.*Structures: qm7x ([0-9a-f]+)"
+    ) as caught:
+        run_alone(workspace)
+    assert not workspace.model("mtl").exists()
+    # Exactly the poisoned structure, the first that qm7x gives to the third step.
+    dataset = PackedDataset(workspace.pack("qm7x", "train"))
+    plan = EpochPlan(_sizes(workspace), TRAIN.batch_structures, seed=0)
+    first = plan.order("qm7x", 0)[plan.bounds("qm7x", 2)[0]]
+    expected = f"qm7x {dataset.structures.structure_id[first]:016x}"
+    assert str(caught.value).endswith(f"Structures: {expected}")
+
+
+def test_skipped_steps_are_counted_and_limited(
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    poison: Callable[[set[int]], None],
+) -> None:
+    workspace = copy_of(five_sources)
+    poison({3, 6})
+    run_alone(workspace, on_nonfinite="skip", max_skipped_steps=2, max_gradient_norm=0.5)
+    steps = [line for line in history(workspace) if line["kind"] == "step"]
+    assert [line["step"] for line in steps if line["skipped"]] == [3, 6]
+    # The weights were not touched by what was left out.
+    assert all(np.isfinite(line["loss"]) for line in steps if not line["skipped"])
+    assert load_model(workspace.model("mtl")).training["skipped_steps"] == 2
+    poison({7, 8, 9})
+    with pytest.raises(AgreedError, match="3 steps were left out"):
+        run_alone(workspace, on_nonfinite="skip", max_skipped_steps=2)
+
+
+def _sizes(workspace: Workspace) -> dict[str, int]:
+    return {source: len(PackedDataset(workspace.pack(source, "train"))) for source in BRANCHES}
+
+
+def test_averaged_weights_are_what_is_validated_and_exported(
+    five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
+) -> None:
+    workspace = copy_of(five_sources)
+    run_alone(workspace, epochs=2)
+    plain = load_model(workspace.model("mtl")).network.state_dict()
+    scores = [line["score"] for line in epoch_lines(workspace)]
+    steps = losses(workspace)
+    run_alone(workspace, epochs=2, ema_decay=0.9)
+    averaged = load_model(workspace.model("mtl")).network.state_dict()
+    # The training itself is the same; only what is looked at differs.
+    np.testing.assert_array_equal(losses(workspace), steps)
+    assert [line["score"] for line in epoch_lines(workspace)] != scores
+    name = "encoder.layers.0.message.weight"
+    assert not torch.equal(averaged[name], plain[name])
+
+
+def test_a_plateau_of_the_score_lowers_the_rate(
     five_sources: Workspace,
     copy_of: Callable[[Workspace], Workspace],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     workspace = copy_of(five_sources)
-    terms = Objective.terms
-    calls = []
+    # Scores by decree: two epochs without improvement, twice.
+    scores = iter([1.0, 2.0, 2.0, 2.0, 2.0, 2.0])
+    monkeypatch.setattr(trainer, "relative_score", lambda *_: next(scores))
+    options = {"schedule": "plateau", "plateau_epochs": 2, "patience_epochs": None}
+    run_alone(workspace, learning_rate=1e-3, epochs=6, **options)
+    steps = [line for line in history(workspace) if line["kind"] == "step"]
+    rates = {line["epoch"]: line["learning_rate"] for line in steps}
+    assert list(rates.values()) == [1e-3, 1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4]
 
-    def poisoned(self: Objective, *arguments: object) -> torch.Tensor:
-        calls.append(1)
-        result = terms(self, *arguments)  # type: ignore[arg-type]
-        if len(calls) == 3:
-            result[1, 0] = result[1, 0] * torch.nan
-        return result
 
-    monkeypatch.setattr(Objective, "terms", poisoned)
-    with pytest.raises(
-        ValueError, match=r"the loss of qm7x is not finite in step 3.*rank 0: [0-9a-f]"
-    ):
-        run_alone(workspace)
-    assert not workspace.model("mtl").exists()
-    assert len(calls) == 3
+def test_tasks_of_a_dataset_can_be_weighted_apart(
+    five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
+) -> None:
+    workspace = copy_of(five_sources)
+    weights = {source: TaskWeights(energy=0, force=0) for source in BRANCHES}
+    weights["mptrj"] = TaskWeights(energy=2, force=0)
+    run_alone(workspace, dataset_weights=weights, epochs=1)
+    line = history(workspace)[0]
+    expected = 2 * line["terms"]["mptrj"]["energy_mae_ev_per_atom"]
+    assert line["loss"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_short_factors_train_almost_as_float32_does(
+    precision: str, five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
+) -> None:
+    workspace = copy_of(five_sources)
+    run_alone(workspace, precision="float32", epochs=2)
+    expected = losses(workspace)
+    run_alone(workspace, precision=precision, epochs=2)
+    # bf16 has eight bits: a few per mille of the loss, and never float16's overflow.
+    np.testing.assert_allclose(losses(workspace), expected, rtol=0.02)
+    state = load_model(workspace.model("mtl")).network.state_dict()
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
 
 
 def test_training_ends_when_validation_stops_improving(
@@ -72,6 +176,32 @@ def test_training_makes_the_model_better_than_predicting_zero(
     # One is as good as predicting zero.
     assert min(scores) < 0.5
     assert scores[-1] < scores[0]
+
+
+# The compiler's own probing of tensors warns.
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_layers_train_the_same(
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workspace = copy_of(five_sources)
+    branches = {"ani1x": ("ani1x",)}
+    run_alone(workspace, branches, epochs=1, dataset_weights={})
+    expected = losses(workspace)
+    # Capture and differentiation of the graphs, which is where the code could be at fault, without
+    # half a minute of generating C++.
+    compiled = []
+    compile_module = torch.nn.Module.compile
+
+    def without_code(self: torch.nn.Module, **options: object) -> None:
+        compiled.append(type(self).__name__)
+        compile_module(self, backend="aot_eager", **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", without_code)
+    run_alone(workspace, branches, epochs=1, dataset_weights={}, compile=True)
+    assert sorted(compiled) == ["Branch", "EncoderLayer", "EncoderLayer"]
+    np.testing.assert_allclose(losses(workspace), expected, rtol=1e-10)
 
 
 def test_a_rank_holds_the_encoder_and_only_its_branches() -> None:

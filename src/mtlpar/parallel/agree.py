@@ -1,0 +1,67 @@
+"""What all ranks decide together, so that none goes on alone and none is left waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class AgreedError(ValueError):
+    """A mistake that every rank raises at the same point, with the same message."""
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the run is to be continued
+    """The run stopped early in good order, on every rank, and can be continued."""
+
+
+def raise_together(message: str | None) -> None:
+    """Raise the messages of all ranks on all ranks; all must call this together.
+
+    Args:
+        message: What is wrong on this rank, or None.
+
+    Raises:
+        AgreedError: If any rank has a message.
+    """
+    messages = _gather(message)
+    told = [
+        f"rank {rank}: {text}" if len(messages) > 1 else text
+        for rank, text in enumerate(messages)
+        if text is not None
+    ]
+    if told:
+        raise AgreedError("; ".join(told))
+
+
+def check_same(facts: Mapping[str, str], *, advice: str) -> None:
+    """Check that all ranks were given the same; all must call this together.
+
+    Args:
+        facts: Digests by what they are of.
+        advice: What to do when they differ.
+
+    Raises:
+        AgreedError: If a rank has other facts than rank 0.
+    """
+    everyone = _gather(dict(facts))
+    differing = [
+        f"rank {rank} has {name} {theirs.get(name)!r}, rank 0 has {value!r}"
+        for rank, theirs in enumerate(everyone)
+        for name, value in everyone[0].items()
+        if theirs.get(name) != value
+    ]
+    if differing:
+        raise AgreedError(f"{'; '.join(differing[:8])}; {advice}")
+
+
+def _gather(value: T) -> list[T]:
+    # The command line imports this module, and must not wait for torch to ask for help.
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        return [value]
+    everyone: list[T | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, value)
+    return everyone  # type: ignore[return-value]

@@ -1,0 +1,130 @@
+"""What a training reads: the packs of its sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mtlpar.core.files import read_json
+from mtlpar.core.paths import Workspace
+from mtlpar.model.multitask import TargetScale
+from mtlpar.model.settings import ModelSettings
+from mtlpar.parallel.layout import ParallelLayout
+from mtlpar.store.bp import BpReader
+from mtlpar.store.dataset import PackedDataset
+from mtlpar.train.loader import RankLoader
+from mtlpar.train.precision import weight_dtype
+from mtlpar.train.sampler import EpochPlan
+from mtlpar.train.settings import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What one rank trains and validates on.
+
+    Attributes:
+        branch_of: Branch of every source of the model, in order.
+        headers: What the training pack of every source says about itself; see `read_header`.
+        loader: Training batches of this rank.
+        validation: Validation sets of the sources whose branches this rank owns.
+    """
+
+    branch_of: Mapping[str, str]
+    headers: Mapping[str, Mapping[str, Any]]
+    loader: RankLoader
+    validation: Mapping[str, PackedDataset]
+
+    @property
+    def target_sizes(self) -> dict[str, dict[str, float]]:
+        """``train_statistics`` of every source."""
+        return {source: header["train_statistics"] for source, header in self.headers.items()}
+
+    @property
+    def atoms_per_epoch(self) -> float:
+        """Atoms that all ranks together see in an epoch, on average."""
+        samples = self.loader.plan.num_samples
+        return sum(
+            samples[source] * float(header["num_atoms"]) / float(header["num_structures"])
+            for source, header in self.headers.items()
+        )
+
+
+def read_header(workspace: Workspace, source: str) -> dict[str, Any]:
+    """What a source's training pack says about itself, with the digests of train and val.
+
+    Raises:
+        ValueError: If the packs are missing or damaged.
+    """
+    with BpReader(workspace.pack(source, "train")) as reader:
+        digests = {
+            split: read_json(workspace.pack_manifest(source, split))["data_digest"]
+            for split in ("train", "val")
+        }
+        return {**reader.attributes, "data_digests": digests}
+
+
+def target_scale(headers: Mapping[str, Mapping[str, Any]], sources: tuple[str, ...]) -> TargetScale:
+    """Size of a branch's targets: root mean square over its sources, each counting alike."""
+
+    def root_mean_square(key: str) -> float:
+        squares = [headers[source]["train_statistics"][key] ** 2 for source in sources]
+        # Sources without any signal, such as only relaxed structures, leave the scale at one.
+        return float((sum(squares) / len(squares)) ** 0.5) or 1.0
+
+    return TargetScale(
+        root_mean_square("energy_rms_ev_per_atom"), root_mean_square("force_rms_ev_per_angstrom")
+    )
+
+
+def load_data(
+    workspace: Workspace,
+    headers: Mapping[str, Mapping[str, Any]],
+    branch_of: Mapping[str, str],
+    *,
+    layout: ParallelLayout,
+    rank: int,
+    seed: int,
+    settings: TrainSettings,
+    model_settings: ModelSettings,
+) -> TrainingData:
+    """Read the packs whose branches a rank owns.
+
+    Args:
+        workspace: Paths of all products.
+        headers: Headers of all sources of the model.
+        branch_of: Branch of every source, in order.
+        layout: Who owns which branch.
+        rank: This rank.
+        seed: The run's seed.
+        settings: How to train.
+        model_settings: Architecture; the graph is part of it.
+
+    Raises:
+        ValueError: If a pack is missing or damaged.
+    """
+    owned = layout.branches_of(rank)
+    mine = [source for source, branch in branch_of.items() if branch in owned]
+    packs = {
+        split: {source: PackedDataset(workspace.pack(source, split)) for source in mine}
+        for split in ("train", "val")
+    }
+    plan = EpochPlan(
+        {source: headers[source]["num_structures"] for source in branch_of},
+        settings.batch_structures,
+        seed,
+        settings.sampling_temperature,
+        settings.passes_per_epoch,
+    )
+    loader = RankLoader(
+        packs["train"],
+        branch_of,
+        plan,
+        layout,
+        rank,
+        model_settings.graph,
+        weight_dtype(settings),
+    )
+    return TrainingData(
+        branch_of=branch_of, headers=headers, loader=loader, validation=packs["val"]
+    )

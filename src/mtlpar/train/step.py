@@ -1,0 +1,210 @@
+"""One step of the optimizer, the same on every layout."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mtlpar.model.multitask import MultiTaskModel, Prediction
+from mtlpar.parallel.agree import AgreedError, raise_together
+from mtlpar.parallel.launch import RankContext
+from mtlpar.parallel.layout import ParallelLayout
+from mtlpar.parallel.reduce import GradientReducer
+from mtlpar.train.loader import LocalBatch
+from mtlpar.train.objective import Objective
+from mtlpar.train.optim import WeightAverage, clip_gradients, make_optimizer
+from mtlpar.train.precision import arithmetic, weight_dtype
+from mtlpar.train.settings import TrainSettings
+
+# Ranks compare their steps modulo this: float32 adds such numbers exactly for any number of ranks.
+_STEP_CYCLE = 64
+
+
+class Wishes(NamedTuple):
+    """What one rank would like all ranks to do after a step.
+
+    Attributes:
+        stop: Save a checkpoint and end.
+        checkpoint: Save a checkpoint.
+    """
+
+    stop: bool = False
+    checkpoint: bool = False
+
+
+class StepResult(NamedTuple):
+    """What a step did; the same on all ranks but for the seconds.
+
+    Attributes:
+        terms: Errors of the global batch by dataset and task, (T, 2) float64.
+        gradient_norm: Norm of the encoder's gradient before clipping.
+        skipped: Whether the step was left out because something was not finite.
+        wishes: What any rank wished.
+        compute_seconds: Forward and backward passes, on this rank.
+        reduce_seconds: Waiting for the sums of gradients after them, on this rank.
+    """
+
+    terms: Tensor
+    gradient_norm: float
+    skipped: bool
+    wishes: Wishes
+    compute_seconds: float
+    reduce_seconds: float
+
+
+class Stepper:
+    """Holds what a step needs: model, objective, optimizer and gradient reduction."""
+
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        objective: Objective,
+        *,
+        layout: ParallelLayout,
+        context: RankContext,
+        settings: TrainSettings,
+    ) -> None:
+        """Attach to a finished model that holds only this rank's branches.
+
+        Args:
+            model: The model, on its device.
+            objective: What is minimised.
+            layout: Who owns which branch.
+            context: Who this process is.
+            settings: How to train.
+        """
+        self.model = model
+        self.objective = objective
+        self.context = context
+        self.settings = settings
+        self.optimizer = make_optimizer(model, settings)
+        self.average = WeightAverage(model, settings.ema_decay) if settings.ema_decay else None
+        self.reducer = GradientReducer(model, layout, rank=context.rank)
+        self._last: list[tuple[LocalBatch, Prediction]] = []
+
+    def run(
+        self,
+        passes: Sequence[LocalBatch],
+        *,
+        step: int,
+        learning_rate: float,
+        wishes: Wishes,
+    ) -> StepResult:
+        """Compute the gradient of the global batch and take a step.
+
+        Args:
+            passes: This rank's share of the batch, in pieces that are computed one by one.
+            step: Steps taken before.
+            learning_rate: Rate of this step.
+            wishes: What this rank would like to happen after the step.
+
+        Raises:
+            AgreedError: If something is not finite and the settings say to stop; on all ranks, and
+                before the optimizer's step.
+        """
+        started = time.perf_counter()
+        self.optimizer.param_groups[0]["lr"] = learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        terms = self._backward(passes, step, wishes)
+        computed = time.perf_counter()
+        sums = self.reducer.finish().double().cpu()
+        reduced = time.perf_counter()
+        ranks, bad_branches, steps, stops, checkpoints = sums[terms.numel() :].tolist()
+        if steps != ranks * (step % _STEP_CYCLE):
+            raise RuntimeError(
+                f"rank {self.context.rank} is at step {step}, others are not: ranks have lost each "
+                "other; start again from the last checkpoint"
+            )
+        terms = sums[: terms.numel()].view_as(terms)
+        norm = float(clip_gradients(self.model, self.settings.max_gradient_norm))
+        finite = bool(torch.isfinite(terms).all()) and math.isfinite(norm) and not bad_branches
+        if finite:
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update(self.model, updates=step)
+        elif self.settings.on_nonfinite == "stop":
+            self._stop(terms, step)
+        return StepResult(
+            terms=terms,
+            gradient_norm=norm,
+            skipped=not finite,
+            wishes=Wishes(stop=stops > 0, checkpoint=checkpoints > 0),
+            compute_seconds=computed - started,
+            reduce_seconds=reduced - computed,
+        )
+
+    def _backward(self, passes: Sequence[LocalBatch], step: int, wishes: Wishes) -> Tensor:
+        """Add up gradients of all passes; returns the sum of their terms, (T, 2)."""
+        dtype = weight_dtype(self.settings)
+        total = torch.zeros(self.objective.shape, dtype=dtype, device=self.context.device)
+        self._last = []
+
+        def extra() -> Tensor:
+            unfit = not self._branches_are_finite()
+            flags = (1, unfit, step % _STEP_CYCLE, wishes.stop, wishes.checkpoint)
+            return torch.cat([total.flatten(), total.new_tensor([float(flag) for flag in flags])])
+
+        for index, batch in enumerate(passes):
+            terms = self._terms(batch)
+            total += terms.detach()
+            if index == len(passes) - 1:
+                self.reducer.start(extra)
+            if terms.requires_grad:
+                self.objective.total(terms).backward()  # type: ignore[no-untyped-call]
+        return total
+
+    def _terms(self, batch: LocalBatch) -> Tensor:
+        device = self.context.device
+        if batch.graph is None:
+            dtype = weight_dtype(self.settings)
+            return torch.zeros(self.objective.shape, dtype=dtype, device=device)
+        with arithmetic(self.settings, device):
+            prediction = self.model(batch.graph.to(device), batch.segments)
+        targets = type(batch.targets)(*(tensor.to(device) for tensor in batch.targets))
+        self._last.append((batch, Prediction(*(tensor.detach() for tensor in prediction))))
+        return self.objective.terms(prediction, targets, batch.pieces)
+
+    def _branches_are_finite(self) -> bool:
+        gradients = [p.grad for p in self.model.heads.parameters() if p.grad is not None]
+        return not gradients or bool(torch.isfinite(nn.utils.get_total_norm(gradients)))
+
+    def _stop(self, terms: Tensor, step: int) -> None:
+        rows = (~torch.isfinite(terms).all(dim=1)).nonzero().flatten().tolist()
+        names = ", ".join(self.objective.datasets[row] for row in rows)
+        what = f"the loss of {names}" if names else "the gradient, although the loss is,"
+        message = f"{what} is not finite in step {step + 1}; no rank took the step"
+        try:
+            raise_together(self._culprits())
+        except AgreedError as error:
+            raise AgreedError(f"{message}. Structures: {error}") from None
+        raise AgreedError(f"{message}. Lower train.learning_rate, or set train.max_gradient_norm")
+
+    def _culprits(self) -> str | None:
+        """Structures of this rank whose prediction or label is not finite."""
+        found = []
+        for batch, prediction in self._last:
+            bad = _nonfinite_structures(batch, prediction)
+            found += [
+                f"{piece.dataset} {batch.structure_id[index]:016x}"
+                for piece in batch.pieces
+                for index in range(*piece.structures)
+                if bad[index]
+            ]
+        more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+        return ", ".join(found[:8]) + more if found else None
+
+
+def _nonfinite_structures(batch: LocalBatch, prediction: Prediction) -> list[bool]:
+    assert batch.graph is not None
+    structure_of_atom = batch.graph.batch.cpu()
+    bad = ~torch.isfinite(prediction.energy_per_atom.cpu())
+    bad |= ~torch.isfinite(batch.targets.energy_per_atom.cpu())
+    for forces in (prediction.forces.cpu(), batch.targets.forces.cpu()):
+        bad[structure_of_atom[~torch.isfinite(forces).all(dim=1)]] = True
+    flags: list[bool] = bad.tolist()
+    return flags

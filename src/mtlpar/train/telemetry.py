@@ -1,0 +1,73 @@
+"""Where the time of an epoch goes, by rank."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from mtlpar.parallel.launch import RankContext
+
+T = TypeVar("T")
+
+
+class RankClock:
+    """Adds up what one rank did in an epoch: data, compute, reduce, validate."""
+
+    def __init__(self, context: RankContext) -> None:
+        """Start the clock of an epoch."""
+        self._context = context
+        self._started = time.perf_counter()
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._latest: dict[str, float] = {}
+
+    def add(self, what: str, seconds: float) -> None:
+        """Count time."""
+        self._seconds[what] += seconds
+        self._latest[what] = seconds
+
+    def waiting_for(self, what: str, items: Iterable[T]) -> Iterator[T]:
+        """Pass items on and count the time that each took to arrive."""
+        iterator = iter(items)
+        while True:
+            started = time.perf_counter()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            self.add(what, time.perf_counter() - started)
+            yield item
+
+    def last(self) -> dict[str, float]:
+        """Seconds of the latest step."""
+        return {what: round(seconds, 6) for what, seconds in self._latest.items()}
+
+    def elapsed(self) -> float:
+        """Seconds since the start of the epoch."""
+        return round(time.perf_counter() - self._started, 3)
+
+    def of_all_ranks(self) -> list[dict[str, float]]:
+        """Sums of every rank and its peak memory; all ranks must call this together."""
+        mine = {what: round(seconds, 3) for what, seconds in self._seconds.items()}
+        mine["peak_memory_bytes"] = peak_memory_bytes(self._context.device)
+        if not dist.is_initialized():
+            return [mine]
+        everyone: list[dict[str, float]] = [{}] * self._context.world_size
+        dist.all_gather_object(everyone, mine)
+        return everyone
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory this process has used: of the accelerator, or of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "xpu":
+        return torch.xpu.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
