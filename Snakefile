@@ -11,7 +11,8 @@ configfile: "config.yaml"
 include: "rules/common.smk"
 
 
-validate(config, "workflow/schemas/config.schema.json")
+# Defaults are filled in by the package, which reads the merged configuration.
+validate(config, "workflow/schemas/config.schema.json", set_default=False)
 
 
 report: "workflow/report/workflow.rst"

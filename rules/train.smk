@@ -2,7 +2,7 @@
 # failed job: a retry resumes from them. Geometry comes from the resources; profiles override it.
 rule train:
     input:
-        lambda wildcards: flow.training_manifests(CONFIG, wildcards.model),
+        lambda wildcards: flow.training_inputs(CONFIG, wildcards.model),
     output:
         model=FILES.model("{model}"),
         history=FILES.training_metrics("{model}"),

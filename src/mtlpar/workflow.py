@@ -101,13 +101,16 @@ def reader_digest(source: str) -> str:
     return "-".join(digests)
 
 
-def training_manifests(config: Config, model: str) -> list[Path]:
-    """Manifests of the packs that a model is trained and validated on."""
-    return [
+def training_inputs(config: Config, model: str) -> list[Path]:
+    """Manifests of the packs that a model is trained and validated on, and where it starts from."""
+    entry = config.models[model]
+    manifests = [
         config.workspace.pack_manifest(source, split)
-        for source in config.models[model].sources
+        for source in entry.sources
         for split in ("train", "val")
     ]
+    start = entry.start_from
+    return manifests if start is None else [*manifests, config.workspace.model(start.model)]
 
 
 def train_settings(config: Config, model: str) -> str:

@@ -60,6 +60,12 @@ def _train(options: argparse.Namespace) -> None:
             settings=config.train,
             seed=config.seed,
             context=context,
+            start=None
+            if entry.start_from is None
+            else stage.Start(
+                path=config.workspace.model(entry.start_from.model),
+                new_branches=entry.start_from.branches,
+            ),
             deadline_s=options.deadline_s,
         )
 

@@ -35,6 +35,18 @@ class PathSettings(BaseModel):
     )
 
 
+class StartFrom(BaseModel):
+    """Which trained model another one starts from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(description="Named model whose encoder and branches of the same name go on.")
+    branches: dict[str, str] = Field(
+        default={},
+        description="New branches by the branch of that model whose weights they start from.",
+    )
+
+
 class ModelEntry(BaseModel):
     """One named model: which branches it has and which sources feed each of them."""
 
@@ -42,6 +54,11 @@ class ModelEntry(BaseModel):
 
     branches: dict[str, tuple[str, ...]] = Field(
         min_length=1, description="Sources by branch; every source in at most one branch."
+    )
+    start_from: StartFrom | None = Field(
+        default=None,
+        description="Start from another model of the config: with a branch added, or removed, or "
+        "to fine-tune. Reference energies are those of the present packs.",
     )
 
     @property
@@ -121,6 +138,7 @@ class Config(BaseModel):
             ]
             if not model.isidentifier():
                 problems.append(f"models.{model}: a model's name must be an identifier")
+            problems += self._problems_of_start(model, entry)
         by_dataset: dict[str, Mapping[str, object]] = {
             "dataset_weights": self.train.dataset_weights,
             "passes_per_epoch": self.train.passes_per_epoch,
@@ -134,6 +152,27 @@ class Config(BaseModel):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _problems_of_start(self, model: str, entry: ModelEntry) -> list[str]:
+        if entry.start_from is None:
+            return []
+        where, start = f"models.{model}.start_from", entry.start_from
+        if start.model not in self.models:
+            return [f"{where}.model: no model is called {start.model!r}"]
+        line = [model]
+        while (before := self.models[line[-1]].start_from) and before.model in self.models:
+            line.append(before.model)
+            if before.model in line[:-1]:
+                return [f"{where}: {' starts from '.join(line)}"]
+        theirs = self.models[start.model].branches
+        problems = []
+        for new, old in start.branches.items():
+            if new not in entry.branches:
+                problems.append(f"{where}.branches.{new}: models.{model} has no such branch")
+            if old not in theirs:
+                names = ", ".join(theirs)
+                problems.append(f"{where}.branches.{new}: no branch {old!r} there, only {names}")
+        return problems
 
 
 def json_schema() -> dict[str, Any]:

@@ -6,15 +6,19 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
+from mtlpar.core.files import file_digest
 from mtlpar.core.paths import Workspace
 from mtlpar.core.references import References
 from mtlpar.model.multitask import MultiTaskModel, parameter_counts
-from mtlpar.model.saved import save_model
+from mtlpar.model.saved import load_model, save_model
 from mtlpar.model.settings import ModelSettings
+from mtlpar.model.start import start_from
 from mtlpar.parallel.agree import check_same
 from mtlpar.parallel.launch import RankContext
 from mtlpar.parallel.layout import ParallelLayout
@@ -30,6 +34,19 @@ from mtlpar.train.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A trained model to start from.
+
+    Attributes:
+        path: Its file.
+        new_branches: Branches of the new model by the branch of that one they start from.
+    """
+
+    path: Path
+    new_branches: Mapping[str, str]
+
+
 def run(
     name: str,
     *,
@@ -39,6 +56,7 @@ def run(
     settings: TrainSettings,
     seed: int,
     context: RankContext,
+    start: Start | None = None,
     deadline_s: float | None = None,
 ) -> None:
     """Train one model and write ``model.pt`` (the best epoch) and ``metrics.jsonl``.
@@ -54,6 +72,7 @@ def run(
         settings: How to train.
         seed: The run's seed.
         context: Who this process is.
+        start: Trained model to start from; random weights if None.
         deadline_s: Seconds after which to save a checkpoint and stop.
 
     Raises:
@@ -63,7 +82,7 @@ def run(
     """
     stop = StopRequest(deadline_s)
     with stop.listening():
-        job = _Job(name, branches, workspace, model_settings, settings, seed, context)
+        job = _Job(name, branches, workspace, model_settings, settings, seed, context, start)
         trainer = job.trainer(stop)
         trainer.resume()
         history = job.history(trainer.progress.step)
@@ -92,6 +111,7 @@ class _Job:
         settings: TrainSettings,
         seed: int,
         context: RankContext,
+        start: Start | None,
     ) -> None:
         self.name = name
         self.branches = branches
@@ -100,6 +120,7 @@ class _Job:
         self.settings = settings
         self.seed = seed
         self.context = context
+        self.start = start
         self.branch_of = {source: branch for branch in branches for source in branches[branch]}
         self.headers = {source: read_header(workspace, source) for source in self.branch_of}
         self.fingerprint = self._fingerprint()
@@ -129,6 +150,9 @@ class _Job:
             {branch: target_scale(self.headers, self.branches[branch]) for branch in owned}
         )
         model.to(self.context.device, weight_dtype(self.settings))
+        if self.start is not None:
+            trained = load_model(self.start.path, device=self.context.device)
+            start_from(model, trained, new_branches=self.start.new_branches)
         if self.settings.compile:
             for part in (*model.encoder.layers, *model.heads.values()):
                 part.compile(dynamic=True)
@@ -207,6 +231,7 @@ class _Job:
             "model": self.model_settings.model_dump(mode="json"),
             "train": self.settings.of_result(),
             "seed": self.seed,
+            "start": self.start and [file_digest(self.start.path), dict(self.start.new_branches)],
         }
 
     def _fingerprint(self) -> str:

@@ -112,7 +112,10 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         terms = self._backward(passes, step, wishes)
         computed = time.perf_counter()
-        sums = self.reducer.finish().double().cpu()
+        try:
+            sums = self.reducer.finish().double().cpu()
+        except RuntimeError as error:
+            raise RuntimeError(f"step {step + 1}: {error}") from error
         reduced = time.perf_counter()
         ranks, bad_branches, steps, stops, checkpoints = sums[terms.numel() :].tolist()
         if steps != ranks * (step % _STEP_CYCLE):

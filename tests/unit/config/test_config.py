@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import REPOSITORY
+from pydantic import ValidationError
 
 from mtlpar.config import json_schema, load_config, parse_assignment
 from mtlpar.config.load import check_config
@@ -100,3 +103,27 @@ def test_loading_a_config_does_not_import_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("models", "problem"),
+    [
+        ({"a": {"from": "b"}}, "models.a.start_from.model: no model is called 'b'"),
+        ({"a": {"from": "b"}, "b": {"from": "a"}}, "a starts from b starts from a"),
+        ({"a": {"from": "b", "new": {"x": "y"}}, "b": {}}, "models.a has no such branch"),
+        ({"a": {"from": "b", "new": {"all": "y"}}, "b": {}}, "no branch 'y' there, only all"),
+    ],
+)
+def test_a_start_that_leads_nowhere_is_refused(
+    models: dict[str, dict[str, Any]], problem: str
+) -> None:
+    content: dict[str, Any] = {"sources": ["ani1x"], "models": {}}
+    for name, start in models.items():
+        content["models"][name] = {"branches": {"all": ["ani1x"]}}
+        if start:
+            content["models"][name]["start_from"] = {
+                "model": start["from"],
+                "branches": start.get("new", {}),
+            }
+    with pytest.raises(ValidationError, match=re.escape(problem)):
+        Config.model_validate(content)
