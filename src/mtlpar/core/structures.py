@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from mtlpar.core.fields import FIELDS, get_field
 from mtlpar.core.hashing import UInt64Array, mix64
+from mtlpar.core.ragged import ragged_arange
 
 IndexArray = npt.NDArray[np.int64]
 
@@ -161,10 +162,8 @@ def atom_indices(offsets: IndexArray, structures: IndexArray) -> IndexArray:
     Returns:
         Row numbers, one per atom of the chosen structures.
     """
-    counts = offsets[structures + 1] - offsets[structures]
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.repeat(offsets[structures] - (ends - counts), counts) + np.arange(total)
+    starts = offsets[structures]
+    return ragged_arange(starts, offsets[structures + 1] - starts)
 
 
 def segment_sum(values: npt.NDArray[Any], num_atoms: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
