@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,7 @@ class StructureBatch:
         """Number of atoms in all structures together."""
         return len(self.atomic_numbers)
 
-    @property
+    @cached_property
     def offsets(self) -> IndexArray:
         """First atom of each structure, and the end of the last: (S + 1,)."""
         return np.concatenate([[0], np.cumsum(self.num_atoms, dtype=np.int64)])

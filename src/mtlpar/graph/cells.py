@@ -44,6 +44,9 @@ class Cells:
         """
         periodic = batch.pbc.astype(bool)
         vectors = np.where(periodic[:, :, None], batch.cell, 0).astype(np.float64)
+        if not periodic.any():
+            never = np.broadcast_to(_NEVER * np.eye(3), vectors.shape)
+            return cls(vectors, never / _NEVER, never)
         spanning = _complete(vectors, periodic)
         axes, triangle = np.zeros_like(vectors), np.zeros_like(vectors)
         for row in (2, 1, 0):

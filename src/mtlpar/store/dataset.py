@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,27 @@ from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
 from mtlpar.store.bp import BpReader
 
+FloatArray = npt.NDArray[np.float64]
+
+
+class StructureStore(Protocol):
+    """Random access to the structures of one split, wherever they lie.
+
+    ``gather`` may be called from several threads at once.
+    """
+
+    @property
+    def num_atoms(self) -> npt.NDArray[np.int32]:
+        """Atoms of every structure, (S,)."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, indices: npt.NDArray[np.int64]) -> tuple[StructureBatch, FloatArray]:
+        """Copy the structures at ``indices``, in that order, with their targets in eV/atom."""
+
 
 class PackedDataset:
-    """A pack, read once in a contiguous slice.
+    """A pack in the memory of this process, read once in a contiguous slice.
 
     Attributes:
         source: Name of the source.
@@ -35,9 +53,16 @@ class PackedDataset:
             self.structures: StructureBatch = reader.read()
         self.source = str(self.attributes["source"])
         self.references = References.from_dict(self.attributes["references_ev"])
-        self.target_ev_per_atom: npt.NDArray[np.float64] = self.references.to_target(
-            self.structures
-        )
+        self.target_ev_per_atom: FloatArray = self.references.to_target(self.structures)
 
     def __len__(self) -> int:
         return len(self.structures)
+
+    @property
+    def num_atoms(self) -> npt.NDArray[np.int32]:
+        """Atoms of every structure, (S,)."""
+        return self.structures.num_atoms
+
+    def gather(self, indices: npt.NDArray[np.int64]) -> tuple[StructureBatch, FloatArray]:
+        """Copy the structures at ``indices``, in that order, with their targets in eV/atom."""
+        return self.structures.take(indices), self.target_ev_per_atom[indices]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -19,11 +19,12 @@ from mtlpar.graph.collate import collate
 from mtlpar.graph.settings import GraphSettings
 from mtlpar.model.multitask import Segment
 from mtlpar.parallel.layout import ParallelLayout
-from mtlpar.store.dataset import PackedDataset
+from mtlpar.store.dataset import StructureStore
 from mtlpar.train.objective import DatasetPiece, Targets
 from mtlpar.train.sampler import EpochPlan
 
 T = TypeVar("T")
+IndexArray = npt.NDArray[np.int64]
 
 
 class LocalBatch(NamedTuple):
@@ -43,6 +44,21 @@ class LocalBatch(NamedTuple):
     pieces: tuple[DatasetPiece, ...]
     structure_id: UInt64Array
 
+    def pin_memory(self) -> LocalBatch:
+        """Copy into page-locked memory, from where copies to the device need no waiting."""
+        graph = self.graph.pin_memory() if self.graph is not None else None
+        targets = Targets(*(tensor.pin_memory() for tensor in self.targets))
+        return self._replace(graph=graph, targets=targets)
+
+
+class _Share(NamedTuple):
+    """This rank's share of one dataset's global batch."""
+
+    source: str
+    indices: IndexArray
+    global_structures: int
+    global_atoms: int
+
 
 @dataclass(frozen=True)
 class RankLoader:
@@ -56,53 +72,65 @@ class RankLoader:
         rank: This rank.
         graph: Neighbour graph.
         dtype: Floating type of the tensors.
+        pin_memory: Deliver page-locked tensors; for batches that go to an accelerator.
+        threads: Batches that are built at the same time. Has no influence on what is delivered.
+        ahead: Batches that are built before they are asked for.
     """
 
-    datasets: Mapping[str, PackedDataset]
+    datasets: Mapping[str, StructureStore]
     branch_of: Mapping[str, str]
     plan: EpochPlan
     layout: ParallelLayout
     rank: int
     graph: GraphSettings
     dtype: torch.dtype
+    pin_memory: bool = False
+    threads: int = 2
+    ahead: int = 4
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[LocalBatch]:
-        """Yield this rank's batches of an epoch, one per step, built one step ahead."""
-        orders = {source: self.plan.order(source, epoch) for source in self.datasets}
-        steps = range(first_step, self.plan.steps)
-        return prefetch(lambda step: self._batch(step, orders), steps)
+        """Yield this rank's batches of an epoch, one per step, built in background threads.
 
-    def _batch(self, step: int, orders: Mapping[str, npt.NDArray[np.int64]]) -> LocalBatch:
-        chosen: list[tuple[str, npt.NDArray[np.int64], int, int]] = []
+        Args:
+            epoch: Number of the epoch, from zero.
+            first_step: Steps of the epoch that are already done.
+        """
+        orders = {source: self.plan.order(source, epoch) for source in self.datasets}
+        return prefetch(
+            lambda step: self._batch(step, orders),
+            range(first_step, self.plan.steps),
+            threads=self.threads,
+            ahead=self.ahead,
+        )
+
+    def _batch(self, step: int, orders: Mapping[str, IndexArray]) -> LocalBatch:
+        shares = []
         for source, order in orders.items():
             batch = order[slice(*self.plan.bounds(source, step))]
-            atoms = self.datasets[source].structures.num_atoms[batch]
-            share = self.layout.share(self.branch_of[source], self.rank, len(batch))
-            if len(batch[share]):
-                chosen.append((source, batch[share], len(batch), int(atoms.sum())))
-        return self._gather(chosen)
+            mine = batch[self.layout.share(self.branch_of[source], self.rank, len(batch))]
+            if len(mine):
+                atoms = int(self.datasets[source].num_atoms[batch].sum())
+                shares.append(_Share(source, mine, len(batch), atoms))
+        local = self._gather(shares)
+        return local.pin_memory() if self.pin_memory else local
 
-    def _gather(self, chosen: Sequence[tuple[str, npt.NDArray[np.int64], int, int]]) -> LocalBatch:
+    def _gather(self, shares: Sequence[_Share]) -> LocalBatch:
         segments, pieces, parts, targets = [], [], [], []
         structure = atom = 0
-        for source, indices, global_structures, global_atoms in chosen:
-            dataset = self.datasets[source]
-            part = dataset.structures.take(indices)
-            next_structure, next_atom = structure + len(part), atom + part.total_atoms
-            segments.append(Segment(self.branch_of[source], structure, next_structure))
+        for share in shares:
+            part, target_ev_per_atom = self.datasets[share.source].gather(share.indices)
+            structures = (structure, structure + len(part))
+            atoms = (atom, atom + part.total_atoms)
+            segments.append(Segment(self.branch_of[share.source], *structures))
             pieces.append(
                 DatasetPiece(
-                    source,
-                    (structure, next_structure),
-                    (atom, next_atom),
-                    global_structures,
-                    global_atoms,
+                    share.source, structures, atoms, share.global_structures, share.global_atoms
                 )
             )
             parts.append(part)
-            targets.append(dataset.target_ev_per_atom[indices])
-            structure, atom = next_structure, next_atom
-        batch = StructureBatch.concatenate(parts)
+            targets.append(target_ev_per_atom)
+            structure, atom = structures[1], atoms[1]
+        batch = parts[0] if len(parts) == 1 else StructureBatch.concatenate(parts)
         return LocalBatch(
             collate(batch, self.graph, dtype=self.dtype) if len(batch) else None,
             Targets(
@@ -115,45 +143,29 @@ class RankLoader:
         )
 
 
-class _Failure(NamedTuple):
-    error: BaseException
+def prefetch(
+    make: Callable[[int], T], items: Iterable[int], *, threads: int = 2, ahead: int = 4
+) -> Iterator[T]:
+    """Yield ``make(item)`` in order, computed in background threads before they are asked for.
 
+    An exception in a thread is raised here, where the item would have come. Leaving the iterator
+    early ends the threads, after the items that they have in hands.
 
-def prefetch(make: Callable[[int], T], items: Iterable[int], *, ahead: int = 2) -> Iterator[T]:
-    """Yield ``make(item)`` in order, computed in a background thread at most ``ahead`` early.
-
-    An exception in the thread is raised here, where the item would have come. Leaving the iterator
-    early ends the thread.
+    Args:
+        make: Computes one item; called from several threads at once.
+        items: Arguments of ``make``.
+        threads: Items that are computed at the same time.
+        ahead: Items that are computed or waiting while the consumer works on one.
     """
-    ready: queue.Queue[T | _Failure | None] = queue.Queue(maxsize=ahead)
-    stop = threading.Event()
-
-    def put(item: T | _Failure | None) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def work() -> None:
+    pending: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="mtlpar-loader") as pool:
         try:
             for item in items:
-                if not put(make(item)):
-                    return
-        except BaseException as error:  # noqa: BLE001 - re-raised by the consumer
-            put(_Failure(error))
-        else:
-            put(None)
-
-    thread = threading.Thread(target=work, name="mtlpar-loader", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, _Failure):
-                raise item.error
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+                pending.append(pool.submit(make, item))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

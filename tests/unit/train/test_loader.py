@@ -1,43 +1,158 @@
-"""The background thread delivers in order, passes errors on, and ends."""
+"""Background threads deliver in order, pass errors on, and end; batches do not depend on them."""
 
 from __future__ import annotations
 
 import threading
 import time
 
+import numpy as np
 import pytest
+import torch
+from helpers import make_structures
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mtlpar.train.loader import prefetch
+from mtlpar.core.structures import StructureBatch
+from mtlpar.graph.settings import GraphSettings
+from mtlpar.parallel.layout import ParallelLayout
+from mtlpar.train.loader import LocalBatch, RankLoader, prefetch
+from mtlpar.train.sampler import EpochPlan
 
 
 def _threads() -> int:
-    return sum(thread.name == "mtlpar-loader" for thread in threading.enumerate())
+    return sum(thread.name.startswith("mtlpar-loader") for thread in threading.enumerate())
 
 
-def test_items_come_in_order() -> None:
-    assert list(prefetch(lambda item: item**2, range(20))) == [item**2 for item in range(20)]
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(0, 12), threads=st.integers(1, 5), ahead=st.integers(0, 6))
+def test_items_come_in_order_whatever_the_threads(count: int, threads: int, ahead: int) -> None:
+    def make(item: int) -> int:
+        # Early items take longest, so threads finish in the wrong order.
+        time.sleep(0.001 * (count - item) if item % 3 == 0 else 0)
+        return item**2
+
+    batches = prefetch(make, range(count), threads=threads, ahead=ahead)
+    assert list(batches) == [item**2 for item in range(count)]
     assert _threads() == 0
 
 
-def test_an_error_in_the_thread_is_raised_where_its_item_would_have_come() -> None:
+def test_an_error_in_a_thread_is_raised_where_its_item_would_have_come() -> None:
     def make(item: int) -> int:
         if item == 3:
             raise ValueError("structure 3 is damaged")
         return item
 
-    batches = prefetch(make, range(10))
+    batches = prefetch(make, range(10), threads=3)
     assert [next(batches) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="structure 3"):
         next(batches)
     assert _threads() == 0
 
 
-def test_work_ahead_is_bounded() -> None:
-    made = []
-    batches = prefetch(lambda item: made.append(item) or item, range(100), ahead=2)
+def test_work_ahead_is_bounded_and_ends_when_the_consumer_leaves() -> None:
+    made: list[int] = []
+    batches = prefetch(lambda item: made.append(item) or item, range(100), threads=3, ahead=2)
     next(batches)
     time.sleep(0.2)
-    # One taken, two waiting, one in the thread's hands.
-    assert len(made) <= 4
+    assert sorted(made) == [0, 1, 2]
     batches.close()
     assert _threads() == 0
+    assert len(made) == 3
+
+
+def test_items_are_computed_at_the_same_time() -> None:
+    together = threading.Barrier(2, timeout=10)
+    # Each waits for the other: with one thread the barrier would break.
+    assert len(list(prefetch(lambda _: together.wait(), range(2), threads=2, ahead=2))) == 2
+
+
+class InMemory:
+    """The least that a store has to be."""
+
+    def __init__(self, structures: StructureBatch) -> None:
+        self.structures = structures
+        self.num_atoms = structures.num_atoms
+
+    def __len__(self) -> int:
+        return len(self.structures)
+
+    def gather(self, indices: np.ndarray) -> tuple[StructureBatch, np.ndarray]:
+        return self.structures.take(indices), self.structures.energy[indices]
+
+
+SIZES = {"large": 40, "small": 7}
+
+
+def _loader(rank: int = 0, world_size: int = 1, **changes: object) -> RankLoader:
+    stores = {name: InMemory(make_structures(n, seed=n)) for name, n in SIZES.items()}
+    layout = ParallelLayout.build("mtl-base", cost=dict.fromkeys(SIZES, 1.0), world_size=world_size)
+    return RankLoader(
+        stores,
+        {name: name for name in SIZES},
+        EpochPlan(SIZES, batch_structures=5, seed=3),
+        layout,
+        rank,
+        GraphSettings(),
+        torch.float64,
+        **changes,
+    )
+
+
+def _assert_equal(got: list[LocalBatch], expected: list[LocalBatch]) -> None:
+    assert len(got) == len(expected)
+    for one, other in zip(got, expected, strict=True):
+        assert one.segments == other.segments
+        assert one.pieces == other.pieces
+        assert one.structure_id.tolist() == other.structure_id.tolist()
+        torch.testing.assert_close(one.targets, other.targets, rtol=0, atol=0)
+        assert one.graph.keys() == other.graph.keys()
+        for key in one.graph.keys():  # noqa: SIM118 - of a PyG batch, not a dict
+            assert torch.equal(one.graph[key], other.graph[key]), key
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_batches_do_not_depend_on_the_number_of_threads(threads: int) -> None:
+    expected = list(_loader(threads=1, ahead=0).epoch(1))
+    _assert_equal(list(_loader(threads=threads, ahead=7).epoch(1)), expected)
+
+
+@pytest.mark.parametrize("first_step", [0, 3, 8])
+def test_an_epoch_continues_where_it_was_left(first_step: int) -> None:
+    loader = _loader()
+    rest = list(loader.epoch(2, first_step=first_step))
+    _assert_equal(rest, list(loader.epoch(2))[first_step:])
+
+
+@pytest.mark.parametrize("world_size", [1, 3, 7])
+def test_an_epoch_holds_every_structure_once_with_its_labels(world_size: int) -> None:
+    whole = StructureBatch.concatenate([make_structures(n, seed=n) for n in SIZES.values()])
+    energy_of = dict(zip(whole.structure_id.tolist(), whole.energy.tolist(), strict=True))
+    seen: list[int] = []
+    for rank in range(world_size):
+        for batch in _loader(rank, world_size).epoch(0):
+            seen += batch.structure_id.tolist()
+            # With more ranks than structures in a step, some have nothing to do.
+            assert (batch.graph is None) == (len(batch.structure_id) == 0)
+            expected = [energy_of[identity] for identity in batch.structure_id.tolist()]
+            assert batch.targets.energy_per_atom.tolist() == expected
+            if batch.graph is not None:
+                assert len(batch.targets.forces) == batch.graph.num_nodes
+    assert sorted(seen) == sorted(energy_of)
+
+
+def test_pieces_name_the_global_batch() -> None:
+    # The first of two ranks divides by what both have.
+    for mine, whole in zip(_loader(0, 2).epoch(0), _loader().epoch(0), strict=True):
+        sizes = {piece.dataset: piece for piece in whole.pieces}
+        for piece in mine.pieces:
+            first, last = sizes[piece.dataset].structures
+            assert piece.global_structures == last - first
+            first, last = sizes[piece.dataset].atoms
+            assert piece.global_atoms == last - first
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+def test_pinned_batches_hold_the_same() -> None:
+    pinned = list(_loader(pin_memory=True).epoch(0))
+    _assert_equal(pinned, list(_loader().epoch(0)))
+    assert all(batch.graph.pos.is_pinned() for batch in pinned)
