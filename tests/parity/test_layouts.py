@@ -73,6 +73,18 @@ def test_equal_groups_on_a_two_by_two_mesh_equal_one_process(
     np.testing.assert_allclose(losses(workspace), expected, rtol=1e-10)
 
 
+@pytest.mark.mpi
+def test_computing_a_batch_in_passes_changes_no_step(
+    serial: Workspace, copy_of: Callable[[Workspace], Workspace]
+) -> None:
+    # Thirty atoms are about five of the forty structures of a step: ranks need different numbers
+    # of passes, and some passes lack branches that others have.
+    workspace = copy_of(serial)
+    done = run_ranks(workspace, 2, max_atoms_per_pass=30)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(losses(workspace), losses(serial), rtol=1e-10)
+
+
 def test_first_step_equals_the_formula_summed_structure_by_structure(serial: Workspace) -> None:
     # An independent way to the same number: no loader, no batching, no segments.
     model = MultiTaskModel(MODEL, SOURCES, seed=0)

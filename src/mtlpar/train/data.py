@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from mtlpar.core.files import read_json
 from mtlpar.core.paths import Workspace
 from mtlpar.model.multitask import TargetScale
@@ -84,6 +86,7 @@ def load_data(
     *,
     layout: ParallelLayout,
     rank: int,
+    device: torch.device,
     seed: int,
     settings: TrainSettings,
     model_settings: ModelSettings,
@@ -96,6 +99,7 @@ def load_data(
         branch_of: Branch of every source, in order.
         layout: Who owns which branch.
         rank: This rank.
+        device: Where batches go.
         seed: The run's seed.
         settings: How to train.
         model_settings: Architecture; the graph is part of it.
@@ -124,6 +128,8 @@ def load_data(
         rank,
         model_settings.graph,
         weight_dtype(settings),
+        pin_memory=device.type == "cuda",
+        max_atoms=settings.max_atoms_per_pass,
     )
     return TrainingData(
         branch_of=branch_of, headers=headers, loader=loader, validation=packs["val"]

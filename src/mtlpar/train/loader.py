@@ -59,6 +59,10 @@ class _Share(NamedTuple):
     global_structures: int
     global_atoms: int
 
+    def part(self, start: int, stop: int) -> _Share:
+        """Some of the structures; what they are a share of stays."""
+        return self._replace(indices=self.indices[start:stop])
+
 
 @dataclass(frozen=True)
 class RankLoader:
@@ -73,6 +77,7 @@ class RankLoader:
         graph: Neighbour graph.
         dtype: Floating type of the tensors.
         pin_memory: Deliver page-locked tensors; for batches that go to an accelerator.
+        max_atoms: Atoms in one pass, in whole structures; None for a single pass.
         threads: Batches that are built at the same time. Has no influence on what is delivered.
         ahead: Batches that are built before they are asked for.
     """
@@ -85,11 +90,14 @@ class RankLoader:
     graph: GraphSettings
     dtype: torch.dtype
     pin_memory: bool = False
+    max_atoms: int | None = None
     threads: int = 2
     ahead: int = 4
 
-    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[LocalBatch]:
-        """Yield this rank's batches of an epoch, one per step, built in background threads.
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[tuple[LocalBatch, ...]]:
+        """Yield this rank's shares of an epoch, one per step, built in background threads.
+
+        A share comes in passes that are to be computed one by one; there is at least one.
 
         Args:
             epoch: Number of the epoch, from zero.
@@ -103,7 +111,7 @@ class RankLoader:
             ahead=self.ahead,
         )
 
-    def _batch(self, step: int, orders: Mapping[str, IndexArray]) -> LocalBatch:
+    def _batch(self, step: int, orders: Mapping[str, IndexArray]) -> tuple[LocalBatch, ...]:
         shares = []
         for source, order in orders.items():
             batch = order[slice(*self.plan.bounds(source, step))]
@@ -111,8 +119,25 @@ class RankLoader:
             if len(mine):
                 atoms = int(self.datasets[source].num_atoms[batch].sum())
                 shares.append(_Share(source, mine, len(batch), atoms))
-        local = self._gather(shares)
-        return local.pin_memory() if self.pin_memory else local
+        passes = tuple(self._gather(part) for part in self._passes(shares))
+        return tuple(part.pin_memory() for part in passes) if self.pin_memory else passes
+
+    def _passes(self, shares: Sequence[_Share]) -> list[list[_Share]]:
+        """Cut shares where the next structure would exceed the limit of atoms."""
+        if self.max_atoms is None:
+            return [list(shares)]
+        passes: list[list[_Share]] = [[]]
+        room = self.max_atoms
+        for share in shares:
+            start = 0
+            for index, atoms in enumerate(self.datasets[share.source].num_atoms[share.indices]):
+                if atoms > room and room < self.max_atoms:
+                    passes[-1].append(share.part(start, index))
+                    passes.append([])
+                    start, room = index, self.max_atoms
+                room -= int(atoms)
+            passes[-1].append(share.part(start, len(share.indices)))
+        return [[share for share in part if len(share.indices)] for part in passes]
 
     def _gather(self, shares: Sequence[_Share]) -> LocalBatch:
         segments, pieces, parts, targets = [], [], [], []

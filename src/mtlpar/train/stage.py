@@ -163,6 +163,7 @@ class _Job:
             self.branch_of,
             layout=layout,
             rank=self.context.rank,
+            device=self.context.device,
             seed=self.seed,
             settings=self.settings,
             model_settings=self.model_settings,

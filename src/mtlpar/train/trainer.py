@@ -144,8 +144,9 @@ class Trainer:
             leave=False,
             disable=self.context.rank != 0 or not sys.stderr.isatty(),
         ) as bar:
-            for batch in clock.waiting_for("data", self.data.loader.epoch(epoch, first_step=first)):
-                yield (batch,)
+            shares = self.data.loader.epoch(epoch, first_step=first)
+            for passes in clock.waiting_for("data", shares):
+                yield passes
                 bar.update(per_step)
                 rate = bar.format_dict["rate"]
                 if rate:

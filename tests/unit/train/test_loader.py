@@ -98,6 +98,11 @@ def _loader(rank: int = 0, world_size: int = 1, **changes: object) -> RankLoader
     )
 
 
+def _epoch(loader: RankLoader, epoch: int, **options: int) -> list[LocalBatch]:
+    """Batches of an epoch whose shares are not cut into passes."""
+    return [batch for (batch,) in loader.epoch(epoch, **options)]
+
+
 def _assert_equal(got: list[LocalBatch], expected: list[LocalBatch]) -> None:
     assert len(got) == len(expected)
     for one, other in zip(got, expected, strict=True):
@@ -112,15 +117,15 @@ def _assert_equal(got: list[LocalBatch], expected: list[LocalBatch]) -> None:
 
 @pytest.mark.parametrize("threads", [2, 5])
 def test_batches_do_not_depend_on_the_number_of_threads(threads: int) -> None:
-    expected = list(_loader(threads=1, ahead=0).epoch(1))
-    _assert_equal(list(_loader(threads=threads, ahead=7).epoch(1)), expected)
+    expected = _epoch(_loader(threads=1, ahead=0), 1)
+    _assert_equal(_epoch(_loader(threads=threads, ahead=7), 1), expected)
 
 
 @pytest.mark.parametrize("first_step", [0, 3, 8])
 def test_an_epoch_continues_where_it_was_left(first_step: int) -> None:
     loader = _loader()
-    rest = list(loader.epoch(2, first_step=first_step))
-    _assert_equal(rest, list(loader.epoch(2))[first_step:])
+    rest = _epoch(loader, 2, first_step=first_step)
+    _assert_equal(rest, _epoch(loader, 2)[first_step:])
 
 
 @pytest.mark.parametrize("world_size", [1, 3, 7])
@@ -129,7 +134,7 @@ def test_an_epoch_holds_every_structure_once_with_its_labels(world_size: int) ->
     energy_of = dict(zip(whole.structure_id.tolist(), whole.energy.tolist(), strict=True))
     seen: list[int] = []
     for rank in range(world_size):
-        for batch in _loader(rank, world_size).epoch(0):
+        for batch in _epoch(_loader(rank, world_size), 0):
             seen += batch.structure_id.tolist()
             # With more ranks than structures in a step, some have nothing to do.
             assert (batch.graph is None) == (len(batch.structure_id) == 0)
@@ -142,7 +147,7 @@ def test_an_epoch_holds_every_structure_once_with_its_labels(world_size: int) ->
 
 def test_pieces_name_the_global_batch() -> None:
     # The first of two ranks divides by what both have.
-    for mine, whole in zip(_loader(0, 2).epoch(0), _loader().epoch(0), strict=True):
+    for mine, whole in zip(_epoch(_loader(0, 2), 0), _epoch(_loader(), 0), strict=True):
         sizes = {piece.dataset: piece for piece in whole.pieces}
         for piece in mine.pieces:
             first, last = sizes[piece.dataset].structures
@@ -156,3 +161,24 @@ def test_pinned_batches_hold_the_same() -> None:
     pinned = list(_loader(pin_memory=True).epoch(0))
     _assert_equal(pinned, list(_loader().epoch(0)))
     assert all(batch.graph.pos.is_pinned() for batch in pinned)
+
+
+@pytest.mark.parametrize("max_atoms", [1, 13, 30, 10_000])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_passes_hold_the_share_in_order_and_keep_the_limit(max_atoms: int, world_size: int) -> None:
+    whole = _epoch(_loader(1 % world_size, world_size), 0)
+    cut = list(_loader(1 % world_size, world_size, max_atoms=max_atoms).epoch(0))
+    for share, passes in zip(whole, cut, strict=True):
+        identities = np.concatenate([batch.structure_id for batch in passes])
+        assert identities.tolist() == share.structure_id.tolist()
+        for batch in passes:
+            if batch.graph is None:
+                assert len(passes) == 1
+                continue
+            # A structure larger than the limit is a pass of its own.
+            assert batch.graph.num_nodes <= max_atoms or len(batch.structure_id) == 1
+            # Errors are still divided by the counts of the global batch.
+            counts = {piece.dataset: piece[3:] for piece in share.pieces}
+            assert all(piece[3:] == counts[piece.dataset] for piece in batch.pieces)
+        if max_atoms == 1:
+            assert len(passes) == max(1, len(share.structure_id))
