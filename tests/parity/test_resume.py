@@ -267,6 +267,20 @@ def test_other_settings_never_continue_from_old_checkpoints(
     assert _history(workspace)[0]["step"] == 1
 
 
+def test_checkpoints_say_what_they_are_of(
+    five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
+) -> None:
+    workspace = copy_of(five_sources)
+    run_alone(workspace, epochs=1)
+    (folder,) = workspace.checkpoints("mtl").iterdir()
+    described = json.loads((folder / "run.json").read_text())
+    assert described["fingerprint"].startswith(folder.name)
+    assert described["train"]["epochs"] == 1
+    saved = load_model(workspace.model("mtl"))
+    energies = described["sources"]["qm7x"]["references_ev"]
+    assert energies == dict(saved.references["qm7x"].energies_ev)
+
+
 def test_a_half_written_checkpoint_is_ignored(
     five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from mtlpar.core.files import file_digest
+from mtlpar.core.files import file_digest, write_json
 from mtlpar.core.paths import Workspace
 from mtlpar.core.references import References
 from mtlpar.model.multitask import MultiTaskModel, parameter_counts
@@ -32,6 +32,8 @@ from mtlpar.train.trackers import open_trackers
 from mtlpar.train.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+
+_OF_SOURCE = ("num_structures", "num_atoms", "level_of_theory", "references_ev", "data_digests")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +135,8 @@ class _Job:
             rank=context.rank,
             keep=settings.keep_checkpoints,
         )
+        if context.rank == 0:
+            self._describe()
 
     def trainer(self, stop: StopRequest) -> Trainer:
         """Build the part of the model that this rank holds, and read the data it needs."""
@@ -222,6 +226,21 @@ class _Job:
                 "best_step": progress.best_step,
                 "best_score": progress.best_score,
                 "fingerprint": self.fingerprint,
+            },
+        )
+
+    def _describe(self) -> None:
+        """Say beside the checkpoints what they are of: what the fingerprint is a digest of."""
+        write_json(
+            self.checkpoints.folder / "run.json",
+            {
+                "model": self.name,
+                "fingerprint": self.fingerprint,
+                **self._settings(),
+                "sources": {
+                    source: {key: header[key] for key in _OF_SOURCE}
+                    for source, header in self.headers.items()
+                },
             },
         )
 
