@@ -169,7 +169,8 @@ class Stepper:
         with arithmetic(self.settings, device):
             prediction = self.model(batch.graph.to(device), batch.segments)
         targets = type(batch.targets)(*(tensor.to(device) for tensor in batch.targets))
-        self._last.append((batch, Prediction(*(tensor.detach() for tensor in prediction))))
+        seen = Prediction(prediction.energy_per_atom.detach(), prediction.forces.detach())
+        self._last.append((batch, seen))
         return self.objective.terms(prediction, targets, batch.pieces)
 
     def _branches_are_finite(self) -> bool:
