@@ -72,7 +72,7 @@ def predict(
         batch = collate(structure_batch(list(structures)), network.settings.graph, dtype=dtype)
         network.to(dtype)
         with torch.no_grad():
-            energy, forces = network(batch, [Segment("a", 0, len(structures))])
+            energy, forces, _ = network(batch, [Segment("a", 0, len(structures))])
         return energy.double().numpy(), forces.double().numpy()
 
     return run
@@ -98,8 +98,8 @@ def test_energy_is_invariant_and_forces_turn_with_the_structure(
     turned.pos = batch.pos @ rotation.T
     turned.edge_shift = batch.edge_shift @ rotation.T
     with torch.no_grad():
-        energy, forces = network(batch, [Segment("a", 0, 1)])
-        turned_energy, turned_forces = network(turned, [Segment("a", 0, 1)])
+        energy, forces, _ = network(batch, [Segment("a", 0, 1)])
+        turned_energy, turned_forces, _ = network(turned, [Segment("a", 0, 1)])
     tolerance = TOLERANCE[dtype]
     torch.testing.assert_close(turned_energy, energy, rtol=0, atol=tolerance)
     torch.testing.assert_close(turned_forces, forces @ rotation.T, rtol=0, atol=tolerance)
@@ -201,5 +201,5 @@ def test_branches_answer_differently(network: MultiTaskModel) -> None:
     batch = collate(structure_batch([STRUCTURES["ethanol"]] * 2), network.settings.graph)
     network.float()
     with torch.no_grad():
-        energy, _ = network(batch, [Segment("a", 0, 1), Segment("b", 1, 2)])
+        energy, *_ = network(batch, [Segment("a", 0, 1), Segment("b", 1, 2)])
     assert abs(energy[0] - energy[1]) > 1e-4

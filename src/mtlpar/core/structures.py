@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,8 @@ class StructureBatch:
     positions: npt.NDArray[np.float32]
     forces: npt.NDArray[np.float32]
 
+    _DTYPES: ClassVar[Mapping[str, str]] = {name: field.dtype for name, field in FIELDS.items()}
+
     def __init__(self, columns: Mapping[str, npt.ArrayLike]) -> None:
         """Take columns by name; see `from_labels` for how readers build a batch.
 
@@ -51,8 +53,8 @@ class StructureBatch:
         if missing:
             raise ValueError(f"a batch of structures lacks the columns {', '.join(missing)}")
         arrays = {
-            name: np.ascontiguousarray(columns[name], dtype=field.dtype)
-            for name, field in FIELDS.items()
+            name: np.ascontiguousarray(columns[name], dtype=dtype)
+            for name, dtype in self._DTYPES.items()
         }
         num_structures = len(arrays["num_atoms"])
         rows = {"structure": num_structures, "atom": int(arrays["num_atoms"].sum())}
@@ -76,7 +78,7 @@ class StructureBatch:
         forces: npt.ArrayLike,
         group: npt.ArrayLike,
         **optional: npt.ArrayLike,
-    ) -> StructureBatch:
+    ) -> Self:
         """Build a batch from what a source gives, filling the rest with its documented default.
 
         Args:
@@ -123,20 +125,20 @@ class StructureBatch:
         """All columns by name."""
         return {name: getattr(self, name) for name in FIELDS}
 
-    def take(self, indices: npt.ArrayLike) -> StructureBatch:
+    def take(self, indices: npt.ArrayLike) -> Self:
         """Return the structures at ``indices``, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
         atoms = atom_indices(self.offsets, chosen)
         rows = {"structure": chosen, "atom": atoms}
-        return StructureBatch(
+        return type(self)(
             {name: getattr(self, name)[rows[field.level]] for name, field in FIELDS.items()}
         )
 
-    def slice(self, start: int, stop: int) -> StructureBatch:
+    def slice(self, start: int, stop: int) -> Self:
         """Return structures ``start`` to ``stop`` as views, without copying."""
         offsets = self.offsets
         rows = {"structure": slice(start, stop), "atom": slice(offsets[start], offsets[stop])}
-        return StructureBatch(
+        return type(self)(
             {name: getattr(self, name)[rows[field.level]] for name, field in FIELDS.items()}
         )
 
@@ -151,6 +153,16 @@ class StructureBatch:
         return StructureBatch(
             {name: np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS}
         )
+
+
+class DoubleStructureBatch(StructureBatch):
+    """Structures whose geometry keeps float64: what simulations move by less than float32 sees."""
+
+    _DTYPES: ClassVar[Mapping[str, str]] = {
+        **StructureBatch._DTYPES,
+        "positions": "float64",
+        "cell": "float64",
+    }
 
 
 def atom_indices(offsets: IndexArray, structures: IndexArray) -> IndexArray:
@@ -191,7 +203,8 @@ def content_hash(batch: StructureBatch) -> UInt64Array:
     salt = mix64(index_in_structure.astype(np.uint64))
     atom_hash = mix64(salt + batch.atomic_numbers)
     for axis in range(3):
-        atom_hash = mix64(atom_hash + _float_bits(batch.positions[:, axis]))
+        values = batch.positions[:, axis].astype(np.float32, copy=False)
+        atom_hash = mix64(atom_hash + _float_bits(values))
     # Wrapping integer sums are exact, so the running-sum trick of segment_sum is safe here.
     structure_hash = mix64(
         segment_sum(atom_hash, batch.num_atoms) + batch.num_atoms.view(np.uint32)

@@ -24,7 +24,8 @@ def collate(
     Returns:
         A `torch_geometric.data.Batch` with ``z`` (A,), ``pos`` (A, 3) in Å, ``edge_index`` (2, E)
         from sender to receiver and sorted by receiver, ``edge_shift`` (E, 3) in Å, ``batch`` (A,),
-        ``ptr`` (S + 1,), ``num_atoms`` (S,), ``cell`` (S, 3, 3) in Å and ``pbc`` (S, 3).
+        ``ptr`` (S + 1,), ``num_atoms`` (S,), ``cell`` (S, 3, 3) in Å, ``pbc`` (S, 3), and
+        ``charge`` and ``spin`` (S,) as the field registry defines them.
     """
     edges = neighbor_list(batch, settings)
     owner = np.repeat(np.arange(len(batch), dtype=np.int64), batch.num_atoms)
@@ -38,4 +39,6 @@ def collate(
         num_atoms=torch.from_numpy(batch.num_atoms.astype(np.int64)),
         cell=torch.from_numpy(batch.cell).to(dtype),
         pbc=torch.from_numpy(batch.pbc.astype(bool)),
+        charge=torch.from_numpy(batch.charge.astype(np.int64)),
+        spin=torch.from_numpy(batch.spin.astype(np.int64)),
     )

@@ -1,4 +1,4 @@
-"""One branch: an energy head and a force head on the encoder's atom features."""
+"""One branch: the energy head and, where forces are predicted directly, the force head."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlpar.model.encoder import AtomFeatures
-from mtlpar.model.settings import EncoderSettings, HeadSettings
+from mtlpar.model.settings import HeadSettings
 
 
 class Branch(nn.Module):
@@ -15,35 +15,46 @@ class Branch(nn.Module):
     Each head is an MLP on the atoms' scalars. The energy head gives each atom's energy; the force
     head gives coefficients for the atom's equivariant vectors, so forces rotate with the structure
     whatever the weights are. Both are scaled by the size of the training targets, which are
-    buffers and travel with the branch.
+    buffers and travel with the branch. A branch with conservative forces has no force head.
     """
 
     energy_scale: Tensor
     force_scale: Tensor
 
-    def __init__(self, encoder: EncoderSettings, head: HeadSettings) -> None:
+    def __init__(self, width: int, num_vectors: int, head: HeadSettings) -> None:
         super().__init__()
-        self.energy = _mlp(encoder.width, head, 1)
-        self.force = _mlp(encoder.width, head, encoder.layers * encoder.vector_channels)
+        self.energy = Mlp(width, head, 1)
+        self.force = Mlp(width, head, num_vectors) if head.forces == "equivariant" else None
         self.register_buffer("energy_scale", torch.ones(()))
         self.register_buffer("force_scale", torch.ones(()))
 
-    def forward(self, atoms: AtomFeatures) -> tuple[Tensor, Tensor]:
-        """Predict for each atom.
+    def atom_energies(self, atoms: AtomFeatures) -> Tensor:
+        """Energies without references in eV, (A,)."""
+        energies: Tensor = self.energy(atoms.scalars).squeeze(1) * self.energy_scale
+        return energies
 
-        Returns:
-            Energies without references in eV, (A,), and forces in eV/Å, (A, 3).
-        """
-        energy = self.energy(atoms.scalars).squeeze(1) * self.energy_scale
+    def direct_forces(self, atoms: AtomFeatures) -> Tensor:
+        """Forces in eV/Å from the force head, (A, 3)."""
+        assert self.force is not None
         coefficients = self.force(atoms.scalars)
-        forces = torch.einsum("ac,acx->ax", coefficients, atoms.vectors) * self.force_scale
-        return energy, forces
+        return torch.einsum("ac,acx->ax", coefficients, atoms.vectors) * self.force_scale
 
 
-def _mlp(inputs: int, head: HeadSettings, outputs: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for _ in range(head.layers):
-        layers += [nn.Linear(inputs, head.width), nn.SiLU()]
-        inputs = head.width
-    layers.append(nn.Linear(inputs, outputs))
-    return nn.Sequential(*layers)
+class Mlp(nn.Sequential):
+    """Hidden layers and a linear output, which is exact also where products are in bf16."""
+
+    def __init__(self, inputs: int, head: HeadSettings, outputs: int) -> None:
+        layers: list[nn.Module] = []
+        for _ in range(head.layers):
+            layers += [nn.Linear(inputs, head.width), nn.SiLU()]
+            inputs = head.width
+        super().__init__(*layers, nn.Linear(inputs, outputs))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map (A, inputs) to (A, outputs) in the type of the weights."""
+        *hidden, output = self
+        assert isinstance(output, nn.Linear)
+        for layer in hidden:
+            values = layer(values)
+        with torch.autocast(values.device.type, enabled=False):
+            return output(values.to(output.weight.dtype))  # type: ignore[no-any-return]

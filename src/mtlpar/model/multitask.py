@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,9 +10,14 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from mtlpar.core.hashing import derive_seed
+from mtlpar.model.egnn import EgnnEncoder
 from mtlpar.model.encoder import AtomFeatures, Encoder
+from mtlpar.model.geometry import edge_vectors, forces_and_stress
 from mtlpar.model.heads import Branch
+from mtlpar.model.painn import PainnEncoder
 from mtlpar.model.settings import ModelSettings
+
+_ENCODERS: Mapping[str, type[Encoder]] = {"egnn": EgnnEncoder, "painn": PainnEncoder}
 
 
 class Segment(NamedTuple):
@@ -22,11 +27,18 @@ class Segment(NamedTuple):
         branch: Name of the branch.
         start: First structure.
         stop: Structure after the last.
+        atoms: First atom and atom after the last. Without them the batch is asked, which waits
+            for the GPU if it lies on one.
     """
 
     branch: str
     start: int
     stop: int
+    atoms: tuple[int, int] | None = None
+
+    def atom_bounds(self, batch: Batch) -> tuple[int, int]:
+        """First atom and atom after the last."""
+        return self.atoms or (int(batch.ptr[self.start]), int(batch.ptr[self.stop]))
 
 
 class Prediction(NamedTuple):
@@ -35,10 +47,13 @@ class Prediction(NamedTuple):
     Attributes:
         energy_per_atom: Energy per atom without references in eV/atom, (S,).
         forces: Forces in eV/Å, (A, 3).
+        stress: Stress in eV/Å^3, (S, 3, 3), tension positive; NaN where a structure does not
+            repeat or its cell has no volume. None if forces are not conservative.
     """
 
     energy_per_atom: Tensor
     forces: Tensor
+    stress: Tensor | None = None
 
 
 class TargetScale(NamedTuple):
@@ -72,14 +87,26 @@ class MultiTaskModel(nn.Module):
         self.settings = settings
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "encoder"))
-            self.encoder = Encoder(settings.encoder, cutoff_angstrom=settings.graph.cutoff_angstrom)
+            self.encoder: Encoder = _ENCODERS[settings.encoder.kind](
+                settings.encoder, cutoff_angstrom=settings.graph.cutoff_angstrom
+            )
             self.heads = nn.ModuleDict()
             for name in branches:
                 torch.manual_seed(derive_seed(seed, "branch", name))
-                self.heads[name] = Branch(settings.encoder, settings.head)
+                self.heads[name] = Branch(
+                    settings.encoder.width, self.encoder.num_vectors, settings.head
+                )
+
+    @property
+    def is_conservative(self) -> bool:
+        """Whether forces are minus the gradient of the energy, and stress is predicted too."""
+        return self.settings.head.forces == "conservative"
 
     def forward(self, batch: Batch, segments: Sequence[Segment]) -> Prediction:
         """Predict a batch whose structures are grouped by branch.
+
+        Conservative forces need no gradient mode of the caller's; where it is on, they can be
+        differentiated again, as training does.
 
         Args:
             batch: A collated batch.
@@ -89,18 +116,46 @@ class MultiTaskModel(nn.Module):
             ValueError: If the segments do not cover the batch, or name a branch not held here.
         """
         self._check_segments(batch, segments)
-        atoms = self.encoder(batch)
-        energies, forces = [], []
-        for branch, start, stop in segments:
-            first, last = int(batch.ptr[start]), int(batch.ptr[stop])
-            part = AtomFeatures(atoms.scalars[first:last], atoms.vectors[first:last])
-            energy, force = self.heads[branch](part)
-            energies.append(energy)
-            forces.append(force)
-        atom_energy = torch.cat(energies)
-        num_structures = len(batch.num_atoms)
-        total = atom_energy.new_zeros(num_structures).index_add(0, batch.batch, atom_energy)
-        return Prediction(total / batch.num_atoms, torch.cat(forces))
+        vectors = edge_vectors(batch).to(self.encoder.species.weight.dtype)
+        if self.is_conservative:
+            return self._conservative(batch, segments, vectors)
+        atoms = self.encoder(batch, vectors)
+        energy = self._energy(batch, segments, atoms)
+        forces = [
+            branch.direct_forces(part) for branch, part in self._parts(batch, segments, atoms)
+        ]
+        return Prediction(energy / batch.num_atoms, torch.cat(forces))
+
+    def _conservative(
+        self, batch: Batch, segments: Sequence[Segment], vectors: Tensor
+    ) -> Prediction:
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            vectors = vectors.detach().requires_grad_()
+            energy = self._energy(batch, segments, self.encoder(batch, vectors))
+            (gradient,) = torch.autograd.grad(
+                [energy.sum()], [vectors], create_graph=create_graph, materialize_grads=True
+            )
+        forces, stress = forces_and_stress(batch, vectors, gradient)
+        energy_per_atom = energy / batch.num_atoms
+        if create_graph:
+            return Prediction(energy_per_atom, forces, stress)
+        return Prediction(energy_per_atom.detach(), forces.detach(), stress.detach())
+
+    def _energy(self, batch: Batch, segments: Sequence[Segment], atoms: AtomFeatures) -> Tensor:
+        """Energies without references in eV, (S,)."""
+        parts = self._parts(batch, segments, atoms)
+        of_atoms = torch.cat([branch.atom_energies(part) for branch, part in parts])
+        total = of_atoms.new_zeros(len(batch.num_atoms)).index_add(0, batch.batch, of_atoms)
+        return total if self.settings.head.energy == "sum" else total / batch.num_atoms
+
+    def _parts(
+        self, batch: Batch, segments: Sequence[Segment], atoms: AtomFeatures
+    ) -> Iterator[tuple[Branch, AtomFeatures]]:
+        for segment in segments:
+            branch = self.heads[segment.branch]
+            assert isinstance(branch, Branch)
+            yield branch, atoms.slice(*segment.atom_bounds(batch))
 
     def set_scales(self, scales: Mapping[str, TargetScale]) -> None:
         """Tell the branches held here how large their targets are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,22 @@ from mtlpar.model.multitask import MultiTaskModel, Segment
 FloatArray = npt.NDArray[np.float64]
 
 
+class PredictedBatch(NamedTuple):
+    """Predictions of consecutive structures.
+
+    Attributes:
+        structures: Which ones, S' of them with A' atoms.
+        energy_per_atom: Energies per atom without references in eV/atom, (S',).
+        forces: Forces in eV/Å, (A', 3).
+        stress: Stresses in eV/Å^3, (S', 3, 3); None if the network predicts none.
+    """
+
+    structures: slice
+    energy_per_atom: FloatArray
+    forces: FloatArray
+    stress: FloatArray | None
+
+
 def predict(
     network: MultiTaskModel,
     structures: StructureBatch,
@@ -24,7 +41,25 @@ def predict(
     graph: GraphSettings,
     batch_atoms: int,
 ) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
+    """Energies per atom and forces of `predict_batches`, which see."""
+    for batch in predict_batches(
+        network, structures, branch=branch, graph=graph, batch_atoms=batch_atoms
+    ):
+        yield batch.structures, batch.energy_per_atom, batch.forces
+
+
+def predict_batches(
+    network: MultiTaskModel,
+    structures: StructureBatch,
+    *,
+    branch: str,
+    graph: GraphSettings,
+    batch_atoms: int,
+) -> Iterator[PredictedBatch]:
     """Predict with one branch, a bounded number of atoms at a time.
+
+    Edge vectors are made in the precision of the structures' positions, then rounded to the
+    network's: far from the origin, positions in float32 would be coarser than the network sees.
 
     Args:
         network: The network; its parameters say on which device and in which precision.
@@ -32,22 +67,25 @@ def predict(
         branch: Name of the branch.
         graph: Neighbour graph.
         batch_atoms: Atoms predicted at a time; a larger structure goes alone.
-
-    Yields:
-        Which structures, their energies per atom without references in eV/atom (S',) and their
-        forces in eV/Å (A', 3).
     """
     parameter = next(network.parameters())
+    is_double = torch.float64 in (parameter.dtype, torch.from_numpy(structures.positions).dtype)
+    geometry = torch.float64 if is_double else torch.float32
     for start, stop in bounded_slices(structures.num_atoms, batch_atoms):
         part = structures.slice(start, stop)
-        batch = collate(part, graph, dtype=parameter.dtype).to(parameter.device)
+        batch = collate(part, graph, dtype=geometry).to(parameter.device)
         with torch.no_grad():
-            energy, forces = network(batch, [Segment(branch, 0, len(part))])
-        yield (
+            prediction = network(batch, [Segment(branch, 0, len(part), (0, part.total_atoms))])
+        yield PredictedBatch(
             slice(start, stop),
-            energy.double().cpu().numpy(),
-            forces.double().cpu().numpy(),
+            _to_numpy(prediction.energy_per_atom),
+            _to_numpy(prediction.forces),
+            None if prediction.stress is None else _to_numpy(prediction.stress),
         )
+
+
+def _to_numpy(value: torch.Tensor) -> FloatArray:
+    return value.double().cpu().numpy()
 
 
 def bounded_slices(num_atoms: npt.NDArray[np.int32], limit: int) -> Iterator[tuple[int, int]]:

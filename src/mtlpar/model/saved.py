@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
+from ase import Atoms
 from torch import Tensor
 
+from mtlpar.core.ase_structures import structure_batch
 from mtlpar.core.files import atomic_path
 from mtlpar.core.references import References
+from mtlpar.core.structures import StructureBatch
 from mtlpar.model.multitask import MultiTaskModel
+from mtlpar.model.predict import FloatArray, predict_batches
 from mtlpar.model.settings import ModelSettings
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""1: EGNN with direct forces. 2: the settings say which encoder, energy and forces."""
+
+
+class StructurePrediction(NamedTuple):
+    """What a model says about one structure.
+
+    Attributes:
+        energy: Total energy in eV, references included.
+        forces: Forces in eV/Å, (N, 3).
+        stress: Stress in eV/Å^3 in ASE's order xx yy zz yz xz xy, tension positive, (6,). None if
+            forces are not conservative or the structure has no volume.
+    """
+
+    energy: float
+    forces: FloatArray
+    stress: FloatArray | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +50,7 @@ class SavedModel:
         references: Reference energies by source; they bring predictions back to total energies.
         level_of_theory: How each source's labels were computed.
         training: Seed, settings and history, for people.
+        format_version: Version of the file that it was read from.
     """
 
     network: MultiTaskModel
@@ -37,11 +59,75 @@ class SavedModel:
     references: Mapping[str, References]
     level_of_theory: Mapping[str, str]
     training: Mapping[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Sources the model learned from; each can be asked for as a head."""
         return tuple(source for sources in self.branches.values() for source in sources)
+
+    def choose_head(self, head: str | None) -> str:
+        """The source whose level of theory is wanted; may be left out if there is only one.
+
+        Raises:
+            ValueError: If it does not exist, or several exist and none was named.
+        """
+        if head is None and len(self.sources) > 1:
+            levels = ", ".join(f"{name} ({self.level_of_theory[name]})" for name in self.sources)
+            raise ValueError(f"this model has several heads; choose one with head=...: {levels}")
+        head = head or self.sources[0]
+        self.branch_of(head)
+        return head
+
+    def predict(
+        self, structures: Sequence[Atoms], *, head: str | None = None, batch_atoms: int = 4096
+    ) -> list[StructurePrediction]:
+        """Total energies, forces and, from conservative models, stresses of ASE structures.
+
+        Charge and spin multiplicity are read from ``atoms.info``; see `structure_batch`.
+
+        Args:
+            structures: The structures.
+            head: Source whose level of theory is wanted; optional if the model has only one.
+            batch_atoms: Atoms predicted at a time.
+
+        Raises:
+            ValueError: If the head does not exist or was not chosen, if a structure holds an
+                element that the head never saw, or if it is charged or open-shell and the model
+                was not told about charge and spin.
+        """
+        if not structures:
+            return []
+        head = self.choose_head(head)
+        batch = structure_batch(structures)
+        self._check_charge_and_spin(batch)
+        references = self.references[head].sums(batch)
+        predictions: list[StructurePrediction] = []
+        for part in predict_batches(
+            self.network,
+            batch,
+            branch=self.branch_of(head),
+            graph=self.settings.graph,
+            batch_atoms=batch_atoms,
+        ):
+            sizes = batch.num_atoms[part.structures]
+            energy = part.energy_per_atom * sizes + references[part.structures]
+            forces = np.split(part.forces, np.cumsum(sizes)[:-1])
+            stress = [None] * len(sizes) if part.stress is None else map(_voigt, part.stress)
+            predictions += map(StructurePrediction, energy.tolist(), forces, stress)
+        return predictions
+
+    def _check_charge_and_spin(self, batch: StructureBatch) -> None:
+        if self.settings.encoder.charge_and_spin:
+            return
+        special = np.flatnonzero((batch.charge != 0) | (batch.spin > 1))
+        if len(special):
+            first = special[0]
+            raise ValueError(
+                f"structure {first} has charge {batch.charge[first]} and spin multiplicity "
+                f"{batch.spin[first]}, but this model does not know about charge and spin: it was "
+                "trained with model.encoder.charge_and_spin off"
+            )
 
     def branch_of(self, source: str) -> str:
         """Branch that answers for a source.
@@ -99,28 +185,33 @@ def save_model(
         torch.save(content, temporary)
 
 
-def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> SavedModel:
-    """Load a model file that the train stage wrote.
+def load_model(
+    path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> SavedModel:
+    """Load a model file that the train stage wrote, of this or an older format.
 
     Args:
         path: The ``model.pt``.
         device: Where to put the network.
+        dtype: Precision to predict in; by default that of the weights. In ``torch.float64``
+            forces are smooth enough for tight relaxations and finite differences.
 
     Raises:
-        ValueError: If the file is missing, is not such a model or has another format version.
+        ValueError: If the file is missing, is not such a model or has a newer format.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no model at {path}; the train stage writes it")
-    content = torch.load(path, map_location=device, weights_only=True)
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{path} has model format {version!r}, expected {FORMAT_VERSION}")
+    content = _upgrade(torch.load(path, map_location=device, weights_only=True), path)
     settings = ModelSettings.model_validate(content["settings"])
     state = content["state"]
     network = MultiTaskModel(settings, content["branches"], seed=0)
     network.to(device=device, dtype=next(iter(state.values())).dtype)
     network.load_state_dict(state)
+    network.to(dtype=dtype)
     network.eval()
     return SavedModel(
         network=network,
@@ -132,4 +223,38 @@ def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Saved
         },
         level_of_theory=content["level_of_theory"],
         training=content["training"],
+        format_version=content["written_as"],
     )
+
+
+def _upgrade(content: Any, path: Path) -> dict[str, Any]:
+    """Bring the content of a file to the current format, one version at a time."""
+    version: Any = content.get("format_version") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or version not in range(1, FORMAT_VERSION + 1):
+        raise ValueError(
+            f"{path} has model format {version!r}; this version of mtlpar reads 1 to "
+            f"{FORMAT_VERSION}. A newer format needs a newer mtlpar"
+        )
+    content["written_as"] = version
+    for step in range(version, FORMAT_VERSION):
+        _UPGRADES[step](content)
+    return content
+
+
+def _from_1(content: dict[str, Any]) -> None:
+    settings = content["settings"]
+    settings["encoder"] |= {
+        "kind": "egnn",
+        "charge_and_spin": False,
+        "activation_checkpointing": False,
+    }
+    settings["head"] |= {"energy": "sum", "forces": "equivariant"}
+
+
+_UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], None]]] = {1: _from_1}
+
+
+def _voigt(stress: FloatArray) -> FloatArray | None:
+    """Stress (3, 3) in ASE's order, or None if it is not defined."""
+    rows, columns = [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]
+    return None if np.isnan(stress).any() else stress[rows, columns]

@@ -2,33 +2,61 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from mtlpar.graph.settings import GraphSettings
 
 
 class EncoderSettings(BaseModel):
-    """Size of the shared encoder."""
+    """Architecture and size of the shared encoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: Literal["egnn", "painn"] = Field(
+        default="egnn",
+        description="egnn: the paper's encoder; painn: scalar and vector features of equal width.",
+    )
     width: int = Field(default=64, gt=0, description="Scalar features per atom.")
     layers: int = Field(default=4, gt=0, description="Message-passing layers.")
     vector_channels: int = Field(
-        default=8, gt=0, description="Equivariant vectors per atom and layer."
+        default=8,
+        gt=0,
+        description="Equivariant vectors per atom and layer of egnn; painn has `width` of them.",
     )
     radial_basis: int = Field(
         default=16, gt=0, description="Radial functions that describe a distance."
     )
+    charge_and_spin: bool = Field(
+        default=False,
+        description="Tell the encoder a structure's total charge and spin multiplicity. A spin "
+        "that the source does not state has an embedding of its own.",
+    )
+    activation_checkpointing: bool = Field(
+        default=False,
+        description="Compute each layer's edge features again in the backward pass instead of "
+        "keeping them: least memory for about a third more time.",
+    )
 
 
 class HeadSettings(BaseModel):
-    """Size of the energy head and of the force head of every branch."""
+    """Energy head and forces of every branch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: int = Field(default=64, gt=0, description="Features of the hidden layers.")
     layers: int = Field(default=2, gt=0, description="Hidden layers.")
+    energy: Literal["sum", "mean"] = Field(
+        default="sum",
+        description="The total energy is the sum of the atoms' energies, which makes it extensive, "
+        "or their mean.",
+    )
+    forces: Literal["equivariant", "conservative"] = Field(
+        default="equivariant",
+        description="equivariant: a head predicts forces directly, which is fastest; "
+        "conservative: minus the gradient of the energy, with stress its strain derivative.",
+    )
 
 
 class ModelSettings(BaseModel):

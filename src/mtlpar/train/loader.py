@@ -146,7 +146,7 @@ class RankLoader:
             part, target_ev_per_atom = self.datasets[share.source].gather(share.indices)
             structures = (structure, structure + len(part))
             atoms = (atom, atom + part.total_atoms)
-            segments.append(Segment(self.branch_of[share.source], *structures))
+            segments.append(Segment(self.branch_of[share.source], *structures, atoms))
             pieces.append(
                 DatasetPiece(
                     share.source, structures, atoms, share.global_structures, share.global_atoms

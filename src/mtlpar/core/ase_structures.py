@@ -1,0 +1,44 @@
+"""ASE structures as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+
+from mtlpar.core.structures import DoubleStructureBatch
+
+
+def structure_batch(structures: Sequence[Atoms]) -> DoubleStructureBatch:
+    """Columns of ASE structures, with float64 geometry and zero labels.
+
+    Charge and spin multiplicity are read from ``atoms.info["charge"]`` and ``atoms.info["spin"]``;
+    without them a structure has charge 0 and a spin that nobody stated.
+
+    Raises:
+        ValueError: If there is no structure or one has no atoms.
+    """
+    empty = [index for index, atoms in enumerate(structures) if len(atoms) == 0]
+    if empty or not structures:
+        raise ValueError(f"nothing to predict: got {len(structures)} structures, empty: {empty}")
+    positions = np.concatenate([atoms.positions for atoms in structures])
+    return DoubleStructureBatch.from_labels(
+        num_atoms=[len(atoms) for atoms in structures],
+        atomic_numbers=np.concatenate([atoms.numbers for atoms in structures]),
+        positions=positions,
+        energy=np.zeros(len(structures)),
+        forces=np.zeros_like(positions),
+        group=np.zeros(len(structures)),
+        cell=np.stack([atoms.cell.array for atoms in structures]),
+        pbc=np.stack([atoms.pbc for atoms in structures]),
+        charge=[_whole_number(atoms, "charge", 0) for atoms in structures],
+        spin=[_whole_number(atoms, "spin", 0) for atoms in structures],
+    )
+
+
+def _whole_number(atoms: Atoms, key: str, default: int) -> int:
+    value = atoms.info.get(key, default)
+    if value != int(value) or abs(value) > np.iinfo(np.int8).max:
+        raise ValueError(f"atoms.info[{key!r}] of {atoms} is {value!r}; expected a small integer")
+    return int(value)

@@ -1,0 +1,106 @@
+"""The paper's encoder: an EGNN with several equivariant vectors per atom.
+
+Messages follow E(n)-equivariant graph networks (Satorras et al. 2021, arXiv 2102.09844):
+
+    m_ij = phi_e(h_i, h_j, d_ij),   x_i <- x_i + sum_j (x_j - x_i) phi_x(m_ij),
+    h_i  <- phi_h(h_i, sum_j m_ij)
+
+with three changes. (1) Coordinates are not moved. The accumulated displacement is kept as C
+vectors per atom, V_ic, and phi_e sees how they change the distance to first order,
+V_jc . u_ij and V_ic . u_ij with u_ij the unit vector to the neighbour: this is what updated
+distances tell, for several displacements at once, and neighbours never leave the cutoff. (2) Every
+message is multiplied by an envelope that goes to zero at the cutoff with two derivatives.
+(3) Species enter through an embedding and raw coordinates never do, so scalars are invariant and
+vectors rotate with the structure.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mtlpar.model.encoder import AtomFeatures, Encoder
+from mtlpar.model.geometry import Edge
+from mtlpar.model.messages import MessageWeights, exchange
+from mtlpar.model.settings import EncoderSettings
+
+
+class EgnnLayer(nn.Module):
+    """One round of messages; see the module's formula."""
+
+    def __init__(self, settings: EncoderSettings, *, is_first: bool) -> None:
+        super().__init__()
+        width, channels = settings.width, settings.vector_channels
+        self.recompute = settings.activation_checkpointing
+        # The first layer of phi_e acts on [h_i, h_j, d_ij, V.u]: it is split into products per
+        # node, done once per atom, and small products per edge.
+        self.receiver_in = nn.Linear(width, width)
+        self.sender_in = nn.Linear(width, width, bias=False)
+        self.radial_in = nn.Linear(settings.radial_basis, width, bias=False)
+        # Before the first layer all vectors are zero and have nothing to say.
+        self.vector_in = None if is_first else nn.Linear(2 * channels, width, bias=False)
+        self.message = nn.Linear(width, width)
+        self.vector_out = nn.Linear(width, channels, bias=False)
+        self.update = nn.Sequential(
+            nn.Linear(2 * width + channels, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, scalars: Tensor, vectors: Tensor, edge: Edge) -> tuple[Tensor, Tensor]:
+        """Exchange messages once.
+
+        Args:
+            scalars: (A, F) invariant features.
+            vectors: (A, C, 3) accumulated equivariant vectors.
+            edge: Geometry of the E edges.
+
+        Returns:
+            Updated scalars (A, F) and the vectors this layer adds (A, C, 3).
+        """
+        h = self.norm(scalars)
+        features, feature_weight = edge.radial, self.radial_in.weight
+        if self.vector_in is not None:
+            features = torch.cat([features, _along_edges(vectors, edge)], dim=1)
+            feature_weight = torch.cat([feature_weight, self.vector_in.weight], dim=1)
+        weights = MessageWeights(
+            feature_weight, self.message.weight, self.message.bias, self.vector_out.weight
+        )
+        received, added = exchange(
+            self.receiver_in(h),
+            self.sender_in(h),
+            features,
+            weights,
+            edge,
+            recompute=self.recompute,
+        )
+        lengths = ((vectors + added) ** 2).sum(dim=2)
+        scalars = scalars + self.update(torch.cat([h, received, lengths], dim=1))
+        return scalars, added
+
+
+class EgnnEncoder(Encoder):
+    """EGNN; returns the vectors of every layer, V = L C."""
+
+    def __init__(self, settings: EncoderSettings, *, cutoff_angstrom: float) -> None:
+        super().__init__(settings, cutoff_angstrom=cutoff_angstrom)
+        self.num_vectors = settings.layers * settings.vector_channels
+        self.layers = nn.ModuleList(
+            EgnnLayer(settings, is_first=index == 0) for index in range(settings.layers)
+        )
+        self.norm = nn.LayerNorm(settings.width)
+
+    def interact(self, scalars: Tensor, edge: Edge) -> AtomFeatures:
+        """See `Encoder.interact`."""
+        vectors = scalars.new_zeros(len(scalars), self.settings.vector_channels, 3)
+        by_layer = []
+        for layer in self.layers:
+            scalars, added = layer(scalars, vectors, edge)
+            vectors = vectors + added
+            by_layer.append(added)
+        return AtomFeatures(self.norm(scalars), torch.cat(by_layer, dim=1))
+
+
+def _along_edges(vectors: Tensor, edge: Edge) -> Tensor:
+    """Components of both atoms' vectors along each edge, (E, 2 C)."""
+    ends = (vectors[edge.receiver], vectors[edge.sender])
+    return torch.cat([torch.einsum("ecx,ex->ec", end, edge.direction) for end in ends], dim=1)

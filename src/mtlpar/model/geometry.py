@@ -1,0 +1,121 @@
+"""Geometry of the edges of a batch: the only place where a model looks at positions."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+
+TYPICAL_NEIGHBORS = 16.0
+
+
+class Edge(NamedTuple):
+    """What a layer knows about the edges of a batch, which are sorted by receiver.
+
+    Attributes:
+        sender: (E,) atoms that send.
+        receiver: (E,) atoms that receive.
+        direction: (E, 3) unit vectors from receiver to sender.
+        radial: (E, K) radial functions of the length, zero at the cutoff.
+        envelope: (E, 1) smooth cutoff.
+    """
+
+    sender: Tensor
+    receiver: Tensor
+    direction: Tensor
+    radial: Tensor
+    envelope: Tensor
+
+
+class RadialBasis(nn.Module):
+    """Bessel functions sin(k pi d / r_c) / d times a polynomial envelope.
+
+    Basis and envelope as in Gasteiger et al. 2020 (arXiv 2003.03123), eqs. 7 and 8 with p = 6.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, size: int, cutoff_angstrom: float) -> None:
+        super().__init__()
+        self.cutoff = cutoff_angstrom
+        frequencies = math.pi * torch.arange(1, size + 1, dtype=torch.float64)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """Expand distances.
+
+        Args:
+            distance: (E, 1) lengths in Å.
+
+        Returns:
+            Radial functions (E, K) and the envelope (E, 1).
+        """
+        x = distance / self.cutoff
+        envelope = cutoff_envelope(x)
+        bessel = math.sqrt(2.0) * torch.sin(self.frequencies.to(x.dtype) * x) / x
+        return bessel * envelope, envelope
+
+
+def cutoff_envelope(x: Tensor) -> Tensor:
+    """1 - 28 x^6 + 48 x^7 - 21 x^8 below one and zero above, smooth to the second derivative.
+
+    Args:
+        x: Distance over cutoff, any shape.
+    """
+    return torch.where(x < 1, 1 - 28 * x**6 + 48 * x**7 - 21 * x**8, torch.zeros_like(x))
+
+
+def edge_vectors(batch: Batch) -> Tensor:
+    """Vectors in Å from receiver to the sender's image, (E, 3), in the dtype of ``pos``."""
+    sender, receiver = batch.edge_index
+    vectors: Tensor = batch.pos[sender] + batch.edge_shift - batch.pos[receiver]
+    return vectors
+
+
+def describe_edges(batch: Batch, vector: Tensor, basis: RadialBasis) -> Edge:
+    """Directions, radial functions and envelope of edge vectors (E, 3)."""
+    sender, receiver = batch.edge_index
+    distance = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
+    radial, envelope = basis(distance)
+    return Edge(sender, receiver, vector / distance, radial, envelope)
+
+
+def sum_to_receivers(values: Tensor, receiver: Tensor, num_atoms: int) -> Tensor:
+    """Sum edge values (E, ...) over each receiver, divided by the root of a typical count.
+
+    A fixed divisor, not each atom's own count: the sum must stay smooth and extensive.
+    """
+    total = values.new_zeros(num_atoms, *values.shape[1:]).index_add(0, receiver, values)
+    return total / math.sqrt(TYPICAL_NEIGHBORS)
+
+
+def forces_and_stress(batch: Batch, vector: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Forces and stress from the gradient of the energy by the edge vectors.
+
+    Edge vectors are all that an energy depends on. An atom pulls on the edges it sends along and
+    is pulled back by those it receives from; a strain e turns every edge vector r into (1 + e) r,
+    so the stress is (1 / V) sum_edges r dE/dr.
+
+    Args:
+        batch: The collated batch.
+        vector: (E, 3) edge vectors in Å.
+        gradient: (E, 3) derivatives of the summed energies in eV/Å.
+
+    Returns:
+        Forces in eV/Å, (A, 3), and stresses in eV/Å^3, (S, 3, 3), tension positive. A stress is NaN
+        where a structure does not repeat or its cell has no volume.
+    """
+    sender, receiver = batch.edge_index
+    forces = gradient.new_zeros(len(batch.z), 3)
+    forces = forces.index_add(0, receiver, gradient).index_add(0, sender, -gradient)
+    virial = gradient.new_zeros(len(batch.num_atoms), 3, 3).index_add(
+        0, batch.batch[receiver], vector[:, :, None] * gradient[:, None, :]
+    )
+    virial = (virial + virial.transpose(1, 2)) / 2
+    volume = torch.linalg.det(batch.cell).abs().to(virial)
+    has_stress = batch.pbc.any(dim=1) & (volume > 0)
+    volume = torch.where(has_stress, volume, torch.full_like(volume, torch.nan))
+    return forces, virial / volume[:, None, None]
