@@ -179,7 +179,12 @@ class MultiTaskModel(nn.Module):
                 )
 
 
+def count_parameters(part: nn.Module | None) -> int:
+    """Number of parameters of a part; none if there is no such part."""
+    return 0 if part is None else sum(p.numel() for p in part.parameters())
+
+
 def parameter_counts(model: MultiTaskModel) -> dict[str, int]:
     """Number of parameters of the encoder and of each branch held."""
     parts: dict[str, nn.Module] = {"encoder": model.encoder, **dict(model.heads.items())}
-    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    return {name: count_parameters(part) for name, part in parts.items()}

@@ -66,6 +66,16 @@ class SavedModel:
         """Sources the model learned from; each can be asked for as a head."""
         return tuple(source for sources in self.branches.values() for source in sources)
 
+    def elements(self, branch: str) -> tuple[str, ...]:
+        """Symbols of the elements that some source of a branch has a reference energy for."""
+        return tuple(
+            dict.fromkeys(
+                symbol
+                for source in self.branches[branch]
+                for symbol in self.references[source].energies_ev
+            )
+        )
+
     def choose_head(self, head: str | None) -> str:
         """The source whose level of theory is wanted; may be left out if there is only one.
 

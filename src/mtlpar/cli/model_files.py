@@ -1,0 +1,71 @@
+"""Commands on model files: info, check."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtlpar.cli.common import add_command, add_config, read_config
+
+if TYPE_CHECKING:
+    from mtlpar.cli.common import Commands
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands that look at models."""
+    _add_info(commands)
+    _add_check(commands)
+
+
+def _add_info(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "info",
+        _info,
+        "say what a model file, or every model of the config, consists of",
+    )
+    parser.add_argument("path", nargs="?", type=Path, metavar="MODEL", help="a model.pt")
+    add_config(parser)
+
+
+def _add_check(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "check",
+        _check,
+        "test that a trained model obeys physics; the status is 1 if it is refused",
+    )
+    parser.add_argument("path", type=Path, metavar="MODEL", help="a model.pt")
+    parser.add_argument(
+        "--head", metavar="NAME", help="check only the branch of this source (default: all)"
+    )
+
+
+def _info(options: argparse.Namespace) -> None:
+    from mtlpar.model.describe import describe_model, describe_settings
+    from mtlpar.model.saved import load_model
+
+    if options.path is not None:
+        sys.stdout.write(f"{describe_model(load_model(options.path))}\n")
+        return
+    config = read_config(options)
+    for name, entry in config.models.items():
+        text = describe_settings(config.model, entry.branches)
+        sys.stdout.write(f"model {name}\n{text}\n\n")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from mtlpar.check import suite
+    from mtlpar.model.saved import load_model
+
+    model = load_model(options.path)
+    refused = []
+    for branch, findings in suite.check_model(model, head=options.head):
+        sys.stdout.write(f"branch {branch}\n{suite.table(findings)}\n\n")
+        refused += [f"{branch}: {check}" for check in suite.refusals(findings)]
+    sys.stdout.write(suite.truncation_note(model.settings.graph))
+    if refused:
+        raise ValueError(f"{options.path} is refused: {'; '.join(refused)}")
+    sys.stdout.write(f"{options.path} passes all checks\n")

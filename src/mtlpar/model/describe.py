@@ -1,0 +1,74 @@
+"""What a model is, as text: size of every part, heads, levels of theory, elements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from mtlpar.model.heads import Branch
+from mtlpar.model.multitask import MultiTaskModel, count_parameters
+from mtlpar.model.saved import SavedModel
+from mtlpar.model.settings import ModelSettings
+
+
+def describe_settings(settings: ModelSettings, branches: Iterable[str]) -> str:
+    """Architecture and parameter counts of a model that is not built.
+
+    Args:
+        settings: Architecture.
+        branches: Names of the branches.
+    """
+    with torch.device("meta"):
+        network = MultiTaskModel(settings, branches, seed=0)
+    return "\n".join([*_architecture(settings), "", *_sizes(network)])
+
+
+def describe_model(model: SavedModel) -> str:
+    """Format, architecture, parameter counts, heads and training of a model file."""
+    lines = [
+        f"file format   {model.format_version}",
+        f"precision     {str(next(model.network.parameters()).dtype).removeprefix('torch.')}",
+        *_architecture(model.settings),
+        "",
+        *_sizes(model.network),
+        "",
+        f"{'head':16}{'branch':16}{'level of theory':32}elements",
+    ]
+    for branch, sources in model.branches.items():
+        for source in sources:
+            elements = " ".join(model.references[source].energies_ev)
+            lines.append(f"{source:16}{branch:16}{model.level_of_theory[source]:32}{elements}")
+    facts = [f"{key} {model.training[key]}" for key in _TRAINING if key in model.training]
+    return "\n".join([*lines, *(["", f"trained: {', '.join(facts)}"] if facts else [])])
+
+
+_TRAINING = ("model", "seed", "epochs", "steps", "best_step", "best_score")
+
+
+def _architecture(settings: ModelSettings) -> list[str]:
+    encoder, head, graph = settings.encoder, settings.head, settings.graph
+    neighbors = "all" if graph.max_neighbors is None else f"the nearest {graph.max_neighbors}"
+    return [
+        f"encoder       {encoder.kind}, {encoder.layers} layers x {encoder.width}"
+        + (", conditioned on charge and spin" if encoder.charge_and_spin else ""),
+        f"heads         {head.layers} layers x {head.width}; energy {head.energy}, "
+        f"forces {head.forces}",
+        f"neighbours    {neighbors} within {graph.cutoff_angstrom:g} Å",
+    ]
+
+
+def _sizes(network: MultiTaskModel) -> list[str]:
+    encoder = count_parameters(network.encoder)
+    rows = [("encoder", encoder)]
+    sizes = []
+    for name, branch in network.heads.items():
+        assert isinstance(branch, Branch)
+        sizes.append(count_parameters(branch))
+        rows += [(f"branch {name}", sizes[-1]), ("  energy", count_parameters(branch.energy))]
+        rows += [("  forces", count_parameters(branch.force))] if branch.force else []
+    rows += [
+        ("all", encoder + sum(sizes)),
+        ("largest rank of MTL-par with a branch each", encoder + max(sizes, default=0)),
+    ]
+    return [f"{'parameters':44}{'':>14}", *(f"{name:44}{count:14,}" for name, count in rows)]

@@ -1,0 +1,24 @@
+"""Small networks of every architecture, at random weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtlpar.model.multitask import MultiTaskModel
+from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+
+ENCODERS = ("egnn", "painn")
+FORCES = ("equivariant", "conservative")
+ELEMENTS = (1, 6, 8)
+
+
+def make_network(
+    encoder: str = "egnn", forces: str = "equivariant", energy: str = "sum", **options: Any
+) -> MultiTaskModel:
+    """A network with branches ``a`` and ``b``; options go to the encoder."""
+    sizes = {"width": 16, "layers": 2, "vector_channels": 3, "radial_basis": 6}
+    settings = ModelSettings(
+        encoder=EncoderSettings(kind=encoder, **{**sizes, **options}),
+        head=HeadSettings(width=16, layers=1, forces=forces, energy=energy),
+    )
+    return MultiTaskModel(settings, ["a", "b"], seed=1)

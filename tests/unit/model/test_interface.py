@@ -1,0 +1,201 @@
+"""What users of a model file get: predictions through Python and ASE, a description, a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from helpers import REPOSITORY
+from networks import make_network
+
+import mtlpar
+from mtlpar.cli import main
+from mtlpar.core.references import References
+from mtlpar.model import geometry
+from mtlpar.model.saved import save_model
+
+REFERENCES = {
+    "molecules": References({"H": -13.6, "C": -1029.4, "O": -2041.8}),
+    "crystals": References({"O": -430.0, "Na": -1300.0, "Cl": -460.0}),
+}
+ROCKSALT = bulk("NaCl", "rocksalt", a=5.5)
+
+
+def _write(path: Path, *, forces: str = "conservative", dtype: torch.dtype = torch.float64) -> Path:
+    network = make_network(forces=forces).to(dtype)
+    save_model(
+        path,
+        state=network.state_dict(),
+        settings=network.settings,
+        branches={"a": ("molecules",), "b": ("crystals",)},
+        references=REFERENCES,
+        level_of_theory={"molecules": "GFN2-xTB", "crystals": "PBE"},
+        training={"seed": 0, "epochs": 3},
+    )
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return _write(tmp_path / "model.pt")
+
+
+def test_lists_of_structures_come_back_in_order_with_references_added(path: Path) -> None:
+    model = mtlpar.load_model(path)
+    structures = [molecule("H2O"), molecule("CH4"), molecule("CH3OH")]
+    # Two structures fill a batch: results must not depend on where it is cut.
+    together = model.predict(structures, head="molecules", batch_atoms=8)
+    for atoms, predicted in zip(structures, together, strict=True):
+        (alone,) = model.predict([atoms], head="molecules")
+        assert predicted.forces.shape == (len(atoms), 3)
+        assert predicted.energy == pytest.approx(alone.energy, abs=1e-9)
+        np.testing.assert_allclose(predicted.forces, alone.forces, atol=1e-12)
+        references = REFERENCES["molecules"].energies_ev
+        total = sum(references[symbol] for symbol in atoms.symbols)
+        assert abs(predicted.energy - total) < 10
+    assert model.predict([], head="molecules") == []
+
+
+@pytest.mark.parametrize(
+    ("structures", "head", "message"),
+    [
+        ([molecule("H2O")], None, r"several heads; choose one.*crystals \(PBE\)"),
+        ([molecule("H2O")], "qm9", r"no head is called 'qm9'; this model has molecules, crystals"),
+        ([molecule("NH3")], "molecules", r"no reference energy for N.*H, C, O"),
+        ([Atoms()], "molecules", r"empty: \[0\]"),
+        (
+            [Atoms("O", info={"charge": -2})],
+            "molecules",
+            r"charge -2 .*does not know",
+        ),
+        (
+            [Atoms("O", info={"spin": 1.5})],
+            "molecules",
+            r"'spin'.*is 1.5; expected",
+        ),
+    ],
+)
+def test_what_cannot_be_answered_is_an_error(
+    path: Path, structures: list[Atoms], head: str | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        mtlpar.load_model(path).predict(structures, head=head)
+
+
+def test_stress_is_what_ase_finds_by_straining_the_cell(path: Path) -> None:
+    # ASE's own finite differences fix sign, unit and order of the six components.
+    atoms = ROCKSALT.copy()
+    atoms.rattle(0.1, seed=0)
+    atoms.calc = mtlpar.Calculator(path, head="crystals")
+    volume, found = atoms.get_volume(), []
+    for row, column in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)):
+        energies = []
+        for sign in (-1, 1):
+            strain = np.eye(3)
+            strain[row, column] += sign * 5e-5
+            strain[column, row] += sign * 5e-5 * (row != column)
+            strained = atoms.copy()
+            strained.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+            strained.calc = atoms.calc
+            energies.append(strained.get_potential_energy())
+        factor = 1 if row == column else 2
+        found.append((energies[1] - energies[0]) / (1e-4 * factor * volume))
+    np.testing.assert_allclose(atoms.get_stress(), found, atol=1e-8)
+    assert np.abs(found).max() > 1e-5
+
+
+def test_forces_of_the_calculator_are_smooth_far_from_the_origin(path: Path) -> None:
+    # Positions in float32 would be off by 6e-5 Å here, and finite differences pure noise.
+    atoms = molecule("H2O")
+    atoms.positions += 1000.0
+    atoms.calc = mtlpar.Calculator(path, head="molecules")
+    forces = atoms.get_forces()
+    energies = []
+    for sign in (-1, 1):
+        moved = atoms.copy()
+        moved.positions[1, 2] += sign * 1e-4
+        moved.calc = atoms.calc
+        energies.append(moved.get_potential_energy())
+    assert -(energies[1] - energies[0]) / 2e-4 == pytest.approx(forces[1, 2], abs=1e-6)
+
+
+def test_molecules_and_direct_forces_have_no_stress(path: Path, tmp_path: Path) -> None:
+    water = molecule("H2O")
+    water.calc = mtlpar.Calculator(path, head="molecules")
+    with pytest.raises(PropertyNotImplementedError):
+        water.get_stress()
+    direct = mtlpar.Calculator(
+        _write(tmp_path / "direct.pt", forces="equivariant"), head="crystals"
+    )
+    assert "stress" not in direct.implemented_properties
+    crystal = ROCKSALT.copy()
+    crystal.calc = direct
+    with pytest.raises(PropertyNotImplementedError):
+        crystal.get_stress()
+
+
+def test_a_file_of_the_first_format_predicts_the_same(tmp_path: Path) -> None:
+    path = _write(tmp_path / "model.pt", forces="equivariant")
+    new = mtlpar.load_model(path).predict([molecule("H2O")], head="molecules")
+    content = torch.load(path, weights_only=True)
+    # What version 1 held: no word about encoder, energy and forces.
+    content["format_version"] = 1
+    for key in ("kind", "charge_and_spin", "activation_checkpointing"):
+        del content["settings"]["encoder"][key]
+    for key in ("energy", "forces"):
+        del content["settings"]["head"][key]
+    torch.save(content, path)
+    old = mtlpar.load_model(path)
+    assert old.format_version == 1
+    assert old.predict([molecule("H2O")], head="molecules")[0].energy == new[0].energy
+
+
+def test_a_newer_format_is_refused(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    content["format_version"] = 99
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="model format 99; this version of mtlpar reads 1 to 2"):
+        mtlpar.load_model(path)
+
+
+def test_info_counts_every_parameter_once(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(path)]) == 0
+    text = capsys.readouterr().out
+    network = make_network(forces="conservative")
+    assert f"{sum(p.numel() for p in network.parameters()):,}" in text
+    assert "GFN2-xTB" in text
+    assert "forces conservative" in text
+    assert "Na" in text
+
+
+def test_info_knows_the_sizes_of_the_paper_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    config = [REPOSITORY / "config.yaml", REPOSITORY / "workflow" / "presets" / "paper.yaml"]
+    assert main(["info", "--config", *map(str, config)]) == 0
+    text = capsys.readouterr().out
+    # Layers of 866: the edge MLP's two blocks per node, radial and vector inputs, its second
+    # layer, the vectors' output, the update MLP and a norm.
+    f, c, k, w = 866, 8, 16, 889
+    edge = (f * f + f) + f * f + f * k + (f * f + f) + f * c
+    update = (2 * f + c) * f + f + f * f + f
+    layers = 4 * (edge + update + 2 * f) + 3 * f * 2 * c
+    energy = (f * w + w) + 2 * (w * w + w) + w + 1
+    force = (f * w + w) + 2 * (w * w + w) + (w + 1) * 4 * c
+    for count in (119 * f + layers + 2 * f, energy, force, energy + force):
+        assert f"{count:,}" in text
+
+
+def test_check_accepts_a_sound_model_and_refuses_a_broken_one(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["check", str(path), "--head", "molecules"]) == 0
+    assert "passes all checks" in capsys.readouterr().out
+    monkeypatch.setattr(geometry, "cutoff_envelope", torch.ones_like)
+    assert main(["check", str(path), "--head", "molecules"]) == 1
+    output = capsys.readouterr()
+    assert "no jump at the cutoff" in output.out
+    assert "REFUSED" in output.out
