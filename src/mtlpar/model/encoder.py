@@ -41,9 +41,11 @@ class Encoder(nn.Module, ABC):
 
     Attributes:
         num_vectors: V, equivariant vectors per atom that the encoder returns.
+        layers: The rounds of messages; most of the work, and worth compiling one by one.
     """
 
     num_vectors: int
+    layers: nn.ModuleList
 
     def __init__(self, settings: EncoderSettings, *, cutoff_angstrom: float) -> None:
         super().__init__()
