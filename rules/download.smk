@@ -14,7 +14,6 @@ rule download:
     conda:
         "../envs/data.yaml"
     params:
-        settings=flow.rule_settings(CONFIG.download),
         files=lambda wildcards: flow.raw_fingerprint(CONFIG, wildcards.source),
         code=flow.code_digest("mtlpar.download.stage"),
     shell:

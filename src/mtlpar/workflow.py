@@ -23,7 +23,9 @@ from pydantic import BaseModel
 from mtlpar.config import Config
 from mtlpar.config.load import as_plain, check_config
 from mtlpar.core.files import write_text
+from mtlpar.download.catalogue import read_catalogue
 from mtlpar.download.mirror import mirror_fingerprint
+from mtlpar.download.settings import CATALOGUE
 from mtlpar.report.items import ITEMS, inputs_of, outputs_of
 
 _PACKAGE = "mtlpar"
@@ -85,10 +87,16 @@ def rule_settings(*blocks: BaseModel | int | Sequence[str] | Mapping[str, Any]) 
 
 
 def raw_fingerprint(config: Config, source: str) -> str:
-    """What the download of a source depends on: which files a mirror holds, or the catalogue."""
-    if config.download.mirror is not None:
-        return mirror_fingerprint(source, config.download.mirror)
-    return hashlib.sha256(config.paths.catalogue.read_bytes()).hexdigest()[:16]
+    """What the download of a source depends on: the catalogue's rows, or the mirrors' files.
+
+    How patiently files are fetched is no part of it.
+    """
+    if CATALOGUE in config.download.mirrors:
+        rows = read_catalogue(config.paths.catalogue)
+        parts = [row.contents for row in rows if row.source == source]
+    else:
+        parts = [mirror_fingerprint(source, mirror) for mirror in config.download.mirrors]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def reader_digest(source: str) -> str:

@@ -40,7 +40,7 @@ def dry_run(tmp_path_factory):
         command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", *options]
         if profile != "default":
             command += ["--profile", f"profiles/{profile}"]
-        command += ["--config", f"download__mirror={folder / 'mirror'}"]
+        command += ["--config", f"download__mirrors={folder / 'mirror'}"]
         command += [f"paths__raw={folder / 'raw'}", f"paths__results={folder / 'results'}"]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout + result.stderr

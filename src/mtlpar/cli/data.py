@@ -22,7 +22,25 @@ if TYPE_CHECKING:
 def add_commands(commands: Commands) -> None:
     """Add the stages that work on a source."""
     parser = _add_stage(commands, "download", _download, "fetch the native files of a source")
-    parser.add_argument("--list", action="store_true", help="show what would be fetched, and stop")
+    parser.add_argument(
+        "--list", action="store_true", help="show which files there are and what is here, and stop"
+    )
+    lock = parser.add_mutually_exclusive_group()
+    lock.add_argument(
+        "--relock",
+        dest="lock_use",
+        action="store_const",
+        const="renew",
+        default="check",
+        help="accept what the servers have now: write the lock files anew",
+    )
+    lock.add_argument(
+        "--locked",
+        dest="lock_use",
+        action="store_const",
+        const="keep",
+        help="keep to the lock files without asking what the servers list now",
+    )
     parser = _add_stage(commands, "extract", _extract, "read native files into columns")
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="raw files read side by side"
@@ -41,18 +59,20 @@ def _add_stage(
 
 
 def _download(options: argparse.Namespace) -> None:
-    from mtlpar.download import stage
+    from mtlpar.download import overview, stage
 
     config = read_config(options)
-    sources, catalogue = chosen_sources(options, config), config.paths.catalogue
+    sources = chosen_sources(options, config)
+    arguments = {
+        "workspace": config.workspace,
+        "settings": config.download,
+        "catalogue": config.paths.catalogue,
+        "lock_use": options.lock_use,
+    }
     if options.list:
-        table = stage.describe(
-            sources, workspace=config.workspace, settings=config.download, catalogue=catalogue
-        )
-        sys.stdout.write(f"{table}\n")
-        return
-    for source in sources:
-        stage.run(source, workspace=config.workspace, settings=config.download, catalogue=catalogue)
+        sys.stdout.write(f"{overview.describe(sources, **arguments)}\n")
+    else:
+        stage.run(*sources, **arguments)
 
 
 def _extract(options: argparse.Namespace) -> None:

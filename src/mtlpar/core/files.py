@@ -73,3 +73,14 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def format_bytes(size: int) -> str:
+    """A number of bytes for people, with three digits in decimal units: ``"5.59 GB"``."""
+    value, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB", "PB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    decimals = 0 if unit == "B" or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{decimals}f} {unit}"

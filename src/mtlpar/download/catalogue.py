@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-FileKind = Literal["data", "sidecar", "listing"]
+FileKind = Literal["data", "sidecar", "document", "listing"]
 
 
 class CatalogueRow(BaseModel):
     """One line of the catalogue: a file, or a folder whose listing names the files.
 
-    A ``listing`` row has the URL of a folder; its ``file`` is the pattern of the names to take.
+    A ``listing`` row has the URL of a folder; its ``file`` is the pattern of the names to take. A
+    ``sidecar`` is needed to read the data; a ``document`` explains them and is not fetched.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +31,12 @@ class CatalogueRow(BaseModel):
     citation: str = Field(min_length=1)
     level_of_theory: str = Field(min_length=1)
     kind: FileKind
+
+    @property
+    def contents(self) -> str:
+        """Everything that says which bytes come, in one line."""
+        parts = (self.kind, self.file, self.url, self.bytes, self.md5, self.sha256)
+        return " ".join(map(str, parts))
 
     @field_validator("bytes", "md5", "sha256", mode="before")
     @classmethod

@@ -5,46 +5,41 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NoReturn, TypeVar
+from typing import Final
 
 import httpx
-from tqdm import tqdm
 
-from mtlpar.core.files import file_digest
-from mtlpar.download.part import Contents, PartFile, RawFile
+from mtlpar.download.part import (
+    CHUNK_BYTES,
+    Contents,
+    DiskError,
+    PartFile,
+    RawFile,
+    disk_errors,
+    read_contents,
+)
+from mtlpar.download.progress import Bar
+from mtlpar.download.web import TransientError, Web, check_status, is_url
 
 _log = logging.getLogger(__name__)
-_CHUNK_BYTES: Final = 1 << 20
-_LONGEST_WAIT_S: Final = 60.0
-_TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_T = TypeVar("_T")
+# Fewer bytes than this within the time-out are a stall too.
+_TRICKLE_BYTES: Final = 1 << 14
+_ENCODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress"})
 
 
-class TransientError(Exception):
-    """A failure that may go away when the transfer is tried again."""
-
-
-def is_url(address: str) -> bool:
-    """Whether an address is fetched over HTTP; anything else is a path."""
-    return address.startswith(("http://", "https://"))
-
-
-def fetch(
-    file: RawFile, folder: Path, *, retries: int, timeout_s: float, backoff_s: float = 1.0
-) -> Contents:
+def fetch(file: RawFile, folder: Path, *, web: Web, bar: Bar | None = None) -> Contents:
     """Bring one file into a folder, unless it is there already.
 
     Bytes arrive in ``<name>.part``, which a later call continues, and the final name appears once
-    length and checksums are right.
+    length and checksums are right. A place that fails is followed by the next one.
 
     Args:
         file: What to fetch.
         folder: Where to put it.
-        retries: Further attempts after one that got no further than those before.
-        timeout_s: Seconds without a byte after which an attempt has failed.
-        backoff_s: Wait before the first retry; each further one waits twice as long.
+        web: How servers are asked.
+        bar: Where progress is shown, if anywhere.
 
     Returns:
         Length and checksums of the file.
@@ -52,148 +47,160 @@ def fetch(
     Raises:
         ValueError: If the file cannot be had or is not what was announced.
     """
+    bar = bar or Bar()
     target = folder / file.name
-    folder.mkdir(parents=True, exist_ok=True)
-    if target.is_file():
-        present = _already_there(file, target)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise DiskError(f"{target} is a folder where a file has to go; remove or rename it")
+    present = _already_there(file, target, web, bar)
+    if present is not None:
+        return present
+    with PartFile(target, pause=web.pause) as part:
+        # Another process may have brought it in the meantime.
+        present = _already_there(file, target, web, bar)
         if present is not None:
-            _log.info("%s is already there and correct", target)
             return present
-    with (
-        PartFile(target) as part,
-        tqdm(
-            desc=file.name, total=file.bytes, unit="B", unit_scale=True, disable=None, leave=False
-        ) as bar,
-    ):
-        if is_url(file.url):
-            with _client(timeout_s) as client:
-                with_retries(
-                    lambda: _transfer(client, file, part, bar),
-                    what=file.url,
-                    retries=retries,
-                    backoff_s=backoff_s,
-                    progress=lambda: part.size,
-                )
-        else:
-            _copy(file, part, bar)
-        return part.finish(file)
+        _fetch_from_any(file, part, web, bar)
+        return part.finish()
 
 
-def get_text(url: str, *, retries: int, timeout_s: float, backoff_s: float = 1.0) -> str | None:
-    """Fetch a small text such as a listing; None if the server has nothing of that name.
-
-    Raises:
-        ValueError: If the server cannot be reached or refuses.
-    """
-
-    def attempt() -> str | None:
-        with _client(timeout_s) as client:
-            response = client.get(url)
-        if response.status_code in (404, 410):
-            return None
-        _check_status(url, response)
-        return response.text
-
-    return with_retries(attempt, what=url, retries=retries, backoff_s=backoff_s)
-
-
-def with_retries(
-    attempt: Callable[[], _T],
-    *,
-    what: str,
-    retries: int,
-    backoff_s: float,
-    progress: Callable[[], int] = lambda: 0,
-) -> _T:
-    """Call until it succeeds; only attempts that got no further than the best before count.
-
-    Raises:
-        ValueError: If ``retries`` further attempts failed as well.
-    """
-    failures = 0
-    best = progress()
-    while True:
+def _fetch_from_any(file: RawFile, part: PartFile, web: Web, bar: Bar) -> None:
+    places = file.places or (file.url,)
+    failures = []
+    for place, next_place in zip(places, (*places[1:], None), strict=True):
         try:
-            return attempt()
-        except (httpx.TransportError, TransientError) as error:
-            reached = progress()
-            failures = 1 if reached > best else failures + 1
-            best = max(best, reached)
-            reason = f"{type(error).__name__}: {error}"
-            if failures > retries:
-                kept = f" {best} bytes were received; the next run goes on there." if best else ""
-                raise ValueError(
-                    f"{what} could not be fetched: {failures} attempts failed, the last with "
-                    f"{reason}.{kept}"
-                ) from error
-            wait_s = min(backoff_s * 2.0 ** (failures - 1), _LONGEST_WAIT_S)
-            _log.warning("%s: %s; trying again in %.1f s", what, reason, wait_s)
-            time.sleep(wait_s)
+            with web.slot(place):
+                _fetch_from(file, place, part, web, bar)
+            return
+        except DiskError:
+            raise
+        except ValueError as error:
+            failures.append(str(error))
+            if next_place is not None:
+                _log.warning("%s; trying %s", error, next_place)
+    raise ValueError("\n  ".join(failures))
 
 
-def _already_there(file: RawFile, target: Path) -> Contents | None:
-    size = target.stat().st_size
-    if file.bytes is not None and size != file.bytes:
-        _log.warning("%s has %d bytes, expected %d; replacing it", target, size, file.bytes)
-        return None
-    contents = Contents(size, file_digest(target, "md5"), file_digest(target))
-    differences = contents.differences(file)
-    if not is_url(file.url) and file.md5 is None and file.sha256 is None:
-        # Nobody announced a checksum, but the original can be asked.
-        original = file_digest(Path(file.url))
-        if original != contents.sha256:
-            differences.append(f"sha256 is {contents.sha256}, expected {original}")
+def _fetch_from(file: RawFile, place: str, part: PartFile, web: Web, bar: Bar) -> None:
+    """Complete the part file from one place and compare it with what was announced."""
+
+    def transfer() -> list[str]:
+        if is_url(place):
+            web.patiently(
+                lambda: _transfer(web, file, place, part, bar),
+                what=place,
+                progress=lambda: part.size,
+            )
+        else:
+            _copy(Path(place), part, web, bar)
+        return part.differences(file)
+
+    is_resumed = part.size > 0
+    differences = transfer()
+    if differences and is_resumed:
+        # The beginning may be of an earlier run or of another place.
+        _log.warning("%s: %s; fetching it from the start", place, "; ".join(differences))
+        part.restart()
+        differences = transfer()
     if differences:
-        _log.warning("%s: %s; replacing it", target, "; ".join(differences))
-        return None
-    return contents
+        part.restart()
+        raise ValueError(
+            f"{file.name} from {place} is not the expected file: {'; '.join(differences)}. What "
+            f"was received is removed. {_advice(file)}"
+        )
 
 
-def _client(timeout_s: float) -> httpx.Client:
-    # Compression would make Content-Length and ranges speak of other bytes than the file's.
-    return httpx.Client(
-        timeout=timeout_s, follow_redirects=True, headers={"Accept-Encoding": "identity"}
+def _advice(file: RawFile) -> str:
+    if file.pinned_in is None or file.md5 is not None:
+        return "Run again; if it stays like this, the file has been replaced at its origin."
+    return (
+        "Run again; if it stays like this, the file has been replaced since it was first "
+        "downloaded: `mtlpar download --relock` accepts the new one."
     )
 
 
-def _copy(file: RawFile, part: PartFile, bar: tqdm[NoReturn]) -> None:
+def _already_there(file: RawFile, target: Path, web: Web, bar: Bar) -> Contents | None:
+    """What is under the final name if it is right; if it is wrong it goes."""
+    if not target.is_file():
+        return None
+    size = target.stat().st_size
+    if file.bytes is not None and size != file.bytes:
+        differences = [f"length is {size}, expected {file.bytes}"]
+    else:
+        with web.slot(str(target)):
+            contents = read_contents(target, bar.move_to)
+            differences = contents.differences(file) or _unlike_the_original(file, contents)
+        if not differences:
+            _log.debug("%s is already there and correct", target)
+            return contents
+    _log.warning("%s: %s; removed, to be fetched again", target, "; ".join(differences))
+    with disk_errors(target):
+        target.unlink(missing_ok=True)
+    return None
+
+
+def _unlike_the_original(file: RawFile, contents: Contents) -> list[str]:
+    """What is wrong with bytes whose checksum nobody announced, if the original can be asked."""
+    if file.has_checksum or is_url(file.url) or not Path(file.url).is_file():
+        return []
+    original = read_contents(Path(file.url)).sha256
+    if original == contents.sha256:
+        return []
+    return [f"sha256 is {contents.sha256}, expected {original}"]
+
+
+def _copy(origin: Path, part: PartFile, web: Web, bar: Bar) -> None:
     part.restart()
     try:
-        with Path(file.url).open("rb") as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
+        with origin.open("rb") as stream:
+            while chunk := stream.read(CHUNK_BYTES):
                 part.append(chunk)
-                bar.update(len(chunk))
+                bar.move_to(part.size)
+                web.pause(0.0)
     except OSError as error:
-        raise ValueError(f"{file.url} cannot be copied to {part.path}: {error}") from error
+        raise ValueError(f"{origin} cannot be copied: {error.strerror or error}") from error
 
 
-def _transfer(client: httpx.Client, file: RawFile, part: PartFile, bar: tqdm[NoReturn]) -> None:
+def _transfer(web: Web, file: RawFile, url: str, part: PartFile, bar: Bar) -> None:
     if file.bytes is not None and part.size > file.bytes:
         part.restart()
     if part.size and part.size == file.bytes:
         return
-    headers = {}
-    if part.size:
-        headers["Range"] = f"bytes={part.size}-"
-        if part.version is not None:
-            headers["If-Range"] = part.version
-    with client.stream("GET", file.url, headers=headers) as response:
-        total = _start_of_body(file, response, part)
+    with web.stream(url, _resume_headers(file, url, part)) as response:
+        total = _start_of_body(file, url, response, part)
         if file.bytes is not None and total is not None and total != file.bytes:
             raise ValueError(
-                f"{file.url} is announced with {total} bytes, expected {file.bytes} for "
-                f"{file.name}: the file has been replaced at its origin, or the address leads "
-                "elsewhere; compare with the catalogue"
+                f"{url} is announced with {total} bytes, expected {file.bytes} for {file.name}: "
+                "the file has been replaced at its origin, or the address leads elsewhere. "
+                f"{_advice(file)}"
             )
-        bar.n = part.size
-        for chunk in _raw_chunks(response):
+        if total is not None:
+            bar.expect(total)
+        for chunk in _chunks(response, web):
+            if part.size == 0:
+                _refuse_html(file, url, chunk)
             part.append(chunk)
-            bar.update(len(chunk))
+            bar.move_to(part.size)
     if total is not None and part.size < total:
         raise TransientError(f"the connection ended after {part.size} of {total} bytes")
 
 
-def _start_of_body(file: RawFile, response: httpx.Response, part: PartFile) -> int | None:
+def _resume_headers(file: RawFile, url: str, part: PartFile) -> dict[str, str]:
+    if part.size == 0:
+        return {}
+    version = part.version(url)
+    if version is None and not file.has_checksum:
+        # Nothing would notice if the two halves were of different files.
+        part.restart()
+        return {}
+    headers = {"Range": f"bytes={part.size}-"}
+    if version is not None:
+        headers["If-Range"] = version
+    return headers
+
+
+def _start_of_body(file: RawFile, url: str, response: httpx.Response, part: PartFile) -> int | None:
     """Line the part file up with the body that follows; return the length of the whole file."""
     content_range = response.headers.get("Content-Range", "")
     if response.status_code == 416:
@@ -201,11 +208,14 @@ def _start_of_body(file: RawFile, response: httpx.Response, part: PartFile) -> i
             return part.size
         part.restart()
         raise TransientError("what was received does not fit the file, starting over")
-    _check_status(file.url, response)
+    check_status(url, response)
     if response.headers.get("Content-Type", "").startswith("text/html"):
+        raise _html_error(file, url)
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    if encoding in _ENCODINGS:
         raise ValueError(
-            f"{file.url} answered with an HTML page instead of {file.name}: a login, error or "
-            "landing page; open the address in a browser to see what it says"
+            f"{url} sends {file.name} compressed once more ({encoding}) though that was not asked "
+            "for, so neither length nor ranges can be trusted; use another mirror"
         )
     if response.status_code == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", content_range)
@@ -213,14 +223,49 @@ def _start_of_body(file: RawFile, response: httpx.Response, part: PartFile) -> i
             part.restart()
             raise TransientError(f"got the range {content_range!r}, starting over")
         return None if match[2] == "*" else int(match[2])
-    part.restart(_version(response))
+    part.restart(url, _version(response))
     length = response.headers.get("Content-Length")
-    return None if length is None else int(length)
+    if length is not None:
+        return int(length)
+    ends_visibly = response.headers.get("Transfer-Encoding", "").lower() == "chunked"
+    if file.bytes is None and not file.has_checksum and not ends_visibly:
+        raise ValueError(
+            f"{url} does not say how long {file.name} is, and no length or checksum is known: "
+            "nobody could tell whether all of it came; use another mirror"
+        )
+    return None
 
 
-def _raw_chunks(response: httpx.Response) -> Iterator[bytes]:
-    # Chunks as they come: with a chunk size, the last bytes before an interruption would be lost.
-    return iter(()) if response.status_code == 416 else response.iter_raw()
+def _chunks(response: httpx.Response, web: Web) -> Iterator[bytes]:
+    """The body as it comes; with a chunk size the last bytes before an interruption are lost.
+
+    Raises:
+        TransientError: If so little comes that the transfer would never end.
+    """
+    if response.status_code == 416:
+        return
+    since, received = time.monotonic(), 0
+    for chunk in response.iter_raw():
+        web.pause(0.0)
+        yield chunk
+        received += len(chunk)
+        passed_s = time.monotonic() - since
+        if passed_s > web.timeout_s:
+            if received < _TRICKLE_BYTES:
+                raise TransientError(f"only {received} bytes came in {passed_s:.0f} s")
+            since, received = time.monotonic(), 0
+
+
+def _refuse_html(file: RawFile, url: str, chunk: bytes) -> None:
+    if chunk[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise _html_error(file, url)
+
+
+def _html_error(file: RawFile, url: str) -> ValueError:
+    return ValueError(
+        f"{url} answered with an HTML page instead of {file.name}: a login, error or landing page; "
+        "open the address in a browser to see what it says"
+    )
 
 
 def _version(response: httpx.Response) -> str | None:
@@ -228,14 +273,3 @@ def _version(response: httpx.Response) -> str | None:
     modified: str | None = response.headers.get("Last-Modified")
     # A weak tag may be the same for other bytes.
     return modified if etag is None or etag.startswith("W/") else etag
-
-
-def _check_status(url: str, response: httpx.Response) -> None:
-    if response.status_code in _TRANSIENT_STATUS:
-        raise TransientError(f"the server answered {response.status_code}")
-    if response.status_code not in (200, 206):
-        raise ValueError(
-            f"{url} answered {response.status_code} {response.reason_phrase}, expected the file; "
-            "check the address in the catalogue, or name a folder with the files as "
-            "download.mirror"
-        )

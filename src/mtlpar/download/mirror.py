@@ -15,8 +15,8 @@ from typing import Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from mtlpar.download.catalogue import FileKind
-from mtlpar.download.fetch import get_text, is_url
 from mtlpar.download.part import RawFile
+from mtlpar.download.web import Web, is_url
 from mtlpar.sources.base import Source
 from mtlpar.sources.registry import get_source
 
@@ -30,9 +30,7 @@ def kind_of(source: Source, file_name: str) -> FileKind | None:
     return "sidecar" if source.is_sidecar_file(file_name) else None
 
 
-def mirror_files(
-    source: Source, mirror: str, *, retries: int, timeout_s: float, backoff_s: float = 1.0
-) -> list[RawFile]:
+def mirror_files(source: Source, mirror: str, *, web: Web) -> list[RawFile]:
     """Files of a source that a mirror offers, sorted by name.
 
     Raises:
@@ -41,16 +39,13 @@ def mirror_files(
     if not is_url(mirror):
         return _local_files(source, Path(mirror))
     base = mirror.rstrip("/") + "/"
-    text = get_text(
-        urljoin(base, CHECKSUMS), retries=retries, timeout_s=timeout_s, backoff_s=backoff_s
-    )
+    text = web.text(urljoin(base, CHECKSUMS))
     if text is not None:
         return _files_of_checksums(source, base, _parse_checksums(text, base + CHECKSUMS))
     for folder in (f"{base}{source.name}/", base):
-        names = list_folder(folder, retries=retries, timeout_s=timeout_s, backoff_s=backoff_s)
         files = [
-            RawFile(name=name, url=urljoin(folder, quote(name)), kind=kind)
-            for name in names
+            RawFile(name=name, url=urljoin(folder, quote(name)), kind=kind, bytes=size)
+            for name, size in (list_folder(folder, web=web) or {}).items()
             if (kind := kind_of(source, name)) is not None
         ]
         if files:
@@ -58,34 +53,38 @@ def mirror_files(
     return []
 
 
-def list_folder(url: str, *, retries: int, timeout_s: float, backoff_s: float = 1.0) -> list[str]:
-    """Names of the files that a web server's index of a folder links to, sorted.
+def list_folder(url: str, *, web: Web, retries: int | None = None) -> dict[str, int | None] | None:
+    """Files that a web server's index of a folder links to: length by name, sorted by name.
 
-    A folder that is not there has no files.
+    A length is None where the index does not have it to the byte. A folder that is not there is
+    None.
+
+    Raises:
+        ValueError: If the server cannot be reached or refuses.
     """
-    text = get_text(url, retries=retries, timeout_s=timeout_s, backoff_s=backoff_s)
+    text = web.text(url, retries=retries)
     if text is None:
-        return []
+        return None
     parser = _Links()
     parser.feed(text)
     folder = urlsplit(url).path
-    names = set()
-    for link in parser.links:
+    found = {}
+    for link, behind in parser.links:
         path = urlsplit(urljoin(url, link)).path
         parent, _, name = path.rpartition("/")
         if f"{parent}/" == folder and name:
-            names.add(unquote(name))
-    return sorted(names)
+            # As nginx writes it: 16-Dec-2024 10:31    71234567
+            size = re.fullmatch(r"\s*\d+-\w+-\d+ \d+:\d+\s+([1-9]\d*)\s*", behind)
+            found[unquote(name)] = int(size[1]) if size else None
+    return dict(sorted(found.items()))
 
 
-def mirror_fingerprint(source: str, mirror: str | None) -> str:
+def mirror_fingerprint(source: str, mirror: str) -> str:
     """A short text that changes when a mirror offers other files; file contents are not read.
 
     For a folder it depends on names, sizes and announced checksums of this source's files, for a
     URL on the address alone. It never fails: what is wrong with a mirror is said when it is used.
     """
-    if mirror is None:
-        return "catalogue"
     if is_url(mirror):
         return mirror
     found = _local_paths(get_source(source), Path(mirror))
@@ -101,8 +100,8 @@ def mirror_fingerprint(source: str, mirror: str | None) -> str:
 def _local_files(source: Source, mirror: Path) -> list[RawFile]:
     if not mirror.is_dir():
         raise ValueError(
-            f"download.mirror is {mirror}, which is not a folder; give a folder with the native "
-            "files, an http(s) URL, or leave it out to use the catalogue"
+            f"download.mirrors has {mirror}, which is not a folder; give a folder with the native "
+            "files, an http(s) URL, or the word 'catalogue' for the addresses of the catalogue"
         )
     checksums = {}
     if (mirror / CHECKSUMS).is_file():
@@ -163,9 +162,23 @@ def _numbered(text: str) -> Iterable[tuple[int, str]]:
 
 
 class _Links(HTMLParser):
+    """Links of a page, each with the text between its end and the next tag."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.links: list[str] = []
+        self.links: list[tuple[str, str]] = []
+        self._is_behind = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.links += [value for name, value in attrs if tag == "a" and name == "href" and value]
+        self._is_behind = False
+        self.links += [
+            (value, "") for name, value in attrs if tag == "a" and name == "href" and value
+        ]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_behind = tag == "a"
+
+    def handle_data(self, data: str) -> None:
+        if self._is_behind and self.links:
+            link, behind = self.links[-1]
+            self.links[-1] = (link, behind + data)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+CATALOGUE: Final = "catalogue"
+"""The word among the mirrors that stands for the addresses of the catalogue."""
 
 
 class DownloadSettings(BaseModel):
@@ -10,13 +15,23 @@ class DownloadSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mirror: str | None = Field(
-        default=None,
-        description="Folder or http(s) URL that holds the native files under their own names, flat "
-        "or in a folder per source, used instead of the catalogue's URLs. Checksums then come from "
-        "its checksums.txt, if there is one.",
+    mirrors: tuple[str, ...] = Field(
+        default=(CATALOGUE,),
+        min_length=1,
+        description="Places to take native files from, tried in this order: folders, http(s) URLs "
+        "(both hold files under their own names, flat or in a folder per source) and the word "
+        "'catalogue', the addresses in paths.catalogue. With 'catalogue' among them the catalogue "
+        "says which files there are and what they contain; without it the first place does.",
+    )
+    connections_per_host: int = Field(
+        default=4, ge=1, le=16, description="Files fetched from one server at the same time."
     )
     retries: int = Field(default=5, ge=0, description="Further attempts after a failed transfer.")
     timeout_s: float = Field(
         default=60.0, gt=0, description="Seconds without a byte after which a transfer is retried."
     )
+
+    @field_validator("mirrors", mode="before")
+    @classmethod
+    def _one_place_needs_no_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value

@@ -59,11 +59,16 @@ def test_models_may_only_use_listed_sources_once() -> None:
 
 
 def test_overrides_of_both_command_lines_mean_the_same() -> None:
-    by_mtlpar = load_config([DEFAULT], ["train.epochs=3", "download.mirror=/data"])
+    by_mtlpar = load_config([DEFAULT], ["train.epochs=3", "download.mirrors=/data"])
     content = {**parse_assignment("models={m: {branches: {a: [ani1x]}}}")}
     # Snakemake puts the keys of its command line first, before those of the files.
     by_snakemake = check_config(
-        {"train__epochs": "3", **content, "train": {"epochs": 7}, "download": {"mirror": "/data"}},
+        {
+            "train__epochs": "3",
+            **content,
+            "train": {"epochs": 7},
+            "download": {"mirrors": ["/data"]},
+        },
         where="test",
     )
     assert by_mtlpar.train.epochs == by_snakemake.train.epochs == 3
@@ -76,7 +81,7 @@ def test_presets_lie_on_top_of_the_default() -> None:
     assert (config.model.head.width, config.model.head.layers) == (889, 3)
     assert config.model.graph.max_neighbors == 20
     assert (config.train.energy_weight, config.train.force_weight) == (1.0, 100.0)
-    assert config.download.mirror == "workflow/sample"
+    assert config.download.mirrors == ("workflow/sample",)
 
 
 def test_config_is_frozen() -> None:

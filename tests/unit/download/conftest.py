@@ -1,10 +1,15 @@
 """A web server that can misbehave in the ways that real ones do."""
 
+import time
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Lock, Thread
 
 import pytest
+
+from mtlpar.core.paths import Workspace
+
+COLUMNS = "source,file,url,bytes,md5,sha256,licence,doi,citation,level_of_theory,kind"
 
 
 class Misbehaviour:
@@ -14,14 +19,32 @@ class Misbehaviour:
         self.files = {}
         self.ranges = True
         self.etag = None
-        self.content_type = "application/octet-stream"
+        self.headers = {"Content-Type": "application/octet-stream"}
+        self.length_is_said = True
         self.cut_after = defaultdict(list)  # bytes to send per request before hanging up
-        self.statuses = defaultdict(list)  # status per request instead of an answer
+        self.stall_after = defaultdict(list)  # bytes to send per request before going silent
+        self.statuses = defaultdict(list)  # status, or (status, headers), instead of an answer
+        self.chunk_bytes = 1 << 20
+        self.chunk_pause_s = 0.0
         self.requests = []  # (path, Range header)
+        self.sent_bytes = 0
+        self.most_at_once = 0
         self.url = ""
+        self.ended = Event()
+        self._lock = Lock()
+        self._at_once = 0
 
     def ranges_asked(self, path):
         return [asked for asked_path, asked in self.requests if asked_path == path]
+
+    def __enter__(self):
+        with self._lock:
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+
+    def __exit__(self, *_):
+        with self._lock:
+            self._at_once -= 1
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -31,38 +54,56 @@ class _Handler(BaseHTTPRequestHandler):
         plan.requests.append((self.path, asked))
         statuses = plan.statuses[self.path]
         if statuses or self.path not in plan.files:
-            self.send_response(statuses.pop(0) if statuses else 404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self._refuse(statuses.pop(0) if statuses else 404)
             return
         content = plan.files[self.path]
         same_version = self.headers.get("If-Range") in (None, plan.etag)
         start = int(asked[len("bytes=") : -1]) if asked and plan.ranges and same_version else 0
         if start and start >= len(content):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(content)}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self._refuse((416, {"Content-Range": f"bytes */{len(content)}"}))
             return
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         if plan.etag:
             self.send_header("ETag", plan.etag)
-        self.send_header("Content-Type", plan.content_type)
-        self.send_header("Content-Length", str(len(content) - start))
+        for name, value in plan.headers.items():
+            self.send_header(name, value)
+        if plan.length_is_said:
+            self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        cuts = plan.cut_after[self.path]
-        stop = start + cuts.pop(0) if cuts else len(content)
-        self.wfile.write(content[start:stop])
+        with plan:
+            self._send_body(content, start)
+
+    def _refuse(self, status):
+        status, headers = status if isinstance(status, tuple) else (status, {})
+        self.send_response(status)
+        for name, value in {"Content-Length": "0", **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _send_body(self, content, start):
+        plan = self.server.plan
+        cuts, stalls = plan.cut_after[self.path], plan.stall_after[self.path]
+        goes_silent = bool(stalls)
+        ends = stalls or cuts
+        stop = start + ends.pop(0) if ends else len(content)
+        try:
+            for offset in range(start, stop, plan.chunk_bytes):
+                time.sleep(plan.chunk_pause_s)
+                chunk = content[offset : min(stop, offset + plan.chunk_bytes)]
+                self.wfile.write(chunk)
+                plan.sent_bytes += len(chunk)
+            if goes_silent:
+                plan.ended.wait()
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the client was killed, or had enough
 
     def log_message(self, *_):
         pass
 
 
-@pytest.fixture
-def server():
-    """A running server; ``server.files`` maps paths such as ``/a.h5`` to bytes."""
+def _serve():
     plan = Misbehaviour()
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as http:
         http.plan = plan
@@ -70,5 +111,41 @@ def server():
         thread = Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield plan
+        plan.ended.set()
         http.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def server():
+    """A running server; ``server.files`` maps paths such as ``/a.h5`` to bytes."""
+    yield from _serve()
+
+
+@pytest.fixture
+def other_server():
+    """A second host."""
+    yield from _serve()
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(raw=tmp_path / "raw", results=tmp_path / "results")
+
+
+@pytest.fixture
+def catalogue(tmp_path, server):
+    """Write a catalogue of (source, file, path on the server, kind[, bytes, md5])."""
+
+    def write(*rows):
+        lines = [COLUMNS]
+        for source, file, path, kind, *known in rows:
+            size, md5 = known or ("", "")
+            lines.append(
+                f"{source},{file},{server.url}{path},{size},{md5},,CC0,10.1/x,Someone,DFT,{kind}"
+            )
+        table = tmp_path / "sources.csv"
+        table.write_text("\n".join(lines) + "\n")
+        return table
+
+    return write

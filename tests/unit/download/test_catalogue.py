@@ -1,3 +1,4 @@
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,22 @@ def test_the_shipped_catalogue_agrees_with_the_readers():
     for row in rows:
         source = get_source(row.source)
         assert row.level_of_theory == source.level_of_theory
-        if row.kind != "listing":
+        if row.kind in ("data", "sidecar"):
             assert kind_of(source, row.file) == row.kind
             assert row.bytes is not None
+
+
+def test_the_shipped_listings_take_no_file_that_a_reader_would_not_read():
+    # The folders also have convex hulls, and relaxations of other functionals have similar names.
+    names = ("alexandria_000.json.bz2", "alexandria_00000.json.bz2", "alexandria_2d_001.json.bz2")
+    others = ("convex_hull.json.bz2", "alexandria_ps_000.json.bz2", "alexandria_scan_000.json.bz2")
+    patterns = [row.file for row in read_catalogue(SHIPPED) if row.kind == "listing"]
+    for name in names:
+        # Exactly one: a file that two rows took would be there twice.
+        assert sum(fnmatchcase(name, pattern) for pattern in patterns) == 1
+        assert kind_of(get_source("alexandria"), name) == "data"
+    for name in others:
+        assert not any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def test_the_shipped_catalogue_has_all_of_qm7x():

@@ -3,24 +3,13 @@ import json
 
 import pytest
 
-from mtlpar.core.paths import Workspace
-from mtlpar.download.settings import DownloadSettings
-from mtlpar.download.stage import describe, mirror_fingerprint, planned_files, run
-
-HEADER = "source,file,url,bytes,md5,sha256,licence,doi,citation,level_of_theory,kind\n"
+from mtlpar.download.mirror import mirror_fingerprint
+from mtlpar.download.settings import CATALOGUE, DownloadSettings
+from mtlpar.download.stage import run
 
 
 def sha256(content):
     return hashlib.sha256(content).hexdigest()
-
-
-def settings(mirror=None):
-    return DownloadSettings(mirror=None if mirror is None else str(mirror), retries=0, timeout_s=5)
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    return Workspace(raw=tmp_path / "raw", results=tmp_path / "results")
 
 
 @pytest.fixture
@@ -33,27 +22,16 @@ def mirror(tmp_path):
     return tmp_path / "mirror"
 
 
-@pytest.fixture
-def catalogue(tmp_path, server):
-    def write(*rows):
-        lines = [
-            f"{source},{file},{server.url}{path},,,,CC0,10.1/x,Someone,DFT,{kind}\n"
-            for source, file, path, kind in rows
-        ]
-        path = tmp_path / "sources.csv"
-        path.write_text(HEADER + "".join(lines))
-        return path
-
-    return write
-
-
-def download(source, workspace, *, mirror=None, catalogue=None):
-    run(source, workspace=workspace, settings=settings(mirror), catalogue=catalogue)
+def download(source, workspace, *mirrors, catalogue=None):
+    settings = DownloadSettings(
+        mirrors=tuple(map(str, mirrors)) or (CATALOGUE,), retries=0, timeout_s=5
+    )
+    run(source, workspace=workspace, settings=settings, catalogue=catalogue)
     return json.loads(workspace.raw_manifest(source).read_text())
 
 
 def test_a_mirror_gives_the_files_of_the_source_and_no_others(mirror, workspace):
-    manifest = download("qm7x", workspace, mirror=mirror)
+    manifest = download("qm7x", workspace, mirror)
     assert [(file["name"], file["kind"]) for file in manifest["files"]] == [
         ("1000.xz", "data"),
         ("8000.xz", "data"),
@@ -69,46 +47,46 @@ def test_a_mirror_gives_the_files_of_the_source_and_no_others(mirror, workspace)
 
 
 def test_a_mirror_may_be_flat(mirror, workspace):
-    assert len(download("qm7x", workspace, mirror=mirror / "qm7x")["files"]) == 3
+    assert len(download("qm7x", workspace, mirror / "qm7x")["files"]) == 3
 
 
 @pytest.mark.parametrize("prefix", ["", "qm7x/", "./qm7x/"])
 def test_checksums_of_a_mirror_are_compared(mirror, workspace, prefix):
     (mirror / "checksums.txt").write_text(f"{sha256(b'else')}  {prefix}8000.xz\n")
     with pytest.raises(ValueError, match=rf"8000\.xz .*expected {sha256(b'else')}"):
-        download("qm7x", workspace, mirror=mirror)
+        download("qm7x", workspace, mirror)
     # 1000.xz arrived, but no manifest vouches for an incomplete folder.
     assert not workspace.raw_manifest("qm7x").exists()
 
 
 def test_a_manifest_of_an_earlier_run_does_not_survive_a_failure(mirror, workspace):
-    download("qm7x", workspace, mirror=mirror)
+    download("qm7x", workspace, mirror)
     (mirror / "checksums.txt").write_text(f"{sha256(b'else')}  8000.xz\n")
     with pytest.raises(ValueError, match="is not the expected file"):
-        download("qm7x", workspace, mirror=mirror)
+        download("qm7x", workspace, mirror)
     assert not workspace.raw_manifest("qm7x").exists()
 
 
 def test_checksums_that_are_none_are_named_by_line(mirror, workspace):
     (mirror / "checksums.txt").write_text(f"{sha256(b'')}  a\nd41d8cd98f  b\n")
     with pytest.raises(ValueError, match=r"checksums\.txt line 2"):
-        download("qm7x", workspace, mirror=mirror)
+        download("qm7x", workspace, mirror)
 
 
 def test_qm7x_without_its_list_of_duplicates_is_an_error(mirror, workspace):
     (mirror / "qm7x" / "DupMols.dat").unlink()
     with pytest.raises(ValueError, match=r"DupMols\.dat of qm7x is missing"):
-        download("qm7x", workspace, mirror=mirror)
+        download("qm7x", workspace, mirror)
 
 
 def test_a_mirror_without_data_says_where_it_looked_and_for_what(mirror, workspace):
     with pytest.raises(ValueError, match=r"no data file of ani1x .*mirror.*ani1x-release\.h5"):
-        download("ani1x", workspace, mirror=mirror)
+        download("ani1x", workspace, mirror)
 
 
 def test_a_mirror_that_is_no_folder_is_named(tmp_path, workspace):
     with pytest.raises(ValueError, match=r"gone, which is not a folder"):
-        download("qm7x", workspace, mirror=tmp_path / "gone")
+        download("qm7x", workspace, tmp_path / "gone")
 
 
 def test_a_web_mirror_is_listed_by_its_checksums(server, workspace):
@@ -119,12 +97,12 @@ def test_a_web_mirror_is_listed_by_its_checksums(server, workspace):
     server.files["/m/checksums.txt"] = "".join(
         f"{sha256(value)}  {path[3:]}\n" for path, value in server.files.items()
     ).encode()
-    manifest = download("qm7x", workspace, mirror=f"{server.url}/m")
+    manifest = download("qm7x", workspace, f"{server.url}/m")
     assert [file["name"] for file in manifest["files"]] == ["1000.xz", "DupMols.dat"]
     server.files["/m/qm7x/1000.xz"] = b"changed"
     (workspace.raw_folder("qm7x") / "1000.xz").unlink()
     with pytest.raises(ValueError, match="sha256 is"):
-        download("qm7x", workspace, mirror=f"{server.url}/m")
+        download("qm7x", workspace, f"{server.url}/m")
 
 
 @pytest.mark.parametrize("folder", ["/m/", "/m/alexandria/"])
@@ -134,7 +112,7 @@ def test_a_web_mirror_without_checksums_is_listed_by_its_index(server, workspace
         b'<a href="/elsewhere/alexandria_001.json.bz2">not in this folder</a>',
         f"{folder}alexandria_000.json.bz2": b"data",
     }
-    manifest = download("alexandria", workspace, mirror=f"{server.url}/m")
+    manifest = download("alexandria", workspace, f"{server.url}/m")
     assert [file["name"] for file in manifest["files"]] == ["alexandria_000.json.bz2"]
 
 
@@ -167,27 +145,6 @@ def test_files_keep_their_own_names_whatever_the_url_is(server, workspace, catal
     assert download("ani1x", workspace, catalogue=table)["files"][0]["name"] == "ani1x-release.h5"
 
 
-def test_the_table_says_what_is_here_without_asking_servers(server, workspace, catalogue):
-    table = catalogue(
-        ("ani1x", "ani1x-release.h5", "/a", "data"),
-        ("alexandria", "alexandria_*.json.bz2", "/pbe/", "listing"),
-    )
-    workspace.raw_folder("ani1x").mkdir(parents=True)
-    (workspace.raw_folder("ani1x") / "ani1x-release.h5").write_bytes(b"x")
-    text = describe(
-        ["ani1x", "alexandria"], workspace=workspace, settings=settings(), catalogue=table
-    )
-    assert server.requests == []
-    _, ani1x, alexandria = text.splitlines()
-    assert ani1x.split() == ["ani1x", "ani1x-release.h5", "?", "yes", f"{server.url}/a"]
-    assert alexandria.split()[:4] == ["alexandria", "alexandria_*.json.bz2", "?", "no"]
-
-
-def test_a_plan_is_sorted_by_name(mirror):
-    plan = planned_files("qm7x", settings=settings(mirror), catalogue=mirror)
-    assert [file.name for file in plan] == ["1000.xz", "8000.xz", "DupMols.dat"]
-
-
 class TestFingerprint:
     def test_changes_with_names_sizes_and_announced_checksums(self, mirror):
         seen = {mirror_fingerprint("qm7x", str(mirror))}
@@ -208,5 +165,4 @@ class TestFingerprint:
     def test_never_fails(self, tmp_path):
         # It is asked while the workflow is planned; a mirror may be long gone by then.
         assert mirror_fingerprint("qm7x", str(tmp_path / "gone"))
-        assert mirror_fingerprint("qm7x", None) == "catalogue"
         assert mirror_fingerprint("qm7x", "https://x.org/m") == "https://x.org/m"

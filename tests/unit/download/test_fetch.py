@@ -1,10 +1,14 @@
+import errno
 import hashlib
+from io import FileIO
 
 import numpy as np
 import pytest
 
+from mtlpar.download import part as part_module
 from mtlpar.download.fetch import fetch
 from mtlpar.download.part import RawFile
+from mtlpar.download.web import Web
 
 # Random, so that a range glued on at the wrong place cannot look right; longer than one chunk.
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -12,9 +16,10 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
 
 
-def get(server, folder, *, retries=2, **known):
+def get(server, folder, *, retries=2, timeout_s=5, **known):
     file = RawFile(name="a.h5", url=f"{server.url}/a.h5", kind="data", **known)
-    return fetch(file, folder, retries=retries, timeout_s=5, backoff_s=0.01)
+    with Web(retries=retries, timeout_s=timeout_s, backoff_s=0.01) as web:
+        return fetch(file, folder, web=web)
 
 
 def leftovers(folder):
@@ -70,11 +75,19 @@ def test_a_dropped_connection_is_resumed_where_it_stopped(server, tmp_path):
 
 
 def test_attempts_that_get_further_do_not_use_up_the_retries(server, tmp_path):
-    # Five interruptions with two retries: only standing still counts.
+    # Two interruptions with one retry, each after more than the megabyte that counts as a step.
     server.files["/a.h5"] = CONTENT
-    server.cut_after["/a.h5"] = [400_000] * 5
-    get(server, tmp_path, retries=2, sha256=SHA256)
+    server.cut_after["/a.h5"] = [1_100_000] * 2
+    get(server, tmp_path, retries=1, sha256=SHA256)
     assert (tmp_path / "a.h5").read_bytes() == CONTENT
+
+
+def test_attempts_that_gain_a_few_bytes_each_do_not_go_on_for_ever(server, tmp_path):
+    server.files["/a.h5"] = CONTENT
+    server.cut_after["/a.h5"] = [10] * 1000
+    with pytest.raises(ValueError, match="3 attempts failed"):
+        get(server, tmp_path, retries=2, sha256=SHA256)
+    assert len(server.requests) == 3
 
 
 def test_a_second_run_goes_on_with_what_the_first_one_left(server, tmp_path):
@@ -123,7 +136,8 @@ def test_a_body_that_is_always_truncated_ends_in_an_error(server, tmp_path):
 def test_a_part_file_that_is_whole_already_needs_no_body(server, tmp_path):
     server.files["/a.h5"] = CONTENT
     (tmp_path / "a.h5.part").write_bytes(CONTENT)
-    get(server, tmp_path)
+    get(server, tmp_path, sha256=SHA256)
+    assert server.sent_bytes == 0
     assert (tmp_path / "a.h5").read_bytes() == CONTENT
 
 
@@ -135,7 +149,7 @@ def test_a_part_file_longer_than_the_file_is_thrown_away(server, tmp_path):
 
 
 def test_a_missing_file_is_an_error_at_once(server, tmp_path):
-    with pytest.raises(ValueError, match=r"answered 404 .*download\.mirror"):
+    with pytest.raises(ValueError, match=r"answered 404 .*download\.mirrors"):
         get(server, tmp_path)
     assert len(server.requests) == 1
     assert leftovers(tmp_path) == []
@@ -148,10 +162,11 @@ def test_an_overloaded_server_is_asked_again(server, tmp_path):
     assert len(server.requests) == 3
 
 
-def test_an_error_page_is_not_taken_for_the_file(server, tmp_path):
+@pytest.mark.parametrize("headers", [{"Content-Type": "text/html; charset=utf-8"}, {}])
+def test_an_error_page_is_not_taken_for_the_file(server, tmp_path, headers):
     # figshare and Zenodo answer 200 with a page to some requests; without a checksum it would pass.
     server.files["/a.h5"] = b"<html>please log in</html>"
-    server.content_type = "text/html; charset=utf-8"
+    server.headers = headers
     with pytest.raises(ValueError, match=r"HTML page instead of a\.h5"):
         get(server, tmp_path)
     assert leftovers(tmp_path) == []
@@ -166,15 +181,187 @@ def test_an_empty_body_is_not_a_file(server, tmp_path):
 
 def test_a_server_that_does_not_answer_is_named(tmp_path):
     file = RawFile(name="a.h5", url="http://127.0.0.1:9/a.h5", kind="data")
-    with pytest.raises(ValueError, match=r"http://127\.0\.0\.1:9/a\.h5 could not be fetched"):
-        fetch(file, tmp_path, retries=1, timeout_s=2, backoff_s=0.01)
+    with (
+        Web(retries=1, timeout_s=2, backoff_s=0.01) as web,
+        pytest.raises(ValueError, match=r"http://127\.0\.0\.1:9/a\.h5 could not be fetched"),
+    ):
+        fetch(file, tmp_path, web=web)
     assert leftovers(tmp_path) == []
+
+
+def test_a_length_that_nobody_says_is_no_length(server, tmp_path):
+    # HTTP/1.0 ends a body by hanging up, so half a file looks like a whole one.
+    server.files["/a.h5"] = CONTENT
+    server.length_is_said = False
+    with pytest.raises(ValueError, match="nobody could tell whether all of it came"):
+        get(server, tmp_path)
+    server.cut_after["/a.h5"] = [1_000_000]
+    with pytest.raises(ValueError, match="length is 1000000, expected 3000000"):
+        get(server, tmp_path, bytes=len(CONTENT))
+    assert leftovers(tmp_path) == []
+    get(server, tmp_path, bytes=len(CONTENT))
+    assert (tmp_path / "a.h5").read_bytes() == CONTENT
+
+
+def test_compression_in_transit_is_refused(server, tmp_path):
+    # The length would be that of the compressed bytes, and without a checksum they would be kept.
+    server.files["/a.h5"] = CONTENT
+    server.headers = {"Content-Encoding": "gzip"}
+    with pytest.raises(ValueError, match=r"compressed once more \(gzip\)"):
+        get(server, tmp_path)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_server_that_goes_silent_is_left_and_asked_again(server, tmp_path):
+    server.files["/a.h5"] = CONTENT
+    server.stall_after["/a.h5"] = [1_000_000]
+    get(server, tmp_path, timeout_s=0.2, sha256=SHA256)
+    assert server.ranges_asked("/a.h5") == [None, "bytes=1000000-"]
+
+
+def test_a_server_that_always_goes_silent_ends_in_an_error(server, tmp_path):
+    server.files["/a.h5"] = CONTENT
+    server.stall_after["/a.h5"] = [0] * 9
+    with pytest.raises(ValueError, match=r"2 attempts failed, the last with no answer in time"):
+        get(server, tmp_path, retries=1, timeout_s=0.2, sha256=SHA256)
+
+
+def test_a_trickle_is_a_stall(server, tmp_path):
+    # A hundred bytes each 20 ms never time out, but would take ten minutes here.
+    server.files["/a.h5"] = CONTENT
+    server.chunk_bytes, server.chunk_pause_s = 100, 0.02
+    with pytest.raises(ValueError, match=r"only \d+ bytes came in"):
+        get(server, tmp_path, retries=0, timeout_s=0.2, sha256=SHA256)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (403, "refuses this machine"),
+        (401, "wants a login"),
+        (410, "withdrawn"),
+        (202, "answered 202"),
+    ],
+)
+def test_a_refusal_is_explained_at_once(server, tmp_path, status, said):
+    server.files["/a.h5"] = CONTENT
+    server.statuses["/a.h5"] = [status]
+    with pytest.raises(ValueError, match=said):
+        get(server, tmp_path)
+    assert len(server.requests) == 1
+    assert leftovers(tmp_path) == []
+
+
+class TestOfALockedOrFullDisk:
+    def test_a_full_disk_is_an_error_and_what_came_is_kept(self, server, tmp_path, monkeypatch):
+        server.files["/a.h5"] = CONTENT
+
+        class FullDisk(FileIO):
+            def write(self, chunk):
+                room = 1_000_000 - self.tell()
+                if room <= 0:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                # A disk takes what fits before it fails.
+                return super().write(chunk[:room])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(part_module, "_open_alone", lambda path, pause: FullDisk(path, "ab+"))
+            with pytest.raises(ValueError, match=r"a\.h5\.part .*No space left.* run again"):
+                get(server, tmp_path, sha256=SHA256)
+        assert len(server.requests) == 1
+        assert (tmp_path / "a.h5.part").read_bytes() == CONTENT[:1_000_000]
+        get(server, tmp_path, sha256=SHA256)
+        assert server.ranges_asked("/a.h5") == [None, "bytes=1000000-"]
+        assert (tmp_path / "a.h5").read_bytes() == CONTENT
+
+    @pytest.mark.parametrize("name", ["a.h5", "a.h5.part"])
+    def test_a_folder_in_the_way_is_named_before_any_transfer(self, server, tmp_path, name):
+        server.files["/a.h5"] = CONTENT
+        (tmp_path / name).mkdir()
+        with pytest.raises(ValueError, match=rf"{name} (is a folder|.*Is a directory)"):
+            get(server, tmp_path)
+        assert server.requests == []
+
+    def test_a_file_where_the_folder_should_be_is_named(self, server, tmp_path):
+        (tmp_path / "raw").write_text("")
+        with pytest.raises(ValueError, match=r"raw cannot be .*File exists"):
+            get(server, tmp_path / "raw")
+
+
+class TestResuming:
+    """What is not known to be one file is never glued together."""
+
+    def test_a_part_of_unknown_origin_is_not_continued_without_a_checksum(self, server, tmp_path):
+        server.files["/a.h5"] = CONTENT
+        (tmp_path / "a.h5.part").write_bytes(CONTENT[:1000][::-1])
+        get(server, tmp_path)
+        assert (tmp_path / "a.h5").read_bytes() == CONTENT
+
+    def test_a_wrong_beginning_costs_one_more_transfer_but_no_error(self, server, tmp_path):
+        server.files["/a.h5"] = CONTENT
+        (tmp_path / "a.h5.part").write_bytes(CONTENT[:1000][::-1])
+        get(server, tmp_path, sha256=SHA256)
+        assert server.ranges_asked("/a.h5") == ["bytes=1000-", None]
+        assert (tmp_path / "a.h5").read_bytes() == CONTENT
+
+    def test_the_version_of_one_server_says_nothing_about_another(
+        self, server, other_server, tmp_path
+    ):
+        # Both call their file version 1, but the contents differ.
+        for each, content in ((server, CONTENT), (other_server, CONTENT[::-1])):
+            each.files["/a.h5"] = content
+            each.etag = '"1"'
+        server.cut_after["/a.h5"] = [1_000_000]
+        with pytest.raises(ValueError, match="could not be fetched"):
+            get(server, tmp_path, retries=0)
+        get(other_server, tmp_path)
+        assert (tmp_path / "a.h5").read_bytes() == CONTENT[::-1]
+
+
+class TestPlaces:
+    """Several places for one file."""
+
+    def get(self, folder, *servers, **known):
+        places = tuple(f"{server.url}/a.h5" for server in servers)
+        file = RawFile(name="a.h5", url="https://nowhere/a.h5", kind="data", places=places, **known)
+        with Web(retries=0, timeout_s=5) as web:
+            return fetch(file, folder, web=web)
+
+    def test_the_next_one_is_taken_with_a_warning(self, server, other_server, tmp_path, caplog):
+        other_server.files["/a.h5"] = CONTENT
+        self.get(tmp_path, server, other_server)
+        assert (tmp_path / "a.h5").read_bytes() == CONTENT
+        assert "answered 404 Not Found" in caplog.text
+        assert f"trying {other_server.url}/a.h5" in caplog.text
+
+    def test_wrong_bytes_of_one_do_not_spoil_those_of_the_next(
+        self, server, other_server, tmp_path
+    ):
+        server.files["/a.h5"] = CONTENT[::-1]
+        other_server.files["/a.h5"] = CONTENT
+        self.get(tmp_path, server, other_server, sha256=SHA256)
+        assert (tmp_path / "a.h5").read_bytes() == CONTENT
+
+    def test_the_next_one_continues_where_the_first_failed(self, server, other_server, tmp_path):
+        server.files["/a.h5"] = other_server.files["/a.h5"] = CONTENT
+        server.cut_after["/a.h5"] = [1_000_000]
+        self.get(tmp_path, server, other_server, sha256=SHA256)
+        assert other_server.ranges_asked("/a.h5") == ["bytes=1000000-"]
+        assert (tmp_path / "a.h5").read_bytes() == CONTENT
+
+    def test_if_all_fail_each_one_is_named_with_its_reason(self, server, other_server, tmp_path):
+        other_server.statuses["/a.h5"] = [403]
+        with pytest.raises(ValueError) as caught:
+            self.get(tmp_path, server, other_server)
+        assert f"{server.url}/a.h5 answered 404" in str(caught.value)
+        assert f"{other_server.url}/a.h5 answered 403" in str(caught.value)
 
 
 class TestLocalCopy:
     def fetch(self, origin, folder, **known):
         file = RawFile(name="a.h5", url=str(origin), kind="data", **known)
-        return fetch(file, folder, retries=0, timeout_s=1)
+        with Web(retries=0, timeout_s=1) as web:
+            return fetch(file, folder, web=web)
 
     def test_goes_through_the_same_checks(self, tmp_path):
         origin = tmp_path / "origin.h5"

@@ -34,7 +34,7 @@ def test_every_real_row_arrives(tmp_path, source, excerpt, native_name, rows):
     download.run(
         source,
         workspace=workspace,
-        settings=DownloadSettings(mirror=str(mirror)),
+        settings=DownloadSettings(mirrors=str(mirror)),
         catalogue=tmp_path / "unused.csv",
     )
     extract.run(source, workspace=workspace, settings=ExtractSettings())

@@ -1,0 +1,143 @@
+"""What `mtlpar download --list` shows: the files of each source, their size, what is here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mtlpar.core.files import format_bytes
+from mtlpar.core.paths import Workspace
+from mtlpar.download.catalogue import CatalogueRow, read_catalogue
+from mtlpar.download.local import bytes_to_fetch, presence
+from mtlpar.download.part import RawFile
+from mtlpar.download.plan import LockUse, planned_files
+from mtlpar.download.settings import CATALOGUE, DownloadSettings
+from mtlpar.download.web import Web
+from mtlpar.sources.registry import get_source
+
+# A table is looked at by somebody who waits.
+_PATIENCE_S: Final = 10.0
+_RIGHT_ALIGNED: Final = frozenset({"size", "bytes"})
+_COLUMNS: Final = ("file", "size", "bytes", "checksum", "here")
+
+
+@dataclass(slots=True)
+class _Sum:
+    """Files, how many are whole and of unknown length, bytes, and bytes still to come."""
+
+    files: int = 0
+    whole: int = 0
+    unknown: int = 0
+    bytes: int = 0
+    to_fetch: int = 0
+
+    def add(self, file: RawFile, folder: Path) -> None:
+        self.files += 1
+        self.whole += presence(file, folder).state == "whole"
+        self.unknown += file.bytes is None
+        self.bytes += file.bytes or 0
+        self.to_fetch += bytes_to_fetch(file, folder)
+
+    def __str__(self) -> str:
+        at_least = "at least " if self.unknown else ""
+        files = "1 file" if self.files == 1 else f"{self.files} files"
+        left = (
+            "all here"
+            if self.whole == self.files > 0 and not self.unknown
+            else f"{self.whole} here, {at_least}{format_bytes(self.to_fetch)} to fetch"
+        )
+        return f"{files}, {at_least}{format_bytes(self.bytes)} ({self.bytes:,} bytes); {left}"
+
+
+def describe(
+    sources: Iterable[str],
+    *,
+    workspace: Workspace,
+    settings: DownloadSettings,
+    catalogue: Path,
+    lock_use: LockUse = "check",
+) -> str:
+    """A table of the files of some sources, with sums. Nothing is fetched or written.
+
+    Listings that are not locked yet are read from their servers; a source whose servers do not
+    answer is shown with the reason.
+    """
+    total = _Sum()
+    blocks = []
+    with Web(retries=0, timeout_s=min(settings.timeout_s, _PATIENCE_S)) as web:
+        for source in sources:
+            folder = workspace.raw_folder(source)
+            heading = "\n".join(_heading(source, settings.mirrors, catalogue))
+            try:
+                files, _ = planned_files(
+                    source,
+                    mirrors=settings.mirrors,
+                    catalogue=catalogue,
+                    raw_folder=folder,
+                    web=web,
+                    lock_use=lock_use,
+                )
+            except ValueError as error:
+                total.unknown += 1
+                blocks.append(f"{heading}\n  its files are not known: {error}")
+                continue
+            subtotal = _Sum()
+            for file in files:
+                subtotal.add(file, folder)
+                total.add(file, folder)
+            table = _table([_COLUMNS, *(_cells(file, folder) for file in files)])
+            blocks.append(f"{heading}\n{table}\n  {subtotal}")
+    existing = next(p for p in (workspace.raw, *workspace.raw.absolute().parents) if p.exists())
+    free = format_bytes(shutil.disk_usage(existing).free)
+    return "\n\n".join([*blocks, f"total: {total}; {free} free in {workspace.raw}"])
+
+
+def _heading(source: str, mirrors: Sequence[str], catalogue: Path) -> list[str]:
+    title = get_source(source).title
+    lines = [f"{source}  {title}" if title.lower() != source else source]
+    lines.append(f"  from {', then '.join(mirrors)}")
+    if CATALOGUE in mirrors:
+        rows = [row for row in read_catalogue(catalogue) if row.source == source]
+        lines += dict.fromkeys(f"  {row.licence}; {row.citation}{_data_doi(row)}" for row in rows)
+    return lines
+
+
+def _data_doi(row: CatalogueRow) -> str:
+    return "" if row.doi in row.citation else f"; data doi:{row.doi}"
+
+
+def _cells(file: RawFile, folder: Path) -> tuple[str, ...]:
+    size = "?" if file.bytes is None else format_bytes(file.bytes)
+    exact = "?" if file.bytes is None else f"{file.bytes:,}"
+    return file.name, size, exact, _checksum(file), _here(file, folder)
+
+
+def _checksum(file: RawFile) -> str:
+    if file.pinned_in is not None:
+        return "sha256, locked"
+    known = [name for name in ("md5", "sha256") if getattr(file, name) is not None]
+    return ", ".join(known) or "none yet"
+
+
+def _here(file: RawFile, folder: Path) -> str:
+    found = presence(file, folder)
+    if found.state == "whole":
+        return "yes"
+    if found.state == "partial":
+        return f"{100 * found.size / file.bytes:.0f} %" if file.bytes else format_bytes(found.size)
+    return "no" if found.state == "absent" else found.state
+
+
+def _table(lines: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = [
+        "  ".join(
+            cell.rjust(width) if name in _RIGHT_ALIGNED else cell.ljust(width)
+            for cell, width, name in zip(line, widths, _COLUMNS, strict=True)
+        )
+        for line in lines
+    ]
+    return "\n".join(f"    {line.rstrip()}" for line in aligned)
