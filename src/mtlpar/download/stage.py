@@ -111,13 +111,17 @@ def _fetch_all(orders: list[_Order], web: Web) -> list[str]:
     ):
         futures = {pool.submit(fetch_one, order, file): (order, file) for order, file in jobs}
         try:
-            for future in as_completed(futures):
+            for count, future in enumerate(as_completed(futures), start=1):
                 order, file = futures[future]
+                what = f"{count} of {len(jobs)}: {order.source}/{file.name}"
                 try:
-                    _take(order, file, future.result())
+                    contents = future.result()
                 except ValueError as error:
-                    _log.error("%s %s failed; the others go on", order.source, file.name)
-                    failures.append(f"{order.source} {file.name}: {error}")
+                    _log.error("%s failed; the others go on", what)
+                    failures.append(f"{order.source}/{file.name}: {error}")
+                else:
+                    _log.info("%s, %s", what, format_bytes(contents.bytes))
+                    _take(order, file, contents)
         except BaseException:
             web.stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -127,7 +131,6 @@ def _fetch_all(orders: list[_Order], web: Web) -> list[str]:
 
 def _take(order: _Order, file: RawFile, contents: Contents) -> None:
     """Book a file that has come; with the last one the source is complete."""
-    _log.info("%s: %s, %s", order.source, file.name, format_bytes(contents.bytes))
     if order.lock is not None:
         order.lock.pin(file.name, contents)
     order.contents[file.name] = contents
