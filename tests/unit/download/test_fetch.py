@@ -288,6 +288,25 @@ class TestOfALockedOrFullDisk:
             get(server, tmp_path / "raw")
 
 
+def test_a_part_that_another_process_just_renamed_is_not_written_to(tmp_path, monkeypatch):
+    # The other one finishes between opening the part file and locking it: the lock is then on the
+    # finished file, and what is appended would be appended to that.
+    target, part = tmp_path / "a.h5", tmp_path / "a.h5.part"
+    part.write_bytes(b"finished")
+    lock = part_module._lock
+
+    def finish_first(stream):
+        if not target.exists():
+            part.replace(target)
+        return lock(stream)
+
+    monkeypatch.setattr(part_module, "_lock", finish_first)
+    with part_module.PartFile(target, pause=lambda _: None) as mine:
+        assert mine.size == 0
+        mine.append(b"more")
+    assert target.read_bytes() == b"finished"
+
+
 class TestResuming:
     """What is not known to be one file is never glued together."""
 
