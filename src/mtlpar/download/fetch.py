@@ -53,22 +53,27 @@ def fetch(file: RawFile, folder: Path, *, web: Web, bar: Bar | None = None) -> C
         folder.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         raise DiskError(f"{target} is a folder where a file has to go; remove or rename it")
-    present = _already_there(file, target, web, bar)
+    present, _ = _inspect(file, target, web, bar)
     if present is not None:
         return present
     with PartFile(target, pause=web.pause) as part:
         # Another process may have brought it in the meantime.
-        present = _already_there(file, target, web, bar)
+        present, differences = _inspect(file, target, web, bar)
         if present is not None:
             return present
+        if differences:
+            _log.warning("%s: %s; removed, to be fetched again", target, "; ".join(differences))
+            with disk_errors(target):
+                target.unlink()
         _fetch_from_any(file, part, web, bar)
         return part.finish()
 
 
 def _fetch_from_any(file: RawFile, part: PartFile, web: Web, bar: Bar) -> None:
-    places = file.places or (file.url,)
+    """Complete the part file from the first place that can, the one it is from before others."""
+    places = sorted(file.places or (file.url,), key=lambda place: place != part.origin)
     failures = []
-    for place, next_place in zip(places, (*places[1:], None), strict=True):
+    for place, next_place in zip(places, [*places[1:], None], strict=True):
         try:
             with web.slot(place):
                 _fetch_from(file, place, part, web, bar)
@@ -112,7 +117,7 @@ def _fetch_from(file: RawFile, place: str, part: PartFile, web: Web, bar: Bar) -
 
 
 def _advice(file: RawFile) -> str:
-    if file.pinned_in is None or file.md5 is not None:
+    if file.pinned_in is None:
         return "Run again; if it stays like this, the file has been replaced at its origin."
     return (
         "Run again; if it stays like this, the file has been replaced since it was first "
@@ -120,24 +125,17 @@ def _advice(file: RawFile) -> str:
     )
 
 
-def _already_there(file: RawFile, target: Path, web: Web, bar: Bar) -> Contents | None:
-    """What is under the final name if it is right; if it is wrong it goes."""
+def _inspect(file: RawFile, target: Path, web: Web, bar: Bar) -> tuple[Contents | None, list[str]]:
+    """What is under the final name if it is right, and in words what is wrong with it if not."""
     if not target.is_file():
-        return None
+        return None, []
     size = target.stat().st_size
     if file.bytes is not None and size != file.bytes:
-        differences = [f"length is {size}, expected {file.bytes}"]
-    else:
-        with web.slot(str(target)):
-            contents = read_contents(target, bar.move_to)
-            differences = contents.differences(file) or _unlike_the_original(file, contents)
-        if not differences:
-            _log.debug("%s is already there and correct", target)
-            return contents
-    _log.warning("%s: %s; removed, to be fetched again", target, "; ".join(differences))
-    with disk_errors(target):
-        target.unlink(missing_ok=True)
-    return None
+        return None, [f"length is {size}, expected {file.bytes}"]
+    with web.slot(str(target)):
+        contents = read_contents(target, bar.move_to)
+        differences = contents.differences(file) or _unlike_the_original(file, contents)
+    return (None if differences else contents), differences
 
 
 def _unlike_the_original(file: RawFile, contents: Contents) -> list[str]:

@@ -134,13 +134,15 @@ class PartFile:
         """How many bytes there are."""
         return self._checksums.size
 
+    @property
+    def origin(self) -> str:
+        """The address that the bytes are from, empty if that is not known."""
+        return self._read_version()[0]
+
     def version(self, url: str) -> str | None:
-        """The server's name for the version of the file that the bytes are from, if it has one."""
-        try:
-            recorded_url, _, version = self._version_path.read_text(encoding="utf-8").partition(" ")
-        except FileNotFoundError:
-            return None
-        return version if recorded_url == url else None
+        """The name that a server has for this version of the file, if the bytes are from there."""
+        origin, version = self._read_version()
+        return version if version and origin == url else None
 
     def append(self, chunk: bytes) -> None:
         """Take the bytes that follow.
@@ -162,8 +164,8 @@ class PartFile:
             self._stream.truncate(0)
             self._checksums = Checksums()
             self._version_path.unlink(missing_ok=True)
-            if version is not None:
-                self._version_path.write_text(f"{url} {version}", encoding="utf-8")
+            if url:
+                self._version_path.write_text(f"{url} {version or ''}", encoding="utf-8")
 
     def differences(self, file: RawFile) -> list[str]:
         """What is wrong with the bytes, in words, if they are all there are."""
@@ -181,6 +183,12 @@ class PartFile:
             self._version_path.unlink(missing_ok=True)
         self._stream.close()
         return self._checksums.contents()
+
+    def _read_version(self) -> tuple[str, str]:
+        if not self._version_path.is_file():
+            return "", ""
+        origin, _, version = self._version_path.read_text(encoding="utf-8").partition(" ")
+        return origin, version
 
     def _remove(self) -> None:
         # In this order: a version without bytes misleads nobody, bytes without theirs might.

@@ -368,6 +368,17 @@ class TestPlaces:
         assert other_server.ranges_asked("/a.h5") == ["bytes=1000000-"]
         assert (tmp_path / "a.h5").read_bytes() == CONTENT
 
+    def test_an_interrupted_transfer_goes_on_at_its_place(self, server, other_server, tmp_path):
+        # The first mirror has the file only now; what came from the second is not thrown away.
+        other_server.files["/a.h5"] = CONTENT
+        other_server.cut_after["/a.h5"] = [1_000_000]
+        with pytest.raises(ValueError, match="1000000 bytes were received"):
+            self.get(tmp_path, server, other_server, sha256=SHA256)
+        server.files["/a.h5"] = CONTENT[::-1]
+        self.get(tmp_path, server, other_server, sha256=SHA256)
+        assert other_server.ranges_asked("/a.h5") == [None, "bytes=1000000-"]
+        assert len(server.requests) == 1
+
     def test_if_all_fail_each_one_is_named_with_its_reason(self, server, other_server, tmp_path):
         other_server.statuses["/a.h5"] = [403]
         with pytest.raises(ValueError) as caught:
