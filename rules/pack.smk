@@ -14,10 +14,12 @@ rule pack:
         "logs/benchmarks/pack/{source}.tsv"
     conda:
         "../envs/data.yaml"
+    threads: 1
     resources:
         runtime=60,
     params:
         settings=flow.rule_settings(CONFIG.pack, CONFIG.seed),
         code=flow.code_digest("mtlpar.pack.stage"),
     shell:
-        "mtlpar pack --config $CONFIG_FILE --source {wildcards.source} > {log} 2>&1"
+        "mtlpar pack --config $CONFIG_FILE --source {wildcards.source}"
+        " --jobs {threads} > {log} 2>&1"

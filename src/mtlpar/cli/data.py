@@ -46,7 +46,10 @@ def add_commands(commands: Commands) -> None:
         "--jobs", type=int, default=1, metavar="N", help="raw files read side by side"
     )
     _add_stage(commands, "normalize", _normalize, "split and fit reference energies")
-    _add_stage(commands, "pack", _pack, "write shuffled .bp packs of the splits")
+    parser = _add_stage(commands, "pack", _pack, "write shuffled .bp packs of the splits")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="processes that sort side by side"
+    )
 
 
 def _add_stage(
@@ -96,4 +99,10 @@ def _pack(options: argparse.Namespace) -> None:
 
     config = read_config(options)
     for source in chosen_sources(options, config):
-        stage.run(source, workspace=config.workspace, settings=config.pack, seed=config.seed)
+        stage.run(
+            source,
+            workspace=config.workspace,
+            settings=config.pack,
+            seed=config.seed,
+            jobs=options.jobs,
+        )

@@ -22,7 +22,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     final name and the temporary is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     remove(temporary)
     try:
         yield temporary
@@ -31,6 +31,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         remove(temporary)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``path`` for what only this block needs, and remove it after."""
+    temporary = _temporary(path)
+    remove(temporary)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    finally:
+        remove(temporary)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporaries of processes that were killed while they wrote into a folder."""
+    for path in folder.glob(".*.tmp"):
+        remove(path)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def remove(path: Path) -> None:

@@ -144,8 +144,10 @@ class StructureBatch:
 
     @staticmethod
     def concatenate(batches: Iterable[StructureBatch]) -> StructureBatch:
-        """Join batches in order; an empty iterable gives an empty batch."""
+        """Join batches in order; none give an empty batch, one is returned as it is."""
         parts = list(batches)
+        if len(parts) == 1:
+            return parts[0]
         if not parts:
             return StructureBatch(
                 {name: np.zeros((0, *field.shape), field.dtype) for name, field in FIELDS.items()}

@@ -3,101 +3,159 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
 
-from mtlpar.core.fields import FIELDS, SPLITS
-from mtlpar.core.files import read_json, write_json
-from mtlpar.core.hashing import derive_seed, mix64
+from mtlpar.core.fields import SPLITS
+from mtlpar.core.files import read_json, remove, remove_leftovers, scratch_folder, write_json
+from mtlpar.core.hashing import derive_seed
 from mtlpar.core.paths import Workspace
-from mtlpar.core.structures import StructureBatch, iterate_slices
+from mtlpar.core.processes import Workers
 from mtlpar.pack.settings import PackSettings
-from mtlpar.store.bp import SCHEMA_VERSION, write_bp
+from mtlpar.pack.shuffle import (
+    PACKED_FIELDS,
+    BlockTask,
+    Run,
+    RunTask,
+    Shuffle,
+    gather_block,
+    split_constants,
+    write_run,
+)
+from mtlpar.store.bp import SCHEMA_VERSION, BpReader, write_bp
 from mtlpar.store.extracted import ExtractedSource
 
 logger = logging.getLogger(__name__)
 
-PACKED_FIELDS = tuple(name for name, field in FIELDS.items() if field.packed)
+_RUN_STRUCTURES: Final = 200_000
+_HINT: Final = "use fewer jobs, or lower extract.part_structures and pack.block_structures"
 
 
-def run(source: str, *, workspace: Workspace, settings: PackSettings, seed: int) -> None:
+def run(
+    source: str, *, workspace: Workspace, settings: PackSettings, seed: int, jobs: int = 1
+) -> None:
     """Write train, val and test of one source, each shuffled, and their manifests last.
 
     The order within a split follows from hashes of the structures, so equal data give equal bytes
-    whatever the order of the raw files. A pack holds total energies and, as attributes, the
-    references that take them off: changing how a target is built never needs a repack.
+    whatever the order of the raw files and the number of jobs. Memory is bounded by a few parts
+    and blocks per job, whatever the size of the source; the disk holds a copy of it meanwhile. A
+    pack holds total energies and, as attributes, the references that take them off: changing how
+    a target is built never needs a repack.
 
     Args:
         source: Name of the source.
         workspace: Paths of all products.
         settings: Size of the blocks.
         seed: The run's seed.
+        jobs: Processes that sort and gather at the same time.
 
     Raises:
         ValueError: If a split is empty.
     """
     extracted = ExtractedSource(workspace, source)
     split = np.load(workspace.splits(source))
-    references = read_json(workspace.references(source))
-    for index, name in enumerate(SPLITS):
-        batch = StructureBatch.concatenate(
-            part
-            for _, part in extracted.iterate(
-                split == index, block_structures=settings.block_structures
-            )
-        )
-        if len(batch) == 0:
+    counts = _count(split, workspace.ledger(source))
+    shuffle = Shuffle(
+        seeds=tuple(derive_seed(seed, "shuffle", source, name) for name in SPLITS),
+        num_blocks=tuple(-(-count // settings.block_structures) for count in counts),
+    )
+    folder = workspace.pack(source, SPLITS[0]).parent
+    for name in SPLITS:
+        remove(workspace.pack_manifest(source, name))
+    remove_leftovers(folder)
+    with Workers(jobs, hint=_HINT) as workers, scratch_folder(folder / "runs") as scratch:
+        tasks = list(_run_tasks(extracted, split, shuffle, scratch))
+        sorting = workers.map(write_run, tasks)
+        runs = list(tqdm(sorting, total=len(tasks), desc=f"{source}: sort", disable=None))
+        attributes = _attributes(extracted, read_json(workspace.references(source)), seed)
+        for index, name in enumerate(SPLITS):
+            _write_split(workspace.pack(source, name), index, runs, shuffle, attributes, workers)
+            _write_manifest(workspace, source, name)
+
+
+def _count(split: npt.NDArray[np.int8], ledger: Path) -> list[int]:
+    counts = [int((split == index).sum()) for index in range(len(SPLITS))]
+    for name, count in zip(SPLITS, counts, strict=True):
+        if count == 0:
             raise ValueError(
-                f"{source}: no structure for the split {name!r}; see {workspace.ledger(source)} "
-                "for where the rows went, and normalize.*_fraction in the config"
+                f"{ledger.stem}: no structure for the split {name!r}; see {ledger} for where the "
+                "rows went, and normalize.*_fraction in the config"
             )
-        attributes: dict[str, Any] = {
-            "source": source,
-            "split": name,
-            "seed": seed,
-            "level_of_theory": references["level_of_theory"],
-            "references_ev": references["energies_ev"],
-            "train_statistics": references["train_statistics"],
-            "raw_files": {file["name"]: file["sha256"] for file in extracted.manifest["files"]},
-        }
-        digest = _write_split(batch, workspace, settings, attributes)
-        logger.info("%s %s: %d structures, %d atoms", source, name, len(batch), batch.total_atoms)
-        write_json(
-            workspace.pack_manifest(source, name),
-            {
-                "source": source,
-                "split": name,
-                "schema_version": SCHEMA_VERSION,
-                "num_structures": len(batch),
-                "num_atoms": batch.total_atoms,
-                "data_digest": digest,
-            },
-        )
+    return counts
+
+
+def _run_tasks(
+    extracted: ExtractedSource, split: npt.NDArray[np.int8], shuffle: Shuffle, folder: Path
+) -> Iterator[RunTask]:
+    """Consecutive parts with at most `_RUN_STRUCTURES` structures, or one larger part."""
+    first = 0
+    for index, (parts, count) in enumerate(extracted.groups_of_parts(_RUN_STRUCTURES)):
+        yield RunTask(parts, split[first : first + count], shuffle, folder / f"{index:05d}")
+        first += count
+
+
+def _attributes(
+    extracted: ExtractedSource, references: dict[str, Any], seed: int
+) -> dict[str, Any]:
+    return {
+        "source": references["source"],
+        "seed": seed,
+        "level_of_theory": references["level_of_theory"],
+        "references_ev": references["energies_ev"],
+        "train_statistics": references["train_statistics"],
+        "raw_files": {file["name"]: file["sha256"] for file in extracted.manifest["files"]},
+    }
 
 
 def _write_split(
-    batch: StructureBatch, workspace: Workspace, settings: PackSettings, attributes: dict[str, Any]
-) -> str:
-    seed = derive_seed(attributes["seed"], "shuffle", attributes["source"], attributes["split"])
-    order = np.argsort(mix64(batch.structure_id ^ np.uint64(seed)), kind="stable")
-    digest = hashlib.sha256()
-
-    def blocks() -> Iterator[StructureBatch]:
-        for start, stop in iterate_slices(len(batch), settings.block_structures):
-            block = batch.take(order[start:stop])
-            for name in PACKED_FIELDS:
-                digest.update(getattr(block, name).tobytes())
-            yield block
-
+    path: Path,
+    index: int,
+    runs: Sequence[Run],
+    shuffle: Shuffle,
+    attributes: dict[str, Any],
+    workers: Workers,
+) -> None:
+    constants = split_constants(runs, index)
+    tasks = [
+        BlockTask(tuple(run.pieces[index][block] for run in runs), shuffle.seeds[index], constants)
+        for block in range(shuffle.num_blocks[index])
+    ]
+    blocks = workers.map(gather_block, tasks)
+    name = SPLITS[index]
     write_bp(
-        workspace.pack(attributes["source"], attributes["split"]),
-        blocks(),
-        num_structures=len(batch),
-        num_atoms=batch.total_atoms,
-        attributes=attributes,
-        fields=PACKED_FIELDS,
+        path,
+        tqdm(blocks, total=len(tasks), desc=f"{attributes['source']}: {name}", disable=None),
+        num_structures=_rows(tasks, "structure"),
+        num_atoms=_rows(tasks, "atom"),
+        attributes={**attributes, "split": name},
+        fields=[field.name for field in PACKED_FIELDS],
+        constants=constants,
     )
-    return digest.hexdigest()
+
+
+def _rows(tasks: Sequence[BlockTask], level: str) -> int:
+    return sum(piece.stop[level] - piece.start[level] for task in tasks for piece in task.pieces)
+
+
+def _write_manifest(workspace: Workspace, source: str, split: str) -> None:
+    with BpReader(workspace.pack(source, split)) as reader:
+        checksums = json.dumps([reader.attributes["blocks"], reader.checksums], sort_keys=True)
+        logger.info("%s %s: %d structures, %d atoms", source, split, len(reader), reader.num_atoms)
+        write_json(
+            workspace.pack_manifest(source, split),
+            {
+                "source": source,
+                "split": split,
+                "schema_version": SCHEMA_VERSION,
+                "num_structures": len(reader),
+                "num_atoms": reader.num_atoms,
+                "data_digest": hashlib.sha256(checksums.encode()).hexdigest(),
+            },
+        )

@@ -1,15 +1,17 @@
 """Reads and writes `StructureBatch` columns in ADIOS2 ``.bp`` folders.
 
 Layout: one step; each field of the registry is one global array, atom columns concatenated in the
-order of the structures, which ``num_atoms`` cuts. Every array carries its unit and description as
-attributes, and everything else that a stranger needs (counts, schema version, what the stage adds)
-is one JSON attribute, so ``bpls -A`` explains the file.
+order of the structures, which ``num_atoms`` cuts. A column that is alike in all structures can be
+an attribute instead. Every array carries its unit, description and checksums as attributes, and
+everything else that a stranger needs (counts, schema version, what the stage adds) is one JSON
+attribute, so ``bpls -A`` explains the file. ``docs/packs.md`` specifies it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,10 +21,21 @@ import numpy.typing as npt
 
 from mtlpar.core.fields import FIELDS, Field
 from mtlpar.core.files import atomic_path
-from mtlpar.core.structures import StructureBatch, iterate_slices
+from mtlpar.core.structures import StructureBatch
+from mtlpar.store.seal import check_seal, write_seal
 
-SCHEMA_VERSION: Final = 1
-_ATTRIBUTES: Final = "mtlpar"
+SCHEMA_VERSION: Final = 2
+_HEADER: Final = "mtlpar"
+_ABOUT: Final = (
+    "Atomistic structures in columns, written by mtlpar. A variable has one row per structure, or "
+    "one row per atom: first the atoms of structure 0, then those of structure 1, and so on; "
+    "num_atoms says how many rows each structure has. <name>/unit, <name>/description and "
+    "<name>/level explain a column. A column that is alike in all structures is not stored: "
+    "<name>/constant is its row. <name>/crc32 are checksums, one for the rows of each block of "
+    "structures; the attribute mtlpar (JSON) lists the blocks and where the data come from."
+)
+# Written data are handed to the file system in pieces of this size; ADIOS2 would keep them all.
+_FLUSH_BYTES: Final = 1 << 26
 
 
 def write_bp(
@@ -31,8 +44,9 @@ def write_bp(
     *,
     num_structures: int,
     num_atoms: int,
-    attributes: dict[str, Any],
+    attributes: Mapping[str, Any],
     fields: Sequence[str] = tuple(FIELDS),
+    constants: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> None:
     """Write batches one after another as one ``.bp`` folder; it appears only when whole.
 
@@ -43,62 +57,111 @@ def write_bp(
         num_atoms: Atoms in all batches.
         attributes: What describes the file, as JSON values.
         fields: Names of the columns to write.
+        constants: Rows of the structure columns that are alike in all structures, by name; they
+            become attributes instead of columns.
 
     Raises:
         ValueError: If the batches do not hold the announced numbers.
     """
     if num_structures == 0:
         raise ValueError(f"{path}: a .bp file must hold at least one structure, got none")
-    totals = {"structure": num_structures, "atom": num_atoms}
-    done = {"structure": 0, "atom": 0}
-    header = {
-        **attributes,
-        "schema_version": SCHEMA_VERSION,
-        "num_structures": int(num_structures),
-        "num_atoms": int(num_atoms),
-        "fields": list(fields),
-    }
     with atomic_path(path) as temporary:
         with adios2.Stream(str(temporary), "w") as stream:
             stream.begin_step()
-            stream.write_attribute(_ATTRIBUTES, json.dumps(header, ensure_ascii=False))
-            for name in fields:
-                stream.write_attribute(f"{name}/unit", FIELDS[name].unit)
-                stream.write_attribute(f"{name}/description", FIELDS[name].description)
+            writer = _Writer(stream, num_structures, num_atoms, fields, constants or {})
             for batch in batches:
-                for name in fields:
-                    _write_block(stream, FIELDS[name], getattr(batch, name), totals, done)
-                done["structure"] += len(batch)
-                done["atom"] += batch.total_atoms
+                writer.write(batch)
+            if writer.done != writer.totals:
+                raise ValueError(
+                    f"{path}: got {writer.done} rows to write, expected {writer.totals}"
+                )
+            writer.describe(attributes)
             stream.end_step()
         # The profile holds timings: with it, equal data would not give equal bytes.
         (temporary / "profiling.json").unlink(missing_ok=True)
-        if done != totals:
-            raise ValueError(f"{path}: got {done} rows to write, expected {totals}")
+        write_seal(temporary)
 
 
-def _write_block(
-    stream: adios2.Stream,
-    field: Field,
-    values: npt.NDArray[Any],
-    totals: dict[str, int],
-    done: dict[str, int],
-) -> None:
-    if len(values) == 0:
-        return
-    inner = list(field.shape)
-    stream.write(
-        field.name,
-        # ADIOS2 writes wrong bytes, without an error, from arrays that are not contiguous.
-        np.ascontiguousarray(values),
-        [totals[field.level], *inner],
-        [done[field.level], *([0] * len(inner))],
-        [len(values), *inner],
-    )
+class _Writer:
+    """Writes blocks of rows into an open ADIOS2 step, and describes them at the end."""
+
+    def __init__(
+        self,
+        stream: adios2.Stream,
+        num_structures: int,
+        num_atoms: int,
+        fields: Sequence[str],
+        constants: Mapping[str, npt.NDArray[Any]],
+    ) -> None:
+        self.totals = {"structure": num_structures, "atom": num_atoms}
+        self.done = {"structure": 0, "atom": 0}
+        self._stream = stream
+        self._stored = [FIELDS[name] for name in fields if name not in constants]
+        self._constants = constants
+        self._blocks: dict[str, list[int]] = {"num_structures": [], "num_atoms": []}
+        self._checksums: dict[str, list[int]] = {field.name: [] for field in self._stored}
+        self._unflushed_bytes = 0
+
+    def write(self, batch: StructureBatch) -> None:
+        """Write one block; an empty one leaves no trace."""
+        if len(batch) == 0:
+            return
+        for name, row in self._constants.items():
+            assert (getattr(batch, name) == row).all(), f"{name} is not constant"
+        for field in self._stored:
+            # ADIOS2 writes wrong bytes, without an error, from arrays that are not contiguous.
+            values = np.ascontiguousarray(getattr(batch, field.name))
+            self._checksums[field.name].append(zlib.crc32(values.data))
+            self._put(field, values)
+        self._blocks["num_structures"].append(len(batch))
+        self._blocks["num_atoms"].append(batch.total_atoms)
+        self.done["structure"] += len(batch)
+        self.done["atom"] += batch.total_atoms
+        if self._unflushed_bytes > _FLUSH_BYTES:
+            self._stream.engine.perform_data_write()
+            self._unflushed_bytes = 0
+
+    def describe(self, attributes: Mapping[str, Any]) -> None:
+        """Write what explains the file."""
+        header = {
+            **attributes,
+            "schema_version": SCHEMA_VERSION,
+            "num_structures": self.totals["structure"],
+            "num_atoms": self.totals["atom"],
+            "fields": [field.name for field in self._stored],
+            "constants": {name: np.asarray(row).tolist() for name, row in self._constants.items()},
+            "blocks": self._blocks,
+        }
+        write = self._stream.write_attribute
+        write("about", _ABOUT)
+        write(_HEADER, json.dumps(header, ensure_ascii=False))
+        for field in (*self._stored, *(FIELDS[name] for name in self._constants)):
+            write(f"{field.name}/unit", field.unit)
+            write(f"{field.name}/description", field.description)
+            write(f"{field.name}/level", field.level)
+        for name, checksums in self._checksums.items():
+            write(f"{name}/crc32", np.array(checksums, dtype=np.uint32))
+        for name, row in self._constants.items():
+            write(f"{name}/constant", np.array(row, dtype=FIELDS[name].dtype).reshape(-1))
+
+    def _put(self, field: Field, values: npt.NDArray[Any]) -> None:
+        if len(values) == 0:
+            return
+        inner = list(field.shape)
+        self._stream.write(
+            field.name,
+            values,
+            [self.totals[field.level], *inner],
+            [self.done[field.level], *([0] * len(inner))],
+            [len(values), *inner],
+        )
+        self._unflushed_bytes += values.nbytes
 
 
 class BpReader:
     """Random access by slices to one ``.bp`` folder.
+
+    Every block of rows that a read covers whole is compared with its checksum.
 
     Attributes:
         attributes: What `write_bp` was told about the file, with counts and schema version.
@@ -108,20 +171,17 @@ class BpReader:
         """Open a folder that `write_bp` wrote.
 
         Raises:
-            ValueError: If it is missing, foreign, damaged or of another schema version.
+            ValueError: If it is missing, foreign, truncated, damaged or of another schema version.
         """
         self.path = path
         if not path.is_dir():
             raise ValueError(f"{path} is not a .bp folder; run the stage that writes it first")
+        check_seal(path)
         try:
             self._reader = adios2.FileReader(str(path))
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{path} cannot be opened as ADIOS2 .bp: {error}") from error
-        if _ATTRIBUTES not in self._reader.available_attributes():
-            raise ValueError(
-                f"{path} was not written by mtlpar: it has no {_ATTRIBUTES!r} attribute"
-            )
-        self.attributes: dict[str, Any] = json.loads(self._reader.read_attribute(_ATTRIBUTES))
+            self.attributes: dict[str, Any] = json.loads(self._reader.read_attribute(_HEADER))
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{path} cannot be opened as a .bp of mtlpar: {error}") from error
         version = self.attributes["schema_version"]
         if version != SCHEMA_VERSION:
             raise ValueError(
@@ -129,6 +189,10 @@ class BpReader:
                 "write it again with this version of mtlpar"
             )
         self._check_shapes()
+        self._borders = {
+            level: np.concatenate([[0], np.cumsum(self.attributes["blocks"][f"num_{level}s"])])
+            for level in ("structure", "atom")
+        }
         self._offsets: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -147,31 +211,50 @@ class BpReader:
             self._offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         return self._offsets
 
+    @property
+    def checksums(self) -> dict[str, list[int]]:
+        """CRC-32 of every block of each stored column."""
+        return {name: self._checksums(name).tolist() for name in self.attributes["fields"]}
+
     def read_column(self, name: str) -> npt.NDArray[Any]:
-        """Read one column of all structures."""
-        return self._read(name, 0, self._rows(FIELDS[name]))
+        """Read one column of all structures.
+
+        Raises:
+            ValueError: If the data do not have their checksum.
+        """
+        return self._column(FIELDS[name], 0, self._rows(FIELDS[name]))
 
     def read(self, start: int = 0, stop: int | None = None) -> StructureBatch:
-        """Read structures ``start`` to ``stop``; columns the file lacks get their defaults."""
+        """Read structures ``start`` to ``stop``; columns the file lacks get their defaults.
+
+        Raises:
+            ValueError: If there are no such structures, or if data do not have their checksum.
+        """
         stop = len(self) if stop is None else stop
         if not 0 <= start <= stop <= len(self):
             raise ValueError(f"{self.path}: no structures {start} to {stop} among {len(self)}")
         if start == stop:
             return StructureBatch.concatenate([])
-        first, last = int(self.offsets[start]), int(self.offsets[stop])
-        columns: dict[str, npt.NDArray[Any]] = {}
-        for name, field in FIELDS.items():
-            begin, end = (start, stop) if field.level == "structure" else (first, last)
-            if name in self.attributes["fields"]:
-                columns[name] = self._read(name, begin, end)
-            else:
-                columns[name] = np.full((end - begin, *field.shape), field.default, field.dtype)
-        return StructureBatch(columns)
+        rows = {
+            "structure": (start, stop),
+            "atom": (int(self.offsets[start]), int(self.offsets[stop])),
+        }
+        return StructureBatch(
+            {name: self._column(field, *rows[field.level]) for name, field in FIELDS.items()}
+        )
 
     def iterate(self, size: int) -> Iterator[StructureBatch]:
-        """Read everything in order, at most ``size`` structures at a time."""
-        for start, stop in iterate_slices(len(self), size):
+        """Read everything in order, at most ``size`` structures at a time.
+
+        Slices end where blocks end if ``size`` allows, so that all checksums are compared.
+        """
+        borders = self._borders["structure"]
+        start = 0
+        while start < len(self):
+            stop = int(borders[np.searchsorted(borders, start + size, side="right") - 1])
+            stop = stop if stop > start else start + size
             yield self.read(start, stop)
+            start = stop
 
     def close(self) -> None:
         """Close the underlying file; the reader must not be used afterwards."""
@@ -187,11 +270,37 @@ class BpReader:
     def _rows(self, field: Field) -> int:
         return len(self) if field.level == "structure" else self.num_atoms
 
-    def _read(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
-        field = FIELDS[name]
+    def _column(self, field: Field, start: int, stop: int) -> npt.NDArray[Any]:
+        if field.name in self.attributes["fields"]:
+            return self._read(field, start, stop)
+        row = self.attributes["constants"].get(field.name, field.default)
+        return np.full((stop - start, *field.shape), row, field.dtype)
+
+    def _read(self, field: Field, start: int, stop: int) -> npt.NDArray[Any]:
         inner = list(field.shape)
-        values = self._reader.read(name, [start, *([0] * len(inner))], [stop - start, *inner])
-        return np.asarray(values).reshape(stop - start, *inner).astype(field.dtype, copy=False)
+        values = self._reader.read(field.name, [start, *([0] * len(inner))], [stop - start, *inner])
+        values = np.asarray(values).reshape(stop - start, *inner).astype(field.dtype, copy=False)
+        self._verify(field, values, start)
+        return values
+
+    def _verify(self, field: Field, values: npt.NDArray[Any], start: int) -> None:
+        """Compare the blocks that lie in the rows from ``start`` on with their checksums."""
+        borders = self._borders[field.level]
+        first = int(np.searchsorted(borders, start))
+        last = int(np.searchsorted(borders, start + len(values), side="right")) - 1
+        expected = self._checksums(field.name)
+        for block in range(first, last):
+            rows = values[borders[block] - start : borders[block + 1] - start]
+            if zlib.crc32(rows.data) != expected[block]:
+                structures = self._borders["structure"][block : block + 2]
+                raise ValueError(
+                    f"{self.path} is damaged: column {field.name!r} of structures {structures[0]} "
+                    f"to {structures[1]} has checksum {zlib.crc32(rows.data):08x}, expected "
+                    f"{expected[block]:08x}; write or copy it again"
+                )
+
+    def _checksums(self, name: str) -> npt.NDArray[np.uint32]:
+        return np.atleast_1d(self._reader.read_attribute(f"{name}/crc32"))
 
     def _check_shapes(self) -> None:
         available = self._reader.available_variables()

@@ -35,6 +35,22 @@ class ExtractedSource:
         """One column of all structures."""
         return np.concatenate([BpReader(path).read_column(name) for path in self.part_paths])
 
+    def groups_of_parts(self, max_structures: int) -> Iterator[tuple[tuple[Path, ...], int]]:
+        """Yield consecutive parts that hold at most ``max_structures`` together, and their number.
+
+        A part that alone holds more is a group of its own.
+        """
+        group: list[Path] = []
+        count = 0
+        for path, part in zip(self.part_paths, self.manifest["parts"], strict=True):
+            if group and count + part["num_structures"] > max_structures:
+                yield tuple(group), count
+                group, count = [], 0
+            group.append(path)
+            count += part["num_structures"]
+        if group:
+            yield tuple(group), count
+
     def iterate(
         self, keep: npt.NDArray[np.bool_], *, block_structures: int
     ) -> Iterator[tuple[npt.NDArray[np.int64], StructureBatch]]:

@@ -1,0 +1,181 @@
+"""Speed and size of packs, beside plain NumPy on the same bytes.
+
+Made-up molecules (or crystals, with ``--cell``) are extracted, split and packed as the stages do it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from machine import describe_machine
+
+from mtlpar.core.fields import SPLITS
+from mtlpar.core.files import write_json
+from mtlpar.core.paths import Workspace
+from mtlpar.core.structures import StructureBatch
+from mtlpar.pack import stage
+from mtlpar.pack.settings import PackSettings
+from mtlpar.pack.shuffle import PACKED_FIELDS
+from mtlpar.store.bp import BpReader, write_bp
+
+SOURCE = "made-up"
+HYDRAGNN_BYTES_PER_ATOM = 700  # as its authors' graphs with stored edges take on disk
+
+
+def main() -> None:
+    """Print rates, sizes and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--structures", type=int, default=400_000)
+    parser.add_argument("--atoms", type=int, default=20, help="atoms per structure")
+    parser.add_argument("--part-structures", type=int, default=200_000)
+    parser.add_argument("--block-structures", type=int, default=PackSettings().block_structures)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cell", action="store_true", help="crystals with cells and stresses")
+    parser.add_argument("--folder", type=Path, help="where to write (default: a temporary folder)")
+    options = parser.parse_args()
+    logging.disable()
+    print(describe_machine())
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        workspace = Workspace(raw=Path(name), results=Path(name))
+        write_source(workspace, options)
+        measure(workspace, options)
+
+
+def write_source(workspace: Workspace, options: argparse.Namespace) -> None:
+    """Write what extract and normalize would have written."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for first in range(0, options.structures, options.part_structures):
+        batch = make_part(rng, min(options.part_structures, options.structures - first), options)
+        part = {"num_structures": len(batch), "num_atoms": batch.total_atoms}
+        name = f"part-{len(parts):05d}.bp"
+        write_bp(workspace.extracted_folder(SOURCE) / name, [batch], attributes={}, **part)
+        parts.append({"name": name, **part})
+    write_json(
+        workspace.extracted_manifest(SOURCE),
+        {"level_of_theory": "none", "files": [], "parts": parts},
+    )
+    split = rng.choice(3, options.structures, p=[0.8, 0.1, 0.1]).astype(np.int8)
+    workspace.splits(SOURCE).parent.mkdir(parents=True)
+    np.save(workspace.splits(SOURCE), split)
+    write_json(
+        workspace.references(SOURCE),
+        {"source": SOURCE, "level_of_theory": "none", "energies_ev": {}, "train_statistics": {}},
+    )
+
+
+def make_part(
+    rng: np.random.Generator, count: int, options: argparse.Namespace
+) -> StructureBatch:
+    """Random structures; only sizes and which columns vary matter here."""
+    total = count * options.atoms
+    cells = {
+        "cell": rng.random((count, 3, 3), dtype=np.float32),
+        "pbc": np.ones((count, 3)),
+        "stress": rng.random((count, 6), dtype=np.float32),
+        "stress_mask": np.ones(count),
+    }
+    return StructureBatch.from_labels(
+        num_atoms=np.full(count, options.atoms),
+        atomic_numbers=rng.choice([1, 6, 7, 8], total),
+        positions=rng.random((total, 3), dtype=np.float32),
+        energy=rng.random(count),
+        forces=rng.random((total, 3), dtype=np.float32),
+        group=rng.integers(0, 1 << 40, count, dtype=np.uint64),
+        **(cells if options.cell else {}),
+    )
+
+
+def measure(workspace: Workspace, options: argparse.Namespace) -> None:
+    """Time packing and reading in alternation with NumPy doing the same to the same bytes."""
+    packs = [workspace.pack(SOURCE, split) for split in SPLITS]
+    settings = PackSettings(block_structures=options.block_structures)
+
+    def pack() -> None:
+        stage.run(SOURCE, workspace=workspace, settings=settings, seed=0, jobs=options.jobs)
+
+    pack()
+    columns = stored_columns(packs)
+    saved = workspace.results / "plain.npy"
+    seconds = best_of(
+        options.repeats,
+        {
+            "pack": pack,
+            "read": lambda: [read(path) for path in packs],
+            "numpy save": lambda: [np.save(saved, column) for column in columns],
+            "numpy load": lambda: np.concatenate([np.load(saved)]),
+            "memory copy": lambda: [column.copy() for column in columns],
+        },
+    )
+    num_bytes = sum(column.nbytes for column in columns)
+    seconds["numpy load"] *= num_bytes / columns[-1].nbytes
+    report(seconds, num_bytes, packs, options)
+
+
+def read(path: Path) -> StructureBatch:
+    """Read a whole pack."""
+    with BpReader(path) as reader:
+        return reader.read()
+
+
+def stored_columns(packs: list[Path]) -> list[np.ndarray]:
+    """All columns that the packs store."""
+    columns = []
+    for path in packs:
+        with BpReader(path) as reader:
+            columns += [
+                reader.read_column(field.name)
+                for field in PACKED_FIELDS
+                if field.name in reader.attributes["fields"]
+            ]
+    return sorted(columns, key=lambda column: column.nbytes)
+
+
+def best_of(repeats: int, actions: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Shortest time of each action, measured in alternation."""
+    best = dict.fromkeys(actions, float("inf"))
+    for _ in range(repeats):
+        for name, action in actions.items():
+            start = time.perf_counter()
+            action()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def report(
+    seconds: dict[str, float], num_bytes: int, packs: list[Path], options: argparse.Namespace
+) -> None:
+    """Print the table and the ratios."""
+    structures, atoms = options.structures, options.structures * options.atoms
+    disk = sum(file.stat().st_size for path in packs for file in path.iterdir())
+    print(f"{structures:,} structures of {options.atoms} atoms, {options.jobs} job(s)\n")
+    print(f"{'':12} {'seconds':>9} {'structures/s':>14} {'GB/s':>7}")
+    for name, value in seconds.items():
+        print(f"{name:12} {value:9.3f} {structures / value:14,.0f} {num_bytes / value / 1e9:7.2f}")
+    limit = 30 * atoms + 100 * structures
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"\ndisk         {disk / 1e6:.1f} MB, limit {limit / 1e6:.1f} MB at 30 B/atom + 100 B")
+    print(f"per atom     {disk / atoms:.1f} B, {(disk - 25 * atoms) / structures:.1f} B/structure")
+    print(f"peak memory  {peak:.2f} GB, benchmark's own arrays included\n")
+    pack_rate = structures / seconds["pack"] / options.jobs
+    read_rate = structures / seconds["read"]
+    print(f"pack         {pack_rate:,.0f} structures/s per core  (target >= 200,000)")
+    print(f"read         {read_rate:,.0f} structures/s  (target >= 500,000)")
+    print(f"ratio        pack takes {seconds['pack'] / seconds['numpy save']:.2f}x numpy save")
+    print(f"ratio        pack takes {seconds['pack'] / seconds['memory copy']:.2f}x memory copy")
+    print(f"ratio        read takes {seconds['read'] / seconds['numpy load']:.2f}x numpy load")
+    print(f"ratio        read takes {seconds['read'] / seconds['memory copy']:.2f}x memory copy")
+    print(f"ratio        HydraGNN's {HYDRAGNN_BYTES_PER_ATOM} B/atom is "
+          f"{HYDRAGNN_BYTES_PER_ATOM * atoms / disk:.1f}x")
+
+
+if __name__ == "__main__":
+    main()

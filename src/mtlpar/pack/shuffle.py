@@ -1,0 +1,228 @@
+"""Shuffles more structures than memory holds: sorted runs on disk, then blocks gathered from them.
+
+The order within a split is that of hashes of the structures. A *run* holds consecutive extracted
+parts, sorted by split and hash. A *block* holds all structures of a split whose hashes lie in one
+of equally wide ranges: a slice of every run. Blocks in order are the whole split in order. Neither
+depends on how many processes share the work, nor on the order of the raw files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import FileIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mtlpar.core.fields import FIELDS, Field
+from mtlpar.core.hashing import UInt64Array, mix64
+from mtlpar.core.structures import IndexArray, StructureBatch, atom_indices
+from mtlpar.store.bp import BpReader
+
+PACKED_FIELDS: Final = tuple(field for field in FIELDS.values() if field.packed)
+# What tells structures apart is a column even if it holds one value.
+_ALWAYS_COLUMNS: Final = frozenset({"num_atoms", "energy", "group", "structure_id"})
+_MAY_BE_CONSTANT: Final = tuple(
+    field
+    for field in PACKED_FIELDS
+    if field.level == "structure" and field.name not in _ALWAYS_COLUMNS
+)
+
+Constants = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """The order of all splits.
+
+    Attributes:
+        seeds: Seed of the order of each split.
+        num_blocks: Blocks that each split is written in.
+    """
+
+    seeds: tuple[int, ...]
+    num_blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunTask:
+    """Which structures make a run.
+
+    Attributes:
+        parts: Extracted parts, in order.
+        split: Position in `SPLITS` of each of their structures, or -1 to leave it out.
+        shuffle: The order to sort by.
+        path: Where the run goes.
+    """
+
+    parts: tuple[Path, ...]
+    split: npt.NDArray[np.int8]
+    shuffle: Shuffle
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A slice of a run.
+
+    Attributes:
+        path: The run: all packed columns one after another.
+        rows: Rows of the whole run, by level.
+        start: First row of the slice, by level.
+        stop: End of the slice, by level.
+    """
+
+    path: Path
+    rows: dict[str, int]
+    start: dict[str, int]
+    stop: dict[str, int]
+
+    def __len__(self) -> int:
+        return self.stop["structure"] - self.start["structure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run on disk.
+
+    Attributes:
+        pieces: By split, the slice of every block.
+        constants: By split, rows of the columns that are alike in all its structures here.
+    """
+
+    pieces: tuple[tuple[Piece, ...], ...]
+    constants: tuple[Constants, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTask:
+    """Which block to gather.
+
+    Attributes:
+        pieces: Its slice of every run.
+        seed: Seed of the order of its split.
+        constants: Rows of the columns that are alike in all structures of the split.
+    """
+
+    pieces: tuple[Piece, ...]
+    seed: int
+    constants: Constants
+
+
+def write_run(task: RunTask) -> Run:
+    """Read parts, sort them by split and hash, and write them as a run."""
+    batch = StructureBatch.concatenate(_read_part(path) for path in task.parts)
+    orders: list[IndexArray] = []
+    borders: list[IndexArray] = []
+    constants: list[Constants] = []
+    first = 0
+    for split, seed in enumerate(task.shuffle.seeds):
+        chosen = np.flatnonzero(task.split == split)
+        keys = _keys(batch.structure_id[chosen], seed)
+        order = np.argsort(keys, kind="stable")
+        starts = np.searchsorted(keys[order], _range_starts(task.shuffle.num_blocks[split]))
+        orders.append(chosen[order])
+        borders.append(first + np.append(starts, len(chosen)))
+        constants.append(_constants(batch, chosen))
+        first += len(chosen)
+    run = batch.take(np.concatenate(orders))
+    with task.path.open("wb") as stream:
+        for field in PACKED_FIELDS:
+            getattr(run, field.name).tofile(stream)
+    pieces = tuple(_pieces(task.path, run, border) for border in borders)
+    return Run(pieces, tuple(constants))
+
+
+def split_constants(runs: Sequence[Run], split: int) -> Constants:
+    """Rows of the columns that are alike in all structures of a split."""
+    candidates = [run.constants[split] for run in runs if any(map(len, run.pieces[split]))]
+    return {
+        name: row
+        for name, row in candidates[0].items()
+        if all(name in other and np.array_equal(other[name], row) for other in candidates)
+    }
+
+
+def gather_block(task: BlockTask) -> StructureBatch:
+    """Read one block of a split from all runs, and bring it into its order."""
+    columns = _read_pieces(
+        task.pieces, [field for field in PACKED_FIELDS if field.name not in task.constants]
+    )
+    order = np.argsort(_keys(columns["structure_id"], task.seed), kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(columns["num_atoms"], dtype=np.int64)])
+    rows = {"structure": order, "atom": atom_indices(offsets, order)}
+    for name, field in FIELDS.items():
+        if name in columns:
+            columns[name] = columns[name].take(rows[field.level], axis=0)
+        else:
+            row = task.constants.get(name, field.default)
+            columns[name] = np.full((len(order), *field.shape), row, field.dtype)
+    return StructureBatch(columns)
+
+
+def _read_part(path: Path) -> StructureBatch:
+    with BpReader(path) as reader:
+        return reader.read()
+
+
+def _keys(structure_id: UInt64Array, seed: int) -> UInt64Array:
+    return mix64(structure_id ^ np.uint64(seed))
+
+
+def _range_starts(num_blocks: int) -> UInt64Array:
+    """Smallest key of each of ``num_blocks`` equally wide ranges."""
+    return np.array([(block << 64) // num_blocks for block in range(num_blocks)], dtype=np.uint64)
+
+
+def _constants(batch: StructureBatch, chosen: IndexArray) -> Constants:
+    if len(chosen) == 0:
+        return {}
+    rows = {field.name: getattr(batch, field.name)[chosen] for field in _MAY_BE_CONSTANT}
+    return {name: row[0] for name, row in rows.items() if (row == row[0]).all()}
+
+
+def _pieces(path: Path, run: StructureBatch, borders: IndexArray) -> tuple[Piece, ...]:
+    rows = {"structure": len(run), "atom": run.total_atoms}
+    ends = [
+        {"structure": structure, "atom": atom}
+        for structure, atom in zip(borders.tolist(), run.offsets[borders].tolist(), strict=True)
+    ]
+    return tuple(Piece(path, rows, start, stop) for start, stop in pairwise(ends))
+
+
+def _read_pieces(pieces: Sequence[Piece], fields: list[Field]) -> dict[str, npt.NDArray[Any]]:
+    """Read slices of runs, one behind the other in each column."""
+    total = {
+        level: sum(piece.stop[level] - piece.start[level] for piece in pieces)
+        for level in ("structure", "atom")
+    }
+    columns = {
+        field.name: np.empty((total[field.level], *field.shape), field.dtype) for field in fields
+    }
+    done = {"structure": 0, "atom": 0}
+    for piece in pieces:
+        with piece.path.open("rb", buffering=0) as stream:
+            column_start = 0
+            for field in PACKED_FIELDS:
+                if field.name in columns:
+                    first = done[field.level]
+                    last = first + piece.stop[field.level] - piece.start[field.level]
+                    stream.seek(column_start + piece.start[field.level] * _row_bytes(field))
+                    _fill(columns[field.name][first:last], stream)
+                column_start += piece.rows[field.level] * _row_bytes(field)
+        for level in done:
+            done[level] += piece.stop[level] - piece.start[level]
+    return columns
+
+
+def _fill(target: npt.NDArray[Any], stream: FileIO) -> None:
+    if len(target) and stream.readinto(target.data.cast("B")) != target.nbytes:
+        raise ValueError(f"{stream.name} ends too early; run the pack stage again")
+
+
+def _row_bytes(field: Field) -> int:
+    return int(np.dtype(field.dtype).itemsize * np.prod(field.shape, dtype=int))

@@ -1,0 +1,58 @@
+"""The seal of a ``.bp`` folder: which files it holds, how long they are, and checksums.
+
+ADIOS2 hangs on a truncated file and crashes on damaged metadata, so a folder is checked before
+ADIOS2 sees it. Metadata files are small and checked whole. The data files can be huge: only their
+length is checked here, their content by the checksums of `mtlpar.store.bp` when it is read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from mtlpar.core.files import file_digest, read_json, write_json
+
+SEAL: Final = "seal.json"
+_DATA_FILES: Final = "data."
+
+
+def write_seal(folder: Path) -> None:
+    """Seal a finished folder."""
+    files: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.iterdir()):
+        files[path.name] = {"bytes": path.stat().st_size}
+        if not path.name.startswith(_DATA_FILES):
+            files[path.name]["sha256"] = file_digest(path)
+    write_json(folder / SEAL, files)
+
+
+def check_seal(folder: Path) -> None:
+    """Make sure that a folder holds the files that were sealed.
+
+    Raises:
+        ValueError: If it has no seal, or if a file is missing, truncated or damaged.
+    """
+    if not (folder / SEAL).is_file():
+        raise ValueError(f"{folder} was not written by mtlpar, or not to the end: no {SEAL} in it")
+    files = read_json(folder / SEAL)
+    try:
+        for name, sealed in files.items():
+            _check_file(folder / name, sealed["bytes"], sealed.get("sha256"))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder / SEAL} is damaged: it is not a list of files; write the folder again"
+        ) from error
+
+
+def _check_file(path: Path, num_bytes: int, sha256: str | None) -> None:
+    got = f"has {path.stat().st_size} bytes" if path.is_file() else "is missing"
+    if got != f"has {num_bytes} bytes":
+        raise ValueError(
+            f"{path} {got}, expected {num_bytes} bytes: the folder is truncated or was not copied "
+            "whole; write or copy it again"
+        )
+    if sha256 is not None and file_digest(path) != sha256:
+        raise ValueError(
+            f"{path} is damaged: its SHA-256 is {file_digest(path)}, expected {sha256}; write or "
+            "copy the folder again"
+        )
