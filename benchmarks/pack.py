@@ -1,6 +1,6 @@
 """Speed and size of packs, beside plain NumPy on the same bytes.
 
-Made-up molecules (or crystals, with ``--cell``) are extracted, split and packed as the stages do it.
+Made-up molecules (or crystals, with ``--cell``) are packed and read back as the stages do it.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ def write_source(workspace: Workspace, options: argparse.Namespace) -> None:
     )
 
 
-def make_part(
-    rng: np.random.Generator, count: int, options: argparse.Namespace
-) -> StructureBatch:
+def make_part(rng: np.random.Generator, count: int, options: argparse.Namespace) -> StructureBatch:
     """Random structures; only sizes and which columns vary matter here."""
     total = count * options.atoms
     cells = {
@@ -173,8 +171,10 @@ def report(
     print(f"ratio        pack takes {seconds['pack'] / seconds['memory copy']:.2f}x memory copy")
     print(f"ratio        read takes {seconds['read'] / seconds['numpy load']:.2f}x numpy load")
     print(f"ratio        read takes {seconds['read'] / seconds['memory copy']:.2f}x memory copy")
-    print(f"ratio        HydraGNN's {HYDRAGNN_BYTES_PER_ATOM} B/atom is "
-          f"{HYDRAGNN_BYTES_PER_ATOM * atoms / disk:.1f}x")
+    print(
+        f"ratio        HydraGNN's {HYDRAGNN_BYTES_PER_ATOM} B/atom is "
+        f"{HYDRAGNN_BYTES_PER_ATOM * atoms / disk:.1f}x"
+    )
 
 
 if __name__ == "__main__":

@@ -130,8 +130,12 @@ class StructureBatch:
         chosen = np.asarray(indices, dtype=np.int64)
         atoms = atom_indices(self.offsets, chosen)
         rows = {"structure": chosen, "atom": atoms}
+        # ndarray.take is several times faster than indexing where rows are short.
         return type(self)(
-            {name: getattr(self, name)[rows[field.level]] for name, field in FIELDS.items()}
+            {
+                name: getattr(self, name).take(rows[field.level], axis=0)
+                for name, field in FIELDS.items()
+            }
         )
 
     def slice(self, start: int, stop: int) -> Self:

@@ -11,5 +11,5 @@ class PackSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     block_structures: int = Field(
-        default=65_536, gt=0, description="Structures written at a time; bounds the memory."
+        default=16_384, gt=0, description="Structures written at a time; bounds the memory."
     )

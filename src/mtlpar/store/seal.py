@@ -7,13 +7,13 @@ length is checked here, their content by the checksums of `mtlpar.store.bp` when
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
-from mtlpar.core.files import file_digest, read_json, write_json
+from mtlpar.core.files import file_digest, write_json
 
 SEAL: Final = "seal.json"
-_DATA_FILES: Final = "data."
 
 
 def write_seal(folder: Path) -> None:
@@ -21,7 +21,7 @@ def write_seal(folder: Path) -> None:
     files: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.iterdir()):
         files[path.name] = {"bytes": path.stat().st_size}
-        if not path.name.startswith(_DATA_FILES):
+        if not _is_data(path.name):
             files[path.name]["sha256"] = file_digest(path)
     write_json(folder / SEAL, files)
 
@@ -34,14 +34,20 @@ def check_seal(folder: Path) -> None:
     """
     if not (folder / SEAL).is_file():
         raise ValueError(f"{folder} was not written by mtlpar, or not to the end: no {SEAL} in it")
-    files = read_json(folder / SEAL)
     try:
+        files = json.loads((folder / SEAL).read_bytes())
         for name, sealed in files.items():
-            _check_file(folder / name, sealed["bytes"], sealed.get("sha256"))
-    except (AttributeError, KeyError, TypeError) as error:
+            _check_file(
+                folder / name, sealed["bytes"], None if _is_data(name) else sealed["sha256"]
+            )
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"{folder / SEAL} is damaged: it is not a list of files; write the folder again"
+            f"{folder / SEAL} is damaged ({error}); write or copy the folder again"
         ) from error
+
+
+def _is_data(name: str) -> bool:
+    return name.startswith("data.")
 
 
 def _check_file(path: Path, num_bytes: int, sha256: str | None) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import make_structures, write_extracted
 
+from mtlpar.core.fields import FIELDS, SPLITS
+from mtlpar.core.hashing import derive_seed, mix64
 from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
 from mtlpar.normalize import stage as normalize
@@ -74,3 +79,126 @@ def test_pack_says_unit_and_references_to_a_stranger(tmp_path: Path) -> None:
     assert set(attributes["references_ev"]) == {"H", "C", "O"}
     assert attributes["level_of_theory"] == "softened Coulomb repulsion"
     assert attributes["raw_files"] == {"made-up": "0" * 64}
+
+
+def _bytes(workspace: Workspace) -> dict[str, bytes]:
+    folder = workspace.pack("qm7x", "train").parent
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _in_parts(folder: Path) -> Workspace:
+    """Split into several parts, so that blocks are gathered from several runs."""
+    batch = make_structures(120, seed=1)
+    workspace = Workspace(raw=folder / "raw", results=folder / "results")
+    write_extracted(workspace, "qm7x", *(batch.slice(i, i + 30) for i in range(0, 120, 30)))
+    settings = NormalizeSettings(val_fraction=0.2, test_fraction=0.2)
+    normalize.run("qm7x", workspace=workspace, settings=settings, seed=0)
+    return workspace
+
+
+@pytest.fixture
+def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "_RUN_STRUCTURES", 40)
+
+
+_SETTINGS = PackSettings(block_structures=16)
+
+
+@pytest.mark.usefixtures("small_runs")
+@pytest.mark.parametrize("jobs", [2, 7])
+def test_any_number_of_jobs_gives_the_same_bytes(tmp_path: Path, jobs: int) -> None:
+    workspace = _in_parts(tmp_path)
+    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
+    alone = _bytes(workspace)
+    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0, jobs=jobs)
+    assert _bytes(workspace) == alone
+
+
+@pytest.mark.usefixtures("small_runs")
+def test_a_pack_gathered_from_runs_is_the_split_sorted_by_hash(tmp_path: Path) -> None:
+    # What the external shuffle must equal: the whole split in memory, sorted at once.
+    workspace = _in_parts(tmp_path)
+    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=3)
+    split = np.load(workspace.splits("qm7x"))
+    for index, name in enumerate(SPLITS):
+        chosen = make_structures(120, seed=1).take(np.flatnonzero(split == index))
+        keys = mix64(chosen.structure_id ^ np.uint64(derive_seed(3, "shuffle", "qm7x", name)))
+        with BpReader(workspace.pack("qm7x", name)) as reader:
+            assert len(reader.attributes["blocks"]["num_structures"]) > 1
+            packed = reader.read()
+        expected = chosen.take(np.argsort(keys))
+        for field in FIELDS.values():
+            if field.packed:
+                np.testing.assert_array_equal(
+                    getattr(packed, field.name), getattr(expected, field.name), field.name
+                )
+
+
+def test_columns_alike_in_a_whole_split_are_attributes_and_others_are_not(tmp_path: Path) -> None:
+    batch = make_structures(60, seed=1)
+    batch.spin[:] = 1
+    # One charged structure lies in one split only: the others must not lose or gain by it.
+    batch.charge[7] = -1
+    workspace = _pack(tmp_path, batch)
+    split = np.load(workspace.splits("qm7x"))[7]
+    for index, name in enumerate(SPLITS):
+        with BpReader(workspace.pack("qm7x", name)) as reader:
+            constants, packed = reader.attributes["constants"], reader.read()
+        assert constants["spin"] == 1
+        assert constants["cell"] == np.zeros((3, 3)).tolist()
+        assert ("charge" in constants) == (index != split)
+        assert packed.spin.tolist() == [1] * len(packed)
+        assert packed.charge.sum() == (-1 if index == split else 0)
+
+
+# Packs in another process, which kills itself before its n-th run, block or manifest.
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mtlpar.core.paths import Workspace
+from mtlpar.pack import shuffle, stage
+from mtlpar.pack.settings import PackSettings
+
+left = int(sys.argv[2])
+
+def count_down(function):
+    def counted(*arguments, **options):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return counted
+
+stage.write_run = count_down(stage.write_run)
+stage.gather_block = count_down(stage.gather_block)
+stage.BpReader = count_down(stage.BpReader)
+stage._RUN_STRUCTURES = 40
+folder = Path(sys.argv[1])
+workspace = Workspace(raw=folder / "raw", results=folder / "results")
+stage.run("qm7x", workspace=workspace, settings=PackSettings(block_structures=16), seed=0)
+"""
+
+
+@pytest.mark.usefixtures("small_runs")
+@pytest.mark.parametrize("survived_steps", [2, 7])
+def test_a_killed_run_leaves_nothing_that_the_next_one_keeps(
+    tmp_path: Path, survived_steps: int
+) -> None:
+    workspace = _in_parts(tmp_path)
+    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
+    undisturbed = _bytes(workspace)
+    process = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(tmp_path), str(survived_steps)], check=False
+    )
+    assert process.returncode == -signal.SIGKILL
+    folder = workspace.pack("qm7x", "train").parent
+    assert list(folder.glob(".*.tmp")), "the kill came too late to leave anything behind"
+    assert not workspace.pack_manifest("qm7x", "test").exists()
+    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
+    assert _bytes(workspace) == undisturbed
+    assert not list(folder.glob(".*.tmp"))

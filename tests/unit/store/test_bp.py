@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import adios2
 import numpy as np
 import pytest
 from helpers import make_structures
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mtlpar.core.fields import FIELDS
 from mtlpar.core.structures import StructureBatch
@@ -106,3 +109,100 @@ def test_reading_leaves_no_files_behind(tmp_path: Path) -> None:
         reader.read()
     assert not list(Path("/tmp").glob("left-behind*"))
     assert [path.name for path in tmp_path.iterdir()] == ["left-behind.bp"]
+
+
+_FILES = ("data.0", "md.0", "md.idx", "mmd.0", "seal.json")
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("intact") / "a.bp"
+    batch = make_structures(20, seed=5)
+    _write(path, batch.slice(0, 13), batch.slice(13, 20))
+    assert {file.name for file in path.iterdir()} == set(_FILES)
+    return path
+
+
+@pytest.mark.parametrize("name", _FILES)
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.99, None])
+def test_a_truncated_or_missing_file_is_refused_before_adios_hangs_on_it(
+    intact: Path, tmp_path: Path, name: str, fraction: float | None
+) -> None:
+    path = shutil.copytree(intact, tmp_path / "a.bp")
+    if fraction is None:
+        (path / name).unlink()
+    else:
+        os.truncate(path / name, int(fraction * (path / name).stat().st_size))
+    with pytest.raises(ValueError, match=rf"{name}"):
+        BpReader(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_flipped_bit_is_refused_or_harmless(
+    intact: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(_FILES))
+    position = data.draw(st.integers(0, (intact / name).stat().st_size - 1))
+    content = bytearray((intact / name).read_bytes())
+    content[position] ^= 1 << data.draw(st.integers(0, 7))
+    path = shutil.copytree(intact, tmp_path_factory.mktemp("flipped") / "a.bp")
+    (path / name).write_bytes(content)
+    try:
+        with BpReader(path) as reader:
+            batch = reader.read()
+    except ValueError:
+        return
+    # Only blanks of the seal may change without harm.
+    assert name == "seal.json"
+    _assert_equal(batch, make_structures(20, seed=5))
+
+
+def test_a_damaged_column_is_named_with_the_structures_it_spoils(
+    intact: Path, tmp_path: Path
+) -> None:
+    path = shutil.copytree(intact, tmp_path / "a.bp")
+    content = bytearray((path / "data.0").read_bytes())
+    wanted = make_structures(20, seed=5).energy[15:16].tobytes()
+    content[content.index(wanted)] ^= 1
+    (path / "data.0").write_bytes(content)
+    message = "column 'energy' of structures 13 to 20 has checksum"
+    with BpReader(path) as reader:
+        reader.read(0, 13)  # what is whole stays readable
+        reader.read_column("forces")
+        with pytest.raises(ValueError, match=message):
+            reader.read_column("energy")
+        # Slices that end inside blocks would leave the damage unseen.
+        with pytest.raises(ValueError, match=message):
+            list(reader.iterate(15))
+
+
+def test_a_constant_column_is_an_attribute_and_reads_like_a_column(tmp_path: Path) -> None:
+    batch = make_structures(10, seed=5)
+    batch.pbc[:] = (1, 1, 0)
+    batch.stress[:] = np.float32(0.1)
+    write_bp(
+        tmp_path / "a.bp",
+        [batch],
+        num_structures=10,
+        num_atoms=batch.total_atoms,
+        attributes={},
+        constants={"pbc": batch.pbc[0], "stress": batch.stress[0]},
+    )
+    with BpReader(tmp_path / "a.bp") as reader:
+        _assert_equal(reader.read(), batch)
+        _assert_equal(reader.read(3, 5), batch.slice(3, 5))
+    with adios2.FileReader(str(tmp_path / "a.bp")) as reader:
+        assert "pbc" not in reader.available_variables()
+        assert reader.read_attribute("pbc/constant").tolist() == [1, 1, 0]
+
+
+def test_every_column_explains_itself_without_mtlpar(intact: Path) -> None:
+    with adios2.FileReader(str(intact)) as reader:
+        attributes = reader.available_attributes()
+        for name, field in FIELDS.items():
+            assert reader.read_attribute(f"{name}/unit") == field.unit
+            assert reader.read_attribute(f"{name}/description") == field.description
+            assert reader.read_attribute(f"{name}/level") == field.level
+            assert f"{name}/crc32" in attributes
+        assert "num_atoms says" in reader.read_attribute("about")
