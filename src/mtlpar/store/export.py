@@ -1,0 +1,172 @@
+"""Writes structures of a ``.bp`` folder in formats that other programs read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import ase.db
+import numpy as np
+import numpy.typing as npt
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import chemical_symbols
+from tqdm import tqdm
+
+from mtlpar.core.files import atomic_path
+from mtlpar.core.structures import StructureBatch
+from mtlpar.store.bp import BpReader
+
+_BLOCK_STRUCTURES: Final = 4096
+_SYMBOLS: Final = np.array(chemical_symbols)
+# Position of xx xy xz yx yy yz zx zy zz among xx yy zz yz xz xy.
+_FULL_FROM_VOIGT: Final = (0, 5, 4, 5, 1, 3, 4, 3, 2)
+# Nine digits tell any two float32 apart.
+_ATOM_LINE: Final = "%s" + " %.9g" * 6 + "\n"
+
+
+def export(path: Path, out: Path, *, start: int = 0, stop: int | None = None) -> int:
+    """Write structures ``start`` to ``stop`` of a ``.bp`` folder to one file, in order.
+
+    Energies are total energies in eV; positions, cells, forces and stresses have all digits that
+    the folder has.
+
+    Args:
+        path: The folder.
+        out: File to write; ``.extxyz`` or ``.xyz`` for extended XYZ, ``.db`` for an ASE database.
+        start: First structure.
+        stop: End of the structures (default: all).
+
+    Returns:
+        Number of structures written.
+
+    Raises:
+        ValueError: If the folder is not usable, the format is unknown, or there are no such
+            structures.
+    """
+    if out.suffix not in _WRITERS:
+        raise ValueError(f"{out}: unknown format {out.suffix!r}; known are {', '.join(_WRITERS)}")
+    with BpReader(path) as reader, atomic_path(out) as temporary:
+        stop = len(reader) if stop is None else stop
+        if not 0 <= start < stop <= len(reader):
+            raise ValueError(f"{path}: no structures {start} to {stop} among {len(reader)}")
+        _WRITERS[out.suffix](temporary, _batches(reader, start, stop), reader.attributes)
+        return stop - start
+
+
+def iterate_atoms(batch: StructureBatch, attributes: dict[str, Any]) -> Iterator[Atoms]:
+    """Yield each structure as `ase.Atoms` with its labels as calculator results.
+
+    Args:
+        batch: The structures.
+        attributes: What their folder says about itself.
+    """
+    for index, (first, last) in enumerate(_atom_ranges(batch)):
+        atoms = Atoms(
+            numbers=batch.atomic_numbers[first:last],
+            positions=batch.positions[first:last],
+            cell=batch.cell[index],
+            pbc=batch.pbc[index].astype(bool),
+            info=_facts(batch, index, attributes),
+        )
+        labels = {
+            "energy": float(batch.energy[index]),
+            "forces": batch.forces[first:last].astype(np.float64),
+        }
+        if batch.stress_mask[index]:
+            labels["stress"] = batch.stress[index].astype(np.float64)
+        atoms.calc = SinglePointCalculator(atoms, **labels)  # type: ignore[no-untyped-call]
+        yield atoms
+
+
+def _batches(reader: BpReader, start: int, stop: int) -> Iterator[StructureBatch]:
+    with tqdm(total=stop - start, unit="structures", unit_scale=True, disable=None) as bar:
+        for first in range(start, stop, _BLOCK_STRUCTURES):
+            batch = reader.read(first, min(first + _BLOCK_STRUCTURES, stop))
+            yield batch
+            bar.update(len(batch))
+
+
+def _write_extxyz(
+    path: Path, batches: Iterator[StructureBatch], attributes: dict[str, Any]
+) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        for batch in batches:
+            symbols = _SYMBOLS[batch.atomic_numbers].tolist()
+            rows = np.concatenate([batch.positions, batch.forces], axis=1).tolist()
+            for index, (first, last) in enumerate(_atom_ranges(batch)):
+                stream.write(f"{last - first}\n{_comment(batch, index, attributes)}\n")
+                stream.writelines(
+                    _ATOM_LINE % (symbol, *row)
+                    for symbol, row in zip(symbols[first:last], rows[first:last], strict=True)
+                )
+
+
+def _comment(batch: StructureBatch, index: int, attributes: dict[str, Any]) -> str:
+    """Second line of a frame in extended XYZ."""
+    facts = {
+        key: f'"{value}"' if isinstance(value, str) else str(value)
+        for key, value in _facts(batch, index, attributes).items()
+    }
+    lattice = {"Lattice": _numbers(batch.cell[index])} if batch.cell[index].any() else {}
+    stress = (
+        {"stress": _numbers(batch.stress[index, list(_FULL_FROM_VOIGT)])}
+        if batch.stress_mask[index]
+        else {}
+    )
+    entries = {
+        **lattice,
+        "Properties": "species:S:1:pos:R:3:forces:R:3",
+        "pbc": '"' + " ".join("T" if periodic else "F" for periodic in batch.pbc[index]) + '"',
+        "energy": repr(float(batch.energy[index])),
+        **stress,
+        **facts,
+    }
+    return " ".join(f"{key}={value}" for key, value in entries.items())
+
+
+def _write_ase_db(
+    path: Path, batches: Iterator[StructureBatch], attributes: dict[str, Any]
+) -> None:
+    database = ase.db.connect(path, type="db", use_lock_file=False)  # type: ignore[no-untyped-call]
+    for batch in batches:
+        # One transaction per batch; one per structure would wait for the disk each time.
+        with database:
+            for atoms in iterate_atoms(batch, attributes):
+                database.write(atoms, key_value_pairs=atoms.info)
+    database.metadata = {
+        "title": f"{attributes.get('source', '')} {attributes.get('split', '')}".strip(),
+        "level_of_theory": attributes.get("level_of_theory", ""),
+    }
+
+
+_WRITERS: Final[dict[str, Callable[[Path, Iterator[StructureBatch], dict[str, Any]], None]]] = {
+    ".extxyz": _write_extxyz,
+    ".xyz": _write_extxyz,
+    ".db": _write_ase_db,
+}
+
+
+def _facts(batch: StructureBatch, index: int, attributes: dict[str, Any]) -> dict[str, Any]:
+    """What a structure is and where it comes from."""
+    facts: dict[str, Any] = {
+        key: attributes[key] for key in ("source", "split") if key in attributes
+    }
+    # As text: readers would turn such large integers into floats.
+    facts["structure_id"] = f"0x{batch.structure_id[index]:016x}"
+    facts["group_id"] = f"0x{batch.group[index]:016x}"
+    # An ASE database has a column "charge" of its own, with another meaning.
+    facts["total_charge"] = int(batch.charge[index])
+    if batch.spin[index]:
+        facts["spin_multiplicity"] = int(batch.spin[index])
+    return facts
+
+
+def _atom_ranges(batch: StructureBatch) -> Iterator[tuple[int, int]]:
+    return pairwise(batch.offsets.tolist())
+
+
+def _numbers(values: npt.NDArray[np.float32]) -> str:
+    return '"' + " ".join(f"{value:.9g}" for value in values.reshape(-1).tolist()) + '"'
