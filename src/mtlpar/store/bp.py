@@ -243,18 +243,23 @@ class BpReader:
             {name: self._column(field, *rows[field.level]) for name, field in FIELDS.items()}
         )
 
-    def iterate(self, size: int) -> Iterator[StructureBatch]:
-        """Read everything in order, at most ``size`` structures at a time.
+    def slices(self, size: int) -> Iterator[tuple[int, int]]:
+        """Cut the structures into consecutive pieces of at most ``size``.
 
-        Slices end where blocks end if ``size`` allows, so that all checksums are compared.
+        Pieces end where blocks end if ``size`` allows, so that reading them compares all checksums.
         """
         borders = self._borders["structure"]
         start = 0
         while start < len(self):
             stop = int(borders[np.searchsorted(borders, start + size, side="right") - 1])
             stop = stop if stop > start else start + size
-            yield self.read(start, stop)
+            yield start, stop
             start = stop
+
+    def iterate(self, size: int) -> Iterator[StructureBatch]:
+        """Read everything in order, at most ``size`` structures at a time; see `slices`."""
+        for start, stop in self.slices(size):
+            yield self.read(start, stop)
 
     def close(self) -> None:
         """Close the underlying file; the reader must not be used afterwards."""

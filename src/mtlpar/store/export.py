@@ -27,8 +27,8 @@ _FULL_FROM_VOIGT: Final = (0, 5, 4, 5, 1, 3, 4, 3, 2)
 _ATOM_LINE: Final = "%s" + " %.9g" * 6 + "\n"
 
 
-def export(path: Path, out: Path, *, start: int = 0, stop: int | None = None) -> int:
-    """Write structures ``start`` to ``stop`` of a ``.bp`` folder to one file, in order.
+def export(path: Path, out: Path, *, start: int = 0, limit: int | None = None) -> int:
+    """Write structures of a ``.bp`` folder, from ``start`` on, to one file, in order.
 
     Energies are total energies in eV; positions, cells, forces and stresses have all digits that
     the folder has.
@@ -37,7 +37,7 @@ def export(path: Path, out: Path, *, start: int = 0, stop: int | None = None) ->
         path: The folder.
         out: File to write; ``.extxyz`` or ``.xyz`` for extended XYZ, ``.db`` for an ASE database.
         start: First structure.
-        stop: End of the structures (default: all).
+        limit: Most structures to write (default: all).
 
     Returns:
         Number of structures written.
@@ -49,9 +49,12 @@ def export(path: Path, out: Path, *, start: int = 0, stop: int | None = None) ->
     if out.suffix not in _WRITERS:
         raise ValueError(f"{out}: unknown format {out.suffix!r}; known are {', '.join(_WRITERS)}")
     with BpReader(path) as reader, atomic_path(out) as temporary:
-        stop = len(reader) if stop is None else stop
-        if not 0 <= start < stop <= len(reader):
-            raise ValueError(f"{path}: no structures {start} to {stop} among {len(reader)}")
+        stop = len(reader) if limit is None else min(start + limit, len(reader))
+        if not 0 <= start < stop:
+            raise ValueError(
+                f"{path}: no structures to write from {start} on, at most {limit}, among "
+                f"{len(reader)}"
+            )
         _WRITERS[out.suffix](temporary, _batches(reader, start, stop), reader.attributes)
         return stop - start
 

@@ -89,7 +89,7 @@ def test_labels_read_back_to_the_last_digit(pack: Path, tmp_path: Path, name: st
 
 @pytest.mark.parametrize("name", ["out.xyz", "out.db"])
 def test_a_range_across_blocks_is_exported_in_order(pack: Path, tmp_path: Path, name: str) -> None:
-    assert export(pack, tmp_path / name, start=3, stop=7) == 4
+    assert export(pack, tmp_path / name, start=3, limit=4) == 4
     energies = [atoms.get_potential_energy() for atoms in _read(tmp_path / name)]
     assert energies == _awkward_structures().energy[3:7].tolist()
 
@@ -97,6 +97,8 @@ def test_a_range_across_blocks_is_exported_in_order(pack: Path, tmp_path: Path, 
 def test_wrong_formats_and_ranges_are_refused_and_leave_nothing(pack: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown format '.cif'; known are .extxyz, .xyz, .db"):
         export(pack, tmp_path / "out.cif")
-    with pytest.raises(ValueError, match="no structures 3 to 13 among 12"):
-        export(pack, tmp_path / "out.db", start=3, stop=13)
+    with pytest.raises(ValueError, match="no structures to write from 12 on"):
+        export(pack, tmp_path / "out.db", start=12)
+    with pytest.raises(ValueError, match="at most -1"):
+        export(pack, tmp_path / "out.db", limit=-1)
     assert [path.name for path in tmp_path.iterdir()] == ["a.bp"]

@@ -1,0 +1,54 @@
+"""Commands that look into a .bp folder, extracted or packed: inspect, export."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtlpar.cli.common import add_command
+
+if TYPE_CHECKING:
+    from mtlpar.cli.common import Commands
+
+logger = logging.getLogger(__name__)
+
+
+def add_commands(commands: Commands) -> None:
+    """Add inspect and export."""
+    parser = add_command(commands, "inspect", _inspect, "explain a .bp folder and what it holds")
+    parser.add_argument("file", type=Path, metavar="FILE.bp")
+    parser.add_argument(
+        "--verify", action="store_true", help="read everything and compare all checksums"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the histograms too")
+    parser = add_command(
+        commands, "export", _export, "write structures as extended XYZ or as an ASE database"
+    )
+    parser.add_argument("file", type=Path, metavar="FILE.bp")
+    parser.add_argument("out", type=Path, metavar="OUT", help=".extxyz, .xyz or .db")
+    parser.add_argument(
+        "--start", type=int, default=0, metavar="I", help="first structure (default: 0)"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="how many at most (default: all)")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from mtlpar.report.pack_text import pack_text
+    from mtlpar.store.summary import summarize
+
+    summary = summarize(options.file, everything=options.verify)
+    sys.stdout.write(f"{pack_text(summary)}\n")
+    if options.plot:
+        from mtlpar.report.pack_figure import write_pack_figure
+
+        write_pack_figure(summary, options.plot)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from mtlpar.store.export import export
+
+    count = export(options.file, options.out, start=options.start, limit=options.limit)
+    logger.info("wrote %d structures to %s", count, options.out)
