@@ -25,6 +25,7 @@ include: "rules/pack.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/studies.smk"
 
 
 rule all:

@@ -26,7 +26,9 @@ from mtlpar.core.files import write_text
 from mtlpar.download.catalogue import read_catalogue
 from mtlpar.download.mirror import mirror_fingerprint
 from mtlpar.download.settings import CATALOGUE
-from mtlpar.report.items import ITEMS, inputs_of, outputs_of
+from mtlpar.report.items import FIGURE_FORMATS, ITEMS, TABLE_FORMATS, inputs_of, outputs_of
+from mtlpar.study.records import memory_ranks as memory_ranks
+from mtlpar.study.records import records_of
 
 _PACKAGE = "mtlpar"
 _ROOT = Path(__file__).parent
@@ -130,6 +132,37 @@ def train_settings(config: Config, model: str) -> str:
 def local_ranks(config: Config, model: str) -> int:
     """Ranks for a model on one machine: one per branch, so that MTL-par is what runs."""
     return len(config.models[model].branches)
+
+
+def study_records(config: Config, study: str) -> list[Path]:
+    """Measurements that a study is drawn from."""
+    return records_of(study, config.workspace, config.study)
+
+
+def study_outputs(config: Config, study: str) -> list[Path]:
+    """Table and figure of a study."""
+    suffixes = (*TABLE_FORMATS, *FIGURE_FORMATS)
+    return [config.workspace.studies / f"{study}.{suffix}" for suffix in suffixes]
+
+
+def study_nodes(config: Config, ranks: int) -> int:
+    """Nodes for so many ranks of a study."""
+    return -(-ranks // config.study.ranks_per_node)
+
+
+def study_ranks_per_node(config: Config, ranks: int) -> int:
+    """Ranks on each of these nodes.
+
+    Raises:
+        ValueError: If the ranks do not fill them evenly.
+    """
+    nodes = study_nodes(config, ranks)
+    if ranks % nodes:
+        raise ValueError(
+            f"study: {ranks} ranks do not fill {nodes} nodes evenly; "
+            "change study.ranks_per_node or the numbers of ranks"
+        )
+    return ranks // nodes
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack.settings import PackSettings
 from mtlpar.report.settings import ReportSettings
 from mtlpar.sources.registry import BUILT_IN, source_names
+from mtlpar.study.settings import StudySettings
 from mtlpar.train.settings import TrainSettings
 
 STAGES = ("download", "extract", "normalize", "pack", "train", "evaluate", "report")
@@ -104,6 +105,9 @@ class Config(BaseModel):
     train: TrainSettings = Field(default=TrainSettings(), description="Stage train.")
     evaluate: EvaluateSettings = Field(default=EvaluateSettings(), description="Stage evaluate.")
     report: ReportSettings = Field(default=ReportSettings(), description="Stage report.")
+    study: StudySettings = Field(
+        default=StudySettings(), description="Studies of memory and scaling."
+    )
 
     @property
     def workspace(self) -> Workspace:

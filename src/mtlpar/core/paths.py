@@ -81,3 +81,16 @@ class Workspace:
     def figures(self) -> Path:
         """Folder with the figures."""
         return self.results / "figures"
+
+    @property
+    def studies(self) -> Path:
+        """Folder with what the studies measured, their tables and figures."""
+        return self.results / "studies"
+
+    def memory_record(self, layout: str, branches: int | str) -> Path:
+        """Memory of a rank for a layout and a number of branches."""
+        return self.studies / "memory" / f"{layout}-{branches}.json"
+
+    def scaling_record(self, ranks: int | str) -> Path:
+        """Epoch times on so many ranks."""
+        return self.studies / "scaling" / f"{ranks}-ranks.json"

@@ -1,0 +1,154 @@
+"""Commands that predict: plan layout, plan data, and plan calibrate, which measures for them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtlpar.cli.common import add_command, add_config, add_source_choice, read_config
+from mtlpar.core.log import set_up_logging
+
+if TYPE_CHECKING:
+    from mtlpar.cli.common import Commands
+
+
+def add_commands(commands: Commands) -> None:
+    """Add plan with its three commands."""
+    parser = commands.add_parser(
+        "plan", help="predict memory and time on a machine", description="Predict, and calibrate."
+    )
+    plans = parser.add_subparsers(metavar="WHAT", required=True)
+    _add_layout(plans)
+    _add_data(plans)
+    _add_calibrate(plans)
+
+
+def _add_layout(plans: Commands) -> None:
+    parser = add_command(
+        plans, "layout", _layout, "compare layouts by predicted memory and time of a step"
+    )
+    add_config(parser)
+    _add_machine(parser)
+    parser.add_argument(
+        "--gpus", type=int, metavar="N", help="ranks, one per device (default: one node)"
+    )
+    parser.add_argument(
+        "--branches", type=int, metavar="N", help="branches (default: one per source)"
+    )
+    parser.add_argument(
+        "--structures", type=float, metavar="N", help="scale the datasets to this sum, e.g. 500e6"
+    )
+    parser.add_argument(
+        "--batch-per-rank", type=float, default=128, metavar="N", help="structures (default: 128)"
+    )
+    parser.add_argument(
+        "--precision", choices=("float32", "float64", "bfloat16"), default="float32",
+        help="arithmetic of products (default: float32)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--epoch-hours", type=float, metavar="H", help="recommend the fewest nodes that reach it"
+    )
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE", help="draw the crossover over branches and ranks"
+    )
+
+
+def _add_data(plans: Commands) -> None:
+    parser = add_command(
+        plans, "data", _data, "predict time, memory and disk of the stages that prepare data"
+    )
+    add_config(parser)
+    add_source_choice(parser)
+    _add_machine(parser)
+    parser.add_argument("--cores", type=int, metavar="N", help="cores (default: one)", default=1)
+    parser.add_argument(
+        "--measure", action="store_true", help="measure the rates first, on the embedded sample"
+    )
+
+
+def _add_calibrate(plans: Commands) -> None:
+    parser = add_command(
+        plans, "calibrate", _calibrate, "measure the rates of this machine, under mtlpar launch"
+    )
+    add_config(parser)
+    _add_machine(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="machine file")
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--machine", default="laptop", metavar="NAME",
+        help="machine of workflow/machines, or a .yaml file (default: laptop)",
+    )  # fmt: skip
+
+
+def _layout(options: argparse.Namespace) -> None:
+    from mtlpar.plan.machine import load_machine
+    from mtlpar.plan.recommend import Question, crossover, nodes_for
+    from mtlpar.plan.text import ASSUMPTIONS, layout_text, recommendation_text
+    from mtlpar.plan.workload import read_datasets
+
+    config = read_config(options)
+    machine = load_machine(options.machine)
+    question = Question(
+        machine=machine,
+        model=config.model,
+        datasets=[data for data in read_datasets() if data.name in config.sources],
+        branches=options.branches or len(config.sources),
+        batch_per_rank=options.batch_per_rank,
+        total_structures=options.structures,
+        precision=options.precision,
+    )
+    ranks = options.gpus or machine.ranks_per_node
+    found = nodes_for(question, max_ranks=ranks, epoch_hours=options.epoch_hours)
+    parts = [layout_text(question, ranks), recommendation_text(found, options.epoch_hours)]
+    sys.stdout.write("\n\n".join([*parts, ASSUMPTIONS]) + "\n")
+    if options.figure:
+        from mtlpar.report.crossover import write_crossover
+
+        result = crossover(question, max_ranks=ranks)
+        write_crossover(options.figure, question, result, dpi=config.report.dpi)
+
+
+def _data(options: argparse.Namespace) -> None:
+    from mtlpar.cli.common import chosen_sources
+    from mtlpar.plan.data import plan_data, rates_of
+    from mtlpar.plan.machine import load_machine
+    from mtlpar.plan.text import data_text
+    from mtlpar.plan.workload import read_datasets
+
+    config = read_config(options)
+    sources = chosen_sources(options, config)
+    machine = load_machine(options.machine)
+    if options.measure:
+        from mtlpar.study.data_rates import measure_data_rates
+
+        # The stages would report on the sample.
+        set_up_logging(rank=0 if options.verbose else 1)
+        rates, origin = measure_data_rates(config.sources, like=machine.data), "measured here"
+    else:
+        rates, origin = rates_of(machine), f"stated for {machine.description}"
+    datasets = [data for data in read_datasets() if data.name in sources]
+    costs = plan_data(datasets, rates, cores=options.cores)
+    sys.stdout.write(data_text(costs, rates, cores=options.cores, origin=origin) + "\n")
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from mtlpar.parallel.launch import distributed_context
+    from mtlpar.plan.machine import load_machine, write_machine
+
+    config = read_config(options)
+    with distributed_context() as context:
+        from mtlpar.study.calibrate import calibrate
+
+        set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
+        machine = calibrate(
+            load_machine(options.machine),
+            model=config.model,
+            atoms=config.study.atoms,
+            context=context,
+        )
+        if context.rank == 0:
+            write_machine(options.out, machine)

@@ -1,0 +1,74 @@
+"""Commands that measure layouts: study memory, study scaling, and study draw."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtlpar.cli.common import Command, add_command, add_config, read_config
+from mtlpar.core.log import set_up_logging
+
+if TYPE_CHECKING:
+    from mtlpar.cli.common import Commands
+
+
+def add_commands(commands: Commands) -> None:
+    """Add study with its three commands."""
+    parser = commands.add_parser(
+        "study", help="measure memory and scaling of the layouts", description="Measure layouts."
+    )
+    studies = parser.add_subparsers(metavar="WHAT", required=True)
+    memory = _add_measurement(studies, "memory", _memory, "measure the memory of a rank")
+    memory.add_argument("--layout", choices=("mtl-par", "mtl-base"), required=True, help="layout")
+    memory.add_argument("--branches", type=int, required=True, metavar="N", help="branches")
+    _add_measurement(studies, "scaling", _scaling, "time epochs on the ranks of this launch")
+    draw = add_command(studies, "draw", _draw, "write table and figure of a study")
+    add_config(draw)
+    draw.add_argument("--study", choices=("memory", "scaling"), required=True, help="which")
+
+
+def _add_measurement(
+    studies: Commands, name: str, command: Command, summary: str
+) -> argparse.ArgumentParser:
+    parser = add_command(studies, name, command, summary)
+    add_config(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="record to write")
+    return parser
+
+
+def _memory(options: argparse.Namespace) -> None:
+    from mtlpar.parallel.launch import distributed_context
+
+    config = read_config(options)
+    with distributed_context() as context:
+        from mtlpar.study import memory
+
+        set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
+        memory.run(
+            options.out,
+            layout=options.layout,
+            branches=options.branches,
+            settings=config.study,
+            context=context,
+        )
+
+
+def _scaling(options: argparse.Namespace) -> None:
+    from mtlpar.parallel.launch import distributed_context
+
+    config = read_config(options)
+    with distributed_context() as context:
+        from mtlpar.study import scaling
+
+        set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
+        scaling.run(options.out, settings=config.study, context=context)
+
+
+def _draw(options: argparse.Namespace) -> None:
+    from mtlpar.report.studies import write_study
+    from mtlpar.study.records import records_of
+
+    config = read_config(options)
+    records = records_of(options.study, config.workspace, config.study)
+    write_study(options.study, records, workspace=config.workspace, dpi=config.report.dpi)

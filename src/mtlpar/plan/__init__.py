@@ -1,0 +1,1 @@
+"""Predicts memory and time of layouts on machines, from counts and a few stated rates."""

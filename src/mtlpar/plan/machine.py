@@ -1,0 +1,182 @@
+"""A machine as the planner sees it: a few rates, stated in a small file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mtlpar.core.files import write_text
+
+Precision = Literal["float32", "float64", "bfloat16"]
+MACHINES = Path("workflow/machines")
+
+_GIBI = 2**30
+
+
+class Link(BaseModel):
+    """A network by latency and bandwidth: a message of B bytes takes alpha + B / bandwidth."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    latency_us: float = Field(ge=0, description="alpha, start-up time of a message (µs).")
+    gb_per_s: float = Field(gt=0, description="Bandwidth in one direction (1e9 bytes/s).")
+
+    def seconds(self, messages: float, size_bytes: float, *, share: float = 1.0) -> float:
+        """Time of messages one after another with so many bytes in all, on a share of the link."""
+        return messages * self.latency_us * 1e-6 + size_bytes / (share * self.gb_per_s * 1e9)
+
+
+class DataRates(BaseModel):
+    """What the stages that prepare data do per second; see `mtlpar.plan.data`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    download_mb_per_s: float = Field(gt=0, description="From one host (1e6 bytes/s).")
+    extract_structures_per_s: dict[str, float] = Field(description="By source, one core.")
+    normalize_structures_per_s: float = Field(gt=0, description="One core.")
+    pack_structures_per_s: float = Field(gt=0, description="One core.")
+    load_structures_per_s: float = Field(gt=0, description="Pack to memory, one core.")
+
+
+class Machine(BaseModel):
+    """Nodes of equal ranks, one device each, and the network inside and between them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str = Field(description="One line for people: what a rank is.")
+    max_nodes: int = Field(gt=0, description="Nodes that a job may have.")
+    ranks_per_node: int = Field(gt=0, description="Devices of a node, one rank each.")
+    cores_per_node: int = Field(gt=0, description="Cores that may be used.")
+    device_memory_gib: float = Field(gt=0, description="Memory of a device, for one rank (GiB).")
+    host_memory_gib: float = Field(gt=0, description="Memory of a node, for the store (GiB).")
+    peak_tflops: dict[Precision, float] = Field(description="Peak of a device (1e12 FLOP/s).")
+    memory_gb_per_s: float = Field(gt=0, description="Memory bandwidth of a device (1e9 bytes/s).")
+    matmul_efficiency: float = Field(
+        gt=0, description="Part of the peak that matrix products reach."
+    )
+    memory_efficiency: float = Field(
+        gt=0, description="Part of the bandwidth that other operations reach."
+    )
+    kernel_us: float = Field(ge=0, description="Time to start an operation (µs).")
+    overlap: float = Field(
+        ge=0, le=1, description="Part of a reduction that can hide behind the backward pass."
+    )
+    intra_node: Link = Field(description="Between two ranks of a node.")
+    inter_node: Link = Field(description="Between nodes; bandwidth of a whole node.")
+    data: DataRates | None = Field(default=None, description="Rates of the data stages.")
+    calibrated: str | None = Field(
+        default=None, description="Where and how rates were measured; null if they are stated."
+    )
+
+    @property
+    def max_ranks(self) -> int:
+        """Devices that a job may have."""
+        return self.max_nodes * self.ranks_per_node
+
+    @property
+    def device_bytes(self) -> float:
+        """Memory for one rank."""
+        return self.device_memory_gib * _GIBI
+
+    @property
+    def host_bytes(self) -> float:
+        """Memory of a node."""
+        return self.host_memory_gib * _GIBI
+
+    def compute_seconds(
+        self, *, flops: float, memory_bytes: float, kernels: float, precision: Precision
+    ) -> float:
+        """Roofline: arithmetic, traffic and starts of operations that are bound by either.
+
+        Raises:
+            ValueError: If the file says no peak for this precision.
+        """
+        if precision not in self.peak_tflops:
+            raise ValueError(
+                f"{self.description}: no peak_tflops for {precision}; "
+                f"there are {', '.join(self.peak_tflops)}"
+            )
+        return (
+            flops / (self.peak_tflops[precision] * 1e12 * self.matmul_efficiency)
+            + self.traffic_seconds(memory_bytes)
+            + kernels * self.kernel_us * 1e-6
+        )
+
+    def traffic_seconds(self, memory_bytes: float) -> float:
+        """Time to move bytes through a device's memory."""
+        return memory_bytes / (self.memory_gb_per_s * 1e9 * self.memory_efficiency)
+
+    def nodes(self, ranks: int) -> int:
+        """Nodes that so many ranks fill."""
+        return -(-ranks // self.ranks_per_node)
+
+
+def load_machine(name: str) -> Machine:
+    """Read a machine by name from ``workflow/machines``, or from a file.
+
+    Raises:
+        ValueError: If there is no such machine, or its file is not valid.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else MACHINES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in MACHINES.glob("*.yaml")))
+        raise ValueError(
+            f"no machine file {path}; known are {known or 'none'}. Give one of them or a .yaml file"
+        )
+    try:
+        return Machine.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {_one_line(error)}") from error
+
+
+def write_machine(path: Path, machine: Machine) -> None:
+    """Write a machine file."""
+    plain: dict[str, Any] = machine.model_dump(mode="json", exclude_none=True)
+    write_text(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+    return " ".join(str(error).split())
+
+
+# What training assumes about a machine that has no file. The choice of a layout hardly depends on
+# it: both layouts do the same arithmetic, and what differs are reductions and updates.
+GENERIC_GPU = Machine(
+    description="a node with four GPUs of the A100 class",
+    max_nodes=1024,
+    ranks_per_node=4,
+    cores_per_node=64,
+    device_memory_gib=40,
+    host_memory_gib=256,
+    peak_tflops={"float32": 19.5, "float64": 9.7, "bfloat16": 312},
+    memory_gb_per_s=1500,
+    matmul_efficiency=0.6,
+    memory_efficiency=0.7,
+    kernel_us=8,
+    overlap=0.8,
+    intra_node=Link(latency_us=10, gb_per_s=80),
+    inter_node=Link(latency_us=20, gb_per_s=80),
+)
+GENERIC_CPU = Machine(
+    description="a workstation, a rank per core",
+    max_nodes=1024,
+    ranks_per_node=8,
+    cores_per_node=8,
+    device_memory_gib=4,
+    host_memory_gib=32,
+    peak_tflops={"float32": 0.1, "float64": 0.05, "bfloat16": 0.1},
+    memory_gb_per_s=10,
+    matmul_efficiency=0.7,
+    memory_efficiency=1.0,
+    kernel_us=8,
+    overlap=0.0,
+    intra_node=Link(latency_us=50, gb_per_s=2),
+    inter_node=Link(latency_us=100, gb_per_s=1),
+)

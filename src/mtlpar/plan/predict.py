@@ -1,0 +1,360 @@
+"""Predicts memory and time of a step for a layout on a machine. `docs/planning.md` has the model.
+
+All that comes out of here is predicted, and everything that prints it must say so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from mtlpar.parallel.layout import ParallelLayout
+from mtlpar.plan.census import BatchShape, ModelCensus
+from mtlpar.plan.machine import Machine, Precision
+from mtlpar.plan.network import Group, all_reduce_seconds, scatter_seconds
+from mtlpar.plan.workload import Workload
+
+Plan = Literal["mtl-base", "mtl-par even", "mtl-par", "mtl-par sharded"]
+PLANS: Final[tuple[Plan, ...]] = ("mtl-base", "mtl-par even", "mtl-par", "mtl-par sharded")
+
+_ITEMSIZE: Final[Mapping[Precision, int]] = {"float64": 8, "float32": 4, "bfloat16": 4}
+_BUCKET_BYTES: Final = 16 * 2**20
+# The forward pass is a third of a step of products: two of three products are in the backward pass.
+_BACKWARD_SHARE: Final = 2 / 3
+# Numbers per parameter that pass through memory: AdamW reads parameter, gradient and two moments
+# and writes three of them (7); clipping reads a gradient, then reads and writes it (3); a reduction
+# copies it into a bucket (2).
+UPDATE_NUMBERS: Final = 10
+_REDUCE_NUMBERS: Final = 2
+# Operations per parameter tensor outside the model: clipping, zeroing, the fused update.
+_MOMENTS: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Bytes of the fullest rank, and of the store of the fullest node.
+
+    Attributes:
+        parameters: Weights.
+        gradients: Gradients, and the copies of them that are being reduced.
+        moments: The optimizer's state.
+        activations: Largest sum of what a forward and backward pass keeps, beyond gradients.
+        store_per_node: Training data in the memory of a node, one copy per group of owners.
+    """
+
+    parameters: float
+    gradients: float
+    moments: float
+    activations: float
+    store_per_node: float
+
+    @property
+    def device(self) -> float:
+        """Bytes on a rank's device."""
+        return self.parameters + self.moments + max(self.gradients, self.activations)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTime:
+    """Seconds of one step.
+
+    Attributes:
+        compute: Forward and backward pass of the mean rank.
+        imbalance: What the slowest rank needs on top; all others wait for it.
+        update: Clipping, the optimizer and copies of gradients.
+        encoder_reduction: Reduction of the encoder's gradients (sharded: also its gathers).
+        branch_reduction: Reduction of the branches' gradients.
+        exposed: What of both reductions is not hidden behind the backward pass.
+    """
+
+    compute: float
+    imbalance: float
+    update: float
+    encoder_reduction: float
+    branch_reduction: float
+    exposed: float
+
+    @property
+    def total(self) -> float:
+        """Seconds from step to step."""
+        return self.compute + self.imbalance + self.update + self.exposed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What is predicted for one layout.
+
+    Attributes:
+        plan: The layout.
+        ranks: Number of ranks.
+        nodes: Nodes they fill.
+        memory: Bytes.
+        step: Seconds of a step.
+        steps_per_epoch: Steps of an epoch.
+        fits: Whether device and host memory suffice.
+    """
+
+    plan: Plan
+    ranks: int
+    nodes: int
+    memory: Memory
+    step: StepTime
+    steps_per_epoch: int
+    fits: bool
+
+    @property
+    def epoch_seconds(self) -> float:
+        """Seconds of an epoch."""
+        return self.steps_per_epoch * self.step.total
+
+
+def predict(
+    plan: Plan,
+    *,
+    machine: Machine,
+    census: ModelCensus,
+    workload: Workload,
+    ranks: int,
+    precision: Precision = "float32",
+) -> Prediction:
+    """Predict memory and time of a step.
+
+    Args:
+        plan: ``mtl-base``: every rank holds all branches; ``mtl-par``: groups in proportion to the
+            branches' cost; ``mtl-par even``: equal groups; ``mtl-par sharded``: as ``mtl-par``,
+            with the encoder's parameters, gradients and moments sharded over the ranks of a node.
+        machine: Rates.
+        census: What the model does.
+        workload: Branches and global batch.
+        ranks: Number of ranks.
+        precision: Arithmetic of the products.
+
+    Raises:
+        ValueError: If the machine has not as many nodes. A machine of one node may be
+            oversubscribed: its ranks then share the devices.
+    """
+    nodes = machine.nodes(ranks) if machine.max_nodes > 1 else 1
+    if nodes > machine.max_nodes:
+        raise ValueError(
+            f"{ranks} ranks need {nodes} nodes, but a job of {machine.description} has at most "
+            f"{machine.max_nodes}"
+        )
+    layout = layout_of(plan, workload, ranks)
+    loads = _loads(layout, workload)
+    itemsize = _ITEMSIZE[precision]
+    sizes = _Sizes.of(plan, census, machine, ranks, itemsize)
+    step = _step_time(layout, loads, sizes, machine=machine, census=census, precision=precision)
+    memory = _memory(layout, loads, sizes, machine=machine, census=census, workload=workload)
+    return Prediction(
+        plan=plan,
+        ranks=ranks,
+        nodes=nodes,
+        memory=memory,
+        step=step,
+        steps_per_epoch=workload.steps_per_epoch,
+        fits=memory.device <= machine.device_bytes and memory.store_per_node <= machine.host_bytes,
+    )
+
+
+def layout_of(plan: Plan, workload: Workload, ranks: int) -> ParallelLayout:
+    """The layout that training would use."""
+    cost = workload.cost()
+    if plan == "mtl-base":
+        return ParallelLayout.build("mtl-base", cost=cost, world_size=ranks)
+    if plan == "mtl-par even":
+        cost = dict.fromkeys(cost, 1.0)
+    return ParallelLayout.build("mtl-par", cost=cost, world_size=ranks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What one kind of rank computes in a step; ranks that hold the same branches are alike."""
+
+    branches: tuple[str, ...]
+    count: int
+    mean: BatchShape
+    largest: BatchShape
+
+
+def _loads(layout: ParallelLayout, workload: Workload) -> list[_Load]:
+    held: dict[int, list[str]] = defaultdict(list)
+    for branch, owners in layout.owners.items():
+        for rank in owners:
+            held[rank].append(branch)
+    kinds: dict[tuple[str, ...], int] = defaultdict(int)
+    for branches in held.values():
+        kinds[tuple(branches)] += 1
+    return [_load(branches, count, layout, workload) for branches, count in kinds.items()]
+
+
+def _load(
+    branches: tuple[str, ...], count: int, layout: ParallelLayout, workload: Workload
+) -> _Load:
+    """Mean and largest batch of the ranks that hold these branches.
+
+    The rank that comes last is dealt the larger whole number of each dataset. On top, batches of
+    equal numbers differ in atoms: of n normal deviates the largest is sqrt(2 ln n) deviations up.
+    """
+    mean = [0.0, 0.0, 0.0]
+    largest = [0.0, 0.0, 0.0]
+    variance = 0.0
+    for branch in branches:
+        dataset, owners = workload.branches[branch], len(layout.owners[branch])
+        share = workload.structures_per_step(branch) / owners
+        sizes = (1.0, dataset.atoms_per_structure, dataset.edges_per_structure)
+        whole = math.ceil(share - 1e-9) if owners > 1 else share
+        mean = [total + share * size for total, size in zip(mean, sizes, strict=True)]
+        largest = [total + whole * size for total, size in zip(largest, sizes, strict=True)]
+        variance += share * (dataset.atoms_per_structure * dataset.atoms_variation) ** 2
+    deviations = math.sqrt(2 * math.log(layout.world_size))
+    factor = 1 + deviations * math.sqrt(variance) / mean[1] if mean[1] else 1.0
+    active = float(len(branches))
+    return _Load(
+        branches,
+        count,
+        BatchShape(active, *mean),
+        BatchShape(active, largest[0], largest[1] * factor, largest[2] * factor),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """Bytes of the parts of the model.
+
+    Attributes:
+        encoder: Of the whole encoder.
+        branch: Of one branch.
+        layer: Of a layer of the encoder.
+        shards: Ranks that share one copy of the encoder.
+        itemsize: Bytes of a number.
+    """
+
+    encoder: float
+    branch: float
+    layer: float
+    shards: int
+    itemsize: int
+
+    @classmethod
+    def of(
+        cls, plan: Plan, census: ModelCensus, machine: Machine, ranks: int, itemsize: int
+    ) -> _Sizes:
+        encoder = float(census.encoder_parameters * itemsize)
+        shards = min(machine.ranks_per_node, ranks) if plan == "mtl-par sharded" else 1
+        branch = float(census.branch_parameters * itemsize)
+        return cls(encoder, branch, encoder / census.layers, shards, itemsize)
+
+    def held(self, branches: int) -> float:
+        """Parameters of a rank with so many branches."""
+        return self.encoder / self.shards + branches * self.branch
+
+
+def _step_time(
+    layout: ParallelLayout,
+    loads: list[_Load],
+    sizes: _Sizes,
+    *,
+    machine: Machine,
+    census: ModelCensus,
+    precision: Precision,
+) -> StepTime:
+    def compute(shape: BatchShape) -> float:
+        return machine.compute_seconds(
+            flops=census.flops.of(shape),
+            memory_bytes=census.memory_bytes.of(shape),
+            kernels=census.kernels.of(shape),
+            precision=precision,
+        )
+
+    ranks = layout.world_size
+    # More ranks than devices take turns.
+    turns = max(1.0, ranks / machine.ranks_per_node) if machine.max_nodes == 1 else 1.0
+    mean = sum(load.count * compute(load.mean) for load in loads) / ranks * turns
+    slowest = max(mean, *(compute(load.largest) for load in loads), 0.0)
+    most = max(len(load.branches) for load in loads)
+    numbers = UPDATE_NUMBERS + (_REDUCE_NUMBERS if ranks > 1 else 0)
+    update = machine.traffic_seconds(sizes.held(most) * numbers) * turns
+    world = Group.of(ranks, machine)
+    encoder = _encoder_reduction(world, sizes, machine)
+    branch = max(
+        sum(
+            all_reduce_seconds(Group.of(len(layout.owners[name]), machine), sizes.branch, machine)
+            for name in load.branches
+            if len(layout.owners[name]) > 1
+        )
+        for load in loads
+    )
+    sent = (encoder + branch) * turns
+    return StepTime(
+        compute=mean,
+        imbalance=slowest - mean,
+        update=update,
+        encoder_reduction=encoder * turns,
+        branch_reduction=branch * turns,
+        exposed=_exposed(sent, mean, sizes.held(most), machine.overlap),
+    )
+
+
+def _encoder_reduction(world: Group, sizes: _Sizes, machine: Machine) -> float:
+    if sizes.shards == 1:
+        return all_reduce_seconds(world, sizes.encoder, machine) if world != Group(1, 1) else 0.0
+    # Each layer is gathered before its forward and its backward pass, and its gradients are
+    # scattered; the shards are then summed over the nodes.
+    layers = sizes.encoder / sizes.layer
+    inside = 3 * layers * scatter_seconds(world, sizes.layer, machine)
+    across = all_reduce_seconds(world, sizes.encoder, machine) - 2 * scatter_seconds(
+        world, sizes.encoder, machine
+    )
+    return inside + across
+
+
+def _exposed(sent: float, compute: float, size_bytes: float, overlap: float) -> float:
+    """What of the reductions is left when the backward pass ends.
+
+    Bucket k of K is complete after k / K of the backward pass, and buckets go one after another.
+    """
+    buckets = max(1, math.ceil(size_bytes / _BUCKET_BYTES))
+    backward = _BACKWARD_SHARE * compute
+    done = 0.0
+    for bucket in range(1, buckets + 1):
+        done = max(done, backward * bucket / buckets) + sent / buckets
+    return overlap * (done - backward) + (1 - overlap) * sent
+
+
+def _memory(
+    layout: ParallelLayout,
+    loads: list[_Load],
+    sizes: _Sizes,
+    *,
+    machine: Machine,
+    census: ModelCensus,
+    workload: Workload,
+) -> Memory:
+    most = max(len(load.branches) for load in loads)
+    parameters = sizes.held(most)
+    # Reduced gradients travel in copies; while one layer of a sharded encoder works, it is whole.
+    copies = parameters if layout.world_size > 1 else 0.0
+    whole = 2 * sizes.layer if sizes.shards > 1 else 0.0
+    largest = max(census.activation_bytes.of(load.largest) for load in loads)
+    return Memory(
+        parameters=parameters + whole,
+        gradients=parameters + copies,
+        moments=_MOMENTS * parameters,
+        activations=largest,
+        store_per_node=_store_per_node(layout, machine, workload),
+    )
+
+
+def _store_per_node(layout: ParallelLayout, machine: Machine, workload: Workload) -> float:
+    """Training data in the memory of the fullest node: owners share one copy of a dataset."""
+    per_rank: dict[int, float] = defaultdict(float)
+    for branch, owners in layout.owners.items():
+        for rank in owners:
+            per_rank[rank] += workload.branches[branch].pack_bytes / len(owners)
+    per_node: dict[int, float] = defaultdict(float)
+    for rank, size in per_rank.items():
+        per_node[rank // machine.ranks_per_node if machine.max_nodes > 1 else 0] += size
+    return max(per_node.values())

@@ -1,0 +1,185 @@
+"""Which layout to take, on how many nodes, and from where on it pays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from mtlpar.model.settings import ModelSettings
+from mtlpar.plan.census import take_census
+from mtlpar.plan.machine import Machine, Precision
+from mtlpar.plan.predict import PLANS, Plan, Prediction, predict
+from mtlpar.plan.workload import Dataset, Workload, make_branches
+
+# Beyond this loss against the smallest run that fits, more nodes are not worth their price.
+_LEAST_EFFICIENCY: Final = 0.7
+_BRANCHES: Final = (2, 4, 8, 16, 32)
+
+
+def recommend(
+    *,
+    model: ModelSettings,
+    branches: Mapping[str, Dataset],
+    batch_structures: float,
+    world_size: int,
+    machine: Machine,
+    precision: Precision = "float32",
+) -> Literal["mtl-par", "mtl-base"]:
+    """Layout for a training run: the faster one among those that fit into memory.
+
+    The same arguments give the same answer on every rank. It takes a fraction of a second, once.
+
+    Args:
+        model: Architecture.
+        branches: Data of each branch, its sources taken together.
+        batch_structures: Structures of a step, over all branches and ranks.
+        world_size: Number of ranks.
+        machine: Rates; `mtlpar.plan.machine` has generic ones.
+        precision: Arithmetic of the products.
+    """
+    workload = Workload(branches, batch_structures)
+    candidates = {
+        plan: predict(
+            plan,
+            machine=machine,
+            census=take_census(model),
+            workload=workload,
+            ranks=world_size,
+            precision=precision,
+        )
+        for plan in ("mtl-base", "mtl-par")
+    }
+    best = fastest(list(candidates.values()))
+    return "mtl-base" if best is candidates["mtl-base"] else "mtl-par"
+
+
+def fastest(predictions: Sequence[Prediction]) -> Prediction:
+    """The fastest of those that fit; if none fits, the one that needs the least device memory.
+
+    Among equals the first wins.
+    """
+    fitting = [prediction for prediction in predictions if prediction.fits]
+    if fitting:
+        return min(fitting, key=lambda prediction: prediction.step.total)
+    return min(predictions, key=lambda prediction: prediction.memory.device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a plan is asked for.
+
+    Attributes:
+        machine: Rates.
+        model: Architecture.
+        datasets: Sizes of the datasets; more branches than datasets repeat them.
+        branches: Number of branches.
+        batch_per_rank: Structures of a step per rank: the global batch grows with the ranks.
+        total_structures: Structures of all branches together; None for those of the datasets.
+        precision: Arithmetic of the products.
+    """
+
+    machine: Machine
+    model: ModelSettings
+    datasets: Sequence[Dataset]
+    branches: int
+    batch_per_rank: float
+    total_structures: float | None = None
+    precision: Precision = "float32"
+
+    def workload(self, ranks: int, *, branches: int | None = None) -> Workload:
+        """Branches and global batch on so many ranks."""
+        return Workload(
+            make_branches(
+                self.datasets,
+                self.branches if branches is None else branches,
+                total_structures=self.total_structures,
+            ),
+            self.batch_per_rank * ranks,
+        )
+
+    def ask(self, plan: Plan, ranks: int, *, branches: int | None = None) -> Prediction:
+        """Predict one layout."""
+        return predict(
+            plan,
+            machine=self.machine,
+            census=take_census(self.model),
+            workload=self.workload(ranks, branches=branches),
+            ranks=ranks,
+            precision=self.precision,
+        )
+
+    def compare(self, ranks: int, *, branches: int | None = None) -> list[Prediction]:
+        """Predict all layouts."""
+        return [self.ask(plan, ranks, branches=branches) for plan in PLANS]
+
+
+def ladder(machine: Machine, max_ranks: int) -> list[int]:
+    """Numbers of ranks to look at: a node, doubled until the limit, and the limit."""
+    limit = min(max_ranks, machine.max_ranks)
+    steps = []
+    ranks = min(machine.ranks_per_node, limit)
+    while ranks < limit:
+        steps.append(ranks)
+        ranks *= 2
+    return [*steps, limit]
+
+
+def nodes_for(
+    question: Question, *, max_ranks: int, epoch_hours: float | None = None
+) -> Prediction | None:
+    """Layout and number of nodes to take.
+
+    Args:
+        question: What is to be trained, and where.
+        max_ranks: Devices at hand.
+        epoch_hours: Wanted time of an epoch; the fewest nodes that reach it are taken. Without it,
+            the most nodes at which each device still does 70 % of what it does on the fewest
+            nodes that fit.
+
+    Returns:
+        The prediction for them, or None if nothing fits or is fast enough.
+    """
+    best = [fastest(question.compare(ranks)) for ranks in ladder(question.machine, max_ranks)]
+    fitting = [prediction for prediction in best if prediction.fits]
+    if epoch_hours is not None:
+        quick = [p for p in fitting if p.epoch_seconds <= 3600 * epoch_hours]
+        return quick[0] if quick else None
+    # The batch grows with the ranks: equal times of a step are perfect efficiency.
+    efficient = [p for p in fitting if fitting[0].step.total / p.step.total >= _LEAST_EFFICIENCY]
+    return efficient[-1] if efficient else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crossover:
+    """Step times over ranks and branches.
+
+    Attributes:
+        ranks: Numbers of ranks.
+        branches: Numbers of branches.
+        predictions: By branches and ranks, a prediction for every plan.
+    """
+
+    ranks: Sequence[int]
+    branches: Sequence[int]
+    predictions: Mapping[tuple[int, int], Mapping[Plan, Prediction]]
+
+    def speedup(self, branches: int, ranks: int) -> float:
+        """Step time of MTL-base over that of MTL-par; above one MTL-par is faster."""
+        cell = self.predictions[branches, ranks]
+        return cell["mtl-base"].step.total / cell["mtl-par"].step.total
+
+
+def crossover(question: Question, *, max_ranks: int) -> Crossover:
+    """Compare the layouts over ranks and over branches, those of the question among them."""
+    ranks = ladder(question.machine, max_ranks)
+    branches = sorted({*_BRANCHES, question.branches})
+    return Crossover(
+        ranks=ranks,
+        branches=branches,
+        predictions={
+            (count, size): {p.plan: p for p in question.compare(size, branches=count)}
+            for count in branches
+            for size in ranks
+        },
+    )

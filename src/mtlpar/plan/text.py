@@ -1,0 +1,160 @@
+"""Plans as text for a terminal. Every table says that its numbers are predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from mtlpar.plan.data import STAGES, StageCost
+from mtlpar.plan.machine import DataRates, Machine
+from mtlpar.plan.predict import Prediction
+from mtlpar.plan.recommend import Question, fastest
+from mtlpar.plan.workload import Workload
+
+ASSUMPTIONS: Final = """\
+assumptions
+  arithmetic, traffic and operations are counted on the model itself; each takes its own time
+  reductions: hierarchical rings, trees between nodes where faster; buckets of 16 MiB behind the
+    backward pass as far as the machine's `overlap` says
+  the slowest rank sets the pace: whole structures, datasets of different size, and batches that
+    differ in atoms (independent normal deviates)
+  data are always there in time; one copy of a dataset among the ranks that own its branch
+  see docs/planning.md"""
+
+
+def layout_text(question: Question, ranks: int) -> str:
+    """Comparison of all layouts on so many ranks."""
+    predictions = question.compare(ranks)
+    best = fastest(predictions)
+    header = ("predicted", "memory", "store/node", "step", "compute", "wait", "exposed", "update",
+              "epoch", "")  # fmt: skip
+    rows = [
+        (
+            p.plan,
+            size_text(p.memory.device),
+            size_text(p.memory.store_per_node),
+            *(
+                duration_text(seconds)
+                for seconds in (
+                    p.step.total,
+                    p.step.compute,
+                    p.step.imbalance,
+                    p.step.exposed,
+                    p.step.update,
+                    p.epoch_seconds,
+                )
+            ),
+            " <- best" if p is best else "" if p.fits else " does not fit",
+        )
+        for p in predictions
+    ]
+    return "\n".join(
+        [
+            _machine_text(question.machine),
+            _workload_text(question.workload(ranks), ranks, question.machine),
+            "",
+            table_text([header, *rows]),
+        ]
+    )
+
+
+def recommendation_text(found: Prediction | None, epoch_hours: float | None) -> str:
+    """Layout and number of nodes in one line."""
+    if found is None:
+        wish = "" if epoch_hours is None else f" in {epoch_hours:g} h an epoch"
+        return f"recommended: nothing that is allowed fits{wish}; allow more ranks"
+    nodes = "1 node" if found.nodes == 1 else f"{found.nodes} nodes"
+    return (
+        f"recommended: {found.plan} on {nodes} ({found.ranks} ranks), predicted "
+        f"{duration_text(found.epoch_seconds)} an epoch, {size_text(found.memory.device)} a device"
+    )
+
+
+def data_text(costs: Sequence[StageCost], rates: DataRates, *, cores: int, origin: str) -> str:
+    """Time, memory and disk of every source and stage."""
+    sources = tuple(dict.fromkeys(cost.source for cost in costs))
+    cell = {(cost.source, cost.stage): cost for cost in costs}
+    rows: list[tuple[str, ...]] = [
+        ("predicted", *(f"{stage}" for stage in STAGES), "all", "disk", "memory")
+    ]
+    for source in sources:
+        of_source = [cell[source, stage] for stage in STAGES]
+        rows.append(_data_row(source, of_source))
+    rows.append(_data_row("sum", costs, _sums(costs)))
+    speed = ", ".join(
+        f"{source} {rate:,.0f}" for source, rate in rates.extract_structures_per_s.items()
+    )
+    return "\n".join(
+        [
+            f"rates: {origin}",
+            f"  download {rates.download_mb_per_s:g} MB/s; structures/s of a core: read {speed};",
+            f"  normalize {rates.normalize_structures_per_s:,.0f}, pack "
+            f"{rates.pack_structures_per_s:,.0f}, load {rates.load_structures_per_s:,.0f}",
+            f"  {cores} core(s) read, pack and load; sources one after another",
+            "",
+            table_text(rows),
+            "",
+            "disk: native files, extracted columns and packs; memory: of the hungriest stage",
+        ]
+    )
+
+
+def _sums(costs: Sequence[StageCost]) -> Mapping[str, float]:
+    return {stage: sum(cost.seconds for cost in costs if cost.stage == stage) for stage in STAGES}
+
+
+def _data_row(
+    name: str, costs: Sequence[StageCost], seconds: Mapping[str, float] | None = None
+) -> tuple[str, ...]:
+    by_stage = seconds or {cost.stage: cost.seconds for cost in costs}
+    return (
+        name,
+        *(duration_text(by_stage[stage]) for stage in STAGES),
+        duration_text(sum(by_stage.values())),
+        size_text(sum(cost.disk_bytes for cost in costs)),
+        size_text(max(cost.memory_bytes for cost in costs)),
+    )
+
+
+def _machine_text(machine: Machine) -> str:
+    origin = f"measured: {machine.calibrated}" if machine.calibrated else "stated, not measured"
+    return f"machine: {machine.description} ({origin})"
+
+
+def _workload_text(workload: Workload, ranks: int, machine: Machine) -> str:
+    structures = sum(dataset.structures for dataset in workload.branches.values())
+    return (
+        f"{ranks} ranks on {machine.nodes(ranks)} node(s), {len(workload.branches)} branches, "
+        f"{structures:,.0f} structures, {workload.batch_structures:,.0f} of them a step, "
+        f"{workload.steps_per_epoch:,} steps an epoch"
+    )
+
+
+def table_text(rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if index == 0 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def duration_text(seconds: float) -> str:
+    """A duration in the unit that suits it."""
+    for limit, factor, unit in ((1e-3, 1e6, "us"), (1, 1e3, "ms"), (120, 1, "s"),
+                                (7200, 1 / 60, "min")):  # fmt: skip
+        if seconds < limit:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds / 3600:,.3g} h" if seconds < 3.6e6 else f"{seconds / 86400:,.0f} d"
+
+
+def size_text(size_bytes: float) -> str:
+    """A size in the decimal unit that suits it."""
+    for limit, factor, unit in ((1e6, 1e3, "kB"), (1e9, 1e6, "MB"), (1e12, 1e9, "GB")):
+        if size_bytes < limit:
+            return f"{size_bytes / factor:.3g} {unit}"
+    return f"{size_bytes / 1e12:.3g} TB"

@@ -1,0 +1,141 @@
+"""What is to be trained: datasets by branch, and how large a step is."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from mtlpar.core.fields import FIELDS
+
+DATASET_SIZES: Final = Path("workflow/dataset_sizes.csv")
+
+
+def _record_bytes(level: str) -> int:
+    """Bytes of all fields of a structure, or of an atom: packs are not compressed."""
+    return sum(
+        np.dtype(field.dtype).itemsize * math.prod(field.shape)
+        for field in FIELDS.values()
+        if field.level == level
+    )
+
+
+PACK_BYTES_PER_ATOM: Final = _record_bytes("atom")
+PACK_BYTES_PER_STRUCTURE: Final = _record_bytes("structure")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset, or the datasets of one branch taken together.
+
+    Attributes:
+        name: Its name.
+        structures: Structures in all.
+        atoms_per_structure: Mean number of atoms.
+        atoms_variation: Standard deviation of the number of atoms over its mean.
+        edges_per_atom: Mean number of neighbours.
+        raw_bytes: Bytes to download.
+    """
+
+    name: str
+    structures: float
+    atoms_per_structure: float
+    atoms_variation: float = 0.0
+    edges_per_atom: float = 15.0
+    raw_bytes: float = 0.0
+
+    @property
+    def edges_per_structure(self) -> float:
+        """Mean number of edges."""
+        return self.atoms_per_structure * self.edges_per_atom
+
+    @property
+    def pack_bytes(self) -> float:
+        """Size of its packs, on disk and in memory."""
+        return self.structures * (
+            PACK_BYTES_PER_ATOM * self.atoms_per_structure + PACK_BYTES_PER_STRUCTURE
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Branches and the global batch.
+
+    Attributes:
+        branches: The dataset of each branch, by its name.
+        batch_structures: Structures of one step over all ranks and branches.
+    """
+
+    branches: Mapping[str, Dataset]
+    batch_structures: float
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every structure is seen once."""
+        total = sum(dataset.structures for dataset in self.branches.values())
+        return max(1, math.ceil(total / self.batch_structures))
+
+    def structures_per_step(self, branch: str) -> float:
+        """Structures of a branch in the global batch: datasets are dealt evenly over the steps."""
+        return self.branches[branch].structures / self.steps_per_epoch
+
+    def cost(self) -> dict[str, float]:
+        """Relative work of the branches: their edges, which dominate a step."""
+        return {
+            branch: dataset.structures * dataset.edges_per_structure
+            for branch, dataset in self.branches.items()
+        }
+
+
+def read_datasets(path: Path = DATASET_SIZES) -> list[Dataset]:
+    """Read the table of dataset sizes.
+
+    Raises:
+        ValueError: If it is missing or a number in it is not one.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no table of dataset sizes at {path}; run in the repository")
+    numbers = ("structures", "atoms_per_structure", "atoms_variation", "edges_per_atom")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return [
+            Dataset(
+                name=row["source"],
+                raw_bytes=float(row["raw_bytes"]),
+                **{key: float(row[key]) for key in numbers},
+            )
+            for row in rows
+        ]
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: {error}; a row needs {numbers} and raw_bytes") from error
+
+
+def make_branches(
+    datasets: Sequence[Dataset], count: int, *, total_structures: float | None = None
+) -> dict[str, Dataset]:
+    """As many branches as asked for: the datasets in turn, repeated with a number behind.
+
+    Args:
+        datasets: What to take from.
+        count: Number of branches.
+        total_structures: Scale all of them to this sum.
+    """
+    taken = {}
+    for index, dataset in zip(range(count), itertools.cycle(datasets), strict=False):
+        turn = index // len(datasets)
+        name = dataset.name if turn == 0 else f"{dataset.name}{turn + 1}"
+        taken[name] = replace(dataset, name=name)
+    if total_structures is None:
+        return taken
+    factor = total_structures / sum(dataset.structures for dataset in taken.values())
+    return {
+        name: replace(dataset, structures=dataset.structures * factor)
+        for name, dataset in taken.items()
+    }

@@ -1,0 +1,202 @@
+"""Measures the rates that the planner needs: of a device, and of reductions inside a node."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+
+from mtlpar.model.settings import ModelSettings
+from mtlpar.parallel.launch import RankContext
+from mtlpar.plan.census import BatchShape, take_census
+from mtlpar.plan.machine import Link, Machine
+from mtlpar.plan.predict import UPDATE_NUMBERS
+from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest
+
+_REPEATS = 5
+_PROBES = ((1, 4), (1, 16), (1, 40), (5, 10))
+_NARROW = 4
+_REDUCE_BYTES = (2**10, 2**16, 2**20, 2**23, 2**25)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredStep:
+    """A step that was timed, beside what it takes.
+
+    Attributes:
+        seconds: Best time.
+        flops: Arithmetic.
+        memory_bytes: Traffic, the optimizer's included.
+        kernels: Operations.
+    """
+
+    seconds: float
+    flops: float
+    memory_bytes: float
+    kernels: float
+
+
+def calibrate(base: Machine, *, model: ModelSettings, atoms: int, context: RankContext) -> Machine:
+    """Replace the rates of a machine by measured ones.
+
+    All ranks measure at the same time, for cores and memory are shared: start as many as the node
+    has devices. Efficiencies are fitted to whole training steps of several sizes; peaks are those
+    of a product of large matrices and of a copy. Links between nodes, memory sizes and numbers of
+    nodes are kept.
+
+    Args:
+        base: What is known about the machine.
+        model: Architecture whose steps are timed.
+        atoms: Atoms of a structure.
+        context: Who this process is.
+    """
+    alone = RankContext(context.rank, 1, context.device)
+    flops_per_s = 1 / _slowest(_matmul_seconds_per_flop(context.device), context)
+    bytes_per_s = 1 / _slowest(_copy_seconds_per_byte(context.device), context)
+    steps = [
+        measure_step(settings, branches, batch, atoms, alone, context)
+        for settings in (model, _narrow(model))
+        for branches, batch in _PROBES
+    ]
+    flop_s, byte_s, kernel_s = fit_rates(steps)
+    update: dict[str, object] = {
+        "peak_tflops": {**base.peak_tflops, "float32": _rounded(flops_per_s / 1e12)},
+        "memory_gb_per_s": _rounded(bytes_per_s / 1e9),
+        "matmul_efficiency": _rounded(1 / (flop_s * flops_per_s)),
+        "memory_efficiency": _rounded(1 / (byte_s * bytes_per_s)),
+        "kernel_us": _rounded(kernel_s * 1e6),
+        "calibrated": f"{platform.processor() or platform.machine()}, {context.world_size} "
+        f"{context.device.type} rank(s) at a time, torch {torch.__version__}",
+    }
+    if context.world_size > 1:
+        update["intra_node"] = _measure_reduction(context)
+    return base.model_copy(update=update)
+
+
+def measure_step(
+    settings: ModelSettings,
+    branches: int,
+    batch: int,
+    atoms: int,
+    alone: RankContext,
+    context: RankContext,
+) -> MeasuredStep:
+    """Time a step without reductions on all ranks at once."""
+    shape = StepShape(
+        model=settings, branches=equal_branches(branches, batch), atoms=atoms, layout="mtl-base"
+    )
+    runner = StepRunner(shape, alone)
+    seconds = _slowest(_best(lambda: runner.run(1)), context)
+    census = take_census(settings)
+    size = BatchShape(branches, batch, batch * atoms, runner.edges)
+    parameters = census.encoder_parameters + branches * census.branch_parameters
+    return MeasuredStep(
+        seconds,
+        census.flops.of(size),
+        census.memory_bytes.of(size) + 4.0 * UPDATE_NUMBERS * parameters,
+        census.kernels.of(size),
+    )
+
+
+def fit_rates(steps: Sequence[MeasuredStep]) -> tuple[float, float, float]:
+    """Seconds per floating-point operation, per byte and per operation started.
+
+    Least squares of relative errors under the condition that all are positive. What the data cannot
+    tell apart from zero is left at a thousandth of what would explain all of the time.
+
+    Args:
+        steps: At least three steps of different size.
+    """
+    amounts = np.array([[s.flops, s.memory_bytes, s.kernels] for s in steps])
+    rows = amounts / np.array([[step.seconds] for step in steps])
+    best: npt.NDArray[np.float64] = np.zeros(3)
+    best_error = np.inf
+    for count in (1, 2, 3):
+        for chosen in itertools.combinations(range(3), count):
+            columns = rows[:, chosen]
+            solution = np.linalg.lstsq(columns, np.ones(len(rows)), rcond=None)[0]
+            error = float(np.abs(columns @ solution - 1).max())
+            if (solution > 0).all() and error < best_error:
+                best, best_error = np.zeros(3), error
+                best[list(chosen)] = solution
+    floor = 1e-3 / rows.max(axis=0, initial=1e-30)
+    flop_s, byte_s, kernel_s = np.maximum(best, floor)
+    return float(flop_s), float(byte_s), float(kernel_s)
+
+
+def _narrow(model: ModelSettings) -> ModelSettings:
+    """The same architecture at a quarter of the width: less arithmetic per byte."""
+    encoder = model.encoder.model_copy(update={"width": max(8, model.encoder.width // _NARROW)})
+    head = model.head.model_copy(update={"width": max(8, model.head.width // _NARROW)})
+    return model.model_copy(update={"encoder": encoder, "head": head})
+
+
+def _measure_reduction(context: RankContext) -> Link:
+    """Latency and bandwidth of a ring, from all-reduces of several sizes.
+
+    A ring of p ranks takes 2 (p - 1) alpha + 2 (p - 1) / p B / bandwidth.
+    """
+    ranks = context.world_size
+    rows, seconds = [], []
+    for size in _REDUCE_BYTES:
+        buffer = torch.zeros(size // 4, device=context.device)
+
+        def reduce(buffer: torch.Tensor = buffer) -> float:
+            dist.barrier()
+            started = time.perf_counter()
+            dist.all_reduce(buffer)
+            _finish(context.device)
+            return time.perf_counter() - started
+
+        seconds.append(_slowest(_best(reduce), context))
+        rows.append([2 * (ranks - 1), 2 * (ranks - 1) / ranks * size])
+    weights = 1 / np.array(seconds)
+    system = np.array(rows) * weights[:, None]
+    alpha, per_byte = np.linalg.lstsq(system, np.ones(len(seconds)), rcond=None)[0]
+    smallest = seconds[0] / (2 * (ranks - 1))
+    return Link(
+        latency_us=_rounded(max(alpha, smallest / 10) * 1e6),
+        gb_per_s=_rounded(1e-9 / max(per_byte, 1e-12)),
+    )
+
+
+def _matmul_seconds_per_flop(device: torch.device, size: int = 1024) -> float:
+    a, b = torch.rand(size, size, device=device), torch.rand(size, size, device=device)
+    return _best(lambda: _timed(lambda: a @ b, device)) / (2.0 * size**3)
+
+
+def _copy_seconds_per_byte(device: torch.device, size: int = 2**24) -> float:
+    a, b = torch.rand(size, device=device), torch.rand(size, device=device)
+    return _best(lambda: _timed(lambda: b.copy_(a), device)) / (8.0 * size)
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    started = time.perf_counter()
+    work()
+    _finish(device)
+    return time.perf_counter() - started
+
+
+def _best(measure: Callable[[], float]) -> float:
+    measure()
+    return min(measure() for _ in range(_REPEATS))
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _slowest(seconds: float, context: RankContext) -> float:
+    return largest([seconds], context)[0]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")

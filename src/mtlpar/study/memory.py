@@ -1,0 +1,101 @@
+"""Memory of one rank, measured: peak of the process or of the device, and exact bytes."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mtlpar.core.files import write_json
+from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.parallel.launch import RankContext
+from mtlpar.plan.census import take_census
+from mtlpar.study.records import memory_ranks
+from mtlpar.study.settings import StudySettings
+from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest
+
+# Parameter, gradient and two moments.
+_NUMBERS_PER_PARAMETER = 4
+
+
+def run(
+    path: Path, *, layout: str, branches: int, settings: StudySettings, context: RankContext
+) -> None:
+    """Train a few steps and write the memory of the fullest rank.
+
+    Args:
+        path: File to write, on rank 0.
+        layout: ``mtl-par`` or ``mtl-base``.
+        branches: Number of branches.
+        settings: Model and batch.
+        context: Who this process is.
+
+    Raises:
+        ValueError: If there is another number of ranks than the study takes.
+    """
+    ranks = memory_ranks(layout, branches)
+    if context.world_size != ranks:
+        raise ValueError(
+            f"memory of {layout} with {branches} branches is measured on {ranks} ranks, got "
+            f"{context.world_size}; start it with `mtlpar launch --ranks-per-node {ranks}`"
+        )
+    batch = settings.memory.batch_structures * context.world_size
+    _train(_warm_up_model(), layout, context.world_size, context.world_size, settings, context)
+    before = peak_bytes(context)
+    runner = _train(settings.model, layout, branches, batch, settings, context)
+    peak = peak_bytes(context) - before
+    held = runner.held_bytes()
+    values = largest([peak, *held.values()], context)
+    census = take_census(settings.model)
+    owned = branches if layout == "mtl-base" else 1
+    formula = census.encoder_parameters + owned * census.branch_parameters
+    record: dict[str, Any] = {
+        "layout": layout,
+        "branches": branches,
+        "ranks": context.world_size,
+        "device": context.device.type,
+        "peak_bytes": int(values[0]),
+        **{f"{name}_bytes": int(v) for name, v in zip(held, values[1:], strict=True)},
+        "encoder_parameters": census.encoder_parameters,
+        "branch_parameters": census.branch_parameters,
+        "formula_bytes": formula * _NUMBERS_PER_PARAMETER * 4,
+    }
+    if context.rank == 0:
+        write_json(path, record)
+
+
+def peak_bytes(context: RankContext) -> float:
+    """Largest memory so far: of the device on a GPU, of the process elsewhere."""
+    if context.device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(context.device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
+def _train(
+    model: ModelSettings,
+    layout: str,
+    branches: int,
+    batch: int,
+    settings: StudySettings,
+    context: RankContext,
+) -> StepRunner:
+    shape = StepShape(
+        model=model,
+        branches=equal_branches(branches, batch),
+        atoms=settings.atoms,
+        layout=layout,
+    )
+    runner = StepRunner(shape, context)
+    runner.run(settings.memory.steps)
+    return runner
+
+
+def _warm_up_model() -> ModelSettings:
+    """A model without weight: what libraries allocate once is not the model's."""
+    return ModelSettings(
+        encoder=EncoderSettings(width=8, layers=1), head=HeadSettings(width=8, layers=1)
+    )

@@ -1,0 +1,29 @@
+"""Which measurements make up a study. Light: it is imported while a DAG is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mtlpar.core.paths import Workspace
+from mtlpar.study.settings import StudySettings
+
+STUDIES = ("memory", "scaling")
+LAYOUTS = ("mtl-base", "mtl-par")
+# A rank of MTL-base holds the same whatever the number of ranks; two of them reduce.
+_BASE_RANKS = 2
+
+
+def records_of(study: str, workspace: Workspace, settings: StudySettings) -> list[Path]:
+    """Files that a study is drawn from."""
+    if study == "memory":
+        return [
+            workspace.memory_record(layout, branches)
+            for branches in settings.memory.branches
+            for layout in LAYOUTS
+        ]
+    return [workspace.scaling_record(ranks) for ranks in settings.scaling.ranks]
+
+
+def memory_ranks(layout: str, branches: int) -> int:
+    """Ranks on which memory is measured: one per branch for MTL-par."""
+    return branches if layout == "mtl-par" else _BASE_RANKS

@@ -1,0 +1,70 @@
+"""Strong and weak scaling, measured on the ranks of one launch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from mtlpar.core.files import write_json
+from mtlpar.parallel.launch import RankContext
+from mtlpar.study.records import LAYOUTS
+from mtlpar.study.settings import StudySettings
+from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest
+
+SCALINGS: Final = ("strong", "weak")
+
+
+def run(path: Path, *, settings: StudySettings, context: RankContext) -> None:
+    """Time epochs of both layouts, for every batch size, and write all times.
+
+    Layouts take turns, so that what else the machine does hits both. The epoch is a fixed number of
+    steps: strong scaling keeps the global batch, weak scaling the batch of a rank.
+
+    Args:
+        path: File to write, on rank 0.
+        settings: Model, batch sizes and repeats.
+        context: Who this process is.
+    """
+    study, ranks = settings.scaling, context.world_size
+    measured: list[dict[str, Any]] = []
+    for batch in study.batch_structures:
+        for scaling in SCALINGS if ranks > 1 else SCALINGS[:1]:
+            total = batch if scaling == "strong" else batch * ranks
+            runners = {
+                layout: StepRunner(_shape(layout, total, settings), context) for layout in LAYOUTS
+            }
+            times: dict[str, list[float]] = {layout: [] for layout in LAYOUTS}
+            for runner in runners.values():
+                runner.run(1)
+            for _ in range(study.repeats):
+                for layout, runner in runners.items():
+                    times[layout] += largest([runner.run(study.steps)], context)
+            # One rank is where both kinds of scaling start.
+            for kind in (scaling,) if ranks > 1 else SCALINGS:
+                measured += [
+                    {"layout": layout, "scaling": kind, "batch": batch, "seconds": times[layout]}
+                    for layout in LAYOUTS
+                ]
+    if context.rank == 0:
+        write_json(
+            path,
+            {
+                "ranks": ranks,
+                "device": context.device.type,
+                # Ranks without a core or GPU of their own take turns and show no scaling.
+                "oversubscribed": context.device.type == "cpu" and ranks > (os.cpu_count() or 1),
+                "steps": study.steps,
+                "branches": study.branches,
+                "epochs": measured,
+            },
+        )
+
+
+def _shape(layout: str, batch: int, settings: StudySettings) -> StepShape:
+    return StepShape(
+        model=settings.model,
+        branches=equal_branches(settings.scaling.branches, batch),
+        atoms=settings.atoms,
+        layout=layout,
+    )

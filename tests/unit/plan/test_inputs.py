@@ -1,0 +1,125 @@
+"""Machine files, dataset sizes, and the plan of the data stages."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from helpers import REPOSITORY
+
+from mtlpar.cli import main
+from mtlpar.plan.data import STAGES, plan_data
+from mtlpar.plan.machine import DataRates, load_machine, write_machine
+from mtlpar.plan.text import duration_text, size_text
+from mtlpar.plan.workload import DATASET_SIZES, Dataset, make_branches, read_datasets
+from mtlpar.sources.registry import BUILT_IN
+
+MACHINES = sorted((REPOSITORY / "workflow" / "machines").glob("*.yaml"))
+RATES = DataRates(
+    download_mb_per_s=10,
+    extract_structures_per_s={"one": 100.0, "two": 50.0},
+    normalize_structures_per_s=1000,
+    pack_structures_per_s=200,
+    load_structures_per_s=5000,
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+
+
+@pytest.mark.parametrize("path", MACHINES, ids=lambda path: path.stem)
+def test_machine_files_are_complete_and_survive_writing(path: Path, tmp_path: Path) -> None:
+    machine = load_machine(path.stem)
+    write_machine(tmp_path / "copy.yaml", machine)
+    assert load_machine(str(tmp_path / "copy.yaml")) == machine
+
+
+def test_the_machines_of_the_profiles_have_files() -> None:
+    assert {"frontier", "perlmutter", "aurora", "laptop"} <= {path.stem for path in MACHINES}
+
+
+def test_an_unknown_machine_is_named_with_those_that_are_known() -> None:
+    with pytest.raises(ValueError, match=r"machines/summit\.yaml; known are .*frontier"):
+        load_machine("summit")
+
+
+def test_a_wrong_machine_file_names_the_key(tmp_path: Path) -> None:
+    text = (REPOSITORY / "workflow/machines/laptop.yaml").read_text()
+    (tmp_path / "odd.yaml").write_text(text.replace("kernel_us:", "kernel_ms:"))
+    with pytest.raises(ValueError, match=r"odd\.yaml: .*kernel_us"):
+        load_machine(str(tmp_path / "odd.yaml"))
+
+
+def test_dataset_sizes_agree_with_the_catalogue() -> None:
+    # The planner's table and the table of files to download must not tell different stories.
+    listed: Counter[str] = Counter()
+    with (REPOSITORY / "workflow/sources.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["bytes"] and row["kind"] == "data":
+                listed[row["source"]] += int(row["bytes"])
+    datasets = {dataset.name: dataset for dataset in read_datasets()}
+    assert set(datasets) == set(BUILT_IN)
+    for source, size in listed.items():
+        assert datasets[source].raw_bytes == pytest.approx(size, rel=1e-5)
+
+
+def test_every_number_of_the_table_says_where_it_is_from() -> None:
+    with (REPOSITORY / DATASET_SIZES).open(newline="") as file:
+        assert all(row["provenance"] for row in csv.DictReader(file))
+
+
+def test_branches_repeat_datasets_and_scale_to_the_sum() -> None:
+    datasets = [Dataset("a", 100, 5), Dataset("b", 300, 7)]
+    branches = make_branches(datasets, 5, total_structures=1000)
+    assert list(branches) == ["a", "b", "a2", "b2", "a3"]
+    assert sum(dataset.structures for dataset in branches.values()) == pytest.approx(1000)
+    assert branches["b"].structures == pytest.approx(3 * branches["a2"].structures)
+
+
+def test_data_stages_by_hand() -> None:
+    dataset = Dataset("two", structures=1000, atoms_per_structure=10, raw_bytes=5e7)
+    costs = {cost.stage: cost for cost in plan_data([dataset], RATES, cores=4)}
+    # 50 MB at 10 MB/s; 1000 structures at 50, 1000, 200 and 5000 a second. Four cores share
+    # reading, packing and loading.
+    seconds = [costs[stage].seconds for stage in STAGES]
+    assert seconds == pytest.approx([5.0, 5.0, 1.0, 1.25, 0.05])
+    assert costs["extract"].disk_bytes == costs["pack"].disk_bytes == dataset.pack_bytes
+    assert costs["load"].memory_bytes == dataset.pack_bytes
+
+
+def test_a_source_without_a_rate_is_refused() -> None:
+    with pytest.raises(ValueError, match="no rate for reading three; there are one, two"):
+        plan_data([Dataset("three", 1, 1)], RATES, cores=1)
+
+
+def test_plans_say_that_they_are_predicted(capsys) -> None:
+    assert main(["plan", "layout", "--machine", "frontier", "--gpus", "16"]) == 0
+    layout = capsys.readouterr().out
+    assert "predicted" in layout
+    assert "stated, not measured" in layout
+    assert "recommended: " in layout
+    assert main(["plan", "data", "--source", "ani1x"]) == 0
+    assert "predicted" in capsys.readouterr().out
+
+
+def test_a_machine_without_data_rates_is_refused(capsys, caplog) -> None:
+    assert main(["plan", "data", "--machine", "frontier"]) == 1
+    assert "measure with --measure" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(2e-5, "20 us"), (0.0123, "12.3 ms"), (90, "90 s"), (600, "10 min"), (9000, "2.5 h")],
+)
+def test_durations_are_readable(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+def test_sizes_are_readable() -> None:
+    assert [size_text(size) for size in (1500, 2e6, 3.5e9, 4e12)] == [
+        "1.5 kB", "2 MB", "3.5 GB", "4 TB",
+    ]  # fmt: skip

@@ -1,0 +1,191 @@
+"""What the planner predicts, where it can be said beforehand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.plan.census import take_census
+from mtlpar.plan.machine import GENERIC_CPU, GENERIC_GPU, Link
+from mtlpar.plan.network import Group, all_reduce_seconds
+from mtlpar.plan.predict import PLANS, _loads, layout_of, predict
+from mtlpar.plan.recommend import Question, fastest, ladder, nodes_for, recommend
+from mtlpar.plan.workload import Dataset, Workload, make_branches
+
+MODEL = ModelSettings(encoder=EncoderSettings(width=128), head=HeadSettings(width=192, layers=3))
+CENSUS = take_census(MODEL)
+EQUAL = make_branches([Dataset("made_up", structures=1e6, atoms_per_structure=15.0)], 4)
+
+
+def _predict(plan="mtl-par", *, ranks=8, branches=EQUAL, batch=128.0, machine=GENERIC_GPU):
+    workload = Workload(branches, batch)
+    return predict(plan, machine=machine, census=CENSUS, workload=workload, ranks=ranks)
+
+
+@given(
+    sizes=st.lists(st.floats(1e3, 1e7), min_size=1, max_size=9),
+    ranks=st.integers(1, 40),
+    batch=st.floats(1, 1e4),
+    plan=st.sampled_from(PLANS),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_structure_of_a_step_is_on_one_rank(sizes, ranks, batch, plan) -> None:
+    branches = {f"b{i}": Dataset(f"b{i}", size, 5.0 + i, 0.3) for i, size in enumerate(sizes)}
+    workload = Workload(branches, batch)
+    loads = _loads(layout_of(plan, workload, ranks), workload)
+    structures = sum(load.count * load.mean.structures for load in loads)
+    assert sum(load.count for load in loads) == ranks
+    assert structures == pytest.approx(sum(map(workload.structures_per_step, branches)))
+    for load in loads:
+        # The slowest rank has no less to do than the mean of its kind.
+        assert load.largest.structures >= load.mean.structures - 1e-9
+        assert load.largest.edges >= load.mean.edges - 1e-6
+
+
+@pytest.mark.parametrize("count", [2, 8, 16])
+def test_memory_follows_the_formula_of_the_paper(count: int) -> None:
+    branches = make_branches([Dataset("d", 1e6, 15.0)], count)
+    encoder, branch = CENSUS.encoder_parameters, CENSUS.branch_parameters
+    base = _predict("mtl-base", ranks=16, branches=branches).memory
+    par = _predict("mtl-par", ranks=16, branches=branches).memory
+    # Ps + Nh Ph against Ps + Ph, for weights and for the two moments of AdamW.
+    assert base.parameters == 4 * (encoder + count * branch)
+    assert par.parameters == 4 * (encoder + branch)
+    assert (base.moments, par.moments) == (2 * base.parameters, 2 * par.parameters)
+
+
+def test_one_rank_waits_for_nobody_and_all_layouts_are_one() -> None:
+    predictions = [_predict(plan, ranks=1) for plan in PLANS]
+    for prediction in predictions:
+        assert prediction.step.exposed == prediction.step.encoder_reduction == 0
+        assert prediction.step.imbalance == pytest.approx(0, abs=1e-12)
+    assert len({prediction.step.total for prediction in predictions}) == 1
+
+
+def test_reductions_behind_the_backward_pass_cost_less() -> None:
+    # Several buckets: a single one is complete when the backward pass is over.
+    large = ModelSettings(encoder=EncoderSettings(width=600), head=HeadSettings(width=600))
+    exposed = [
+        predict(
+            "mtl-base",
+            machine=GENERIC_GPU.model_copy(update={"overlap": overlap}),
+            census=take_census(large),
+            workload=Workload(EQUAL, 128.0),
+            ranks=8,
+        ).step
+        for overlap in (0.0, 0.5, 1.0)
+    ]
+    first, second, third = (step.exposed for step in exposed)
+    assert first > second > third > 0
+    assert first == pytest.approx(exposed[0].encoder_reduction + exposed[0].branch_reduction)
+
+
+def test_uneven_groups_balance_uneven_datasets() -> None:
+    # One dataset nine times the other: of ten ranks nine for the one, where equal groups give five.
+    branches = {"large": Dataset("large", 9e6, 15.0), "small": Dataset("small", 1e6, 15.0)}
+    even = _predict("mtl-par even", ranks=10, branches=branches, batch=1e5)
+    uneven = _predict("mtl-par", ranks=10, branches=branches, batch=1e5)
+    assert even.step.compute == pytest.approx(uneven.step.compute)
+    # Five ranks carry nine tenths: 0.18 of the work each instead of 0.1.
+    assert even.step.imbalance / even.step.compute == pytest.approx(0.8, rel=0.05)
+    assert uneven.step.imbalance / uneven.step.compute < 0.02
+
+
+def test_sharding_takes_memory_off_and_puts_communication_on() -> None:
+    plain, sharded = _predict("mtl-par", ranks=16), _predict("mtl-par sharded", ranks=16)
+    encoder = 4 * CENSUS.encoder_parameters
+    assert plain.memory.moments - sharded.memory.moments == pytest.approx(2 * encoder * 3 / 4)
+    assert sharded.step.encoder_reduction > plain.step.encoder_reduction
+
+
+def test_more_nodes_than_a_machine_has_are_refused() -> None:
+    few = GENERIC_GPU.model_copy(update={"max_nodes": 2})
+    with pytest.raises(ValueError, match=r"9 ranks need 3 nodes.*at most 2"):
+        _predict(ranks=9, machine=few)
+
+
+def test_ranks_without_a_core_take_turns() -> None:
+    laptop = GENERIC_CPU.model_copy(update={"max_nodes": 1, "ranks_per_node": 2})
+    steps = {ranks: _predict(ranks=ranks, machine=laptop).step for ranks in (2, 4)}
+    # The same batch on twice the ranks takes the same two cores as long, and a little more for
+    # the operations that every rank starts.
+    assert 1 <= steps[4].compute / steps[2].compute < 1.2
+
+
+def test_the_ring_of_two_nodes_by_hand() -> None:
+    machine = GENERIC_GPU.model_copy(
+        update={
+            "ranks_per_node": 2,
+            "intra_node": Link(latency_us=1, gb_per_s=10),
+            "inter_node": Link(latency_us=5, gb_per_s=4),
+        }
+    )
+    # 8 MB on 2 x 2 ranks. Inside: twice (1 us + 4 MB at 10 GB/s) = 802 us. Between: each rank sends
+    # 4 MB twice halved at 2 GB/s, its half of the node's 4 GB/s: 2 x 5 us + 2000 us = 2010 us.
+    seconds = all_reduce_seconds(Group.of(4, machine), 8e6, machine)
+    assert seconds == pytest.approx(802e-6 + 2010e-6)
+    assert all_reduce_seconds(Group.of(1, machine), 8e6, machine) == 0
+
+
+def test_trees_beat_rings_for_small_messages_on_many_nodes() -> None:
+    rounds = all_reduce_seconds(Group.of(4096, GENERIC_GPU), 4.0, GENERIC_GPU)
+    # A ring over 1024 nodes would start 2046 messages, a tree 20.
+    latency = GENERIC_GPU.inter_node.latency_us * 1e-6
+    assert 20 * latency < rounds < 30 * latency
+
+
+def _recommend(model: ModelSettings, world_size: int, batch: float = 512.0) -> str:
+    return recommend(
+        model=model, branches=EQUAL, batch_structures=batch, world_size=world_size,
+        machine=GENERIC_GPU,
+    )  # fmt: skip
+
+
+def test_heavy_branches_are_given_ranks_of_their_own() -> None:
+    heavy = ModelSettings(
+        encoder=EncoderSettings(width=64), head=HeadSettings(width=2048, layers=3)
+    )
+    assert _recommend(heavy, 8) == "mtl-par"
+
+
+def test_ranks_that_cannot_be_dealt_evenly_speak_for_mtl_base() -> None:
+    # Four equal branches on five ranks: three branches' ranks wait for nothing but the fourth.
+    light = ModelSettings(encoder=EncoderSettings(width=256), head=HeadSettings(width=16, layers=1))
+    assert _recommend(light, 5, batch=4000.0) == "mtl-base"
+
+
+def test_what_does_not_fit_is_not_recommended() -> None:
+    small = GENERIC_GPU.model_copy(update={"device_memory_gib": 0.05})
+    question = Question(
+        machine=small, model=MODEL, datasets=list(EQUAL.values()), branches=64, batch_per_rank=1
+    )
+    base, *others = question.compare(64)
+    assert not base.fits
+    assert fastest([base, *others]).fits
+
+
+def test_nodes_are_the_fewest_that_reach_the_wanted_time() -> None:
+    question = Question(
+        machine=GENERIC_GPU, model=MODEL, datasets=list(EQUAL.values()), branches=4,
+        batch_per_rank=64,
+    )  # fmt: skip
+    found = nodes_for(question, max_ranks=256, epoch_hours=0.02)
+    assert found is not None
+    assert found.epoch_seconds <= 72
+    smaller = fastest(question.compare(found.ranks // 2))
+    assert smaller.epoch_seconds > 72
+    assert nodes_for(question, max_ranks=256, epoch_hours=1e-9) is None
+    assert nodes_for(question, max_ranks=256).ranks > found.ranks
+
+
+@given(limit=st.integers(1, 5000))
+def test_the_ladder_ends_at_the_limit(limit: int) -> None:
+    steps = ladder(GENERIC_GPU, limit)
+    assert steps[-1] == min(limit, GENERIC_GPU.max_ranks)
+    assert steps == sorted(set(steps))
+    assert all(math.isclose(b / a, 2) for a, b in itertools.pairwise(steps[:-1]))

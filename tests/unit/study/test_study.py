@@ -1,0 +1,165 @@
+"""The studies: what they record is what the layouts hold, and how it is shown."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import REPOSITORY
+
+from mtlpar import workflow
+from mtlpar.config import load_config
+from mtlpar.core.files import read_json, write_json
+from mtlpar.core.paths import Workspace
+from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.parallel.launch import RankContext
+from mtlpar.plan.machine import GENERIC_CPU
+from mtlpar.report.studies import write_study
+from mtlpar.study import scaling
+from mtlpar.study.calibrate import MeasuredStep, calibrate, fit_rates
+from mtlpar.study.settings import ScalingStudySettings, StudySettings
+from mtlpar.study.steps import equal_branches
+
+ALONE = RankContext(0, 1, torch.device("cpu"))
+TINY = ModelSettings(
+    encoder=EncoderSettings(width=16, layers=1), head=HeadSettings(width=16, layers=1)
+)
+
+
+def test_a_batch_is_dealt_to_branches_without_rest() -> None:
+    assert list(equal_branches(3, 8).values()) == [2, 3, 3]
+
+
+@pytest.mark.mpi
+def test_ranks_hold_what_the_formula_says(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mtlpar"]
+    line = [
+        *command, "launch", "--ranks-per-node", "2", "--", *command, "study", "memory",
+        "--config", str(REPOSITORY / "config.yaml"), "--layout", "mtl-par", "--branches", "2",
+        "--out", str(tmp_path / "record.json"), "--set", f"study.model={TINY.model_dump_json()}",
+    ]  # fmt: skip
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    record = read_json(tmp_path / "record.json")
+    held = [record[f"{part}_bytes"] for part in ("parameters", "gradients", "moments")]
+    parameters = 4 * (record["encoder_parameters"] + record["branch_parameters"])
+    # Two branches exist, and each rank holds one: Ps + Ph, and nothing of the other.
+    assert held == [parameters, parameters, 2 * parameters]
+    assert record["formula_bytes"] == sum(held)
+    assert record["ranks"] == 2
+
+
+def test_the_wrong_number_of_ranks_is_refused(tmp_path: Path) -> None:
+    from mtlpar.study import memory
+
+    with pytest.raises(ValueError, match="measured on 4 ranks, got 1"):
+        memory.run(
+            tmp_path / "record.json", layout="mtl-par", branches=4, settings=StudySettings(),
+            context=ALONE,
+        )  # fmt: skip
+
+
+def test_scaling_times_every_layout_batch_and_repeat(tmp_path: Path) -> None:
+    settings = StudySettings(
+        model=TINY, atoms=4,
+        scaling=ScalingStudySettings(branches=2, batch_structures=(2, 3), steps=1, repeats=2),
+    )  # fmt: skip
+    scaling.run(tmp_path / "one.json", settings=settings, context=ALONE)
+    record = read_json(tmp_path / "one.json")
+    keys = {(e["layout"], e["scaling"], e["batch"]) for e in record["epochs"]}
+    # On one rank both kinds of scaling are the same measurement, and both start from it.
+    assert len(keys) == len(record["epochs"]) == 2 * 2 * 2
+    assert all(len(e["seconds"]) == 2 and min(e["seconds"]) > 0 for e in record["epochs"])
+    assert not record["oversubscribed"]
+
+
+def _scaling_record(ranks: int, seconds: float) -> dict[str, object]:
+    epochs = [
+        {
+            "layout": layout,
+            "scaling": kind,
+            "batch": 8,
+            "seconds": [seconds, 1.5 * seconds, seconds],
+        }
+        for layout in ("mtl-base", "mtl-par")
+        for kind in ("strong", "weak")
+    ]
+    return {
+        "ranks": ranks, "device": "cpu", "oversubscribed": ranks > 2, "steps": 4, "branches": 2,
+        "epochs": epochs,
+    }  # fmt: skip
+
+
+def test_scaling_table_has_efficiency_spread_and_marks_shared_cores(tmp_path: Path) -> None:
+    workspace = Workspace(raw=tmp_path, results=tmp_path)
+    for ranks, seconds in ((1, 8.0), (4, 4.0)):
+        write_json(workspace.scaling_record(ranks), _scaling_record(ranks, seconds))
+    write_study(
+        "scaling",
+        [workspace.scaling_record(ranks) for ranks in (1, 4)],
+        workspace=workspace,
+        dpi=40,
+    )
+    lines = (workspace.studies / "scaling.csv").read_text().splitlines()
+    # Four ranks in half the time: 0.5 in strong scaling; in weak scaling half the time is 2.
+    assert "strong,8,MTL-par,4 (shared),4.00,4.00,6.00,0.50" in lines
+    assert "weak,8,MTL-par,4 (shared),4.00,4.00,6.00,2.00" in lines
+    assert "strong,8,MTL-base,1,8.00,8.00,12.0,1.00" in lines
+    assert (workspace.studies / "scaling.png").stat().st_size > 1000
+
+
+def test_memory_table_puts_measurement_beside_the_formula(tmp_path: Path) -> None:
+    workspace = Workspace(raw=tmp_path, results=tmp_path)
+    paths = []
+    for layout, formula in (("mtl-base", 40e6), ("mtl-par", 24e6)):
+        path = workspace.memory_record(layout, 2)
+        paths.append(path)
+        record = {
+            "layout": layout, "branches": 2, "ranks": 2, "device": "cpu",
+            "formula_bytes": formula, "peak_bytes": formula + 5e6, "parameters_bytes": formula / 4,
+            "gradients_bytes": formula / 4, "moments_bytes": formula / 2,
+        }  # fmt: skip
+        write_json(path, record)
+    write_study("memory", paths, workspace=workspace, dpi=40)
+    lines = (workspace.studies / "memory.csv").read_text().splitlines()
+    assert lines[1:] == ["2,MTL-base,2,40.0,40.0,45.0", "2,MTL-par,2,24.0,24.0,29.0"]
+
+
+def test_an_unknown_study_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no study is called 'speed'; there are memory, scaling"):
+        write_study("speed", [], workspace=Workspace(raw=tmp_path, results=tmp_path), dpi=40)
+
+
+def test_rates_that_made_the_times_are_found_again() -> None:
+    true = (2e-11, 1e-10, 5e-6)
+    amounts = [(1e9, 1e7, 300), (8e9, 9e7, 300), (3e8, 9e7, 500), (1e7, 1e6, 900), (4e9, 1e6, 300)]
+    steps = [
+        MeasuredStep(sum(r * a for r, a in zip(true, amount, strict=True)), *amount)
+        for amount in amounts
+    ]
+    assert fit_rates(steps) == pytest.approx(true, rel=1e-6)
+
+
+def test_rates_are_positive_even_where_times_contradict_each_other() -> None:
+    steps = [MeasuredStep(s, f, 1e8, 300) for s, f in ((1.0, 4e9), (1.2, 2e9), (1.1, 1e9))]
+    assert min(fit_rates(steps)) > 0
+
+
+def test_calibration_replaces_rates_and_keeps_the_rest() -> None:
+    machine = calibrate(GENERIC_CPU, model=TINY, atoms=4, context=ALONE)
+    assert machine.calibrated
+    assert machine.memory_gb_per_s != GENERIC_CPU.memory_gb_per_s
+    assert machine.inter_node == GENERIC_CPU.inter_node
+    # One rank has nobody to reduce with.
+    assert machine.intra_node == GENERIC_CPU.intra_node
+
+
+def test_ranks_of_a_study_fill_nodes_evenly() -> None:
+    config = load_config([REPOSITORY / "config.yaml"], ["study.ranks_per_node=8"])
+    assert (workflow.study_nodes(config, 16), workflow.study_ranks_per_node(config, 16)) == (2, 8)
+    assert (workflow.study_nodes(config, 4), workflow.study_ranks_per_node(config, 4)) == (1, 4)
+    with pytest.raises(ValueError, match="9 ranks do not fill 2 nodes evenly"):
+        workflow.study_ranks_per_node(config, 9)
