@@ -6,7 +6,14 @@ import csv
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 FileKind = Literal["data", "sidecar", "document", "listing"]
 
@@ -14,15 +21,16 @@ FileKind = Literal["data", "sidecar", "document", "listing"]
 class CatalogueRow(BaseModel):
     """One line of the catalogue: a file, or a folder whose listing names the files.
 
-    A ``listing`` row has the URL of a folder; its ``file`` is the pattern of the names to take. A
-    ``sidecar`` is needed to read the data; a ``document`` explains them and is not fetched.
+    ``url`` has one address or several, separated by spaces, which are tried in order. A ``listing``
+    row has the URL of a folder; its ``file`` is the pattern of the names to take. A ``sidecar`` is
+    needed to read the data; a ``document`` explains them and is not fetched.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str = Field(min_length=1)
     file: str = Field(min_length=1)
-    url: str = Field(pattern=r"^https?://\S+$")
+    url: str = Field(pattern=r"^https?://\S+( https?://\S+)*$")
     bytes: int | None = Field(gt=0)
     md5: str | None = Field(pattern=r"^[0-9a-f]{32}$")
     sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
@@ -32,11 +40,24 @@ class CatalogueRow(BaseModel):
     level_of_theory: str = Field(min_length=1)
     kind: FileKind
 
+    @field_validator("kind")
+    @classmethod
+    def _a_listing_is_of_one_folder(cls, kind: FileKind, info: ValidationInfo) -> FileKind:
+        url = info.data.get("url", "")
+        if kind == "listing" and (" " in url or not url.endswith("/")):
+            raise ValueError(f"needs the URL of one folder, ending in '/', not {url}")
+        return kind
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The addresses, the preferred one first."""
+        return tuple(self.url.split())
+
     @property
     def contents(self) -> str:
         """Everything that says which bytes come, in one line."""
-        parts = (self.kind, self.file, self.url, self.bytes, self.md5, self.sha256)
-        return " ".join(map(str, parts))
+        known = (self.md5, self.sha256) if self.md5 or self.sha256 else (self.urls[0],)
+        return " ".join(map(str, (self.kind, self.file, self.bytes, *known)))
 
     @field_validator("bytes", "md5", "sha256", mode="before")
     @classmethod

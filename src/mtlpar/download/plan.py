@@ -118,7 +118,7 @@ def _with_places(files: list[RawFile], offers: list[list[RawFile]]) -> list[RawF
                     file.name,
                 )
                 continue
-            places.append(offered.url)
+            places += offered.places or (offered.url,)
             if not file.has_checksum:
                 # What one mirror announces must hold for all: they are copies.
                 file = replace(file, sha256=offered.sha256)
@@ -135,7 +135,13 @@ def _contradicts(offered: RawFile, file: RawFile) -> bool:
 
 def _file_of_row(row: CatalogueRow, lock: Lock) -> RawFile:
     file = RawFile(
-        name=row.file, url=row.url, kind=row.kind, bytes=row.bytes, md5=row.md5, sha256=row.sha256
+        name=row.file,
+        url=row.urls[0],
+        kind=row.kind,
+        bytes=row.bytes,
+        md5=row.md5,
+        sha256=row.sha256,
+        places=row.urls,
     )
     return _as_locked(file, lock)
 

@@ -54,6 +54,7 @@ def test_every_bad_row_is_named_by_its_line(tmp_path):
         + "a,short\n"
         + GOOD.strip()
         + ",extra\n"
+        + GOOD.replace("f.h5", "*.h5").replace(",data", ",listing")
     )
     with pytest.raises(ValueError) as caught:
         read_catalogue(path)
@@ -65,6 +66,7 @@ def test_every_bad_row_is_named_by_its_line(tmp_path):
         "line 5: a f.h5 is on line 2 already",
         "line 6: url",
         "line 7: more cells than columns",
+        "line 8: kind: Value error, needs the URL of one folder, ending in '/', not https://x.org/f",
     ):
         assert expected in message
     assert "line 2:" not in message

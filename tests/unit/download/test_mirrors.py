@@ -81,6 +81,12 @@ class TestWithTheCatalogue:
         assert download("catalogue", behind, catalogue=archives) == FILES
         assert "answered 403" in caplog.text
 
+    def test_a_second_address_in_the_catalogue_steps_in(self, download, archives, server, caplog):
+        text = archives.read_text()
+        archives.write_text(text.replace("/1000.xz", f"/gone.xz {server.url}/1000.xz"))
+        assert download("catalogue", catalogue=archives) == FILES
+        assert "gone.xz answered 404" in caplog.text
+
     def test_manifests_name_the_published_address_wherever_files_came_from(
         self, tmp_path, download, archives, server, workspace
     ):
