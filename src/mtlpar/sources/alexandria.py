@@ -2,38 +2,37 @@
 
 Files hold ``{"entries": [...]}``, or the bare list. The energy is ``data.energy_total``, forces
 stand with the sites, and the stress is taken to be VASP's in kbar: its documentation does not say,
-but its size rules out eV/Å^3.
+but its size rules out eV/Å^3. Structures of two and one dimensions are periodic in all three, with
+15 Å of vacuum, and are taken as their files give them.
+
+A bzip2 stream can only be read from its start, so a file is one piece; the release has fifty.
 """
 
 from __future__ import annotations
 
 import bz2
+import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from math import gcd
 from pathlib import Path
 from typing import Any, Final
 
-import ijson
 import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.hashing import name_hash
+from mtlpar.sources.ahead import ahead
 from mtlpar.sources.base import RawBlock, Source
-from mtlpar.sources.pymatgen_json import (
-    parse_forces,
-    parse_stress,
-    parse_structure,
-    stress_columns,
-)
-from mtlpar.sources.reading import (
-    BlockBuilder,
-    Progress,
-    as_floats,
-    damage_named,
-    require,
-)
+from mtlpar.sources.json_members import JsonDamageError, Members, Run, read_chunks
+from mtlpar.sources.pymatgen_json import parse_labelled, parse_runs
+from mtlpar.sources.reading import Columns, Progress, collect_records, require
 from mtlpar.sources.settings import SourceSettings
+
+THEORY: Final = "PBE or PBE+U per material (VASP), without corrections"
+_HEAD: Final = re.compile(rb'\s*(?:\[|\{\s*"entries"\s*:\s*\[)')
+_EXPECTED: Final = '{"entries": [...]} or a list'
 
 
 def read(path: Path, _settings: SourceSettings) -> Iterator[RawBlock]:
@@ -45,53 +44,53 @@ def read(path: Path, _settings: SourceSettings) -> Iterator[RawBlock]:
         ValueError: If the file is damaged or laid out otherwise.
     """
     progress = Progress(path)
-    block = BlockBuilder()
-    with (
-        damage_named(progress, OSError, EOFError, ijson.JSONError),
-        bz2.BZ2File(path) as stream,
-    ):
-        prefix = "item" if stream.peek(1).lstrip()[:1] == b"[" else "entries.item"
-        for entry in ijson.items(stream, prefix, use_float=True):
-            progress.last = _name(entry, progress.rows)
-            _add(block, entry, where=progress.where())
-            progress.rows += 1
-            if block.full:
-                yield block.take()
-    if not progress.rows:
-        raise ValueError(f'{path} holds no entries, expected {{"entries": [...]}} or a list')
-    if block.rows:
-        yield block.take()
+    records = parse_runs(_runs(path), b"[]", partial(_entries, progress), progress)
+    return collect_records(progress, records, _parse, OSError, EOFError, JsonDamageError)
 
 
-def _name(entry: Any, index: int) -> str:
-    data = entry.get("data") if isinstance(entry, dict) else None
-    material = data.get("mat_id") if isinstance(data, dict) else None
-    return f"entries.{index}" + (f" ({material})" if material else "")
+def _runs(path: Path) -> Iterator[Run]:
+    with bz2.BZ2File(path) as stream:
+        members = Members(ahead(read_chunks(stream)), _HEAD, expected=_EXPECTED)
+        runs = members.runs(members.chunks, offset=len(members.head), row_depth=members.depth)
+        count = 0
+        for run in runs:
+            count += 1
+            yield run
+    if not count:
+        raise ValueError(f"{path} holds no entries, expected {_EXPECTED}")
 
 
-def _add(block: BlockBuilder, entry: Any, *, where: str) -> None:
+def _entries(progress: Progress, entries: list[Any]) -> Iterator[tuple[str, Any]]:
+    for index, entry in enumerate(entries, start=progress.rows):
+        data = entry.get("data") if isinstance(entry, dict) else None
+        material = data.get("mat_id") if isinstance(data, dict) else None
+        yield f"entries.{index}" + (f" ({material})" if material else ""), entry
+
+
+def _parse(entry: Any, where: str) -> Columns | str:
     structure = require(entry, "structure", where)
-    crystal = parse_structure(structure, where=where)
-    if crystal is None:
-        return block.drop("disordered_site")
     data = require(entry, "data", where)
-    if not isinstance(data, dict) or data.get("energy_total") is None:
-        return block.drop("missing_energy")
-    energy = as_floats(data["energy_total"], (), name="energy_total", where=where)
-    per_site = [(site.get("properties") or {}).get("forces") for site in structure["sites"]]
-    forces = parse_forces(per_site, len(per_site), where=where)
-    if forces is None:
-        return block.drop("missing_forces")
-    return block.add(
-        atomic_numbers=crystal.atomic_numbers,
-        positions=crystal.positions,
-        energy=float(energy),
-        forces=forces,
-        group=name_hash(SOURCE.name, reduced_formula(crystal.atomic_numbers)),
-        cell=crystal.cell,
-        pbc=crystal.pbc,
-        **stress_columns(parse_stress(data.get("stress"), where=where)),
+    labels = data if isinstance(data, dict) else {}
+    sites = require(structure, "sites", where)
+    columns = parse_labelled(
+        structure,
+        energy=labels.get("energy_total"),
+        forces=[_forces_of(site) for site in sites],
+        stress=labels.get("stress"),
+        where=where,
     )
+    if isinstance(columns, str):
+        return columns
+    return {**columns, "group": composition_group(columns["atomic_numbers"])}
+
+
+def _forces_of(site: Any) -> Any:
+    return (site.get("properties") or {}).get("forces") if isinstance(site, dict) else None
+
+
+def composition_group(atomic_numbers: npt.NDArray[np.uint8]) -> int:
+    """Group of a crystal: all polymorphs and cell sizes of a composition share it."""
+    return name_hash(SOURCE.name, reduced_formula(atomic_numbers))
 
 
 def reduced_formula(atomic_numbers: npt.NDArray[np.uint8]) -> str:
@@ -110,6 +109,6 @@ SOURCE: Final = Source(
         "alexandria_p[!s]*.json.bz2",
         "alexandria_s[!c]*.json.bz2",
     ),
-    level_of_theory="PBE or PBE+U per material (VASP), without corrections",
+    level_of_theory=THEORY,
     read=read,
 )

@@ -10,20 +10,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import h5py
 import numpy as np
 
 from mtlpar.core.hashing import name_hash
 from mtlpar.core.structures import StructureBatch, iterate_slices
 from mtlpar.core.units import HARTREE_EV
-from mtlpar.sources.base import RawBlock, Source
-from mtlpar.sources.hdf5 import HDF5_ERRORS, array, dataset, open_file
+from mtlpar.sources.base import Piece, RawBlock, Source
+from mtlpar.sources.hdf5 import (
+    HDF5_ERRORS,
+    announced_rows,
+    array,
+    chosen,
+    dataset,
+    even_pieces,
+    open_file,
+)
 from mtlpar.sources.reading import (
     BLOCK_STRUCTURES,
     Progress,
     as_atomic_numbers,
+    collect_groups,
     damage_named,
 )
 from mtlpar.sources.settings import SourceSettings
@@ -32,8 +44,8 @@ _ENERGY: Final = "wb97x_dz.energy"
 _FORCES: Final = "wb97x_dz.forces"
 
 
-def read(path: Path, _settings: SourceSettings) -> Iterator[RawBlock]:
-    """Stream ``ani1x-release.h5``, a slice of one formula at a time.
+def read(path: Path, _settings: SourceSettings, piece: Piece | None = None) -> Iterator[RawBlock]:
+    """Stream ``ani1x-release.h5``, or some formulas of it, a slice of one formula at a time.
 
     Rows whose labels are NaN are dropped as ``non_finite_label``.
 
@@ -42,14 +54,25 @@ def read(path: Path, _settings: SourceSettings) -> Iterator[RawBlock]:
     """
     progress = Progress(path)
     with damage_named(progress, *HDF5_ERRORS), open_file(path) as file:
-        for formula in file:
-            progress.last = formula
-            for block in _read_group(file[formula], formula, where=progress.where()):
-                progress.rows += block.rows
-                yield block
+        yield from collect_groups(
+            progress,
+            chosen(list(file), piece),
+            partial(_read_group, file),
+            lambda formula: announced_rows(file, f"{formula}/coordinates"),
+            *HDF5_ERRORS,
+        )
 
 
-def _read_group(group: Any, formula: str, *, where: str) -> Iterator[RawBlock]:
+@contextmanager
+def divide(path: Path, piece_bytes: int) -> Iterator[list[Piece]]:
+    """Cut the file between formulas."""
+    with damage_named(Progress(path), *HDF5_ERRORS), open_file(path) as file:
+        pieces = even_pieces(len(file), path.stat().st_size, piece_bytes)
+    yield pieces
+
+
+def _read_group(file: h5py.File, formula: str, where: str) -> Iterator[RawBlock]:
+    group = file[formula]
     atomic_numbers = as_atomic_numbers(
         array(group, "atomic_numbers", (None,), where=where), where=where
     )
@@ -83,4 +106,5 @@ SOURCE: Final = Source(
     data_files=("ani1x-release.h5",),
     level_of_theory="wB97X/6-31G(d)",
     read=read,
+    divide=divide,
 )

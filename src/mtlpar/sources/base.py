@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Final
 
 from mtlpar.core.structures import StructureBatch
 from mtlpar.sources.settings import SourceSettings
+
+DAMAGED_RECORD: Final = "damaged_record"
+"""Reason under which rows are counted that are there but cannot be understood."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +29,14 @@ class RawBlock:
         batch: The usable structures, in file order.
         dropped: Rows that cannot be used, counted by reason. The rows of the block are
             ``len(batch)`` plus all of these.
+        damage: What is wrong with the first row counted as `DAMAGED_RECORD`, or with something
+            whose rows cannot be counted. The extract stage stops there, or goes on if the user
+            wants it to.
     """
 
     batch: StructureBatch
     dropped: Counter[str] = field(default_factory=Counter)
+    damage: str | None = None
 
     @property
     def rows(self) -> int:
@@ -35,7 +44,26 @@ class RawBlock:
         return len(self.batch) + sum(self.dropped.values())
 
 
-ReadFunction = Callable[[Path, SourceSettings], Iterator[RawBlock]]
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a raw file that can be read by itself, perhaps by another process.
+
+    Attributes:
+        start: First row, group or byte, as the reader counts.
+        stop: The one after the last.
+        unpacked: The file to read instead of the raw one, for readers that must unpack it first.
+    """
+
+    start: int
+    stop: int
+    unpacked: Path | None = None
+
+
+ReadFunction = Callable[..., Iterator[RawBlock]]
+"""``read(path, settings)``, and ``read(path, settings, piece)`` where the source can divide."""
+
+DivideFunction = Callable[[Path, int], AbstractContextManager[list[Piece]]]
+"""``divide(path, piece_bytes)``: pieces of about that many bytes, usable inside the context."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +77,11 @@ class Source:
         sidecar_files: Names or shell patterns of raw files that a reader needs beside them; each
             must be there.
         level_of_theory: How the labels were computed, with the default settings.
-        read: Streams one data file; raises ValueError that names file and key for damaged input.
+        read: Streams one data file, or one piece of it; raises ValueError that names file and key
+            where it cannot go on.
+        divide: Cuts a data file into pieces. All pieces one after another must give the same
+            structures as the whole file, and the cuts may depend on nothing but the file and the
+            size. Left out where a file can only be read from start to end.
         level_of_theory_for: How the labels were computed, where that depends on the settings.
     """
 
@@ -59,6 +91,7 @@ class Source:
     sidecar_files: tuple[str, ...] = ()
     level_of_theory: str
     read: ReadFunction
+    divide: DivideFunction | None = None
     level_of_theory_for: Callable[[SourceSettings], str] | None = None
 
     def theory(self, settings: SourceSettings) -> str:

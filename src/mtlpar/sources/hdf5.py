@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,8 +12,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from mtlpar.sources.base import Piece
+
 HDF5_ERRORS: Final = (OSError, RuntimeError, KeyError)
 """What h5py raises for damaged files: KeyError and RuntimeError where it cannot follow a link."""
+
+FloatArray = npt.NDArray[np.float64]
 
 _METADATA_CACHE_BYTES: Final = 1 << 20
 
@@ -70,15 +75,49 @@ def dataset(group: Any, key: str, shape: tuple[int | None, ...], *, where: str) 
 
 def array(group: Any, key: str, shape: tuple[int | None, ...], *, where: str) -> npt.NDArray[Any]:
     """Read a whole dataset; see `dataset`."""
-    # QM7-X has 17 million tiny arrays, which the low-level interface reads in half the time.
-    if isinstance(group, h5py.Group) and key.encode() in group.id:
-        found = h5py.h5o.open(group.id, key.encode())
-        if isinstance(found, h5py.h5d.DatasetID) and _fits(found.shape, shape):
-            values = np.empty(found.shape, found.dtype)
-            if values.dtype.kind in "fiu":
-                found.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
-                return values
     return np.asarray(dataset(group, key, shape, where=where)[()])
+
+
+def small_array(
+    group: h5py.h5g.GroupID, key: str, shape: tuple[int | None, ...], *, where: str
+) -> FloatArray:
+    """Read a whole dataset as float64; see `dataset`.
+
+    QM7-X has 17 million arrays of a few numbers. The low-level interface, which is not asked for
+    the dtype, reads them three times as fast.
+    """
+    try:
+        found = h5py.h5d.open(group, key.encode())
+        if _fits(found.shape, shape):
+            values = np.empty(found.shape)
+            found.read(h5py.h5s.ALL, h5py.h5s.ALL, values, h5py.h5t.NATIVE_DOUBLE)
+            return values
+    except (KeyError, TypeError):
+        pass  # not there or no numbers: the slow way says what is wrong
+    return array(h5py.Group(group), key, shape, where=where).astype(np.float64)
+
+
+def announced_rows(file: h5py.File, *datasets: str) -> int:
+    """Sum of the first dimensions of some datasets, as far as they can be opened."""
+    rows = 0
+    for name in datasets:
+        try:
+            rows += file[name].shape[0]
+        except (AttributeError, IndexError, *HDF5_ERRORS):
+            continue
+    return rows
+
+
+def even_pieces(count: int, size_bytes: int, piece_bytes: int, **more: Any) -> list[Piece]:
+    """Cut ``range(count)`` of a file of some size into pieces of about ``piece_bytes``."""
+    pieces = max(1, min(count, -(-size_bytes // piece_bytes)))
+    cuts = [count * index // pieces for index in range(pieces + 1)]
+    return [Piece(start, stop, **more) for start, stop in pairwise(cuts)]
+
+
+def chosen(names: list[str], piece: Piece | None) -> list[str]:
+    """The names that a piece of `even_pieces` stands for; all without one."""
+    return names if piece is None else names[piece.start : piece.stop]
 
 
 def _fits(got: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:

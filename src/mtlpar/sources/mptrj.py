@@ -1,38 +1,34 @@
 """MPTrj: relaxation paths of the Materials Project, one JSON object of 12 GB on one line.
 
-``{material: {frame: {structure, energies, force, stress, ...}}}``. It is streamed material by
-material. Forces are gradients of the raw DFT energy; the corrections of MP2020 are constant along a
-path but jump between classes of compounds, so the uncorrected energy is the default.
+``{material: {frame: {structure, energies, force, stress, ...}}}``, read in runs of whole materials.
+Forces are gradients of the raw DFT energy; the corrections of MP2020 are constant along a path but
+jump between classes of compounds, so the uncorrected energy is the default.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-import ijson
-
 from mtlpar.core.hashing import name_hash
-from mtlpar.sources.base import RawBlock, Source
-from mtlpar.sources.pymatgen_json import (
-    parse_forces,
-    parse_stress,
-    parse_structure,
-    stress_columns,
-)
-from mtlpar.sources.reading import (
-    BlockBuilder,
-    Progress,
-    as_floats,
-    damage_named,
-    require,
-)
+from mtlpar.sources.base import Piece, RawBlock, Source
+from mtlpar.sources.json_members import JsonDamageError, Members, Run, read_chunks
+from mtlpar.sources.pymatgen_json import parse_labelled, parse_runs
+from mtlpar.sources.reading import Columns, Progress, collect_records, damage_named, require
 from mtlpar.sources.settings import SourceSettings
 
+_HEAD: Final = re.compile(rb"\s*\{")
+_EXPECTED: Final = "{material: {frame: {...}}}"
+_FRAME_DEPTH: Final = 2
 
-def read(path: Path, settings: SourceSettings) -> Iterator[RawBlock]:
-    """Stream ``MPtrj_2022.9_full.json``.
+
+def read(path: Path, settings: SourceSettings, piece: Piece | None = None) -> Iterator[RawBlock]:
+    """Stream ``MPtrj_2022.9_full.json``, or the materials between two bytes of it.
 
     Frames are dropped as ``disordered_site``, ``missing_energy`` or ``missing_forces``.
 
@@ -40,48 +36,59 @@ def read(path: Path, settings: SourceSettings) -> Iterator[RawBlock]:
         ValueError: If the file is damaged or laid out otherwise.
     """
     progress = Progress(path)
-    block = BlockBuilder()
-    energy_key = f"{settings.mptrj_energy}_total_energy"
-    with damage_named(progress, OSError, ijson.JSONError), path.open("rb") as stream:
-        for material, frames in ijson.kvitems(stream, "", use_float=True):
-            progress.last = material
-            if not isinstance(frames, dict):
-                raise ValueError(
-                    f"{progress.where()}: expected an object of frames, got {frames!r:.80}"
-                )
-            group = name_hash(SOURCE.name, material)
-            for name, frame in frames.items():
-                progress.last = f"{material}/{name}"
-                _add(block, frame, group, energy_key, where=progress.where())
-                progress.rows += 1
-                if block.full:
-                    yield block.take()
-    if not progress.rows:
-        raise ValueError(f"{path} holds no frames, expected {{material: {{frame: {{...}}}}}}")
-    if block.rows:
-        yield block.take()
+    records = parse_runs(_runs(path, piece), b"{}", partial(_frames, path), progress)
+    parse = partial(_parse, f"{settings.mptrj_energy}_total_energy")
+    return collect_records(progress, records, parse, OSError, JsonDamageError)
 
 
-def _add(block: BlockBuilder, frame: Any, group: int, energy_key: str, *, where: str) -> None:
-    crystal = parse_structure(require(frame, "structure", where), where=where)
-    if crystal is None:
-        return block.drop("disordered_site")
-    if frame.get(energy_key) is None:
-        return block.drop("missing_energy")
-    energy = as_floats(frame[energy_key], (), name=energy_key, where=where)
-    forces = parse_forces(frame.get("force"), len(crystal.atomic_numbers), where=where)
-    if forces is None:
-        return block.drop("missing_forces")
-    return block.add(
-        atomic_numbers=crystal.atomic_numbers,
-        positions=crystal.positions,
-        energy=float(energy),
-        forces=forces,
-        group=group,
-        cell=crystal.cell,
-        pbc=crystal.pbc,
-        **stress_columns(parse_stress(frame.get("stress"), where=where)),
+@contextmanager
+def divide(path: Path, piece_bytes: int) -> Iterator[list[Piece]]:
+    """Cut the file between materials."""
+    with damage_named(Progress(path), OSError, JsonDamageError), path.open("rb") as stream:
+        members = Members(read_chunks(stream), _HEAD, expected=_EXPECTED)
+        inner = members.cuts(members.chunks, every_bytes=piece_bytes)
+        cuts = [len(members.head), *inner, path.stat().st_size]
+    yield [Piece(start, stop) for start, stop in pairwise(cuts)]
+
+
+def _runs(path: Path, piece: Piece | None) -> Iterator[Run]:
+    with path.open("rb") as stream:
+        members = Members(read_chunks(stream), _HEAD, expected=_EXPECTED)
+        start = len(members.head) if piece is None else piece.start
+        stop = None if piece is None or piece.stop == path.stat().st_size else piece.stop
+        stream.seek(start)
+        runs = members.runs(
+            read_chunks(stream, stop), offset=start, row_depth=_FRAME_DEPTH, to_end=stop is None
+        )
+        count = 0
+        for run in runs:
+            count += 1
+            yield run
+    if not count and start == len(members.head):
+        raise ValueError(f"{path} holds no frames, expected {_EXPECTED}")
+
+
+def _frames(path: Path, materials: dict[str, Any]) -> Iterator[tuple[str, tuple[int, Any]]]:
+    for material, frames in materials.items():
+        if not isinstance(frames, dict):
+            raise ValueError(
+                f"{path}, key {material}: expected an object of frames, got {frames!r:.80}"
+            )
+        group = name_hash(SOURCE.name, material)
+        for name, frame in frames.items():
+            yield f"{material}/{name}", (group, frame)
+
+
+def _parse(energy_key: str, record: tuple[int, Any], where: str) -> Columns | str:
+    group, frame = record
+    columns = parse_labelled(
+        require(frame, "structure", where),
+        energy=frame.get(energy_key),
+        forces=frame.get("force"),
+        stress=frame.get("stress"),
+        where=where,
     )
+    return columns if isinstance(columns, str) else {**columns, "group": group}
 
 
 def _theory(settings: SourceSettings) -> str:
@@ -95,5 +102,6 @@ SOURCE: Final = Source(
     data_files=("MPtrj_2022.9_full.json",),
     level_of_theory=_theory(SourceSettings()),
     read=read,
+    divide=divide,
     level_of_theory_for=_theory,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,7 +11,8 @@ import numpy.typing as npt
 from ase.data import atomic_numbers as _ASE_NUMBERS
 
 from mtlpar.core.units import VASP_STRESS_KBAR_TO_EV_PER_CUBIC_ANGSTROM
-from mtlpar.sources.reading import FloatArray, as_floats, require
+from mtlpar.sources.json_members import JsonDamageError, Run
+from mtlpar.sources.reading import Columns, Damage, FloatArray, Progress, as_floats, require
 
 # pymatgen writes the isotopes of hydrogen as elements; ase.data has "X" for dummy atoms.
 _NUMBER: Final[dict[str, int]] = {
@@ -18,6 +20,9 @@ _NUMBER: Final[dict[str, int]] = {
     "D": 1,
     "T": 1,
 }
+
+
+_PERIODIC: Final = (1, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +50,35 @@ def parse_structure(structure: Any, *, where: str) -> Crystal | None:
     """
     lattice = require(structure, "lattice", where)
     cell = as_floats(require(lattice, "matrix", where), (3, 3), name="lattice.matrix", where=where)
-    pbc = as_floats(lattice.get("pbc") or [1, 1, 1], (3,), name="lattice.pbc", where=where)
+    pbc = as_floats(lattice.get("pbc") or _PERIODIC, (3,), name="lattice.pbc", where=where)
     sites = require(structure, "sites", where)
-    numbers = []
-    for index, site in enumerate(sites):
-        try:
-            species = site["species"]
-            if len(species) != 1 or species[0]["occu"] != 1:
-                return None
-            numbers.append(_NUMBER[species[0]["element"]])
-        except (IndexError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{where}, site {index}: expected one species with the symbol of an 'element' and "
-                f"its 'occu', got {site!r:.200}"
-            ) from error
+    try:
+        species = [(one["element"], one["occu"]) for site in sites for one in site["species"]]
+        if len(species) != len(sites) or any(occupancy != 1 for _, occupancy in species):
+            return None
+        numbers = [_NUMBER[element] for element, _ in species]
+    except (KeyError, TypeError):
+        raise ValueError(_odd_site(sites, where)) from None
     return Crystal(
         atomic_numbers=np.array(numbers, np.uint8),
         positions=_positions(sites, cell, where=where),
         cell=cell,
         pbc=pbc.astype(np.uint8),
     )
+
+
+def _odd_site(sites: Any, where: str) -> str:
+    for index, site in enumerate(sites if isinstance(sites, list) else [sites]):
+        try:
+            if all(one["element"] in _NUMBER and "occu" in one for one in site["species"]):
+                continue
+        except (KeyError, TypeError):
+            pass
+        return (
+            f"{where}, site {index}: expected one species with the symbol of an 'element' and its "
+            f"'occu', got {site!r:.200}"
+        )
+    return f"{where}: expected a list of 'sites', got {sites!r:.200}"
 
 
 def parse_stress(stress: Any, *, where: str) -> FloatArray | None:
@@ -97,19 +111,90 @@ def parse_forces(forces: Any, size: int, *, where: str) -> FloatArray | None:
     return None if np.isnan(values).any() else values
 
 
-def stress_columns(stress: FloatArray | None) -> dict[str, Any]:
-    """Stress and its mask, as fields of one structure."""
+def parse_labelled(
+    structure: Any, *, energy: Any, forces: Any, stress: Any, where: str
+) -> Columns | str:
+    """Turn a structure and its labels into columns, all but the group.
+
+    Args:
+        structure: A ``Structure`` dictionary of N sites.
+        energy: Total energy in eV, or None.
+        forces: eV/Å, (N, 3), or None in whole or in part.
+        stress: kbar, compression positive, (3, 3), or None.
+        where: File and key, for messages.
+
+    Returns:
+        The columns, or why there are none: ``disordered_site``, ``missing_energy`` or
+        ``missing_forces``.
+
+    Raises:
+        ValueError: If anything is laid out otherwise.
+    """
+    crystal = parse_structure(structure, where=where)
+    if crystal is None:
+        return "disordered_site"
+    if energy is None:
+        return "missing_energy"
+    values = parse_forces(forces, len(crystal.atomic_numbers), where=where)
+    if values is None:
+        return "missing_forces"
+    tensor = parse_stress(stress, where=where)
     return {
-        "stress": np.zeros(6) if stress is None else stress,
-        "stress_mask": 0 if stress is None else 1,
+        "atomic_numbers": crystal.atomic_numbers,
+        "positions": crystal.positions,
+        "energy": float(as_floats(energy, (), name="energy", where=where)),
+        "forces": values,
+        "cell": crystal.cell,
+        "pbc": crystal.pbc,
+        "stress": np.zeros(6) if tensor is None else tensor,
+        "stress_mask": 0 if tensor is None else 1,
     }
+
+
+def parse_runs(
+    runs: Iterable[Run],
+    brackets: bytes,
+    records_of: Callable[[Any], Iterator[tuple[str, Any]]],
+    progress: Progress,
+) -> Iterator[tuple[str, Any] | Damage]:
+    """Parse runs of members into records; a member that is no JSON is counted by its rows.
+
+    Args:
+        runs: Members of the container.
+        brackets: The container's own, ``b"{}"`` or ``b"[]"``.
+        records_of: Key and content of the records in a parsed run.
+        progress: For messages.
+
+    Raises:
+        ValueError: If a key stands twice in one object, where only the last would be read.
+    """
+    for run in runs:
+        try:
+            members = run.parse(brackets)
+        except JsonDamageError as error:
+            if len(run.ends) > 1:
+                yield from parse_runs(run.members(), brackets, records_of, progress)
+            else:
+                yield Damage(progress.damage(error), len(run.row_ends))
+            continue
+        rows = 0
+        for record in records_of(members):
+            rows += 1
+            yield record
+        if len(members) < len(run.ends) or rows < len(run.row_ends):
+            raise ValueError(
+                f"{progress.path}: a key is repeated in bytes {run.offset} to "
+                f"{run.offset + len(run.text)}, before {progress.last}: {len(run.ends)} members "
+                f"with {len(run.row_ends)} records have only {len(members)} and {rows} keys"
+            )
 
 
 def _positions(sites: list[Any], cell: FloatArray, *, where: str) -> FloatArray:
     shape = (len(sites), 3)
     if not sites:
         return np.zeros(shape)
-    if all("xyz" in site for site in sites):
+    try:
         return as_floats([site["xyz"] for site in sites], shape, name="xyz", where=where)
-    fractional = [require(site, "abc", where) for site in sites]
-    return as_floats(fractional, shape, name="abc", where=where) @ cell
+    except KeyError:
+        fractional = [require(site, "abc", where) for site in sites]
+        return as_floats(fractional, shape, name="abc", where=where) @ cell

@@ -10,62 +10,68 @@ from __future__ import annotations
 import lzma
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
+import h5py
 
 from mtlpar.core.hashing import name_hash
-from mtlpar.sources.base import RawBlock, Source
-from mtlpar.sources.hdf5 import HDF5_ERRORS, array, members, open_file
-from mtlpar.sources.reading import BlockBuilder, Progress, as_atomic_numbers, damage_named
+from mtlpar.sources.base import Piece, RawBlock, Source
+from mtlpar.sources.hdf5 import HDF5_ERRORS, chosen, even_pieces, open_file, small_array
+from mtlpar.sources.reading import (
+    Columns,
+    Damage,
+    Progress,
+    as_atomic_numbers,
+    collect_records,
+    damage_named,
+)
 from mtlpar.sources.settings import SourceSettings
 
 _DUPLICATES: Final = "DupMols.dat"
+_ERRORS: Final = (*HDF5_ERRORS, EOFError, lzma.LZMAError)
 _CHUNK_BYTES: Final = 1 << 22
 # The original README writes displaced structures as "-50", the files as "-d50".
 _CONFORMATION: Final = re.compile(r"(Geom-m\d+-i\d+-c\d+)-(opt|d?\d+)")
+_Record = tuple[int, h5py.h5g.GroupID, str]  # hash of the molecule, the molecule, name in it
 
 
-def read(path: Path, settings: SourceSettings) -> Iterator[RawBlock]:
-    """Stream one of ``1000.xz`` to ``8000.xz``, which is unpacked beside itself meanwhile.
+def read(path: Path, settings: SourceSettings, piece: Piece | None = None) -> Iterator[RawBlock]:
+    """Stream one of ``1000.xz`` to ``8000.xz``, or some molecules of it.
 
     Structures listed as duplicates are dropped as ``listed_duplicate``.
 
     Raises:
         ValueError: If a file is damaged or laid out otherwise, or if ``DupMols.dat`` is missing.
     """
+    if piece is None:
+        with divide(path, sys.maxsize) as pieces:
+            for whole in pieces:
+                yield from read(path, settings, whole)
+        return
     duplicates = read_duplicates(path.with_name(_DUPLICATES))
     progress = Progress(path)
-    block = BlockBuilder()
-    with (
-        damage_named(progress, *HDF5_ERRORS, EOFError, lzma.LZMAError),
-        _unpacked(path) as unpacked,
-        open_file(unpacked) as file,
-    ):
-        for molecule, conformations in file.items():
-            progress.last = molecule
-            group = name_hash(SOURCE.name, molecule)
-            for name, conformation in members(conformations, where=progress.where()):
-                progress.last = f"{molecule}/{name}"
-                match = _CONFORMATION.fullmatch(name)
-                if match is None:
-                    raise ValueError(
-                        f"{progress.where()} is not the name of a conformation, expected for "
-                        "instance Geom-m1-i1-c1-opt or Geom-m1-i1-c1-d50"
-                    )
-                if match[1] in duplicates:
-                    block.drop("listed_duplicate")
-                else:
-                    _add(block, conformation, group, settings, where=progress.where())
-                progress.rows += 1
-                if block.full:
-                    yield block.take()
-        if block.rows:
-            yield block.take()
+    parse = partial(_parse, duplicates, settings.qm7x_dispersion)
+    yield from collect_records(progress, _records(path, piece), parse, *_ERRORS)
+
+
+@contextmanager
+def divide(path: Path, piece_bytes: int) -> Iterator[list[Piece]]:
+    """Unpack a file beside itself meanwhile, and cut it between molecules."""
+    # Beside the raw file there is room for files of this size; in /tmp there often is not.
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as unpacked:
+        with damage_named(Progress(path), *_ERRORS):
+            with lzma.open(path) as packed:
+                shutil.copyfileobj(packed, unpacked, _CHUNK_BYTES)
+            unpacked.flush()
+            with open_file(Path(unpacked.name)) as file:
+                molecules = len(file)
+        yield even_pieces(molecules, unpacked.tell(), piece_bytes, unpacked=Path(unpacked.name))
 
 
 def read_duplicates(path: Path) -> frozenset[str]:
@@ -92,31 +98,43 @@ def read_duplicates(path: Path) -> frozenset[str]:
     return frozenset(names)
 
 
-@contextmanager
-def _unpacked(path: Path) -> Iterator[Path]:
-    # Beside the raw file there is room for files of this size; in /tmp there often is not.
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as unpacked:
-        with lzma.open(path) as packed:
-            shutil.copyfileobj(packed, unpacked, _CHUNK_BYTES)
-        unpacked.flush()
-        yield Path(unpacked.name)
+def _records(path: Path, piece: Piece) -> Iterator[tuple[str, _Record] | Damage]:
+    assert piece.unpacked is not None
+    with open_file(piece.unpacked) as file:
+        for molecule in chosen(list(file), piece):
+            group = file[molecule]
+            if not isinstance(group, h5py.Group):
+                yield Damage(f"{path}, key {molecule}: expected an HDF5 group, got a dataset", 0)
+                continue
+            key = name_hash(SOURCE.name, molecule)
+            for name in group:
+                yield f"{molecule}/{name}", (key, group.id, name)
 
 
-def _add(
-    block: BlockBuilder, conformation: Any, group: int, settings: SourceSettings, *, where: str
-) -> None:
-    dispersion = settings.qm7x_dispersion
+def _parse(
+    duplicates: frozenset[str], dispersion: bool, record: _Record, where: str
+) -> Columns | str:
+    key, molecule, name = record
+    match = _CONFORMATION.fullmatch(name)
+    if match is None:
+        raise ValueError(
+            f"{where} is not the name of a conformation, expected for instance Geom-m1-i1-c1-opt "
+            "or Geom-m1-i1-c1-d50"
+        )
+    if match[1] in duplicates:
+        return "listed_duplicate"
     energy_key, forces_key = ("ePBE0+MBD", "totFOR") if dispersion else ("ePBE0", "pbe0FOR")
-    atomic_numbers = array(conformation, "atNUM", (None,), where=where)
+    conformation = h5py.h5g.open(molecule, name.encode())
+    atomic_numbers = small_array(conformation, "atNUM", (None,), where=where)
     size = len(atomic_numbers)
-    block.add(
-        atomic_numbers=as_atomic_numbers(atomic_numbers, where=where),
-        positions=array(conformation, "atXYZ", (size, 3), where=where).astype(np.float64),
-        energy=float(array(conformation, energy_key, (1,), where=where)[0]),
-        forces=array(conformation, forces_key, (size, 3), where=where).astype(np.float64),
-        group=group,
-        spin=1,
-    )
+    return {
+        "atomic_numbers": as_atomic_numbers(atomic_numbers, where=where),
+        "positions": small_array(conformation, "atXYZ", (size, 3), where=where),
+        "energy": small_array(conformation, energy_key, (1,), where=where)[0],
+        "forces": small_array(conformation, forces_key, (size, 3), where=where),
+        "group": key,
+        "spin": 1,
+    }
 
 
 def _theory(settings: SourceSettings) -> str:
@@ -130,5 +148,6 @@ SOURCE: Final = Source(
     sidecar_files=(_DUPLICATES,),
     level_of_theory="PBE0+MBD",
     read=read,
+    divide=divide,
     level_of_theory_for=_theory,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.structures import StructureBatch
-from mtlpar.sources.base import RawBlock
+from mtlpar.sources.base import DAMAGED_RECORD, RawBlock
 
 BLOCK_STRUCTURES: Final = 4096
 """Rows that a reader collects, or cuts from a large array, before it yields them."""
@@ -39,6 +39,16 @@ class Progress:
         """The place in the file that is being read."""
         return f"{self.path}, key {self.last}"
 
+    def damage(self, error: Exception) -> str:
+        """What a container's own error means, for people."""
+        # Parsers draw pictures of the place over several lines.
+        reason = " ".join(str(error).split())
+        return (
+            f"{self.path} is damaged or cut off: {type(error).__name__}: {reason}. "
+            f"{self.rows} structures were read, the last key begun was {self.last}. "
+            "Remove the file and run the download stage again, or set extract.on_error to skip"
+        )
+
 
 @contextmanager
 def damage_named(progress: Progress, *errors: type[Exception]) -> Iterator[None]:
@@ -50,13 +60,112 @@ def damage_named(progress: Progress, *errors: type[Exception]) -> Iterator[None]
     try:
         yield
     except errors as error:
-        # Parsers draw pictures of the place over several lines.
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{progress.path} is damaged or cut off: {type(error).__name__}: {reason}. "
-            f"{progress.rows} structures were read, the last key begun was {progress.last}. "
-            "Remove the file and run the download stage again"
-        ) from error
+        raise ValueError(progress.damage(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Records that stand in the file but cannot be parsed.
+
+    Attributes:
+        message: What is wrong, and where.
+        rows: How many there are.
+    """
+
+    message: str
+    rows: int
+
+
+Columns = dict[str, Any]
+"""One structure, as keyword arguments of `StructureBatch.from_labels`: a row of each column."""
+
+
+def collect_records(
+    progress: Progress,
+    records: Iterable[tuple[str, Any] | Damage],
+    parse: Callable[[Any, str], Columns | str],
+    *errors: type[Exception],
+) -> Iterator[RawBlock]:
+    """Turn the records of a file into blocks, with every record kept or counted.
+
+    Args:
+        progress: Where the file is read; kept up to date here.
+        records: Key and content of each record.
+        parse: Turns the content of a record and its place into columns, or into the reason why it
+            cannot be used; raises ValueError for a damaged record.
+        *errors: What the container raises when it is damaged itself.
+
+    Raises:
+        ValueError: If the container cannot be read on; everything before it was yielded.
+    """
+    block = BlockBuilder()
+    failure = None
+    try:
+        for record in records:
+            if isinstance(record, Damage):
+                block.drop(DAMAGED_RECORD, record.rows, damage=record.message)
+                progress.rows += record.rows
+                continue
+            progress.last, content = record
+            try:
+                columns = parse(content, progress.where())
+            except ValueError as error:
+                block.drop(DAMAGED_RECORD, damage=str(error))
+            except errors as error:
+                block.drop(DAMAGED_RECORD, damage=progress.damage(error))
+            else:
+                if isinstance(columns, str):
+                    block.drop(columns)
+                else:
+                    block.add(columns)
+            progress.rows += 1
+            if block.full:
+                yield block.take()
+    except ValueError as error:
+        failure = error
+    except errors as error:
+        failure = ValueError(progress.damage(error))
+        failure.__cause__ = error
+    if block.begun:
+        yield block.take()
+    if failure is not None:
+        raise failure
+
+
+def collect_groups(
+    progress: Progress,
+    keys: Iterable[str],
+    read_group: Callable[[str, str], Iterator[RawBlock]],
+    count_rows: Callable[[str], int],
+    *errors: type[Exception],
+) -> Iterator[RawBlock]:
+    """Stream groups that hold many rows each; what is left of a damaged one is counted.
+
+    Args:
+        progress: Where the file is read; kept up to date here.
+        keys: The groups.
+        read_group: Streams a group, given its key and its place.
+        count_rows: Rows that a group announces; 0 if it does not say.
+        *errors: What the container raises when it is damaged.
+    """
+    for key in keys:
+        progress.last = key
+        before = progress.rows
+        try:
+            for block in read_group(key, progress.where()):
+                progress.rows += block.rows
+                yield block
+        except ValueError as error:
+            yield _rest_of_group(progress, before + count_rows(key), str(error))
+        except errors as error:
+            yield _rest_of_group(progress, before + count_rows(key), progress.damage(error))
+
+
+def _rest_of_group(progress: Progress, stop: int, damage: str) -> RawBlock:
+    lost = max(0, stop - progress.rows)
+    progress.rows += lost
+    dropped = Counter({DAMAGED_RECORD: lost} if lost else {})
+    return RawBlock(StructureBatch.concatenate([]), dropped, damage)
 
 
 def require(mapping: Any, key: str, where: str) -> Any:
@@ -90,14 +199,13 @@ def as_floats(values: Any, shape: tuple[int, ...], *, name: str, where: str) -> 
 
 
 def as_atomic_numbers(values: npt.NDArray[Any], *, where: str) -> npt.NDArray[np.uint8]:
-    """Convert atomic numbers to their dtype, refusing what would wrap around.
+    """Convert atomic numbers to their dtype, refusing what would wrap around or be cut.
 
     Raises:
         ValueError: If a number does not fit.
     """
-    if values.dtype.kind not in "iu" or (
-        values.size and not 0 <= values.min() <= values.max() < 256
-    ):
+    in_range = not values.size or 0 <= values.min() <= values.max() < 256
+    if not in_range or (values.dtype.kind not in "iu" and (values % 1).any()):
         raise ValueError(
             f"{where}: atomic numbers are {values.dtype} {values.ravel()[:8]}, expected integers "
             "from 1 to 118"
@@ -112,6 +220,7 @@ class BlockBuilder:
         self._columns: dict[str, list[Any]] = {}
         self._dropped: Counter[str] = Counter()
         self._kept = 0
+        self._damage: str | None = None
 
     @property
     def full(self) -> bool:
@@ -119,57 +228,39 @@ class BlockBuilder:
         return self.rows >= BLOCK_STRUCTURES
 
     @property
+    def begun(self) -> bool:
+        """Whether there is anything to `take`."""
+        return self.rows > 0 or self._damage is not None
+
+    @property
     def rows(self) -> int:
         """Rows since the last block."""
         return self._kept + sum(self._dropped.values())
 
-    def add(
-        self,
-        *,
-        atomic_numbers: npt.NDArray[np.uint8],
-        positions: FloatArray,
-        energy: float,
-        forces: FloatArray,
-        group: int,
-        **optional: npt.ArrayLike,
-    ) -> None:
-        """Add a structure of N atoms.
-
-        Args:
-            atomic_numbers: (N,).
-            positions: Å, (N, 3).
-            energy: Total energy in eV.
-            forces: eV/Å, (N, 3).
-            group: Hash of what must not be split.
-            **optional: One row of other fields; the same ones in every call.
-        """
-        row = {
-            "num_atoms": len(atomic_numbers),
-            "atomic_numbers": atomic_numbers,
-            "positions": positions,
-            "energy": energy,
-            "forces": forces,
-            "group": group,
-            **optional,
-        }
-        for name, value in row.items():
+    def add(self, columns: Columns) -> None:
+        """Add a structure; every call must give the same columns."""
+        for name, value in columns.items():
             self._columns.setdefault(name, []).append(value)
         self._kept += 1
 
-    def drop(self, reason: str) -> None:
-        """Count a row that cannot be used."""
-        self._dropped[reason] += 1
+    def drop(self, reason: str, rows: int = 1, *, damage: str | None = None) -> None:
+        """Count rows that cannot be used, and remember the first damage."""
+        if rows:
+            self._dropped[reason] += rows
+        self._damage = self._damage or damage
 
     def take(self) -> RawBlock:
         """Return what was collected and start the next block."""
         columns = self._columns
         if self._kept:
+            atomic_numbers = columns["atomic_numbers"]
             for name in ("atomic_numbers", "positions", "forces"):
                 columns[name] = np.concatenate(columns[name])  # type: ignore[assignment]
+            columns["num_atoms"] = [len(numbers) for numbers in atomic_numbers]
             columns["group"] = np.array(columns["group"], np.uint64)  # type: ignore[assignment]
             batch = StructureBatch.from_labels(**columns)
         else:
             batch = StructureBatch.concatenate([])
-        block = RawBlock(batch, self._dropped)
-        self._columns, self._dropped, self._kept = {}, Counter(), 0
+        block = RawBlock(batch, self._dropped, self._damage)
+        self._columns, self._dropped, self._kept, self._damage = {}, Counter(), 0, None
         return block

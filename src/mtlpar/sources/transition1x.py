@@ -9,19 +9,36 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.hashing import name_hash
 from mtlpar.core.structures import StructureBatch
-from mtlpar.sources.base import RawBlock, Source
-from mtlpar.sources.hdf5 import HDF5_ERRORS, array, members, open_file
-from mtlpar.sources.reading import FloatArray, Progress, as_atomic_numbers, damage_named
+from mtlpar.sources.base import Piece, RawBlock, Source
+from mtlpar.sources.hdf5 import (
+    HDF5_ERRORS,
+    announced_rows,
+    array,
+    chosen,
+    even_pieces,
+    members,
+    open_file,
+)
+from mtlpar.sources.reading import (
+    FloatArray,
+    Progress,
+    as_atomic_numbers,
+    collect_groups,
+    damage_named,
+)
 from mtlpar.sources.settings import SourceSettings
 
 _ENERGY: Final = "wB97x_6-31G(d).energy"
@@ -43,8 +60,8 @@ class _Frames:
     forces: npt.NDArray[Any]
 
 
-def read(path: Path, _settings: SourceSettings) -> Iterator[RawBlock]:
-    """Stream ``Transition1x.h5``, one reaction at a time.
+def read(path: Path, _settings: SourceSettings, piece: Piece | None = None) -> Iterator[RawBlock]:
+    """Stream ``Transition1x.h5``, or some reactions of it, one reaction at a time.
 
     Rows are the frames of the paths and the records of reactant, product and transition state. Such
     a record is dropped as ``repeated_endpoint`` or ``repeated_transition_state`` if the path holds
@@ -55,15 +72,36 @@ def read(path: Path, _settings: SourceSettings) -> Iterator[RawBlock]:
     """
     progress = Progress(path)
     with damage_named(progress, *HDF5_ERRORS), open_file(path) as file:
-        for split in _groups_to_read(file, path):
-            for formula, reactions in members(file[split], where=f"{path}, key {split}"):
-                progress.last = f"{split}/{formula}"
-                for reaction, group in members(reactions, where=progress.where()):
-                    progress.last = f"{split}/{formula}/{reaction}"
-                    key = name_hash(SOURCE.name, formula, reaction)
-                    block = _read_reaction(group, key, split, where=progress.where())
-                    progress.rows += block.rows
-                    yield block
+        yield from collect_groups(
+            progress,
+            chosen(_reactions(file, path), piece),
+            partial(_read_reaction, file),
+            partial(_count_rows, file),
+            *HDF5_ERRORS,
+        )
+
+
+@contextmanager
+def divide(path: Path, piece_bytes: int) -> Iterator[list[Piece]]:
+    """Cut the file between reactions."""
+    with damage_named(Progress(path), *HDF5_ERRORS), open_file(path) as file:
+        pieces = even_pieces(len(_reactions(file, path)), path.stat().st_size, piece_bytes)
+    yield pieces
+
+
+def _reactions(file: h5py.File, path: Path) -> list[str]:
+    """Keys of the form ``split/formula/reaction``, in the order of the file."""
+    return [
+        f"{split}/{formula}/{reaction}"
+        for split in _groups_to_read(file, path)
+        for formula, reactions in members(file[split], where=f"{path}, key {split}")
+        for reaction, _ in members(reactions, where=f"{path}, key {split}/{formula}")
+    ]
+
+
+def _count_rows(file: h5py.File, reaction: str) -> int:
+    records = (reaction, *(f"{reaction}/{end}" for end in _END_POINTS))
+    return announced_rows(file, *(f"{record}/positions" for record in records))
 
 
 def _groups_to_read(file: Any, path: Path) -> list[str]:
@@ -82,7 +120,9 @@ def _groups_to_read(file: Any, path: Path) -> list[str]:
     )
 
 
-def _read_reaction(group: Any, key: int, split: str, *, where: str) -> RawBlock:
+def _read_reaction(file: h5py.File, key: str, where: str) -> Iterator[RawBlock]:
+    split, formula, reaction = key.split("/")
+    group = file[key]
     path = _read_frames(group, where=where)
     dropped: Counter[str] = Counter()
     parts = [path]
@@ -104,11 +144,11 @@ def _read_reaction(group: Any, key: int, split: str, *, where: str) -> RawBlock:
         positions=np.concatenate([part.positions.reshape(-1, 3) for part in parts]),
         energy=np.concatenate([part.energy for part in parts]),
         forces=np.concatenate([part.forces.reshape(-1, 3) for part in parts]),
-        group=np.full(total, key, np.uint64),
+        group=np.full(total, name_hash(SOURCE.name, formula, reaction), np.uint64),
         spin=np.ones(total, np.int8),
         official_split=np.full(total, SPLITS.index(split) if split in SPLITS else -1, np.int8),
     )
-    return RawBlock(batch, dropped)
+    yield RawBlock(batch, dropped)
 
 
 def _read_frames(group: Any, *, where: str) -> _Frames:
@@ -145,4 +185,5 @@ SOURCE: Final = Source(
     data_files=("Transition1x.h5",),
     level_of_theory="wB97X/6-31G(d)",
     read=read,
+    divide=divide,
 )

@@ -34,7 +34,11 @@ def read():
     """Read a raw file whole: (batch, dropped by reason)."""
 
     def read_all(source, path, **labels):
-        blocks = list(get_source(source).read(path, SourceSettings(**labels)))
+        blocks = []
+        for block in get_source(source).read(path, SourceSettings(**labels)):
+            if block.damage:
+                raise ValueError(block.damage)
+            blocks.append(block)
         dropped = sum((block.dropped for block in blocks), start=type(blocks[0].dropped)())
         return StructureBatch.concatenate(block.batch for block in blocks), dict(dropped)
 

@@ -151,7 +151,7 @@ def test_a_site_without_an_element_is_named(mptrj_file, frame, read, species):
         ({"mp-1": {"a": 3}}, r"key mp-1/a: expected an object with 'structure', got 3"),
         ({"mp-1": {"a": {"force": []}}}, "'structure' is missing, got force"),
         ("", "is damaged or cut off"),
-        ("[]", "holds no frames"),
+        ("[]", r"the file begins with b'\[\]', expected \{material"),
     ],
 )
 def test_a_file_of_something_else_is_named(mptrj_file, read, content, message):

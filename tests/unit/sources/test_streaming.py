@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from mtlpar.sources import reading
+from mtlpar.sources import json_members, reading
 from mtlpar.sources.registry import get_source
 from mtlpar.sources.settings import SourceSettings
 
@@ -24,6 +24,7 @@ def peak_while_reading(source, path):
 def _small_blocks(monkeypatch):
     # Files of many blocks are then small enough for a test.
     monkeypatch.setattr(reading, "BLOCK_STRUCTURES", 16)
+    monkeypatch.setattr(json_members, "CHUNK_BYTES", 4096)
 
 
 def test_materials_of_mptrj_are_read_one_by_one(mptrj_file, frame):
