@@ -22,11 +22,12 @@ from pydantic import BaseModel
 
 from mtlpar.config import Config
 from mtlpar.config.load import as_plain, check_config
-from mtlpar.core.files import write_text
+from mtlpar.core.files import file_digest, write_text
 from mtlpar.download.catalogue import read_catalogue
 from mtlpar.download.mirror import mirror_fingerprint
 from mtlpar.download.settings import CATALOGUE
 from mtlpar.report.items import FIGURE_FORMATS, ITEMS, TABLE_FORMATS, inputs_of, outputs_of
+from mtlpar.sources.registry import reader_file
 from mtlpar.study.records import memory_ranks as memory_ranks
 from mtlpar.study.records import records_of
 
@@ -105,10 +106,27 @@ def reader_digest(source: str) -> str:
     """Digest of the extract stage and of the reader of one source."""
     reader = f"{_PACKAGE}.sources.{source}"
     digests = [code_digest(f"{_PACKAGE}.extract.stage")]
-    # Readers of other packages are found at run time; their versions are theirs to track.
     if _file_of(reader).is_file():
         digests.append(code_digest(reader))
+    else:
+        # Of a reader of another package only its own file counts; what it imports is unknown.
+        digests.append(file_digest(reader_file(source))[:16])
     return "-".join(digests)
+
+
+def extract_settings(config: Config) -> str:
+    """What the extracted structures depend on: all settings but how the work is spread."""
+    return json.dumps(config.extract.model_dump(mode="json", exclude={"shares"}))
+
+
+def extract_shares(config: Config, source: str) -> list[Path]:
+    """What the shares of a source's work leave behind; nothing where one job does all."""
+    count = config.extract.shares
+    if count == 1:
+        return []
+    return [
+        config.workspace.extracted_share(source, f"{index}-of-{count}") for index in range(count)
+    ]
 
 
 def training_inputs(config: Config, model: str) -> list[Path]:

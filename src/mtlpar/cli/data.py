@@ -43,7 +43,10 @@ def add_commands(commands: Commands) -> None:
     )
     parser = _add_stage(commands, "extract", _extract, "read native files into columns")
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="raw files read side by side"
+        "--jobs", type=int, default=1, metavar="N", help="pieces of raw files read side by side"
+    )
+    parser.add_argument(
+        "--share", metavar="I-of-N", help="do only this share; a run without it then gathers all"
     )
     _add_stage(commands, "normalize", _normalize, "split and fit reference energies")
     parser = _add_stage(commands, "pack", _pack, "write shuffled .bp packs of the splits")
@@ -80,10 +83,19 @@ def _download(options: argparse.Namespace) -> None:
 
 def _extract(options: argparse.Namespace) -> None:
     from mtlpar.extract import stage
+    from mtlpar.workflow import reader_digest
 
     config = read_config(options)
+    share = None if options.share is None else stage.Share.parse(options.share)
     for source in chosen_sources(options, config):
-        stage.run(source, workspace=config.workspace, settings=config.extract, jobs=options.jobs)
+        stage.run(
+            source,
+            workspace=config.workspace,
+            settings=config.extract,
+            jobs=options.jobs,
+            share=share,
+            code=reader_digest(source),
+        )
 
 
 def _normalize(options: argparse.Namespace) -> None:

@@ -28,6 +28,10 @@ class Workspace:
         """Folder with the ``.bp`` parts of a source, in the order of the raw files."""
         return self.results / "extracted" / source
 
+    def extracted_share(self, source: str, share: str) -> Path:
+        """Says that one of several jobs has extracted its share, such as ``0-of-8``."""
+        return self.results / "extracted" / source / f"share-{share}.json"
+
     def extracted_manifest(self, source: str) -> Path:
         """The parts, and rows kept and dropped per raw file."""
         return self.extracted_folder(source) / "manifest.json"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from mtlpar.sources.settings import SourceSettings
@@ -18,10 +20,27 @@ class ExtractSettings(BaseModel):
         description="A structure with a longer force vector (eV/Å) on any atom is dropped and "
         "counted; 1000 is the paper's limit.",
     )
+    on_error: Literal["raise", "skip"] = Field(
+        default="raise",
+        description="What a damaged raw file does: stop the stage, or lose only what cannot be "
+        "read, which the manifest then lists and, where its rows are known, counts.",
+    )
     part_structures: int = Field(
         default=200_000,
         gt=0,
         description="Structures per extracted .bp part; bounds the memory of the stage.",
+    )
+    piece_bytes: int = Field(
+        default=256_000_000,
+        gt=0,
+        description="A raw file is read in pieces of about this size, side by side if there are "
+        "processes for it; the structures and their order do not depend on it.",
+    )
+    shares: int = Field(
+        default=1,
+        gt=0,
+        description="Jobs over which Snakemake spreads the pieces of one source; the result does "
+        "not depend on it.",
     )
     labels: SourceSettings = Field(
         default=SourceSettings(), description="Which labels to read where a source offers several."

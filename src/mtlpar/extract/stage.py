@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from tqdm import tqdm
-
 from mtlpar.core.files import read_json, remove, write_json
 from mtlpar.core.paths import Workspace
-from mtlpar.core.structures import StructureBatch
-from mtlpar.extract.checks import check
+from mtlpar.extract.piece import RECORD_SUFFIX, PieceResult, PieceTask
+from mtlpar.extract.pool import Share, extract_files
 from mtlpar.extract.settings import ExtractSettings
+from mtlpar.sources.base import Source
 from mtlpar.sources.registry import get_source
-from mtlpar.store.bp import write_bp
+
+__all__ = ["Share", "run"]
 
 _log = logging.getLogger(__name__)
 _FILE_ENDINGS: Final = frozenset({".bz2", ".gz", ".h5", ".hdf5", ".json", ".xz"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileTask:
-    """One raw file to extract; travels to another process."""
-
-    source: str
-    path: Path
-    sha256: str
-    folder: Path
-    part_name: str
-    settings: ExtractSettings
-    show_progress: bool
 
 
 @dataclass(slots=True)
@@ -47,15 +30,19 @@ class FileResult:
 
     Attributes:
         name: Name of the raw file.
-        rows: Rows in it.
+        sha256: Its checksum.
+        rows: Rows in it, up to the last one that could be read.
         dropped: Rows left out, by reason.
+        damage: What could not be read.
         parts: Name, structures and atoms of each part, in order.
-        seconds: Time it took.
+        seconds: Time that all processes together took.
     """
 
     name: str
+    sha256: str
     rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    damage: list[str] = field(default_factory=list)
     parts: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -64,160 +51,128 @@ class FileResult:
         """Rows in the parts."""
         return self.rows - sum(self.dropped.values())
 
+    def add(self, piece: PieceResult) -> None:
+        """Add what became of the next piece."""
+        self.rows += piece.rows
+        self.dropped.update(piece.dropped)
+        self.damage += piece.damage
+        self.parts += piece.parts
+        self.seconds += piece.seconds
 
-def run(source: str, *, workspace: Workspace, settings: ExtractSettings, jobs: int = 1) -> None:
-    """Extract all raw files of a source; the result does not depend on ``jobs``.
+
+def run(
+    source: str,
+    *,
+    workspace: Workspace,
+    settings: ExtractSettings,
+    jobs: int = 1,
+    share: Share | None = None,
+    code: str = "",
+) -> None:
+    """Extract the raw files of a source; the result does not depend on ``jobs`` or shares.
+
+    Pieces that an interrupted run has finished are not extracted again.
 
     Args:
         source: Name of the source.
         workspace: Where raw files are and parts go.
         settings: Which labels to read and what to drop.
-        jobs: Raw files read at the same time, in processes of their own.
+        jobs: Pieces of raw files read at the same time, in processes of their own.
+        share: Do only this share of the pieces, and leave the manifest to a run without share.
+        code: Digest of the code; pieces that other code has finished are extracted again.
 
     Raises:
         ValueError: If a raw file is missing, damaged or laid out otherwise, or if no structure of
             the source can be used.
     """
-    raw_files = _raw_data_files(source, workspace)
-    folder = workspace.extracted_folder(source)
+    definition = get_source(source)
     manifest = workspace.extracted_manifest(source)
     remove(manifest)
-    for stale in (*folder.glob("*.bp"), *folder.glob(".*.tmp")):
-        remove(stale)
-    part_names = _part_names([file["name"] for file in raw_files])
-    tasks = [
-        FileTask(
-            source=source,
-            path=workspace.raw_folder(source) / file["name"],
-            sha256=file["sha256"],
-            folder=folder,
-            part_name=part_name,
-            settings=settings,
-            show_progress=jobs == 1 or len(raw_files) == 1,
-        )
-        for file, part_name in zip(raw_files, part_names, strict=True)
-    ]
-    results = []
-    for result in _map(tasks, jobs):
+    files, complaints = _raw_data_files(source, workspace, settings)
+    tasks = _tasks(definition, files, workspace, settings, code, show_progress=jobs == 1)
+    results: list[FileResult] = []
+    for pieces in extract_files(tasks, jobs=jobs, share=share or Share()):
+        if share is not None:
+            continue
+        file = files[len(results)]
+        result = FileResult(file["name"], file["sha256"], damage=complaints.pop(file["name"], []))
+        for piece in pieces:
+            result.add(piece)
         _report(source, result)
         results.append(result)
-    _check_not_empty(source, results)
-    checksums = {file["name"]: file["sha256"] for file in raw_files}
-    theory = get_source(source).theory(settings.labels)
-    write_json(manifest, _manifest_content(source, theory, results, checksums))
+    if share is not None:
+        write_json(workspace.extracted_share(source, str(share)), {"source": source})
+    else:
+        _check_not_empty(source, results)
+        content = _manifest_content(source, definition.theory(settings.labels), results)
+        _remove_others(workspace.extracted_folder(source), content["parts"])
+        write_json(manifest, content)
 
 
-def extract_file(task: FileTask) -> FileResult:
-    """Stream one raw file through reader and checks into parts.
+def _tasks(
+    source: Source,
+    files: list[dict[str, Any]],
+    workspace: Workspace,
+    settings: ExtractSettings,
+    code: str,
+    *,
+    show_progress: bool,
+) -> list[PieceTask]:
+    """One task per whole file."""
+    plain = settings.model_dump(mode="json", exclude={"shares"})
+    names = _part_names([file["name"] for file in files])
+    return [
+        PieceTask(
+            source=source,
+            path=workspace.raw_folder(source.name) / file["name"],
+            sha256=file["sha256"],
+            piece=None,
+            folder=workspace.extracted_folder(source.name),
+            name=name,
+            fingerprint=hashlib.sha256(
+                json.dumps([code, file["sha256"], plain]).encode()
+            ).hexdigest(),
+            settings=settings,
+            show_progress=show_progress,
+        )
+        for file, name in zip(files, names, strict=True)
+    ]
+
+
+def _remove_others(folder: Path, parts: list[dict[str, Any]]) -> None:
+    """Remove parts of an earlier run, remains of interrupted ones, and the records of pieces."""
+    names = {part["name"] for part in parts}
+    for path in (*folder.glob("*.bp"), *folder.glob(".*.tmp"), *folder.glob(f"*{RECORD_SUFFIX}")):
+        if path.name not in names:
+            remove(path)
+
+
+def _raw_data_files(
+    source: str, workspace: Workspace, settings: ExtractSettings
+) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+    """Data files by the manifest of the download, and what is wrong with the size of some.
 
     Raises:
-        ValueError: If the file is damaged or laid out otherwise.
+        ValueError: If a file is not as the manifest says, and damage is not to be skipped.
     """
-    result = FileResult(task.path.name)
-    start = time.perf_counter()
-    parts = _fill_parts(_checked(task, result), task.settings.part_structures)
-    # A number that float32 cannot hold becomes infinite and is counted by the checks.
-    with np.errstate(over="ignore"):
-        for batches in parts:
-            result.parts.append(_write_part(task, batches, len(result.parts)))
-    result.seconds = time.perf_counter() - start
-    return result
-
-
-def _write_part(task: FileTask, batches: list[StructureBatch], index: int) -> dict[str, Any]:
-    part: dict[str, Any] = {
-        "name": f"{task.part_name}-{index:05d}.bp",
-        "num_structures": sum(len(batch) for batch in batches),
-        "num_atoms": sum(batch.total_atoms for batch in batches),
-    }
-    write_bp(
-        task.folder / part["name"],
-        batches,
-        num_structures=part["num_structures"],
-        num_atoms=part["num_atoms"],
-        attributes={
-            "source": task.source,
-            "level_of_theory": get_source(task.source).theory(task.settings.labels),
-            "raw_file": task.path.name,
-            "raw_sha256": task.sha256,
-        },
-    )
-    return part
-
-
-def _checked(task: FileTask, result: FileResult) -> Iterator[StructureBatch]:
-    """Usable structures, block by block; rows and drops are counted in ``result``."""
-    max_force = task.settings.max_force_ev_per_angstrom
-    blocks = get_source(task.source).read(task.path, task.settings.labels)
-    disable = None if task.show_progress else True
-    with tqdm(desc=task.path.name, unit="rows", unit_scale=True, disable=disable) as bar:
-        for block in blocks:
-            batch, dropped = check(block.batch, max_force=max_force)
-            result.rows += block.rows
-            result.dropped.update(block.dropped)
-            result.dropped.update(dropped)
-            bar.update(block.rows)
-            yield batch
-
-
-def _fill_parts(
-    batches: Iterable[StructureBatch], part_structures: int
-) -> Iterator[list[StructureBatch]]:
-    """Gather batches into lists of ``part_structures`` structures; the last has the rest."""
-    waiting: list[StructureBatch] = []
-    count = 0
-    for batch in batches:
-        start = 0
-        while start < len(batch):
-            stop = min(len(batch), start + part_structures - count)
-            waiting.append(batch.slice(start, stop))
-            count += stop - start
-            start = stop
-            if count == part_structures:
-                yield waiting
-                waiting, count = [], 0
-    if waiting:
-        yield waiting
-
-
-def _map(tasks: list[FileTask], jobs: int) -> Iterator[FileResult]:
-    if jobs == 1 or len(tasks) == 1:
-        yield from map(extract_file, tasks)
-        return
-    # Forked children would inherit locks of libraries that have threads.
-    context = get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context) as pool:
-        try:
-            yield from tqdm(
-                pool.map(extract_file, tasks),
-                total=len(tasks),
-                desc=tasks[0].source,
-                unit="files",
-                disable=None,
-            )
-        except ValueError:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        except BrokenProcessPool as error:
-            raise ValueError(
-                f"a process that read files of {tasks[0].source} was killed, most likely for want "
-                "of memory; use fewer jobs or lower extract.part_structures"
-            ) from error
-
-
-def _raw_data_files(source: str, workspace: Workspace) -> list[dict[str, Any]]:
     manifest = workspace.raw_manifest(source)
     files = [file for file in read_json(manifest)["files"] if file["kind"] == "data"]
+    complaints = {}
     for file in files:
         path = workspace.raw_folder(source) / file["name"]
         size = path.stat().st_size if path.is_file() else None
-        if size != file["bytes"]:
-            got = "is missing" if size is None else f"has {size} bytes"
-            raise ValueError(
-                f"{path} {got}, expected {file['bytes']} bytes by {manifest}; run the download "
-                "stage again"
-            )
-    return files
+        if size == file["bytes"]:
+            continue
+        absent = "is a folder" if path.is_dir() else "is missing"
+        got = absent if size is None else f"has {size} bytes"
+        message = (
+            f"{path} {got}, expected {file['bytes']} bytes by {manifest}; run the download stage "
+            "again"
+        )
+        if settings.on_error == "raise":
+            raise ValueError(message)
+        complaints[file["name"]] = [message]
+    return files, complaints
 
 
 def _part_names(file_names: list[str]) -> list[str]:
@@ -242,6 +197,8 @@ def _report(source: str, result: FileResult) -> None:
         dropped or "none",
         result.rows / max(result.seconds, 1e-9),
     )
+    for message in result.damage:
+        _log.warning("%s: skipped: %s", source, message)
     if result.kept == 0:
         _log.warning("%s: %s holds no usable structure", source, result.name)
 
@@ -251,6 +208,7 @@ def _check_not_empty(source: str, results: list[FileResult]) -> None:
         return
     files = "; ".join(
         f"{result.name}: {result.rows} rows, dropped {dict(sorted(result.dropped.items()))}"
+        + (f", damaged: {result.damage[0]}" if result.damage else "")
         for result in results
     )
     raise ValueError(
@@ -259,9 +217,7 @@ def _check_not_empty(source: str, results: list[FileResult]) -> None:
     )
 
 
-def _manifest_content(
-    source: str, theory: str, results: list[FileResult], checksums: dict[str, str]
-) -> dict[str, Any]:
+def _manifest_content(source: str, theory: str, results: list[FileResult]) -> dict[str, Any]:
     dropped = sum((result.dropped for result in results), Counter[str]())
     return {
         "source": source,
@@ -271,9 +227,10 @@ def _manifest_content(
         "files": [
             {
                 "name": result.name,
-                "sha256": checksums[result.name],
+                "sha256": result.sha256,
                 "rows": result.rows,
                 "dropped": dict(sorted(result.dropped.items())),
+                "damage": result.damage,
             }
             for result in results
         ],

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Final
+from inspect import getsourcefile
+from pathlib import Path
+from typing import Any, Final
 
 from mtlpar.sources.base import Source
 
@@ -45,3 +47,11 @@ def get_source(name: str) -> Source:
     if not isinstance(source, Source):
         raise ValueError(f"source {name!r} is a {type(source).__name__}, expected a Source")
     return source
+
+
+def reader_file(name: str) -> Path:
+    """File with the code that reads a source."""
+    function: Any = get_source(name).read
+    file = getsourcefile(getattr(function, "func", function))
+    assert file is not None
+    return Path(file)

@@ -84,11 +84,11 @@ def test_parts_follow_the_raw_files_and_hold_what_the_manifest_says(workspace, r
     raw(many(0, 5), many(100, 4))
     manifest, batch = extract(workspace, part_structures=2)
     assert [part["name"] for part in manifest["parts"]] == [
-        "alexandria_000-00000.bp",
-        "alexandria_000-00001.bp",
-        "alexandria_000-00002.bp",
-        "alexandria_001-00000.bp",
-        "alexandria_001-00001.bp",
+        "alexandria_000-00000-00000.bp",
+        "alexandria_000-00000-00001.bp",
+        "alexandria_000-00000-00002.bp",
+        "alexandria_001-00000-00000.bp",
+        "alexandria_001-00000-00001.bp",
     ]
     assert [part["num_structures"] for part in manifest["parts"]] == [2, 2, 1, 2, 2]
     assert batch.energy.tolist() == [0, 1, 2, 3, 4, 100, 101, 102, 103]
@@ -151,7 +151,7 @@ def test_a_part_says_where_it_is_from(workspace, raw):
     raw(many(0, 2))
     extract(workspace)
     folder = workspace.extracted_folder("alexandria")
-    with BpReader(folder / "alexandria_000-00000.bp") as reader:
+    with BpReader(folder / "alexandria_000-00000-00000.bp") as reader:
         attributes = reader.attributes
     assert attributes["raw_file"] == "alexandria_000.json.bz2"
     assert attributes["source"] == "alexandria"

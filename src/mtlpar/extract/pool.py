@@ -1,0 +1,159 @@
+"""Divides raw files into pieces and extracts these side by side.
+
+How a file is divided depends on the file alone, never on the number of processes or jobs, and each
+piece writes parts of its own: the result is the same, byte for byte, however the work is spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+
+from tqdm import tqdm
+
+from mtlpar.core.files import read_json, write_json
+from mtlpar.extract.piece import PieceResult, PieceTask, extract_piece, read_record
+from mtlpar.sources.base import Piece
+
+Submit = Callable[[PieceTask], "Future[PieceResult]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of a source's work that one of several jobs does.
+
+    Attributes:
+        index: Which of them.
+        count: How many there are.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        """Read ``2-of-8``, the third of eight.
+
+        Raises:
+            ValueError: If it is written otherwise or not among them.
+        """
+        index, separator, count = text.partition("-of-")
+        if separator and index.isdigit() and count.isdigit() and int(index) < int(count):
+            return cls(int(index), int(count))
+        raise ValueError(f"share {text!r} must look like 0-of-8, the first of eight")
+
+    def __str__(self) -> str:
+        return f"{self.index}-of-{self.count}"
+
+    def of_file(self, file: int, files: int) -> slice | None:
+        """Pieces of a file that fall to this share: every so many from some on; None for none.
+
+        With fewer shares than files a share has whole files, so that none is unpacked twice.
+        """
+        sharers = [one for one in range(self.count) if one % files == file] or [file % self.count]
+        if self.index not in sharers:
+            return None
+        return slice(sharers.index(self.index), None, len(sharers))
+
+
+def extract_files(
+    files: list[PieceTask], *, jobs: int, share: Share
+) -> Iterator[list[PieceResult]]:
+    """Extract files, piece by piece.
+
+    Args:
+        files: One task per whole file.
+        jobs: Processes.
+        share: What of it falls to this run.
+
+    Yields:
+        The outcomes of the pieces of each file, in order.
+
+    Raises:
+        ValueError: If a file is damaged, and damage is not to be skipped.
+    """
+    mine = [(file, share.of_file(index, len(files))) for index, file in enumerate(files)]
+    work = [(file, pieces) for file, pieces in mine if pieces is not None]
+    if jobs == 1:
+        for file, pieces in work:
+            yield _extract_file(file, pieces, _run_here)
+        return
+    # Forked children would inherit locks of libraries that have threads.
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool, ThreadPoolExecutor(jobs) as threads:
+
+        def extract_one(item: tuple[PieceTask, slice]) -> list[PieceResult]:
+            return _extract_file(*item, lambda task: pool.submit(extract_piece, task))
+
+        try:
+            outcomes = threads.map(extract_one, work)
+            yield from tqdm(outcomes, total=len(work), unit="files", disable=None)
+        except ValueError:
+            threads.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        except BrokenProcessPool as error:
+            raise ValueError(
+                f"a process that read files of {files[0].source.name} was killed, most likely for "
+                "want of memory; use fewer jobs or lower extract.part_structures"
+            ) from error
+
+
+def _run_here(task: PieceTask) -> Future[PieceResult]:
+    future: Future[PieceResult] = Future()
+    future.set_result(extract_piece(task))
+    return future
+
+
+def _extract_file(file: PieceTask, mine: slice, submit: Submit) -> list[PieceResult]:
+    """Extract those pieces of a file that ``mine`` selects."""
+    done = _recorded(file, mine)
+    if done is not None:
+        return done
+    with ExitStack() as stack:
+        pieces: list[Piece | None] = [None]
+        if file.source.divide is not None:
+            try:
+                divided = file.source.divide(file.path, file.settings.piece_bytes)
+                pieces = [*stack.enter_context(divided)]
+            except ValueError as error:
+                if file.settings.on_error == "raise":
+                    raise
+                return [PieceResult(damage=[str(error)])]
+        write_json(file.record, {"fingerprint": file.fingerprint, "pieces": len(pieces)})
+        tasks = [
+            replace(file, piece=piece, name=name)
+            for piece, name in zip(pieces, _piece_names(file, len(pieces)), strict=True)
+        ]
+        futures = [submit(task) for task in tasks[mine]]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            # The file must stay unpacked until the last process has read its piece.
+            for future in futures:
+                future.cancel()
+            wait(futures)
+
+
+def _recorded(file: PieceTask, mine: slice) -> list[PieceResult] | None:
+    """Outcomes of an earlier run, if it did all of ``mine``: then nothing need be unpacked."""
+    if not file.record.is_file():
+        return None
+    content = read_json(file.record)
+    if content["fingerprint"] != file.fingerprint:
+        return None
+    results = []
+    for name in _piece_names(file, content["pieces"])[mine]:
+        result = read_record(replace(file, name=name).record, file.fingerprint)
+        if result is None:
+            return None
+        results.append(result)
+    return results
+
+
+def _piece_names(file: PieceTask, count: int) -> list[str]:
+    return [f"{file.name}-{index:05d}" for index in range(count)]
