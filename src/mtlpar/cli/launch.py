@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import add_command
+from mtlpar.parallel.launch import LAUNCHERS
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
@@ -14,17 +15,28 @@ if TYPE_CHECKING:
 def add_commands(commands: Commands) -> None:
     """Add launch."""
     parser = add_command(
-        commands, "launch", _launch, "start a command on several ranks (srun, PALS or mpiexec)"
+        commands,
+        "launch",
+        _launch,
+        "start a command on several ranks (srun, PALS, mpiexec or torchrun)",
     )
     parser.add_argument("--nodes", type=int, default=1, help="number of nodes")
-    parser.add_argument("--ranks-per-node", type=int, default=1, help="ranks on each node")
+    parser.add_argument(
+        "--ranks-per-node", "--ppn", type=int, default=1, metavar="N", help="ranks on each node"
+    )
     parser.add_argument("--cpus-per-rank", type=int, default=1, help="cores of each rank")
     parser.add_argument("--gpus-per-node", type=int, default=0, help="accelerators of each node")
     parser.add_argument(
         "--launcher",
-        choices=("auto", "srun", "pals", "mpiexec", "none"),
+        choices=LAUNCHERS,
         default="auto",
         help="how ranks are started (default: recognise the allocation)",
+    )
+    parser.add_argument(
+        "--walltime-min",
+        type=float,
+        metavar="MINUTES",
+        help="time the job asked for; ranks stop in time if the scheduler does not tell the end",
     )
     parser.add_argument("line", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
 
@@ -41,4 +53,4 @@ def _launch(options: argparse.Namespace) -> None:
         cpus_per_rank=options.cpus_per_rank,
         gpus_per_node=options.gpus_per_node,
     )
-    launch(geometry, line, launcher=options.launcher)
+    launch(geometry, line, launcher=options.launcher, walltime_min=options.walltime_min)

@@ -9,28 +9,40 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from mtlpar.parallel.agree import AgreedError, Interrupted
+from mtlpar.parallel.allocation import Allocation, seconds_left
 
 if TYPE_CHECKING:
     import torch
+    from torch._C._distributed_c10d import Store
 
 logger = logging.getLogger(__name__)
 
-Launcher = Literal["auto", "srun", "pals", "mpiexec", "none"]
+Launcher = Literal["auto", "srun", "pals", "mpiexec", "torchrun", "none"]
+
+LAUNCHERS: Final[tuple[Launcher, ...]] = ("auto", "srun", "pals", "mpiexec", "torchrun", "none")
 
 _EXPECTED_WORLD_SIZE: Final = "MTLPAR_EXPECTED_WORLD_SIZE"
 _SRUN_MPI: Final = "MTLPAR_SRUN_MPI"
 _GPU_BIND: Final = "MTLPAR_GPU_BIND"
 _CPU_BIND: Final = "MTLPAR_CPU_BIND"
 _HOST_SUFFIX: Final = "MTLPAR_HOST_SUFFIX"
+_NODES: Final = "MTLPAR_NODES"
+_DEADLINE: Final = "MTLPAR_DEADLINE"
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LAUNCHED_BY: Final = ("PMI_RANK", "PMIX_RANK", "SLURM_PROCID", "PALS_RANKID")
+_TORCHRUN: Final = "TORCHELASTIC_RUN_ID"
+_TORCHRUN_RANK: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+# Kept back from the walltime, for the launcher to start, the last checkpoint and the clean-up.
+_RESERVE_S: Final = 120.0
+_RESERVE_FRACTION: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,47 +94,45 @@ def launch_command(
     Args:
         geometry: Shape of the run.
         command: Program and arguments of one rank.
-        launcher: ``srun`` (Slurm), ``pals`` (PBS with Cray PALS), ``mpiexec``, ``none``, or
-            ``auto`` to recognise the allocation.
+        launcher: ``srun`` (Slurm), ``pals`` (PBS with Cray PALS), ``mpiexec``, ``torchrun``,
+            ``none``, or ``auto`` to recognise the allocation.
         environment: Variables to look at; those of this process by default.
+
+    Raises:
+        ValueError: If the launcher cannot start that many ranks, or on that many nodes.
     """
     variables = os.environ if environment is None else environment
     kind = _detect(geometry, variables) if launcher == "auto" else launcher
-    ranks = geometry.world_size
+    _check_launcher(kind, geometry)
     if kind == "srun":
-        prefix = [
-            "srun",
-            f"--nodes={geometry.nodes}",
-            f"--ntasks={ranks}",
-            f"--ntasks-per-node={geometry.ranks_per_node}",
-            f"--cpus-per-task={geometry.cpus_per_rank}",
-            "--kill-on-bad-exit=1",
-            *_srun_gpus(geometry, variables),
-        ]
-        if variables.get(_SRUN_MPI):
-            prefix.append(f"--mpi={variables[_SRUN_MPI]}")
+        prefix = _srun(geometry, variables)
     elif kind == "pals":
-        binding = variables.get(_CPU_BIND)
-        prefix = ["mpiexec", "-n", str(ranks), "--ppn", str(geometry.ranks_per_node), "--envall"]
-        prefix += (
-            [f"--cpu-bind={binding}"]
-            if binding
-            else [f"--depth={geometry.cpus_per_rank}", "--cpu-bind=depth"]
-        )
+        prefix = _pals(geometry, variables)
     elif kind == "mpiexec":
-        prefix = [_find_program("mpiexec") or "mpiexec", "-n", str(ranks)]
+        prefix = [_find_program("mpiexec") or "mpiexec", "-n", str(geometry.world_size)]
+    elif kind == "torchrun":
+        prefix = [_find_program("torchrun") or "torchrun", "--standalone", "--no-python"]
+        prefix.append(f"--nproc-per-node={geometry.world_size}")
     else:
-        if ranks > 1:
-            raise ValueError(
-                f"{ranks} ranks were asked for, but there is no launcher: install the extra "
-                "mtlpar[mpi] for mpiexec, or run inside a Slurm or PBS allocation"
-            )
         prefix = []
     return [*prefix, *command]
 
 
-def launch(geometry: Geometry, command: Sequence[str], *, launcher: Launcher = "auto") -> None:
-    """Replace this process by the launcher, so that signals and the exit status pass through."""
+def launch(
+    geometry: Geometry,
+    command: Sequence[str],
+    *,
+    launcher: Launcher = "auto",
+    walltime_min: float | None = None,
+) -> None:
+    """Replace this process by the launcher, so that signals and the exit status pass through.
+
+    Args:
+        geometry: Shape of the run.
+        command: Program and arguments of one rank.
+        launcher: As in `launch_command`.
+        walltime_min: Minutes that the job asked for; ranks learn from it when to stop.
+    """
     line = launch_command(geometry, command, launcher=launcher)
     if shutil.which(line[0]) is None:
         raise ValueError(f"{line[0]!r} is not on PATH; cannot run {shlex.join(line)}")
@@ -132,67 +142,189 @@ def launch(geometry: Geometry, command: Sequence[str], *, launcher: Launcher = "
         # which are those of all ranks together. Ranks that share cores would spin for each other.
         **dict.fromkeys(_THREADS, str(geometry.cpus_per_rank)),
         _EXPECTED_WORLD_SIZE: str(geometry.world_size),
+        _NODES: str(geometry.nodes),
     }
+    left = seconds_left(current_allocation(), walltime_min=walltime_min)
+    if left is not None:
+        reserve = min(_RESERVE_S, _RESERVE_FRACTION * left)
+        environment[_DEADLINE] = f"{time.time() + left - reserve:.0f}"
+    logger.info("%s", shlex.join(line))
     os.execvpe(line[0], line, environment)
 
 
+def current_allocation(environment: Mapping[str, str] | None = None) -> Allocation:
+    """The scheduler's job that this process runs in.
+
+    Args:
+        environment: Variables to look at; those of this process by default.
+    """
+    variables = os.environ if environment is None else environment
+    nodes = int(variables.get(_NODES, "1"))
+    if job := variables.get("SLURM_JOB_ID"):
+        return Allocation("slurm", job, variables.get("SLURM_CLUSTER_NAME", ""), nodes)
+    if job := variables.get("PBS_JOBID"):
+        return Allocation("pbs", job, variables.get("PBS_O_HOST", ""), nodes)
+    return Allocation(nodes=nodes)
+
+
+def time_left_s() -> float | None:
+    """Seconds until a run should save its work and end; None if nothing limits it.
+
+    `launch` found out when the job ends and kept some time back, so this may become negative with
+    the job still running.
+    """
+    deadline = os.environ.get(_DEADLINE)
+    return float(deadline) - time.time() if deadline else None
+
+
 @contextmanager
-def distributed_context(*, timeout_s: float = 600.0) -> Iterator[RankContext]:
+def distributed_context(
+    *, timeout_s: float = 600.0, first: Callable[[], None] | None = None
+) -> Iterator[RankContext]:
     """Join the ranks of this run, or be the only one, for as long as the block lasts.
 
-    Ranks meet through MPI; rank 0 opens the store that torch meets at. A process that no launcher
-    started is a world of one and needs no MPI.
+    Ranks meet through MPI; rank 0 opens the store that torch meets at. Under torchrun they meet
+    through torch alone. A process that no launcher started is a world of one and needs no MPI.
+
+    Args:
+        timeout_s: How long a rank waits for another in a collective.
+        first: What rank 0 does before the ranks meet, however long it takes: the others wait.
 
     Raises:
-        ValueError: If the launcher announced another number of ranks than MPI finds: the usual
+        ValueError: If the launcher announced another number of ranks than there are: the usual
             sign of a launcher and an MPI library that do not belong together.
     """
-    launched = any(name in os.environ for name in _LAUNCHED_BY)
     expected = int(os.environ.get(_EXPECTED_WORLD_SIZE, "0"))
-    if not launched:
-        _check_world(1, expected)
-        yield RankContext(0, 1, local_device())
+    timeout = datetime.timedelta(seconds=timeout_s)
+    if _TORCHRUN in os.environ:
+        _check_world(int(os.environ["WORLD_SIZE"]), expected)
+        with _torchrun_ranks(timeout, first) as context:
+            yield context
         return
-    # Cray systems need MPI initialised before torch loads its communication libraries.
+    if any(name in os.environ for name in _LAUNCHED_BY):
+        # Cray systems need MPI initialised before torch loads its communication libraries.
+        from mpi4py import MPI
+
+        _check_world(MPI.COMM_WORLD.size, expected)
+        if MPI.COMM_WORLD.size > 1:
+            with _mpi_ranks(timeout, first) as context:
+                yield context
+            return
+    else:
+        _check_world(1, expected)
+    if first:
+        first()
+    yield RankContext(0, 1, local_device())
+
+
+@contextmanager
+def _mpi_ranks(
+    timeout: datetime.timedelta, first: Callable[[], None] | None
+) -> Iterator[RankContext]:
     from mpi4py import MPI
 
     world = MPI.COMM_WORLD
-    _check_world(world.size, expected)
-    if world.size == 1:
-        yield RankContext(0, 1, local_device())
-        return
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
-    single_host = node.size == world.size
-    local_rank = node.rank
+    single_host, local_rank = node.size == world.size, node.rank
     node.Free()
-    import torch.distributed as dist
-    from torch._C._distributed_c10d import TCPStore
-
-    device = local_device(local_rank)
-    backend = {"cuda": "nccl", "xpu": "xccl", "cpu": "gloo"}[device.type]
-    timeout = datetime.timedelta(seconds=timeout_s)
-    host = "127.0.0.1" if single_host else socket.gethostname() + os.environ.get(_HOST_SUFFIX, "")
-    host = world.bcast(host)
-    store = None
-    if world.rank == 0:
-        store = TCPStore(host, 0, None, True, timeout=timeout, wait_for_workers=False)
-    port = world.bcast(store.port if store else None)
-    store = store or TCPStore(host, port, None, False, timeout=timeout)
-    dist.init_process_group(
-        backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout
-    )
     try:
-        yield RankContext(world.rank, world.size, device)
+        if first and world.rank == 0:
+            first()
+        from torch._C._distributed_c10d import TCPStore
+
+        host = socket.gethostname() + os.environ.get(_HOST_SUFFIX, "")
+        host = world.bcast("127.0.0.1" if single_host else host)
+        store = None
+        if world.rank == 0:
+            store = TCPStore(host, 0, None, True, timeout=timeout, wait_for_workers=False)
+        port = world.bcast(store.port if store else None)
+        store = store or TCPStore(host, port, None, False, timeout=timeout)
+        context = RankContext(world.rank, world.size, local_device(local_rank))
+        with _process_group(context, store, timeout):
+            yield context
     except (AgreedError, Interrupted):
-        # All ranks are here: they leave one by one, and nobody waits for another.
-        dist.destroy_process_group()
         raise
     except BaseException:
         # The other ranks wait in a collective and would wait for ever: end them all.
         logger.exception("rank %d of %d failed; stopping all ranks", world.rank, world.size)
         world.Abort(1)
         raise
+
+
+@contextmanager
+def _torchrun_ranks(
+    timeout: datetime.timedelta, first: Callable[[], None] | None
+) -> Iterator[RankContext]:
+    from torch._C._distributed_c10d import TCPStore
+
+    rank, size, local_rank = (int(os.environ[name]) for name in _TORCHRUN_RANK)
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    # torchrun's own store lives in its agent; ranks are its clients.
+    store = TCPStore(host, port, None, False, timeout=timeout)
+    if rank == 0:
+        if first:
+            first()
+        store.set("mtlpar/first", "done")
+    store.wait(["mtlpar/first"], datetime.timedelta(days=365))
+    context = RankContext(rank, size, local_device(local_rank))
+    with _process_group(context, store, timeout):
+        yield context
+
+
+@contextmanager
+def _process_group(
+    context: RankContext, store: Store, timeout: datetime.timedelta
+) -> Iterator[None]:
+    import torch.distributed as dist
+
+    backend = {"cuda": "nccl", "xpu": "xccl", "cpu": "gloo"}[context.device.type]
+    dist.init_process_group(
+        backend, store=store, rank=context.rank, world_size=context.world_size, timeout=timeout
+    )
+    try:
+        yield
+    except (AgreedError, Interrupted):
+        # All ranks are here: they leave one by one, and nobody waits for another.
+        dist.destroy_process_group()
+        raise
     dist.destroy_process_group()
+
+
+def _check_launcher(kind: Launcher, geometry: Geometry) -> None:
+    """Refuse what would start fewer ranks, or all of them on one node, without a word."""
+    if kind == "none" and geometry.world_size > 1:
+        raise ValueError(
+            f"{geometry.world_size} ranks were asked for, but there is no launcher: install the "
+            "extra mtlpar[mpi] for mpiexec, or run inside a Slurm or PBS allocation"
+        )
+    if kind in ("mpiexec", "torchrun") and geometry.nodes > 1:
+        raise ValueError(
+            f"{geometry.nodes} nodes were asked for, but {kind} starts ranks on this machine only; "
+            "run inside a Slurm or PBS allocation, or ask for --nodes 1"
+        )
+
+
+def _srun(geometry: Geometry, variables: Mapping[str, str]) -> list[str]:
+    line = [
+        "srun",
+        f"--nodes={geometry.nodes}",
+        f"--ntasks={geometry.world_size}",
+        f"--ntasks-per-node={geometry.ranks_per_node}",
+        f"--cpus-per-task={geometry.cpus_per_rank}",
+        "--kill-on-bad-exit=1",
+        *_srun_gpus(geometry, variables),
+    ]
+    if variables.get(_SRUN_MPI):
+        line.append(f"--mpi={variables[_SRUN_MPI]}")
+    return line
+
+
+def _pals(geometry: Geometry, variables: Mapping[str, str]) -> list[str]:
+    line = ["mpiexec", "-n", str(geometry.world_size), "--ppn", str(geometry.ranks_per_node)]
+    binding = variables.get(_CPU_BIND)
+    if binding:
+        return [*line, "--envall", f"--cpu-bind={binding}"]
+    return [*line, "--envall", f"--depth={geometry.cpus_per_rank}", "--cpu-bind=depth"]
 
 
 def _detect(geometry: Geometry, variables: Mapping[str, str]) -> Launcher:
@@ -200,8 +332,10 @@ def _detect(geometry: Geometry, variables: Mapping[str, str]) -> Launcher:
         return "srun"
     if "PBS_JOBID" in variables and shutil.which("mpiexec"):
         return "pals"
-    if geometry.world_size > 1 and _find_program("mpiexec"):
-        return "mpiexec"
+    if geometry.world_size > 1:
+        for program in ("mpiexec", "torchrun"):
+            if _find_program(program):
+                return program
     return "none"
 
 
@@ -230,8 +364,8 @@ def _check_world(found: int, expected: int) -> None:
     if expected and found != expected:
         raise ValueError(
             f"MPI finds {found} rank(s), but {expected} were launched: launcher and MPI library do "
-            "not belong together. Under Slurm set MTLPAR_SRUN_MPI (pmi2 for the mpich wheel); "
-            "elsewhere use the mpiexec of the MPI that mpi4py was built with."
+            "not belong together. Under Slurm set MTLPAR_SRUN_MPI (pmi2 for the mpich wheel, "
+            "nothing on Cray); elsewhere use the mpiexec of the MPI that mpi4py was built with."
         )
 
 

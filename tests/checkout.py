@@ -1,0 +1,123 @@
+"""Copies of the repository that tests may run, edit and break."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from helpers import REPOSITORY
+
+_KEPT = ("src", "rules", "workflow", "profiles", "envs", "Snakefile", "config.yaml")
+_SMALL_SOURCES = ("ani1x", "qm7x")
+
+
+def copy_checkout(folder: Path) -> Path:
+    """Copy what a run needs into a new folder."""
+    folder.mkdir(parents=True)
+    for name in _KEPT:
+        path = REPOSITORY / name
+        if path.is_dir():
+            shutil.copytree(path, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(path, folder / name)
+    return folder
+
+
+def make_small(checkout: Path) -> None:
+    """Leave two sources and the one model that learns from both, tiny and for two epochs."""
+    path = checkout / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["sources"] = list(_SMALL_SOURCES)
+    config["models"] = {"mtl": {"branches": {source: [source] for source in _SMALL_SOURCES}}}
+    config["model"]["encoder"] = {"width": 8, "layers": 1}
+    config["train"] |= {"epochs": 2, "batch_structures": 128, "warmup_steps": 0}
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def edit_profile(checkout: Path, profile: str, changes: Mapping[str, Any]) -> None:
+    """Replace single values of a profile; keys are dotted."""
+    path = checkout / "profiles" / profile / "config.yaml"
+    content = yaml.safe_load(path.read_text())
+    for key, value in changes.items():
+        block = content
+        *parents, last = key.split(".")
+        for parent in parents:
+            block = block.setdefault(parent, {})
+        block[last] = value
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def start_snakemake(
+    checkout: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start Snakemake on the code of a copy; it hears Ctrl-C as in a terminal."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "snakemake", *arguments],
+        cwd=checkout,
+        env=environment_of(checkout, environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=_hear_ctrl_c,
+    )
+
+
+def run_snakemake(
+    checkout: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    timeout_s: float = 400,
+) -> tuple[int, str]:
+    """Run Snakemake in a copy; returns its exit status and what it printed."""
+    process = start_snakemake(checkout, *arguments, environment=environment)
+    return finish(process, timeout_s=timeout_s)
+
+
+def finish(process: subprocess.Popen[str], *, timeout_s: float = 400) -> tuple[int, str]:
+    """Wait for a Snakemake that was started; one that hangs is killed and shown."""
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        raise AssertionError(f"no end after {timeout_s} s:\n{output[-5000:]}") from None
+    return process.returncode, output
+
+
+def run_mtlpar(
+    checkout: Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of mtlpar in a copy."""
+    return subprocess.run(
+        [sys.executable, "-m", "mtlpar", *arguments],
+        cwd=checkout,
+        env=environment_of(checkout, environment),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def environment_of(checkout: Path, changes: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Environment in which the copied code runs, not the installed one."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(checkout / "src"),
+        "MTLPAR_ENV": sys.prefix,
+        **(changes or {}),
+    }
+
+
+def _hear_ctrl_c() -> None:
+    # Background processes of a script ignore SIGINT, and Python then never raises it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)

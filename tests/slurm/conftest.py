@@ -1,0 +1,23 @@
+"""One Slurm for all tests of this folder; without it they are skipped, and CI is told so."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from slurm import cluster
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[dict[str, str]]:
+    """Environment in which the clients of Slurm talk to a throw-away cluster."""
+    if reason := cluster.missing():
+        pytest.skip(f"no Slurm: {reason}")
+    # A short path: names of sockets are limited to about 100 characters.
+    with (
+        tempfile.TemporaryDirectory(prefix="mtlpar-slurm-") as folder,
+        cluster.running(Path(folder)) as environment,
+    ):
+        yield environment
