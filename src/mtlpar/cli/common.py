@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtlpar.config import Config, load_config
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 Command = Callable[[argparse.Namespace], None]
+Stage = Callable[..., None]
 
 
 def add_command(
@@ -81,3 +83,33 @@ def chosen_sources(options: argparse.Namespace, config: Config) -> tuple[str, ..
             f"({', '.join(config.sources)})"
         )
     return tuple(options.source or config.sources)
+
+
+def run_stage(config: Config, name: str, target: str, stage: Stage, **arguments: Any) -> None:
+    """Run a stage on one target, as the only writer of its outputs, and record what it did.
+
+    Args:
+        config: The configuration.
+        name: Name of the stage.
+        target: Source, model, table or figure.
+        stage: The stage's ``run``, called with the target and the arguments.
+        arguments: What else it needs.
+    """
+    from mtlpar.parallel.launch import current_allocation
+    from mtlpar.provenance import stage_run
+
+    with stage_run(config, name, target, allocation=current_allocation()) as due:
+        if due:
+            stage(target, **arguments)
+
+
+@contextmanager
+def hold_share(config: Config, source: str, share: str) -> Iterator[None]:
+    """Be the only process that extracts one share of a source, for as long as the block lasts."""
+    from mtlpar.core.lease import Owner, hold
+    from mtlpar.parallel.launch import current_allocation
+
+    allocation = current_allocation()
+    owner = Owner.this_process(job=allocation.job, nodes=allocation.nodes)
+    with hold(config.workspace.extracted_folder(source), f"extract-{source}-{share}", owner):
+        yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import (
@@ -12,7 +13,9 @@ from mtlpar.cli.common import (
     add_config,
     add_source_choice,
     chosen_sources,
+    hold_share,
     read_config,
+    run_stage,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +69,8 @@ def _add_stage(
 
 def _download(options: argparse.Namespace) -> None:
     from mtlpar.download import overview, stage
+    from mtlpar.parallel.launch import current_allocation
+    from mtlpar.provenance import stage_run
 
     config = read_config(options)
     sources = chosen_sources(options, config)
@@ -77,8 +82,16 @@ def _download(options: argparse.Namespace) -> None:
     }
     if options.list:
         sys.stdout.write(f"{overview.describe(sources, **arguments)}\n")
-    else:
-        stage.run(*sources, **arguments)
+        return
+    with ExitStack() as runs:
+        due = [
+            source
+            for source in sources
+            if runs.enter_context(
+                stage_run(config, "download", source, allocation=current_allocation())
+            )
+        ]
+        stage.run(*due, **arguments)
 
 
 def _extract(options: argparse.Namespace) -> None:
@@ -86,16 +99,19 @@ def _extract(options: argparse.Namespace) -> None:
     from mtlpar.workflow import reader_digest
 
     config = read_config(options)
-    share = None if options.share is None else stage.Share.parse(options.share)
     for source in chosen_sources(options, config):
-        stage.run(
-            source,
-            workspace=config.workspace,
-            settings=config.extract,
-            jobs=options.jobs,
-            share=share,
-            code=reader_digest(source),
-        )
+        arguments = {
+            "workspace": config.workspace,
+            "settings": config.extract,
+            "jobs": options.jobs,
+            "code": reader_digest(source),
+        }
+        if options.share is None:
+            run_stage(config, "extract", source, stage.run, **arguments)
+        else:
+            # A share is no output of its own: the run that gathers the shares is recorded.
+            with hold_share(config, source, options.share):
+                stage.run(source, share=stage.Share.parse(options.share), **arguments)
 
 
 def _normalize(options: argparse.Namespace) -> None:
@@ -103,7 +119,15 @@ def _normalize(options: argparse.Namespace) -> None:
 
     config = read_config(options)
     for source in chosen_sources(options, config):
-        stage.run(source, workspace=config.workspace, settings=config.normalize, seed=config.seed)
+        run_stage(
+            config,
+            "normalize",
+            source,
+            stage.run,
+            workspace=config.workspace,
+            settings=config.normalize,
+            seed=config.seed,
+        )
 
 
 def _pack(options: argparse.Namespace) -> None:
@@ -111,8 +135,11 @@ def _pack(options: argparse.Namespace) -> None:
 
     config = read_config(options)
     for source in chosen_sources(options, config):
-        stage.run(
+        run_stage(
+            config,
+            "pack",
             source,
+            stage.run,
             workspace=config.workspace,
             settings=config.pack,
             seed=config.seed,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import Command, add_command, add_config, read_config
+from mtlpar.cli.common import Command, add_command, add_config, read_config, run_stage
 from mtlpar.core.log import set_up_logging
 
 if TYPE_CHECKING:
@@ -44,11 +45,19 @@ def _add_stage(
 
 
 def _train(options: argparse.Namespace) -> None:
-    from mtlpar.parallel.launch import distributed_context
+    from mtlpar.parallel.launch import current_allocation, distributed_context
+    from mtlpar.provenance import stage_run
 
     config = read_config(options)
     entry = config.model_entry(options.model)
-    with distributed_context() as context:
+
+    def lead(ranks: int) -> None:
+        run = stage_run(
+            config, "train", options.model, allocation=current_allocation(), ranks=ranks
+        )
+        job.enter_context(run)
+
+    with ExitStack() as job, distributed_context(first=lead) as context:
         from mtlpar.train import stage
 
         set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
@@ -75,8 +84,11 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     config = read_config(options)
     config.model_entry(options.model)
-    stage.run(
+    run_stage(
+        config,
+        "evaluate",
         options.model,
+        stage.run,
         workspace=config.workspace,
         settings=config.evaluate,
         sources=config.sources,

@@ -1,4 +1,4 @@
-"""Commands that write for readers: report, schema."""
+"""Commands that write for readers: report, provenance, schema."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import add_command, add_config, read_config
+from mtlpar.cli.common import add_command, add_config, read_config, run_stage
 from mtlpar.config import json_schema
 from mtlpar.core.files import write_text
 
@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Commands) -> None:
-    """Add report and schema."""
+    """Add report, provenance and schema."""
     parser = add_command(commands, "report", _report, "draw tables and figures from the metrics")
     add_config(parser)
     parser.add_argument("--item", metavar="NAME", help="only this table or figure (default: all)")
     parser.add_argument(
         "--summary", action="store_true", help="print the main tables and where results lie"
     )
+    parser = add_command(
+        commands, "provenance", _provenance, "print where a file came from, down to the raw data"
+    )
+    add_config(parser)
+    parser.add_argument("file", type=Path, metavar="FILE", help="any output of the workflow")
     parser = add_command(commands, "schema", _schema, "print the JSON schema of the config")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write it to a file instead")
 
@@ -43,13 +48,24 @@ def _report(options: argparse.Namespace) -> None:
         )
         sys.stdout.write(f"{text}\n")
         return
-    stage.run(
-        options.item,
-        workspace=config.workspace,
-        settings=config.report,
-        models=models,
-        sources=config.sources,
-    )
+    for item in stage.chosen_items(options.item):
+        run_stage(
+            config,
+            "report",
+            item,
+            stage.run,
+            workspace=config.workspace,
+            settings=config.report,
+            models=models,
+            sources=config.sources,
+        )
+
+
+def _provenance(options: argparse.Namespace) -> None:
+    from mtlpar.provenance import describe
+
+    config = read_config(options)
+    sys.stdout.write(f"{describe(options.file, config.workspace.results)}\n")
 
 
 def _schema(options: argparse.Namespace) -> None:

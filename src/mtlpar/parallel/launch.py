@@ -179,7 +179,7 @@ def time_left_s() -> float | None:
 
 @contextmanager
 def distributed_context(
-    *, timeout_s: float = 600.0, first: Callable[[], None] | None = None
+    *, timeout_s: float = 600.0, first: Callable[[int], None] | None = None
 ) -> Iterator[RankContext]:
     """Join the ranks of this run, or be the only one, for as long as the block lasts.
 
@@ -188,7 +188,8 @@ def distributed_context(
 
     Args:
         timeout_s: How long a rank waits for another in a collective.
-        first: What rank 0 does before the ranks meet, however long it takes: the others wait.
+        first: What rank 0 does with the number of ranks before they meet, however long it takes:
+            the others wait.
 
     Raises:
         ValueError: If the launcher announced another number of ranks than there are: the usual
@@ -213,13 +214,13 @@ def distributed_context(
     else:
         _check_world(1, expected)
     if first:
-        first()
+        first(1)
     yield RankContext(0, 1, local_device())
 
 
 @contextmanager
 def _mpi_ranks(
-    timeout: datetime.timedelta, first: Callable[[], None] | None
+    timeout: datetime.timedelta, first: Callable[[int], None] | None
 ) -> Iterator[RankContext]:
     from mpi4py import MPI
 
@@ -229,7 +230,7 @@ def _mpi_ranks(
     node.Free()
     try:
         if first and world.rank == 0:
-            first()
+            first(world.size)
         from torch._C._distributed_c10d import TCPStore
 
         host = socket.gethostname() + os.environ.get(_HOST_SUFFIX, "")
@@ -243,6 +244,7 @@ def _mpi_ranks(
         with _process_group(context, store, timeout):
             yield context
     except (AgreedError, Interrupted):
+        # All ranks agreed to end here.
         raise
     except BaseException:
         # The other ranks wait in a collective and would wait for ever: end them all.
@@ -253,7 +255,7 @@ def _mpi_ranks(
 
 @contextmanager
 def _torchrun_ranks(
-    timeout: datetime.timedelta, first: Callable[[], None] | None
+    timeout: datetime.timedelta, first: Callable[[int], None] | None
 ) -> Iterator[RankContext]:
     from torch._C._distributed_c10d import TCPStore
 
@@ -263,7 +265,7 @@ def _torchrun_ranks(
     store = TCPStore(host, port, None, False, timeout=timeout)
     if rank == 0:
         if first:
-            first()
+            first(size)
         store.set("mtlpar/first", "done")
     store.wait(["mtlpar/first"], datetime.timedelta(days=365))
     context = RankContext(rank, size, local_device(local_rank))

@@ -10,9 +10,18 @@ from mtlpar.report.items import ITEMS, Scope, get_item, outputs_of
 from mtlpar.report.settings import ReportSettings
 from mtlpar.report.tables import summary_text, write_table
 
-__all__ = ["run", "summary_text"]
+__all__ = ["chosen_items", "run", "summary_text"]
 
 logger = logging.getLogger(__name__)
+
+
+def chosen_items(item: str | None) -> tuple[str, ...]:
+    """Names of the tables and figures to make: the one that was asked for, or all.
+
+    Raises:
+        ValueError: If there is no such item.
+    """
+    return tuple(ITEMS) if item is None else (get_item(item).name,)
 
 
 def run(

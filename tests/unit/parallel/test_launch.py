@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from mtlpar.parallel.launch import Geometry, launch_command
+from mtlpar.parallel.launch import Geometry, Launcher, launch_command
 
 FRONTIER = Geometry(nodes=4, ranks_per_node=8, cpus_per_rank=7, gpus_per_node=8)
 
@@ -71,3 +74,64 @@ def test_ranks_start_in_an_environment_that_nobody_activated(
     assert launch_command(Geometry(ranks_per_node=2), ["x"], environment={})[0] == str(
         elsewhere / "mpiexec"
     )
+
+
+def test_torchrun_starts_ranks_without_mpi() -> None:
+    line = launch_command(Geometry(ranks_per_node=4), ["x"], launcher="torchrun", environment={})
+    assert line[1:] == ["--standalone", "--no-python", "--nproc-per-node=4", "x"]
+
+
+@pytest.mark.parametrize("launcher", ["mpiexec", "torchrun"])
+def test_several_nodes_need_a_scheduler(launcher: Launcher) -> None:
+    # All ranks would start on this one machine and nobody would notice.
+    with pytest.raises(ValueError, match="this machine only"):
+        launch_command(Geometry(nodes=2), ["x"], launcher=launcher, environment={})
+
+
+def test_srun_is_told_how_to_meet_the_mpi_of_the_wheel() -> None:
+    variables = {"MTLPAR_SRUN_MPI": "pmi2"}
+    line = launch_command(Geometry(), ["x"], launcher="srun", environment=variables)
+    assert "--mpi=pmi2" in line
+
+
+MEET = """
+from mtlpar.parallel.launch import distributed_context
+import torch
+with distributed_context(first=lambda ranks: print("first", ranks, flush=True)) as context:
+    total = torch.tensor([float(context.rank)])
+    torch.distributed.all_reduce(total)
+    print("rank", context.rank, context.world_size, total.item(), flush=True)
+"""
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("launcher", ["mpiexec", "torchrun"])
+def test_ranks_meet(launcher: str) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "mtlpar", "launch", "--ppn", "2", "--launcher", launcher),
+            *("--", sys.executable, "-c", MEET),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["first 2", "rank 0 2 1.0", "rank 1 2 1.0"]
+
+
+@pytest.mark.mpi
+def test_ranks_that_start_alone_are_refused() -> None:
+    # What srun does with an MPI it does not know: every process is rank 0 of 1, without a word.
+    done = subprocess.run(
+        [sys.executable, "-c", MEET],
+        env={**os.environ, "MTLPAR_EXPECTED_WORLD_SIZE": "16", "SLURM_PROCID": "3"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "MPI finds 1 rank(s), but 16 were launched" in done.stderr
+    assert "MTLPAR_SRUN_MPI" in done.stderr

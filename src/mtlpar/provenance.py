@@ -1,0 +1,352 @@
+"""Runs a stage as the only writer of its outputs, and writes down where they came from.
+
+A record lies in ``results/provenance/<stage>/<target>.json``, beside the outputs and not in them:
+the same run twice gives the same bytes, whatever machine and job it ran in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from mtlpar import workflow as flow
+from mtlpar.config import Config
+from mtlpar.config.load import as_plain
+from mtlpar.core.fields import SPLITS
+from mtlpar.core.files import file_digest, read_json, write_json, write_text
+from mtlpar.core.lease import HeldLease, Lease, Owner, hold
+from mtlpar.parallel.agree import Interrupted
+from mtlpar.parallel.allocation import Allocation, run_client
+
+_VERSIONS_OF: Final = ("mtlpar", "torch", "numpy", "adios2", "mpi4py", "snakemake")
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """One stage at work on one target: a source, a model, or a table or figure.
+
+    Attributes:
+        config: The configuration.
+        stage: Name of the stage.
+        target: What it works on.
+        inputs: Files it reads.
+        outputs: Files it writes.
+    """
+
+    config: Config
+    stage: str
+    target: str
+    inputs: list[Path]
+    outputs: list[Path]
+
+    @classmethod
+    def of(cls, config: Config, stage: str, target: str) -> StageRun:
+        """The run of a stage of the workflow, with the files that its rule declares."""
+        inputs, outputs = _FILES[stage](config, target)
+        return cls(config, stage, target, inputs, outputs)
+
+    @property
+    def record(self) -> Path:
+        """File that says where the outputs came from."""
+        return _folder(self.config) / self.stage / f"{self.target}.json"
+
+    @property
+    def attempts(self) -> Path:
+        """File with one line per attempt, the failed ones included."""
+        return self.record.with_suffix(".attempts.jsonl")
+
+    def identity(self) -> dict[str, Any]:
+        """What decides about the content of the outputs: inputs, configuration, code."""
+        return {
+            "inputs": {str(path): _digest(path) for path in self.inputs},
+            "config_digest": _config_digest(self.config),
+            "code_digest": _code_digest(self.stage, self.target),
+        }
+
+    def is_done(self) -> bool:
+        """Whether the outputs are there, whole, and made of what would be used now."""
+        if not self.record.exists():
+            return False
+        record = read_json(self.record)
+        outputs = {str(path): _digest(path) for path in self.outputs}
+        return bool(record["outputs"] == outputs) and self.identity().items() <= record.items()
+
+
+@contextmanager
+def stage_run(
+    config: Config, stage: str, target: str, *, allocation: Allocation, ranks: int = 1
+) -> Iterator[bool]:
+    """Run a stage inside this block, as the only process that writes these outputs.
+
+    Another process that is at them is waited for; one that died is replaced.
+
+    Args:
+        config: The configuration.
+        stage: Name of the stage.
+        target: Source, model, table or figure.
+        allocation: The job that this process runs in.
+        ranks: Processes that work together.
+
+    Yields:
+        Whether there is anything to do: False if the process that was waited for has just made the
+        very same outputs.
+    """
+    run = StageRun.of(config, stage, target)
+    owner = Owner.this_process(job=allocation.job, nodes=allocation.nodes, ranks=ranks)
+    folder = run.outputs[0].parent
+    with hold(folder, f"{stage}-{target}", owner) as lease:
+        _note_predecessor(run, lease)
+        if lease.waited and run.is_done():
+            yield False
+            return
+        identity = run.identity()
+        outcome = "failed"
+        try:
+            yield True
+            outcome = "done"
+        except Interrupted:
+            outcome = "to be continued"
+            raise
+        finally:
+            _note_attempt(run, owner, ended=time.time(), outcome=outcome)
+        _write_record(run, identity, allocation)
+
+
+def describe(path: Path, results: Path) -> str:
+    """The chain of stages that a file came from, down to the raw data, as indented text.
+
+    Args:
+        path: Any output of the workflow.
+        results: Folder of the results.
+
+    Raises:
+        ValueError: If no record speaks of the file.
+    """
+    records: dict[Path, dict[str, Any]] = {}
+    for file in sorted((results / "provenance").glob("*/*.json")):
+        record = read_json(file)
+        records |= {Path(name).resolve(): record for name in record["outputs"]}
+    if path.resolve() not in records:
+        raise ValueError(
+            f"no record in {results / 'provenance'} speaks of {path}: it is no output of a stage, "
+            "or was made before records were kept; run its rule again"
+        )
+    versions = records[path.resolve()]["versions"].items()
+    lines = [", ".join(f"{name} {version}" for name, version in versions)]
+    _describe_file(path, records, lines, depth=0, told=set())
+    return "\n".join(lines)
+
+
+def _describe_file(
+    path: Path,
+    records: dict[Path, dict[str, Any]],
+    lines: list[str],
+    *,
+    depth: int,
+    told: set[str],
+) -> None:
+    indent = "  " * depth
+    record = records.get(path.resolve())
+    if record is None:
+        lines.append(f"{indent}{path}  ({_state(path, None)})")
+        return
+    name = f"{record['stage']} {record['target']}"
+    digest = record["outputs"].get(str(path))
+    lines.append(f"{indent}{path}  {_short(digest)}  ({_state(path, digest)})  by {name}")
+    if name in told:
+        return
+    told.add(name)
+    lines += [f"{indent}  | {line}" for line in _describe_run(record)]
+    for source in record["inputs"]:
+        _describe_file(Path(source), records, lines, depth=depth + 1, told=told)
+
+
+def _describe_run(record: dict[str, Any]) -> Iterator[str]:
+    yield f"config {_short(record['config_digest'])} ({record['config']})"
+    yield f"code {record['code_digest']}"
+    for attempt in record["attempts"]:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(attempt["started"]))
+        where = f"job {attempt['job']} on {attempt['host']}" if attempt["job"] else attempt["host"]
+        size = f"{attempt['nodes']} node(s), {attempt['ranks']} rank(s)"
+        yield f"{when}  {where}, {size}, {attempt['seconds']:.0f} s, {attempt['outcome']}"
+        if energy := _energy_joule(attempt["job"]):
+            yield f"  {energy / 3.6e6:.3f} kWh"
+    yield f"{record['node_hours']:.4f} node-hours"
+
+
+def _state(path: Path, digest: str | None) -> str:
+    if not path.exists():
+        return "not here"
+    if digest is None:
+        return "no record"
+    return "unchanged" if _digest(path) == digest else "CHANGED SINCE"
+
+
+def _short(digest: str | None) -> str:
+    return (digest or "-")[:12]
+
+
+def _energy_joule(job: str) -> float | None:
+    """Energy of a finished job, where Slurm measures it."""
+    if not job.isdigit():
+        return None
+    options = ("--allocations", "--noheader", "--parsable2", "--format=ConsumedEnergyRaw")
+    answer = (run_client("sacct", "--jobs", job, *options) or "").strip()
+    return float(answer) if answer.isdigit() and answer != "0" else None
+
+
+def _write_record(run: StageRun, identity: dict[str, Any], allocation: Allocation) -> None:
+    attempts = _attempts_of_this_result(run)
+    seconds = sum(attempt["nodes"] * attempt["seconds"] for attempt in attempts)
+    write_json(
+        run.record,
+        {
+            "stage": run.stage,
+            "target": run.target,
+            "outputs": {str(path): _digest(path) for path in run.outputs},
+            **identity,
+            "config": str(_keep_config(run.config)),
+            "versions": {"python": platform.python_version(), **_versions()},
+            "machine": {
+                "host": socket.gethostname(),
+                "cluster": allocation.cluster,
+                "platform": platform.platform(),
+            },
+            "attempts": attempts,
+            "node_hours": seconds / 3600,
+        },
+    )
+
+
+def _note_predecessor(run: StageRun, lease: HeldLease) -> None:
+    """Write down the attempt of a process that died before it could."""
+    previous: Lease | None = lease.previous
+    if previous and previous.owner:
+        _note_attempt(run, previous.owner, ended=previous.beat_at, outcome="killed")
+
+
+def _note_attempt(run: StageRun, owner: Owner, *, ended: float, outcome: str) -> None:
+    line = {
+        "started": owner.since,
+        "seconds": ended - owner.since,
+        "host": owner.host,
+        "job": owner.job,
+        "nodes": owner.nodes,
+        "ranks": owner.ranks,
+        "outcome": outcome,
+    }
+    run.attempts.parent.mkdir(parents=True, exist_ok=True)
+    with run.attempts.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+def _attempts_of_this_result(run: StageRun) -> list[dict[str, Any]]:
+    """The last attempt and those before it that did not get to an end."""
+    lines = run.attempts.read_text(encoding="utf-8").splitlines()
+    *before, last = [json.loads(line) for line in lines]
+    attempts = [last]
+    while before and before[-1]["outcome"] != "done":
+        attempts.insert(0, before.pop())
+    return attempts
+
+
+def _folder(config: Config) -> Path:
+    return config.workspace.results / "provenance"
+
+
+def _keep_config(config: Config) -> Path:
+    path = _folder(config) / f"config-{_config_digest(config)[:12]}.yaml"
+    if not path.exists():
+        write_text(path, _config_text(config))
+    return path
+
+
+def _config_text(config: Config) -> str:
+    return yaml.safe_dump(as_plain(config), sort_keys=False, allow_unicode=True)
+
+
+def _config_digest(config: Config) -> str:
+    return hashlib.sha256(_config_text(config).encode()).hexdigest()
+
+
+def _code_digest(stage: str, target: str) -> str:
+    if stage == "extract":
+        return flow.reader_digest(target)
+    return flow.code_digest(f"mtlpar.{stage}.stage")
+
+
+def _digest(path: Path) -> str | None:
+    return file_digest(path) if path.is_file() else None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONS_OF:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+Files = tuple[list[Path], list[Path]]
+
+
+def _download_files(config: Config, source: str) -> Files:
+    return [], [config.workspace.raw_manifest(source)]
+
+
+def _extract_files(config: Config, source: str) -> Files:
+    return [config.workspace.raw_manifest(source)], [config.workspace.extracted_manifest(source)]
+
+
+def _normalize_files(config: Config, source: str) -> Files:
+    work = config.workspace
+    outputs = [work.splits(source), work.references(source), work.ledger(source)]
+    return [work.extracted_manifest(source)], outputs
+
+
+def _pack_files(config: Config, source: str) -> Files:
+    work = config.workspace
+    inputs = [work.extracted_manifest(source), work.splits(source), work.references(source)]
+    return inputs, [work.pack_manifest(source, split) for split in SPLITS]
+
+
+def _train_files(config: Config, model: str) -> Files:
+    work = config.workspace
+    return flow.training_inputs(config, model), [work.model(model), work.training_metrics(model)]
+
+
+def _evaluate_files(config: Config, model: str) -> Files:
+    work = config.workspace
+    tests = [work.pack_manifest(source, "test") for source in config.sources]
+    outputs = [work.metrics(model, source) for source in config.sources]
+    outputs += [work.predictions(model, source) for source in config.sources]
+    return [work.model(model), *tests], outputs
+
+
+def _report_files(config: Config, name: str) -> Files:
+    (item,) = (item for item in flow.report_items(config) if item.name == name)
+    return item.inputs, item.outputs
+
+
+_FILES: Final[dict[str, Callable[[Config, str], Files]]] = {
+    "download": _download_files,
+    "extract": _extract_files,
+    "normalize": _normalize_files,
+    "pack": _pack_files,
+    "train": _train_files,
+    "evaluate": _evaluate_files,
+    "report": _report_files,
+}

@@ -1,0 +1,158 @@
+"""Records beside the outputs: whole chains, every attempt, and no work that was just done."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import REPOSITORY
+
+from mtlpar.config import Config, load_config
+from mtlpar.core.lease import Lease, LeaseFolder, Owner
+from mtlpar.parallel.agree import Interrupted
+from mtlpar.parallel.allocation import Allocation
+from mtlpar.provenance import StageRun, describe, stage_run
+
+IN_JOB = Allocation("slurm", "77", "frontier", nodes=4)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """Two sources and one model, with results of its own."""
+    content = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    content["sources"] = ["ani1x", "qm7x"]
+    content["models"] = {"mtl": {"branches": {"ani1x": ["ani1x"], "qm7x": ["qm7x"]}}}
+    content["paths"] = {"raw": str(tmp_path / "raw"), "results": str(tmp_path / "results")}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    return load_config([tmp_path / "config.yaml"])
+
+
+def work(config: Config, stage: str, target: str, *, allocation: Allocation = IN_JOB) -> None:
+    """Run a stand-in of a stage that writes the names of its outputs into them."""
+    with stage_run(config, stage, target, allocation=allocation, ranks=8) as due:
+        assert due
+        for path in StageRun.of(config, stage, target).outputs:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(path.name)
+
+
+def whole_chain(config: Config) -> None:
+    for source in config.sources:
+        for stage in ("download", "extract", "normalize", "pack"):
+            work(config, stage, source)
+    work(config, "train", "mtl")
+    work(config, "evaluate", "mtl")
+    work(config, "report", "table1")
+
+
+def record_of(config: Config, stage: str, target: str) -> dict[str, object]:
+    content: dict[str, object] = json.loads(StageRun.of(config, stage, target).record.read_text())
+    return content
+
+
+def test_a_table_tells_its_whole_chain(config: Config) -> None:
+    whole_chain(config)
+    results = config.workspace.results
+    text = describe(results / "tables" / "table1.csv", results)
+    for step in ("report table1", "evaluate mtl", "train mtl", "pack qm7x", "download ani1x"):
+        assert f"by {step}" in text
+    assert "job 77" in text
+    assert "CHANGED" not in text
+
+
+def test_a_file_that_was_edited_by_hand_is_named(config: Config) -> None:
+    whole_chain(config)
+    config.workspace.metrics("mtl", "qm7x").write_text("better")
+    results = config.workspace.results
+    lines = describe(results / "tables" / "table1.csv", results).splitlines()
+    changed = [line for line in lines if "CHANGED SINCE" in line]
+    assert len(changed) == 1
+    assert "qm7x.json" in changed[0]
+
+
+def test_a_file_of_nobody_is_refused(config: Config) -> None:
+    with pytest.raises(ValueError, match="no record"):
+        describe(config.workspace.tables / "table1.csv", config.workspace.results)
+
+
+def test_a_record_names_config_code_data_machine_and_job(config: Config) -> None:
+    whole_chain(config)
+    record = record_of(config, "train", "mtl")
+    kept = yaml.safe_load(Path(str(record["config"])).read_text())
+    assert kept["train"] == config.train.model_dump(mode="json")
+    assert len(str(record["config_digest"])) == 64
+    assert record["code_digest"]
+    assert len(record["inputs"]) == 4  # type: ignore[arg-type]
+    assert record["machine"]["cluster"] == "frontier"  # type: ignore[index]
+    assert record["attempts"][0]["job"] == "77"  # type: ignore[index]
+
+
+def test_node_hours_count_every_attempt(config: Config) -> None:
+    # A killed job, a failed one, and one that went on to the end: 4 nodes each.
+    run = StageRun.of(config, "train", "mtl")
+    files = LeaseFolder(run.outputs[0].parent, "train-mtl")
+    now = time.time()
+    killed = Owner("elsewhere", 1, "boot", "1", job="75", nodes=4, since=now - 20 * 3600)
+    assert files.create(1, killed)
+    files.write(Lease(1, killed, 9, now - 18 * 3600))
+
+    def fail() -> None:
+        with stage_run(config, "train", "mtl", allocation=IN_JOB):
+            raise ValueError("diverged")
+
+    with pytest.raises(ValueError, match="diverged"):
+        fail()
+    assert not run.record.exists()
+    work(config, "train", "mtl")
+    record = record_of(config, "train", "mtl")
+    assert [attempt["outcome"] for attempt in record["attempts"]] == ["killed", "failed", "done"]  # type: ignore[attr-defined]
+    # Two hours on four nodes, and two moments.
+    assert 8 <= record["node_hours"] < 8.1  # type: ignore[operator]
+    # A later run from the start does not count them again.
+    work(config, "train", "mtl")
+    assert record_of(config, "train", "mtl")["node_hours"] < 0.1  # type: ignore[operator]
+
+
+def test_a_training_that_ran_out_of_walltime_is_no_failure(config: Config) -> None:
+    def stop() -> None:
+        with stage_run(config, "train", "mtl", allocation=IN_JOB):
+            raise Interrupted("the deadline")
+
+    with pytest.raises(Interrupted):
+        stop()
+    (line,) = StageRun.of(config, "train", "mtl").attempts.read_text().splitlines()
+    assert json.loads(line)["outcome"] == "to be continued"
+
+
+def test_what_another_process_has_just_made_is_not_made_again(config: Config) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        with stage_run(config, "download", "ani1x", allocation=Allocation()):
+            inside.set()
+            assert go_on.wait(10)
+            path = config.workspace.raw_manifest("ani1x")
+            path.write_text("made")
+
+    other = threading.Thread(target=slow)
+    other.start()
+    assert inside.wait(10)
+    threading.Timer(0.5, go_on.set).start()
+    with stage_run(config, "download", "ani1x", allocation=Allocation()) as due:
+        assert not due
+    other.join()
+    # Who did not wait was told to make it anew, and does.
+    with stage_run(config, "download", "ani1x", allocation=Allocation()) as due:
+        assert due
+
+
+def test_two_machines_write_the_same_bytes(config: Config) -> None:
+    whole_chain(config)
+    outputs = StageRun.of(config, "report", "table1").outputs
+    first = [path.read_bytes() for path in outputs]
+    work(config, "report", "table1", allocation=Allocation("pbs", "9", "aurora", 1))
+    assert [path.read_bytes() for path in outputs] == first
