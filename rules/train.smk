@@ -26,4 +26,5 @@ rule train:
     shell:
         "mtlpar launch --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node}"
         " --cpus-per-rank {resources.cpus_per_task} --gpus-per-node {resources.gpus_per_node}"
+        " --walltime-min {resources.runtime}"
         " -- mtlpar train --config $CONFIG_FILE --model {wildcards.model} > {log} 2>&1"

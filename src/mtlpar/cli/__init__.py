@@ -12,7 +12,18 @@ import logging
 from collections.abc import Sequence
 
 from mtlpar import __version__
-from mtlpar.cli import data, launch, model_files, models, packs, plan, report, sample, study
+from mtlpar.cli import (
+    cluster,
+    data,
+    launch,
+    model_files,
+    models,
+    packs,
+    plan,
+    report,
+    sample,
+    study,
+)
 from mtlpar.core.log import set_up_logging
 from mtlpar.parallel.agree import Interrupted
 
@@ -22,7 +33,7 @@ INTERRUPTED = 75
 """Exit status of a run that was stopped in good order and is to be continued (EX_TEMPFAIL)."""
 
 # In the order of `mtlpar --help`: the stages first.
-_GROUPS = (data, packs, models, report, model_files, plan, study, sample, launch)
+_GROUPS = (data, packs, models, report, model_files, plan, study, sample, launch, cluster)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,1 @@
+"""The computer that the workflow runs on: its jobs, its profiles, and its faults."""

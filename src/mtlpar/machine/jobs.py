@@ -1,0 +1,174 @@
+"""Jobs that a scheduler still holds for a checkout, found without the Snakemake that sent them."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mtlpar.core.files import remove
+from mtlpar.parallel.allocation import Scheduler, run_client
+
+logger = logging.getLogger(__name__)
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+_PBS_SUBMITTED: Final = re.compile(r"external jobid '([^']+)'")
+# Finished; finished subjob of an array.
+_PBS_ENDED: Final = frozenset("FX")
+_POLL_S: Final = 5.0
+_REMIND_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job that waits or runs.
+
+    Attributes:
+        scheduler: Who holds it.
+        id: Its identifier there.
+        what: Rule and wildcards, as far as the scheduler tells.
+        state: State in the scheduler's words.
+        elapsed: How long it has run.
+        nodes: Number of nodes.
+    """
+
+    scheduler: Scheduler
+    id: str
+    what: str
+    state: str
+    elapsed: str
+    nodes: str
+
+
+def find_jobs(checkout: Path) -> list[Job]:
+    """Jobs of Snakemake that wait or run for a checkout, whichever Snakemake sent them.
+
+    Raises:
+        ValueError: If a scheduler is here and does not answer: no jobs and no answer are not alike.
+    """
+    jobs = []
+    if shutil.which("squeue"):
+        jobs += _slurm_jobs(checkout)
+    if shutil.which("qstat"):
+        jobs += _pbs_jobs(checkout)
+    return jobs
+
+
+def cancel(jobs: Iterable[Job]) -> None:
+    """Cancel jobs; ones that have just ended are no error."""
+    for job in jobs:
+        run_client("scancel" if job.scheduler == "slurm" else "qdel", job.id)
+
+
+def wait(checkout: Path, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Wait until no job is left."""
+    started = reminded = time.monotonic()
+    while jobs := find_jobs(checkout):
+        if time.monotonic() - reminded >= _REMIND_S:
+            reminded = time.monotonic()
+            ids = ", ".join(job.id for job in jobs)
+            logger.info("%.0f min: still there: %s", (reminded - started) / 60, ids)
+        sleep(_POLL_S)
+
+
+def snakemakes(checkout: Path) -> list[int]:
+    """Processes of Snakemake on this machine that are at work in a checkout, jobs left out."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            here = (process / "cwd").resolve() == checkout.resolve()
+        except OSError:
+            continue
+        # Jobs are Snakemakes too: they are told a mode.
+        if here and "snakemake" in " ".join(words[:3]) and "--mode" not in words:
+            found.append(int(process.name))
+    return sorted(found)
+
+
+def unlock(checkout: Path) -> None:
+    """Remove the lock that a Snakemake left which did not end by itself.
+
+    Raises:
+        ValueError: If one is still at work here, or if a job is left that it sent.
+    """
+    if running := snakemakes(checkout):
+        raise ValueError(
+            f"Snakemake still runs here as process {', '.join(map(str, running))}; its lock stays. "
+            "End it with Ctrl-C, which cancels its jobs"
+        )
+    if jobs := find_jobs(checkout):
+        raise ValueError(
+            f"{len(jobs)} job(s) are left ({', '.join(job.id for job in jobs)}); the lock stays. "
+            "Cancel them (--cancel) or wait for them (--adopt)"
+        )
+    remove(checkout / ".snakemake" / "locks")
+
+
+def as_table(jobs: Sequence[Job]) -> str:
+    """One line per job, with a head."""
+    rows = [("job", "state", "elapsed", "nodes", "what")]
+    rows += [(job.id, job.state, job.elapsed, job.nodes, job.what) for job in jobs]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _slurm_jobs(checkout: Path) -> list[Job]:
+    # The comment comes last, for it may hold anything.
+    form = "--format=%i|%T|%M|%D|%j|%Z|%k"
+    answer = _answer_of("squeue", "--noheader", f"--user={getpass.getuser()}", form)
+    jobs = []
+    for line in answer.splitlines():
+        job, state, elapsed, nodes, name, folder, comment = line.split("|", 6)
+        if _UUID.search(name) and Path(folder).resolve() == checkout.resolve():
+            jobs.append(Job("slurm", job, comment or name, state, elapsed, nodes))
+    return jobs
+
+
+def _pbs_jobs(checkout: Path) -> list[Job]:
+    jobs = []
+    for job in _pbs_ids(checkout):
+        # -x: a job that has ended is known as such, and no error.
+        answer = run_client("qstat", "-x", "-f", "-F", "json", job)
+        if answer is None:
+            # PBS forgets old jobs; a server that is down says so to the plain question too.
+            _answer_of("qstat")
+            continue
+        try:
+            ((_, fields),) = json.loads(answer)["Jobs"].items()
+        except (KeyError, ValueError):
+            raise ValueError(f"qstat gives no answer about job {job}: {answer[:200]!r}") from None
+        if fields["job_state"] not in _PBS_ENDED:
+            nodes = str(fields.get("Resource_List", {}).get("nodect", "?"))
+            elapsed = fields.get("resources_used", {}).get("walltime", "-")
+            what = fields.get("Job_Name", "")
+            jobs.append(Job("pbs", job, what, fields["job_state"], elapsed, nodes))
+    return jobs
+
+
+def _pbs_ids(checkout: Path) -> list[str]:
+    """Jobs that Snakemake's logs say were submitted, in order."""
+    logs = sorted((checkout / ".snakemake" / "log").glob("*.snakemake.log"))
+    found = (
+        match for log in logs for match in _PBS_SUBMITTED.findall(log.read_text(encoding="utf-8"))
+    )
+    return list(dict.fromkeys(found))
+
+
+def _answer_of(*command: str) -> str:
+    answer = run_client(*command)
+    if answer is None:
+        raise ValueError(
+            f"{command[0]} does not answer, so jobs may be left; try again when the scheduler is up"
+        )
+    return answer

@@ -1,0 +1,249 @@
+"""The workflow on a real Slurm: both profiles, and everything that goes wrong on the way.
+
+Shape, account and waiting times of the profiles are adapted to two small nodes and to tests; the
+rest is what users run. Trainings start their ranks with srun, on both nodes.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from checkout import (
+    copy_checkout,
+    edit_profile,
+    finish,
+    make_small,
+    run_mtlpar,
+    run_snakemake,
+    start_snakemake,
+)
+from slurm.cluster import ACCOUNT
+
+pytestmark = pytest.mark.workflow
+
+Environment = Mapping[str, str]
+
+_FOR_TESTS = {
+    "default-resources.slurm_account": ACCOUNT,
+    # Polling is most of the time of a short run.
+    "slurm-init-seconds-before-status-checks": 1,
+    "max-status-checks-per-second": 2,
+    "latency-wait": 10,
+    "retries": 1,
+    # The ranks of all nodes share two cores.
+    "set-threads.extract": 1,
+    "set-resources.train.nodes": 2,
+    "set-resources.train.tasks_per_node": 2,
+}
+SLURM, FRONTIER = ("--profile", "profiles/slurm"), ("--profile", "profiles/frontier")
+
+# Appended to the training of a copy: every checkpoint then takes seconds, without using a core.
+_SLOW = """
+import time as _time
+_save = CheckpointFolder.save
+def _save_slowly(self, state, progress):
+    _save(self, state, progress)
+    _time.sleep({seconds})
+CheckpointFolder.save = _save_slowly
+"""
+
+
+@pytest.fixture(scope="module")
+def site(slurm: Environment, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Slurm, and stand-ins for what Frontier's env.sh finds on the machine."""
+    programs = tmp_path_factory.mktemp("site")
+    base = programs / "base" / "etc" / "profile.d"
+    base.mkdir(parents=True)
+    (base / "conda.sh").write_text('conda() { . "$2/bin/activate"; }\n')
+    for name, script in {"module": "exit 0", "conda": f"echo {programs / 'base'}"}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    # pmi2 goes with the mpich wheel; Frontier itself has Cray's MPI.
+    return {"PATH": f"{slurm['PATH'].split(':')[0]}:{programs}:{os.environ['PATH']}",
+            "MTLPAR_SRUN_MPI": "pmi2"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def packed(site: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small copy of the repository in which the whole DAG ran through profiles/slurm."""
+    checkout = copy_checkout(tmp_path_factory.mktemp("slurm") / "mtlpar")
+    make_small(checkout)
+    for profile in ("slurm", "frontier"):
+        edit_profile(checkout, profile, _FOR_TESTS)
+    status, output = run_snakemake(checkout, *SLURM, environment=site)
+    assert status == 0, output[-5000:]
+    return checkout
+
+
+@pytest.fixture
+def branch_off(packed: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Make a copy of the finished copy in which the model is not trained yet, with edits."""
+
+    def make(edit: str = "") -> Path:
+        checkout = tmp_path / "mtlpar"
+        shutil.copytree(packed, checkout, symlinks=True)
+        for folder in ("models", "checkpoints", "metrics", "predictions", "tables", "figures"):
+            shutil.rmtree(checkout / "results" / folder)
+        with (checkout / "src/mtlpar/train/checkpoint.py").open("a") as stream:
+            stream.write(edit)
+        return checkout
+
+    return make
+
+
+def squeue(site: Environment) -> list[str]:
+    """Ids of the jobs that wait or run."""
+    return _ask(site, "squeue", "-h", "-o", "%i").split()
+
+
+def states(site: Environment, workdir: Path) -> list[str]:
+    """How the jobs of a folder ended or stand, in the order in which they were submitted."""
+    text = _ask(site, "sacct", "-XnP", "--starttime=now-1hour", "-o", "WorkDir,State")
+    pairs = (line.split("|") for line in text.splitlines())
+    return [state.split()[0] for folder, state in pairs if folder == str(workdir)]
+
+
+def _ask(site: Environment, *command: str) -> str:
+    done = subprocess.run(
+        command, env={**os.environ, **site}, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.2)
+
+
+def training_runs(checkout: Path) -> Callable[[], bool]:
+    """Whether the training wrote its first checkpoint."""
+    return lambda: any((checkout / "results/checkpoints/mtl").glob("*/step-*/progress.json"))
+
+
+def assert_whole(checkout: Path) -> None:
+    with (checkout / "results/tables/table2.csv").open() as stream:
+        rows = list(csv.reader(stream))
+    assert len(rows) >= 2
+    assert not (checkout / ".snakemake/incomplete").exists() or not list(
+        (checkout / ".snakemake/incomplete").iterdir()
+    )
+
+
+def test_the_sample_dag_runs_through_the_slurm_profile(packed: Path, site: Environment) -> None:
+    assert_whole(packed)
+    assert set(states(site, packed)) == {"COMPLETED"}
+    assert "mtl: 4 rank(s)" in (packed / "logs/train/mtl.log").read_text()
+    done = run_mtlpar(packed, ["provenance", "results/tables/table1.csv"], site)
+    # The training was one job on two nodes.
+    assert "2 node(s), 4 rank(s)" in done.stdout
+
+
+def test_the_sample_dag_runs_through_the_frontier_profile(
+    packed: Path, site: Environment, tmp_path: Path
+) -> None:
+    checkout = tmp_path / "mtlpar"
+    shutil.copytree(
+        packed, checkout, ignore=shutil.ignore_patterns("results", "data", ".snakemake")
+    )
+    status, output = run_snakemake(checkout, *FRONTIER, environment=site)
+    assert status == 0, output[-5000:]
+    assert_whole(checkout)
+    assert set(states(site, checkout)) == {"COMPLETED"}
+    assert "mtl: 4 rank(s)" in (checkout / "logs/train/mtl.log").read_text()
+
+
+def test_a_failing_job_is_retried_as_a_new_job_and_its_log_is_shown(
+    branch_off: Callable[..., Path], site: Environment
+) -> None:
+    checkout = branch_off("raise ValueError('this node is broken')\n")
+    before = len(states(site, checkout))
+    status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
+    assert status == 1
+    assert states(site, checkout)[before:] == ["FAILED", "FAILED"]
+    assert "this node is broken" in output
+    assert squeue(site) == []
+
+
+def test_a_training_longer_than_its_walltime_goes_on_in_the_next_job(
+    branch_off: Callable[..., Path], site: Environment
+) -> None:
+    # Two epochs that end a minute apart, in jobs of one minute: no job can do both.
+    checkout = branch_off(_SLOW.format(seconds=45))
+    edit_profile(checkout, "slurm", {"set-resources.train.runtime": 1, "retries": 3})
+    edit_profile(checkout, "slurm", {"set-resources.train.slurm_extra": "--signal=USR1@1"})
+    status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
+    assert status == 0, output[-5000:]
+    ended = states(site, checkout)
+    assert len([state for state in ended if state in ("TIMEOUT", "FAILED")]) >= 1
+    assert "resumed after epoch 1" in (checkout / "logs/train/mtl.log").read_text()
+
+
+def test_ctrl_c_leaves_no_job_behind(branch_off: Callable[..., Path], site: Environment) -> None:
+    checkout = branch_off(_SLOW.format(seconds=300))
+    run = start_snakemake(checkout, *SLURM, "table1", environment=site)
+    wait_for(training_runs(checkout))
+    run.send_signal(signal.SIGINT)
+    status, _ = finish(run, timeout_s=60)
+    assert status != 0
+    wait_for(lambda: squeue(site) == [], seconds=30)
+
+
+def test_after_a_lost_login_node_jobs_are_found_and_cancelled_and_the_run_goes_on(
+    branch_off: Callable[..., Path], site: Environment
+) -> None:
+    checkout = branch_off(_SLOW.format(seconds=5))
+    run = start_snakemake(checkout, *SLURM, "table1", environment=site)
+    wait_for(training_runs(checkout))
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    (job,) = squeue(site)
+    listed = run_mtlpar(checkout, ["jobs"], site)
+    assert listed.returncode == 0, listed.stderr
+    assert job in listed.stdout
+    assert "train" in listed.stdout
+    cancelled = run_mtlpar(checkout, ["jobs", "--cancel"], site)
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert squeue(site) == []
+    # The lock is gone too, and the training goes on where it was.
+    status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
+    assert status == 0, output[-5000:]
+    assert "resumed after epoch" in (checkout / "logs/train/mtl.log").read_text()
+
+
+def test_after_a_lost_login_node_a_job_may_also_be_waited_for(
+    branch_off: Callable[..., Path], site: Environment
+) -> None:
+    checkout = branch_off(_SLOW.format(seconds=3))
+    run = start_snakemake(checkout, *SLURM, "table1", environment=site)
+    wait_for(training_runs(checkout))
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    adopted = run_mtlpar(checkout, ["jobs", "--adopt"], site)
+    assert adopted.returncode == 0, adopted.stderr
+    assert squeue(site) == []
+    model = checkout / "results/models/mtl/model.pt"
+    made = model.stat().st_mtime_ns
+    status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
+    assert status == 0, output[-5000:]
+    assert model.stat().st_mtime_ns == made
+
+
+def test_an_unknown_account_is_refused_at_once(
+    branch_off: Callable[..., Path], site: Environment
+) -> None:
+    checkout = branch_off()
+    edit_profile(checkout, "slurm", {"default-resources.slurm_account": "nobody"})
+    status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
+    assert status == 1
+    assert "nobody" in output
+    assert squeue(site) == []

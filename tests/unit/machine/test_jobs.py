@@ -1,0 +1,98 @@
+"""Jobs left behind are found, and an answer that does not come is not taken for none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtlpar.machine.jobs import as_table, cancel, find_jobs, snakemakes, unlock
+
+RUN = "mtlpar_6f1de0a2-9a53-4c1b-8b8e-0123456789ab"
+
+
+@pytest.fixture
+def clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is all there is on PATH, besides the system's shell."""
+    folder = tmp_path / "clients"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def add_client(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_only_jobs_of_snakemake_in_this_folder_count(clients: Path, tmp_path: Path) -> None:
+    lines = [
+        f"7|RUNNING|1:02|4|{RUN}|{tmp_path}|rule_train_mtl",
+        # Another folder; and a job that the user sent by hand from here.
+        f"8|RUNNING|1:02|4|{RUN}|/elsewhere|rule_train_mtl",
+        f"9|PENDING|0:00|1|interactive|{tmp_path}|",
+    ]
+    add_client(clients, "squeue", "\n".join(f"echo '{line}'" for line in lines))
+    (job,) = find_jobs(tmp_path)
+    assert (job.id, job.state, job.nodes, job.what) == ("7", "RUNNING", "4", "rule_train_mtl")
+    assert as_table([job]).splitlines()[1].split() == [
+        "7",
+        "RUNNING",
+        "1:02",
+        "4",
+        "rule_train_mtl",
+    ]
+
+
+def test_a_scheduler_that_does_not_answer_is_not_an_empty_queue(
+    clients: Path, tmp_path: Path
+) -> None:
+    # Else a run would be unlocked while its jobs still write.
+    add_client(clients, "squeue", "exit 1")
+    with pytest.raises(ValueError, match="does not answer"):
+        find_jobs(tmp_path)
+
+
+def test_jobs_of_pbs_come_from_the_logs(clients: Path, tmp_path: Path) -> None:
+    log = tmp_path / ".snakemake" / "log" / "2026.snakemake.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(
+        "Submitted job 3 with external jobid '7.aurora'.\n"
+        "Submitted job 4 with external jobid '8.aurora'.\n"
+    )
+    state = '[ "$5" = 7.aurora ] && state=R || state=F'
+    answer = '{"Jobs": {"%s": {"job_state": "%s", "Job_Name": "mtlpar.train.3"}}}'
+    add_client(clients, "qstat", f"""{state}; printf '{answer}' "$5" "$state" """)
+    (job,) = find_jobs(tmp_path)
+    assert (job.id, job.what, job.state) == ("7.aurora", "mtlpar.train.3", "R")
+    add_client(clients, "qdel", f'echo "$1" >> {tmp_path}/deleted')
+    cancel([job])
+    assert (tmp_path / "deleted").read_text() == "7.aurora\n"
+
+
+def test_a_lock_goes_only_when_nothing_is_left(clients: Path, tmp_path: Path) -> None:
+    lock = tmp_path / ".snakemake" / "locks" / "0.input.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    add_client(clients, "squeue", f"echo '7|RUNNING|1:02|4|{RUN}|{tmp_path}|rule_train'")
+    with pytest.raises(ValueError, match=r"1 job\(s\) are left \(7\)"):
+        unlock(tmp_path)
+    assert lock.exists()
+    add_client(clients, "squeue", "exit 0")
+    unlock(tmp_path)
+    assert not lock.exists()
+
+
+def test_a_snakemake_that_is_still_at_work_keeps_its_lock(clients: Path, tmp_path: Path) -> None:
+    code = "import sys; sys.stdin.read()"
+    script = tmp_path / "snakemake"
+    script.write_text(code)
+    process = subprocess.Popen([sys.executable, script], cwd=tmp_path, stdin=subprocess.PIPE)
+    try:
+        with pytest.raises(ValueError, match=f"process {process.pid}"):
+            unlock(tmp_path)
+    finally:
+        process.communicate()
+    assert snakemakes(tmp_path) == []
