@@ -1,8 +1,10 @@
 # Pre-train one named model. Checkpoints are not outputs, because Snakemake deletes the outputs of a
-# failed job: a retry resumes from them. Geometry comes from the resources; profiles override it.
+# failed job: a retry resumes from them. Geometry comes from the resources: a profile sets them in
+# set-resources, for instance to the nodes that a plan of the layout asks for.
 rule train:
     input:
-        lambda wildcards: flow.training_inputs(CONFIG, wildcards.model),
+        packs=lambda wildcards: flow.training_inputs(CONFIG, wildcards.model),
+        doctor=ancient(FILES.doctor),
     output:
         model=FILES.model("{model}"),
         history=FILES.training_metrics("{model}"),

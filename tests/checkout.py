@@ -75,14 +75,14 @@ def run_snakemake(
     checkout: Path,
     *arguments: str,
     environment: Mapping[str, str] | None = None,
-    timeout_s: float = 400,
+    timeout_s: float = 1500,
 ) -> tuple[int, str]:
     """Run Snakemake in a copy; returns its exit status and what it printed."""
     process = start_snakemake(checkout, *arguments, environment=environment)
     return finish(process, timeout_s=timeout_s)
 
 
-def finish(process: subprocess.Popen[str], *, timeout_s: float = 400) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str], *, timeout_s: float = 1500) -> tuple[int, str]:
     """Wait for a Snakemake that was started; one that hangs is killed and shown."""
     try:
         output, _ = process.communicate(timeout=timeout_s)

@@ -42,6 +42,12 @@ _FOR_TESTS = {
     "set-threads.extract": 1,
     "set-resources.train.nodes": 2,
     "set-resources.train.tasks_per_node": 2,
+    "set-resources.doctor.tasks_per_node": 2,
+    # Two cores are all there is, whatever Slurm thinks.
+    "set-resources.train.cpus_per_task": 1,
+    "set-resources.doctor.cpus_per_task": 1,
+    "set-resources.doctor.gpus_per_node": 0,
+    "set-resources.train.gpus_per_node": 0,
 }
 SLURM, FRONTIER = ("--profile", "profiles/slurm"), ("--profile", "profiles/frontier")
 
@@ -118,7 +124,7 @@ def _ask(site: Environment, *command: str) -> str:
     return done.stdout
 
 
-def wait_for(condition: Callable[[], bool], *, seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], *, seconds: float = 900) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
@@ -193,9 +199,9 @@ def test_ctrl_c_leaves_no_job_behind(branch_off: Callable[..., Path], site: Envi
     run = start_snakemake(checkout, *SLURM, "table1", environment=site)
     wait_for(training_runs(checkout))
     run.send_signal(signal.SIGINT)
-    status, _ = finish(run, timeout_s=60)
+    status, _ = finish(run, timeout_s=300)
     assert status != 0
-    wait_for(lambda: squeue(site) == [], seconds=30)
+    wait_for(lambda: squeue(site) == [])
 
 
 def test_after_a_lost_login_node_jobs_are_found_and_cancelled_and_the_run_goes_on(

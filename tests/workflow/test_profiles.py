@@ -26,7 +26,7 @@ PROFILES = ROOT / "profiles"
 SLURM = ("slurm", "frontier", "perlmutter")
 CLUSTERS = (*SLURM, "aurora")
 ALL = ("default", "local", *CLUSTERS)
-DATA_RULES = {"extract", "normalize", "pack", "train", "evaluate"}
+JOB_RULES = {"extract", "normalize", "pack", "doctor", "train", "evaluate"}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def jobs_of(output, rule):
         lines = dict(line.strip().split(": ", 1) for line in block.splitlines() if ": " in line)
         resources = dict(entry.split("=", 1) for entry in lines["resources"].split(", "))
         values = {key: int(v) if v.isdigit() else v for key, v in resources.items()}
-        wildcard = lines["wildcards"].split("=")[1]
+        wildcard = lines.get("wildcards", "=").split("=")[1]
         jobs[wildcard] = SimpleNamespace(
             name=rule, threads=int(lines.get("threads", 1)), resources=Resources(values)
         )
@@ -146,7 +146,7 @@ with SnakemakeApi(OutputSettings()) as api:
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
         )
         # `all` has no shell: Snakemake never submits it.
-        assert set(result.stdout.split()) == DATA_RULES | {"all"}
+        assert set(result.stdout.split()) == JOB_RULES | {"all"}
 
 
 class TestSlurm:
@@ -186,7 +186,7 @@ class TestSlurm:
 
     def test_frontier_keeps_within_the_walltimes(self, dry_run):
         output = dry_run("frontier")
-        for rule in DATA_RULES:
+        for rule in JOB_RULES:
             for job in jobs_of(output, rule).values():
                 nodes = job.resources.nodes
                 hours = 2 if nodes < 92 else 6 if nodes < 184 else 12

@@ -7,14 +7,26 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import add_command
+from mtlpar.cli.common import add_command, add_config, read_config
+from mtlpar.core.files import write_json
+from mtlpar.core.log import set_up_logging
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
 
 
 def add_commands(commands: Commands) -> None:
-    """Add jobs."""
+    """Add doctor, jobs and profiles."""
+    parser = add_command(
+        commands,
+        "doctor",
+        _doctor,
+        "look for known faults of this machine; for ranks: mtlpar launch ... -- mtlpar doctor",
+    )
+    add_config(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the findings as JSON if there is no fault"
+    )
     parser = add_command(
         commands, "jobs", _jobs, "show what a scheduler still holds for this workflow"
     )
@@ -23,6 +35,31 @@ def add_commands(commands: Commands) -> None:
     choice.add_argument(
         "--adopt", action="store_true", help="wait until it has ended, and unlock the folder"
     )
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from mtlpar.parallel import launch
+
+    config = read_config(options)
+    with launch.distributed_context() as context:
+        from mtlpar.machine import doctor
+
+        set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
+        findings = doctor.examine(
+            context,
+            launch.announced_geometry(),
+            folder=config.workspace.results,
+            allocation=launch.current_allocation(),
+            environment=launch.environment(),
+        )
+    if context.rank != 0:
+        return
+    sys.stdout.write(f"{doctor.as_table(findings)}\n")
+    faults = [finding.check for finding in findings if finding.level == "FAULT"]
+    if faults:
+        raise ValueError(f"{len(faults)} fault(s): {', '.join(faults)}; see the advice above")
+    if options.out:
+        write_json(options.out, doctor.as_plain(findings))
 
 
 def _jobs(options: argparse.Namespace) -> None:

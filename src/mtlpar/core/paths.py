@@ -77,6 +77,11 @@ class Workspace:
         return self.results / "predictions" / model / f"{source}.npz"
 
     @property
+    def doctor(self) -> Path:
+        """What the doctor found on the machine that trains."""
+        return self.results / "doctor.json"
+
+    @property
     def tables(self) -> Path:
         """Folder with the tables."""
         return self.results / "tables"

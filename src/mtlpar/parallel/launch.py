@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -34,7 +34,7 @@ _SRUN_MPI: Final = "MTLPAR_SRUN_MPI"
 _GPU_BIND: Final = "MTLPAR_GPU_BIND"
 _CPU_BIND: Final = "MTLPAR_CPU_BIND"
 _HOST_SUFFIX: Final = "MTLPAR_HOST_SUFFIX"
-_NODES: Final = "MTLPAR_NODES"
+_GEOMETRY: Final = "MTLPAR_GEOMETRY"
 _DEADLINE: Final = "MTLPAR_DEADLINE"
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LAUNCHED_BY: Final = ("PMI_RANK", "PMIX_RANK", "SLURM_PROCID", "PALS_RANKID")
@@ -65,6 +65,16 @@ class Geometry:
     def world_size(self) -> int:
         """Number of ranks."""
         return self.nodes * self.ranks_per_node
+
+    def as_text(self) -> str:
+        """The four numbers, for `from_text`."""
+        return " ".join(map(str, astuple(self)))
+
+    @classmethod
+    def from_text(cls, text: str) -> Geometry:
+        """The geometry that `as_text` wrote."""
+        nodes, ranks, cpus, gpus = map(int, text.split())
+        return cls(nodes=nodes, ranks_per_node=ranks, cpus_per_rank=cpus, gpus_per_node=gpus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,20 +146,20 @@ def launch(
     line = launch_command(geometry, command, launcher=launcher)
     if shutil.which(line[0]) is None:
         raise ValueError(f"{line[0]!r} is not on PATH; cannot run {shlex.join(line)}")
-    environment = {
+    variables = {
         **os.environ,
         # All of them: torch takes the largest, and Snakemake sets them to the threads of the rule,
         # which are those of all ranks together. Ranks that share cores would spin for each other.
         **dict.fromkeys(_THREADS, str(geometry.cpus_per_rank)),
         _EXPECTED_WORLD_SIZE: str(geometry.world_size),
-        _NODES: str(geometry.nodes),
+        _GEOMETRY: geometry.as_text(),
     }
     left = seconds_left(current_allocation(), walltime_min=walltime_min)
     if left is not None:
         reserve = min(_RESERVE_S, _RESERVE_FRACTION * left)
-        environment[_DEADLINE] = f"{time.time() + left - reserve:.0f}"
+        variables[_DEADLINE] = f"{time.time() + left - reserve:.0f}"
     logger.info("%s", shlex.join(line))
-    os.execvpe(line[0], line, environment)
+    os.execvpe(line[0], line, variables)
 
 
 def current_allocation(environment: Mapping[str, str] | None = None) -> Allocation:
@@ -159,12 +169,27 @@ def current_allocation(environment: Mapping[str, str] | None = None) -> Allocati
         environment: Variables to look at; those of this process by default.
     """
     variables = os.environ if environment is None else environment
-    nodes = int(variables.get(_NODES, "1"))
+    nodes = announced_geometry(variables).nodes
     if job := variables.get("SLURM_JOB_ID"):
         return Allocation("slurm", job, variables.get("SLURM_CLUSTER_NAME", ""), nodes)
     if job := variables.get("PBS_JOBID"):
         return Allocation("pbs", job, variables.get("PBS_O_HOST", ""), nodes)
     return Allocation(nodes=nodes)
+
+
+def announced_geometry(environment: Mapping[str, str] | None = None) -> Geometry:
+    """The shape of the run that `launch` started; one rank if it did not.
+
+    Args:
+        environment: Variables to look at; those of this process by default.
+    """
+    text = (os.environ if environment is None else environment).get(_GEOMETRY)
+    return Geometry.from_text(text) if text else Geometry()
+
+
+def environment() -> dict[str, str]:
+    """All environment variables, for those who look for faults in them."""
+    return dict(os.environ)
 
 
 def time_left_s() -> float | None:

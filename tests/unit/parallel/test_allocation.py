@@ -60,7 +60,7 @@ def test_nothing_ends_a_run_outside_a_job() -> None:
     [
         ({}, Allocation()),
         (
-            {"SLURM_JOB_ID": "5", "SLURM_CLUSTER_NAME": "frontier", "MTLPAR_NODES": "4"},
+            {"SLURM_JOB_ID": "5", "SLURM_CLUSTER_NAME": "frontier", "MTLPAR_GEOMETRY": "4 8 7 8"},
             Allocation("slurm", "5", "frontier", 4),
         ),
         ({"PBS_JOBID": "7.aurora", "PBS_O_HOST": "login"}, Allocation("pbs", "7.aurora", "login")),
