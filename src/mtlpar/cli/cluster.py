@@ -35,6 +35,15 @@ def add_commands(commands: Commands) -> None:
     choice.add_argument(
         "--adopt", action="store_true", help="wait until it has ended, and unlock the folder"
     )
+    parser = add_command(
+        commands, "profiles", _profiles, "make the profiles known to Snakemake by their bare names"
+    )
+    parser.add_argument("action", choices=("list", "install"), help="what to do")
+    parser.add_argument("name", nargs="*", help="profiles (default: all)")
+    parser.add_argument("--account", metavar="NAME", help="project that pays")
+    parser.add_argument(
+        "--environment", type=Path, metavar="FOLDER", help="Python environment (default: .venv)"
+    )
 
 
 def _doctor(options: argparse.Namespace) -> None:
@@ -75,3 +84,23 @@ def _jobs(options: argparse.Namespace) -> None:
         jobs.wait(checkout)
         jobs.unlock(checkout)
         sys.stdout.write("unlocked; start snakemake as before\n")
+
+
+def _profiles(options: argparse.Namespace) -> None:
+    from mtlpar.machine import profiles
+
+    checkout = Path.cwd()
+    if options.action == "list":
+        sys.stdout.write("\n".join(profiles.profile_names(checkout)) + "\n")
+        return
+    try:
+        from snakemake.common import get_appdirs
+    except ImportError:
+        raise ValueError("Snakemake is not installed here; install mtlpar[workflow]") from None
+    written = profiles.install(
+        checkout,
+        options.name,
+        Path(get_appdirs().user_config_dir),
+        profiles.Site(account=options.account, environment=options.environment),
+    )
+    sys.stdout.write("".join(f"{path}\n" for path in written))
