@@ -23,7 +23,8 @@ def add_commands(commands: Commands) -> None:
         type=float,
         metavar="SECONDS",
         help="save a checkpoint and stop with exit status 75 after this long; the same command "
-        "continues (SIGTERM and SIGUSR1 do the same at once)",
+        "continues (default: shortly before the walltime that mtlpar launch knows of; SIGTERM and "
+        "SIGUSR1 do the same at once)",
     )
     _add_stage(commands, "evaluate", _evaluate, "test a model on every source")
     parser = _add_stage(commands, "watch", _watch, "draw the curves of a training in the terminal")
@@ -45,7 +46,7 @@ def _add_stage(
 
 
 def _train(options: argparse.Namespace) -> None:
-    from mtlpar.parallel.launch import current_allocation, distributed_context
+    from mtlpar.parallel.launch import current_allocation, distributed_context, time_left_s
     from mtlpar.provenance import stage_run
 
     config = read_config(options)
@@ -57,7 +58,10 @@ def _train(options: argparse.Namespace) -> None:
         )
         job.enter_context(run)
 
-    with ExitStack() as job, distributed_context(first=lead) as context:
+    with (
+        ExitStack() as job,
+        distributed_context(timeout_s=config.train.collective_timeout_s, first=lead) as context,
+    ):
         from mtlpar.train import stage
 
         set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
@@ -75,7 +79,7 @@ def _train(options: argparse.Namespace) -> None:
                 path=config.workspace.model(entry.start_from.model),
                 new_branches=entry.start_from.branches,
             ),
-            deadline_s=options.deadline_s,
+            deadline_s=time_left_s() if options.deadline_s is None else options.deadline_s,
         )
 
 
