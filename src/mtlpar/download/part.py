@@ -213,8 +213,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise DiskError(
             f"{path} cannot be written or read: {error.strerror or error}. Free space or correct "
-            "permissions there, or set paths.raw to another folder, and run again; what was "
-            "received is kept"
+            "permissions there and run again; what was received is kept"
         ) from error
 
 

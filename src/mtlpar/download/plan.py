@@ -118,10 +118,10 @@ def _with_places(files: list[RawFile], offers: list[list[RawFile]]) -> list[RawF
                     file.name,
                 )
                 continue
-            places += offered.places or (offered.url,)
-            if not file.has_checksum:
-                # What one mirror announces must hold for all: they are copies.
+            if not places and not file.has_checksum:
+                # The first place says what the file contains; the others are copies of it.
                 file = replace(file, sha256=offered.sha256)
+            places += offered.places or (offered.url,)
         result.append(replace(file, places=tuple(places)))
     return sorted(result, key=lambda file: file.name)
 

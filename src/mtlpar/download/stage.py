@@ -13,7 +13,7 @@ from mtlpar.core.paths import Workspace
 from mtlpar.download.fetch import fetch
 from mtlpar.download.local import bytes_to_fetch, check_space
 from mtlpar.download.lock import Lock
-from mtlpar.download.part import Contents, RawFile
+from mtlpar.download.part import Contents, RawFile, disk_errors
 from mtlpar.download.plan import LockUse, planned_files
 from mtlpar.download.progress import Progress
 from mtlpar.download.settings import DownloadSettings
@@ -91,7 +91,8 @@ def _begin(orders: list[_Order]) -> None:
     _log.info("%d files, %s of them to fetch", len(files), format_bytes(to_come))
     for order in orders:
         # A manifest of an earlier run must not vouch for files that are being replaced.
-        remove(order.manifest)
+        with disk_errors(order.manifest):
+            remove(order.manifest)
         if order.lock is not None:
             order.lock.save()
 
@@ -146,4 +147,5 @@ def _take(order: _Order, file: RawFile, contents: Contents) -> None:
         }
         for file in order.files
     ]
-    write_json(order.manifest, {"source": order.source, "files": entries})
+    with disk_errors(order.manifest):
+        write_json(order.manifest, {"source": order.source, "files": entries})

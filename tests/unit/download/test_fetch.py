@@ -1,9 +1,12 @@
+import contextlib
 import errno
 import hashlib
 from io import FileIO
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mtlpar.download import part as part_module
 from mtlpar.download.fetch import fetch
@@ -335,6 +338,34 @@ class TestResuming:
             get(server, tmp_path, retries=0)
         get(other_server, tmp_path)
         assert (tmp_path / "a.h5").read_bytes() == CONTENT[::-1]
+
+
+@settings(
+    max_examples=10,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    runs=st.lists(st.tuples(st.integers(0, 3_000_000), st.booleans(), st.booleans()), max_size=4),
+    checksum=st.booleans(),
+)
+def test_whatever_happens_on_the_way_the_bytes_are_right(server, tmp_path_factory, runs, checksum):
+    # Each run is cut somewhere, by a server that may have no ranges and may have got a new version
+    # of the file; the last one is undisturbed. With a checksum there is only one right version.
+    folder = tmp_path_factory.mktemp("any")
+    content, server.etag = CONTENT, '"0"'
+    for number, (cut, ranges, is_replaced) in enumerate(runs, start=1):
+        if is_replaced and not checksum:
+            content, server.etag = content[::-1], f'"{number}"'
+        server.files["/a.h5"], server.ranges = content, ranges
+        server.cut_after["/a.h5"] = [cut]
+        with contextlib.suppress(ValueError):
+            get(server, folder, retries=0, sha256=SHA256 if checksum else None)
+        if (folder / "a.h5").exists():
+            break
+    server.files["/a.h5"], server.cut_after["/a.h5"] = content, []
+    get(server, folder, retries=0, sha256=SHA256 if checksum else None)
+    assert (folder / "a.h5").read_bytes() == content
 
 
 class TestPlaces:

@@ -65,9 +65,9 @@ def products(folder):
 def test_a_download_that_was_killed_again_and_again_ends_with_the_same_bytes(
     slow_release, server, tmp_path
 ):
-    # Killed after each further 300 kB, which hits both transfers, and once between them and the
-    # manifest; no checksum would catch a wrong seam but the one computed here.
-    for killed_after in (300_000, 600_000, 900_000, 1_900_000):
+    # Killed early and late in the transfers and near the manifest; nothing published would catch a
+    # wrong seam, only the contents compared here.
+    for killed_after in (300_000, 900_000, 1_900_000):
         process = start(tmp_path)
         while server.sent_bytes < killed_after and process.poll() is None:
             time.sleep(0.005)

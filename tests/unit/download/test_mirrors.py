@@ -126,6 +126,17 @@ class TestWithoutTheCatalogue:
         assert str(first / "1000.xz") in str(caught.value)
         assert str(second / "1000.xz") in str(caught.value)
 
+    def test_checksums_of_a_later_one_are_not_held_against_the_first(
+        self, tmp_path, download, server
+    ):
+        # The index of the first has no lengths; the second is another data set with checksums.
+        server.files = {f"/m/{name}": content for name, content in FILES.items()}
+        server.files["/m/"] = "".join(f'<a href="{name}">x</a>' for name in FILES).encode()
+        second = make_mirror(tmp_path / "second", dict.fromkeys(FILES, b"other"))
+        sums = "".join(f"{hashlib.sha256(b'other').hexdigest()}  {name}\n" for name in FILES)
+        (second / "checksums.txt").write_text(sums)
+        assert download(f"{server.url}/m", second) == FILES
+
     def test_if_none_has_it_each_is_named(self, tmp_path, download):
         with pytest.raises(ValueError) as caught:
             download(make_mirror(tmp_path / "empty", {}), "/nowhere")
