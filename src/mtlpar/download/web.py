@@ -107,7 +107,8 @@ class Web:
         """Send a request and yield the answer with its body still to come.
 
         Raises:
-            ValueError: If the server cannot show who it is, or leads to an unencrypted address.
+            ValueError: If the server cannot show who it is, or leads to an unencrypted address or
+                nowhere.
         """
         try:
             with self._client.stream("GET", url, headers=headers) as response:
@@ -116,6 +117,10 @@ class Web:
                         f"{url} leads to {response.url}, which is not encrypted; refused"
                     )
                 yield response
+        except (httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise ValueError(
+                f"{url} leads nowhere ({error}); correct the address in the catalogue or the mirror"
+            ) from error
         except httpx.ConnectError as error:
             if _is_certificate_error(error):
                 raise ValueError(

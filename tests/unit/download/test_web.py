@@ -56,6 +56,14 @@ def test_a_wait_of_hours_is_an_error_that_says_how_long(server, web):
     assert web.waits_s == []
 
 
+@pytest.mark.parametrize("target", ["/a", "ftp://elsewhere/a"])
+def test_an_address_that_leads_nowhere_is_an_error_at_once(server, web, target):
+    server.statuses["/a"] = [(302, {"Location": target})] * 50
+    with pytest.raises(ValueError, match="leads nowhere"):
+        web.text(f"{server.url}/a")
+    assert web.waits_s == []
+
+
 def test_no_host_gets_more_connections_than_allowed(server):
     # Without the limit all twelve would overlap in the 20 ms that an answer takes.
     server.files["/a"] = b"x"
