@@ -16,7 +16,7 @@ rule extract_share:
         runtime=120,
     params:
         settings=flow.extract_settings(CONFIG),
-        code=lambda wildcards: flow.reader_digest(wildcards.source),
+        code=lambda wildcards: flow.reader_digest(CONFIG, wildcards.source),
     shell:
         "mtlpar extract --config $CONFIG_FILE --source {wildcards.source}"
         " --share {wildcards.share} --jobs {threads} > {log} 2>&1"
@@ -39,7 +39,7 @@ rule extract:
         runtime=120,
     params:
         settings=flow.extract_settings(CONFIG),
-        code=lambda wildcards: flow.reader_digest(wildcards.source),
+        code=lambda wildcards: flow.reader_digest(CONFIG, wildcards.source),
     shell:
         "mtlpar extract --config $CONFIG_FILE --source {wildcards.source}"
         " --jobs {threads} > {log} 2>&1"

@@ -71,7 +71,7 @@ class StageRun:
         return {
             "inputs": {str(path): _digest(path) for path in self.inputs},
             "config_digest": _config_digest(self.config),
-            "code_digest": _code_digest(self.stage, self.target),
+            "code_digest": _code_digest(self.config, self.stage, self.target),
         }
 
     def is_done(self) -> bool:
@@ -280,9 +280,9 @@ def _config_digest(config: Config) -> str:
     return hashlib.sha256(_config_text(config).encode()).hexdigest()
 
 
-def _code_digest(stage: str, target: str) -> str:
+def _code_digest(config: Config, stage: str, target: str) -> str:
     if stage == "extract":
-        return flow.reader_digest(target)
+        return flow.reader_digest(config, target)
     return flow.code_digest(f"mtlpar.{stage}.stage")
 
 

@@ -102,8 +102,8 @@ def raw_fingerprint(config: Config, source: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def reader_digest(source: str) -> str:
-    """Digest of the extract stage and of the reader of one source."""
+def reader_digest(config: Config, source: str) -> str:
+    """Digest of the extract stage, and of the reader and the description of one source."""
     reader = f"{_PACKAGE}.sources.{source}"
     digests = [code_digest(f"{_PACKAGE}.extract.stage")]
     if _file_of(reader).is_file():
@@ -111,6 +111,12 @@ def reader_digest(source: str) -> str:
     else:
         # Of a reader of another package only its own file counts; what it imports is unknown.
         digests.append(file_digest(reader_file(source))[:16])
+    if source in config.custom_sources:
+        digests.append(
+            hashlib.sha256(config.custom_sources[source].model_dump_json().encode()).hexdigest()[
+                :16
+            ]
+        )
     return "-".join(digests)
 
 

@@ -104,7 +104,7 @@ def _extract(options: argparse.Namespace) -> None:
             "workspace": config.workspace,
             "settings": config.extract,
             "jobs": options.jobs,
-            "code": reader_digest(source),
+            "code": reader_digest(config, source),
         }
         if options.share is None:
             run_stage(config, "extract", source, stage.run, **arguments)

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mtlpar.config.schema import Config
+from mtlpar.sources.registry import define_custom_sources
 
 
 def load_config(files: Sequence[Path], assignments: Iterable[str] = ()) -> Config:
@@ -33,7 +34,7 @@ def load_config(files: Sequence[Path], assignments: Iterable[str] = ()) -> Confi
 
 
 def check_config(content: Mapping[str, Any], *, where: str) -> Config:
-    """Turn merged content into a checked configuration.
+    """Turn merged content into a checked configuration, and make its sources known.
 
     Args:
         content: Nested mapping. A key such as ``train__epochs`` stands for ``train.epochs``,
@@ -48,10 +49,12 @@ def check_config(content: Mapping[str, Any], *, where: str) -> Config:
     for key, value in sorted(content.items(), key=lambda item: "__" in item[0]):
         merge(expanded, _nest(key.split("__"), value))
     try:
-        return Config.model_validate(expanded)
+        config = Config.model_validate(expanded)
     except ValidationError as error:
         lines = [line for problem in error.errors() for line in _explain(problem)]
         raise ValueError(f"{where}: {len(lines)} problem(s)\n  " + "\n  ".join(lines)) from None
+    define_custom_sources(config.custom_sources)
+    return config
 
 
 def parse_assignment(text: str) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from mtlpar.model.settings import ModelSettings
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack.settings import PackSettings
 from mtlpar.report.settings import ReportSettings
-from mtlpar.sources.registry import BUILT_IN, source_names
+from mtlpar.sources.registry import BUILT_IN, packaged_names
+from mtlpar.sources.settings import CustomSource
 from mtlpar.study.settings import StudySettings
 from mtlpar.train.settings import TrainSettings
 
@@ -89,6 +90,10 @@ class Config(BaseModel):
     sources: tuple[str, ...] = Field(
         default=BUILT_IN, min_length=1, description="Sources, in the order of the tables."
     )
+    custom_sources: dict[str, CustomSource] = Field(
+        default={},
+        description="Further sources in files that ASE reads, by name; list the name in sources.",
+    )
     paths: PathSettings = Field(default=PathSettings(), description="Where files lie.")
     download: DownloadSettings = Field(default=DownloadSettings(), description="Stage download.")
     extract: ExtractSettings = Field(default=ExtractSettings(), description="Stage extract.")
@@ -126,11 +131,16 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
-        known = source_names()
+        known = (*packaged_names(), *self.custom_sources)
         problems = [
             f"sources: no reader is called {name!r}; known are {', '.join(known)}"
             for name in self.sources
             if name not in known
+        ]
+        problems += [
+            f"custom_sources.{name}: a source's name must be an identifier that no reader has"
+            for name in self.custom_sources
+            if not name.isidentifier() or name in packaged_names()
         ]
         if len(set(self.sources)) != len(self.sources):
             problems.append(f"sources: a name is repeated in {list(self.sources)}")

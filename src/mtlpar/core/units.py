@@ -13,6 +13,12 @@ HARTREE_EV: Final = 27.211386245988
 BOHR_ANGSTROM: Final = 0.529177210903
 """One Bohr radius in Å."""
 
+KCAL_PER_MOL_EV: Final = 4184 / 96485.33212331001
+"""One kcal/mol in eV."""
+
+KJ_PER_MOL_EV: Final = 1000 / 96485.33212331001
+"""One kJ/mol in eV."""
+
 EV_PER_CUBIC_ANGSTROM_GPA: Final = 160.21766208
 """One eV/Å^3 in GPa."""
 

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import bz2
 import re
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from math import gcd
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +25,13 @@ from mtlpar.sources.ahead import ahead
 from mtlpar.sources.base import RawBlock, Source
 from mtlpar.sources.json_members import JsonDamageError, Members, Run, read_chunks
 from mtlpar.sources.pymatgen_json import parse_labelled, parse_runs
-from mtlpar.sources.reading import Columns, Progress, collect_records, require
+from mtlpar.sources.reading import (
+    Columns,
+    Progress,
+    collect_records,
+    reduced_formula,
+    require,
+)
 from mtlpar.sources.settings import SourceSettings
 
 THEORY: Final = "PBE or PBE+U per material (VASP), without corrections"
@@ -91,13 +95,6 @@ def _forces_of(site: Any) -> Any:
 def composition_group(atomic_numbers: npt.NDArray[np.uint8]) -> int:
     """Group of a crystal: all polymorphs and cell sizes of a composition share it."""
     return name_hash(SOURCE.name, reduced_formula(atomic_numbers))
-
-
-def reduced_formula(atomic_numbers: npt.NDArray[np.uint8]) -> str:
-    """Name a composition, the same for all its polymorphs and cell sizes, e.g. ``8:3-26:2``."""
-    counts = Counter(atomic_numbers.tolist())
-    divisor = gcd(*counts.values())
-    return "-".join(f"{number}:{counts[number] // divisor}" for number in sorted(counts))
 
 
 SOURCE: Final = Source(

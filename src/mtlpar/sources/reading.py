@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from typing import Any, Final
 
@@ -211,6 +212,13 @@ def as_atomic_numbers(values: npt.NDArray[Any], *, where: str) -> npt.NDArray[np
             "from 1 to 118"
         )
     return values.astype(np.uint8)
+
+
+def reduced_formula(atomic_numbers: npt.NDArray[Any]) -> str:
+    """Name a composition, the same for all its polymorphs and cell sizes, e.g. ``8:3-26:2``."""
+    counts = Counter(atomic_numbers.tolist())
+    divisor = gcd(*counts.values())
+    return "-".join(f"{number}:{counts[number] // divisor}" for number in sorted(counts))
 
 
 class BlockBuilder:

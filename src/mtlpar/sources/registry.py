@@ -1,4 +1,4 @@
-"""Finds sources by name, built-in ones and those that other packages bring.
+"""Finds sources by name: built-in ones, those of other packages, and those of the configuration.
 
 A package adds a source without touching this one by declaring an entry point::
 
@@ -8,6 +8,7 @@ A package adds a source without touching this one by declaring an entry point::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import getsourcefile
@@ -15,17 +16,35 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtlpar.sources.base import Source
+from mtlpar.sources.settings import CustomSource
 
 ENTRY_POINT_GROUP: Final = "mtlpar.sources"
 
 BUILT_IN: Final = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x")
 """The paper's five sources, in the order of its tables."""
 
+OPTIONAL: Final = ("alexandria_paths",)
+"""Sources that only runs with them in the configuration read."""
+
+_custom: dict[str, CustomSource] = {}
+
+
+def define_custom_sources(custom: Mapping[str, CustomSource]) -> None:
+    """Let `get_source` find the sources of a configuration, in place of those of an earlier one."""
+    _custom.clear()
+    _custom.update(custom)
+
+
+def packaged_names() -> tuple[str, ...]:
+    """Names of all sources that packages bring, without importing any reader."""
+    own = (*BUILT_IN, *OPTIONAL)
+    others = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return (*own, *sorted(others - set(own)))
+
 
 def source_names() -> tuple[str, ...]:
-    """Names of all sources that can be read, without importing any reader."""
-    others = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
-    return (*BUILT_IN, *sorted(others - set(BUILT_IN)))
+    """Names of all sources that can be read."""
+    return (*packaged_names(), *_custom)
 
 
 def get_source(name: str) -> Source:
@@ -34,14 +53,17 @@ def get_source(name: str) -> Source:
     Raises:
         ValueError: If no reader has that name.
     """
-    if name in BUILT_IN:
+    if name in _custom:
+        source = import_module("mtlpar.sources.ase_files").custom_source(name, _custom[name])
+    elif name in (*BUILT_IN, *OPTIONAL):
         source = import_module(f"mtlpar.sources.{name}").SOURCE
     else:
         points = entry_points(group=ENTRY_POINT_GROUP, name=name)
         if not points:
             raise ValueError(
                 f"no source is called {name!r}; known are {', '.join(source_names())}. Other "
-                f"sources are declared as entry points in the group {ENTRY_POINT_GROUP!r}."
+                f"sources are declared in custom_sources of the configuration, or by packages as "
+                f"entry points in the group {ENTRY_POINT_GROUP!r}."
             )
         source = next(iter(points)).load()
     if not isinstance(source, Source):

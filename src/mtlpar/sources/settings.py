@@ -21,3 +21,37 @@ class SourceSettings(BaseModel):
         default=True,
         description="QM7-X: PBE0+MBD energies with their total forces, or PBE0 without dispersion.",
     )
+
+
+class CustomSource(BaseModel):
+    """A source in files that ASE reads: everything about it that is not in the files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["extxyz", "db"] = Field(
+        description="extended XYZ, also with .gz, .bz2 or .xz behind the name, or an ASE database."
+    )
+    files: tuple[str, ...] = Field(
+        min_length=1, description="Names or shell patterns of the raw files."
+    )
+    level_of_theory: str = Field(min_length=1, description="How the labels were computed.")
+    title: str | None = Field(default=None, description="Name for people; the key by default.")
+    energy_key: str = Field(default="energy", description="Total energy.")
+    forces_key: str = Field(default="forces", description="Forces on the atoms.")
+    stress_key: str | None = Field(
+        default=None, description="Stress, tension positive; a structure without one is kept."
+    )
+    charge_key: str | None = Field(default=None, description="Total charge; 0 by default.")
+    spin_key: str | None = Field(
+        default=None, description="Spin multiplicity 2S+1; unknown by default."
+    )
+    group_key: str | None = Field(
+        default=None,
+        description="What names structures that must not be split, for instance a trajectory; by "
+        "default structures of the same composition stay together.",
+    )
+    energy_unit: Literal["eV", "Hartree", "kcal/mol", "kJ/mol"] = Field(default="eV")
+    length_unit: Literal["Å", "Bohr"] = Field(
+        default="Å", description="Length in the unit of the forces; positions are always in Å."
+    )
+    stress_unit: Literal["eV/Å^3", "GPa", "kbar"] = Field(default="eV/Å^3")

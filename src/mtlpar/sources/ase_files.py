@@ -1,0 +1,193 @@
+"""Sources that only the configuration knows, in files that ASE reads: extended XYZ and databases.
+
+Labels are taken as they are stored. ASE's ``get_forces`` would set the forces on constrained atoms
+to zero, and those are labels too. Files are streamed frame by frame and are one piece.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import sqlite3
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+from ase import Atoms
+from ase.db import connect
+from ase.io.extxyz import read_xyz
+from ase.io.formats import open_with_compression
+
+from mtlpar.core.hashing import name_hash
+from mtlpar.core.units import (
+    BOHR_ANGSTROM,
+    EV_PER_CUBIC_ANGSTROM_GPA,
+    HARTREE_EV,
+    KBAR_GPA,
+    KCAL_PER_MOL_EV,
+    KJ_PER_MOL_EV,
+)
+from mtlpar.sources.base import RawBlock, Source
+from mtlpar.sources.reading import (
+    Columns,
+    Progress,
+    as_floats,
+    collect_records,
+    reduced_formula,
+)
+from mtlpar.sources.settings import CustomSource, SourceSettings
+
+_ENERGY: Final = {
+    "eV": 1.0,
+    "Hartree": HARTREE_EV,
+    "kcal/mol": KCAL_PER_MOL_EV,
+    "kJ/mol": KJ_PER_MOL_EV,
+}
+_LENGTH: Final = {"Å": 1.0, "Bohr": BOHR_ANGSTROM}
+_STRESS: Final = {
+    "eV/Å^3": 1.0,
+    "GPa": 1 / EV_PER_CUBIC_ANGSTROM_GPA,
+    "kbar": KBAR_GPA / EV_PER_CUBIC_ANGSTROM_GPA,
+}
+_VOIGT: Final = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
+_ROWS_AT_ONCE: Final = 256
+_CONTAINER_ERRORS: Final = (OSError, EOFError, lzma.LZMAError, sqlite3.Error)
+# What ASE raises for text that is no frame.
+_ASE_ERRORS: Final = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError,
+)  # fmt: skip
+
+
+def custom_source(name: str, custom: CustomSource) -> Source:
+    """The source that a part of the configuration describes."""
+    return Source(
+        name=name,
+        title=custom.title or name,
+        data_files=custom.files,
+        level_of_theory=custom.level_of_theory,
+        read=partial(read, name, custom),
+    )
+
+
+def read(
+    name: str, custom: CustomSource, path: Path, _settings: SourceSettings
+) -> Iterator[RawBlock]:
+    """Stream a file.
+
+    Structures are dropped as ``missing_energy``, ``missing_forces`` or ``missing_group``.
+
+    Raises:
+        ValueError: If the file is damaged or laid out otherwise.
+    """
+    records = {"extxyz": _frames, "db": _rows}[custom.format]
+    parse = {"extxyz": _parse_frame, "db": _parse_row}[custom.format]
+    progress = Progress(path)
+    yield from collect_records(
+        progress, records(path), partial(parse, name, custom), *_CONTAINER_ERRORS
+    )
+    if not progress.rows:
+        raise ValueError(f"{path} holds no structures, expected {custom.format}")
+
+
+def _frames(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Number and text of each frame of an extended XYZ file."""
+    with open_with_compression(str(path), "rb") as stream:
+        index = 0
+        while line := stream.readline():
+            if not line.strip():
+                continue
+            yield f"frame {index}", line + _rest_of_frame(stream, line, index)
+            index += 1
+
+
+def _rest_of_frame(stream: IO[bytes], line: bytes, index: int) -> bytes:
+    if not line.strip().isdigit():
+        raise OSError(f"frame {index} begins with {line[:60]!r}, expected a number of atoms")
+    lines = [stream.readline() for _ in range(int(line) + 1)]
+    if not lines[-1]:
+        raise EOFError(f"the file ends inside frame {index} of {int(line)} atoms")
+    return b"".join(lines)
+
+
+def _parse_frame(name: str, custom: CustomSource, text: bytes, where: str) -> Columns | str:
+    try:
+        atoms: Atoms = next(read_xyz(io.StringIO(text.decode()), index=0))
+    except _ASE_ERRORS as error:
+        raise ValueError(f"{where}: ASE cannot read it: {error}; {text[:200]!r}") from error
+    results = {} if atoms.calc is None else atoms.calc.results
+    labels = {**atoms.arrays, **atoms.info, **results}
+    return _columns(name, custom, atoms, labels, where)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Number and content of each row of an ASE database, in the order of the numbers."""
+    # ASE would make a database of an empty file.
+    if not path.is_file() or path.stat().st_size == 0:
+        raise OSError("it is no file, or an empty one")
+    last = 0
+    with connect(path, use_lock_file=False) as database:  # type: ignore[no-untyped-call]
+        # A select of everything would hold everything.
+        while rows := list(database.select(f"id>{last}", limit=_ROWS_AT_ONCE)):
+            for row in rows:
+                yield f"row {row.id}", row
+            last = rows[-1].id
+
+
+def _parse_row(name: str, custom: CustomSource, row: Any, where: str) -> Columns | str:
+    labels = {**row.data, **row.key_value_pairs}
+    for key in ("energy", "forces", "stress", "charge"):
+        if key in row:
+            labels[key] = row[key]
+    return _columns(name, custom, row, labels, where)
+
+
+def _columns(
+    name: str, custom: CustomSource, atoms: Any, labels: dict[str, Any], where: str
+) -> Columns | str:
+    size = len(atoms.numbers)
+    if labels.get(custom.energy_key) is None:
+        return "missing_energy"
+    if labels.get(custom.forces_key) is None:
+        return "missing_forces"
+    group = reduced_formula(atoms.numbers)
+    if custom.group_key is not None:
+        if labels.get(custom.group_key) is None:
+            return "missing_group"
+        group = str(labels[custom.group_key])
+    energy_ev = _ENERGY[custom.energy_unit]
+    energy = as_floats(labels[custom.energy_key], (), name=custom.energy_key, where=where)
+    forces = as_floats(labels[custom.forces_key], (size, 3), name=custom.forces_key, where=where)
+    return {
+        "atomic_numbers": atoms.numbers.astype(np.uint8),
+        "positions": as_floats(atoms.positions, (size, 3), name="positions", where=where),
+        "energy": float(energy) * energy_ev,
+        "forces": forces * (energy_ev / _LENGTH[custom.length_unit]),
+        "group": name_hash(name, group),
+        "cell": np.array(atoms.cell),
+        "pbc": np.array(atoms.pbc, np.uint8),
+        "charge": _whole_number(labels, custom.charge_key, where),
+        "spin": _whole_number(labels, custom.spin_key, where),
+        **_stress_columns(custom, labels, where),
+    }
+
+
+def _stress_columns(custom: CustomSource, labels: dict[str, Any], where: str) -> Columns:
+    key = custom.stress_key
+    if key is None or labels.get(key) is None:
+        return {"stress": np.zeros(6), "stress_mask": 0}
+    values = np.asarray(labels[key])
+    if values.size == 9:
+        values = values.reshape(3, 3)[_VOIGT]
+    stress = as_floats(values, (6,), name=key, where=where)
+    return {"stress": stress * _STRESS[custom.stress_unit], "stress_mask": 1}
+
+
+def _whole_number(labels: dict[str, Any], key: str | None, where: str) -> int:
+    if key is None or labels.get(key) is None:
+        return 0
+    value = float(as_floats(labels[key], (), name=key, where=where))
+    if value != round(value) or abs(value) > 127:
+        raise ValueError(f"{where}: {key!r} is {value}, expected a small whole number")
+    return int(value)

@@ -1,0 +1,190 @@
+"""Anything that ASE reads, described by configuration alone."""
+
+import bz2
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
+from ase.db import connect
+from ase.io import write
+
+from mtlpar.core.hashing import name_hash
+from mtlpar.core.structures import StructureBatch
+from mtlpar.sources.ase_files import custom_source
+from mtlpar.sources.settings import CustomSource, SourceSettings
+
+
+def water(energy=-10.0, *, forces=True, **info):
+    rng = np.random.default_rng(abs(int(1000 * (energy or 0))))
+    atoms = Atoms("OH2", positions=rng.normal(size=(3, 3)), info=info)
+    labels = {"forces": rng.normal(size=(3, 3))} if forces else {}
+    if energy is not None:
+        labels["energy"] = energy
+    atoms.calc = SinglePointCalculator(atoms, **labels)
+    return atoms
+
+
+def slab():
+    atoms = Atoms(
+        "Cu2", positions=[[0, 0, 0], [1.5, 1.5, 2]], cell=np.diag([3, 3, 20.0]), pbc=[1, 1, 0]
+    )
+    atoms.calc = SinglePointCalculator(
+        atoms, energy=-3.0, forces=np.full((2, 3), 0.5), stress=np.arange(1.0, 7.0)
+    )
+    atoms.set_constraint(FixAtoms([0]))
+    return atoms
+
+
+def read_all(path, **custom):
+    source = custom_source("mine", CustomSource(files=("*",), level_of_theory="X", **custom))
+    blocks = list(source.read(path, SourceSettings()))
+    damage = [block.damage for block in blocks if block.damage]
+    dropped = sum((block.dropped for block in blocks), start=type(blocks[0].dropped)())
+    return StructureBatch.concatenate(block.batch for block in blocks), dict(dropped), damage
+
+
+@pytest.fixture(params=["extxyz", "db"])
+def file_of(request, tmp_path):
+    """Write structures in each of the formats: (path, format)."""
+
+    def make(structures):
+        path = tmp_path / f"data.{'xyz' if request.param == 'extxyz' else 'db'}"
+        if request.param == "extxyz":
+            write(path, structures, format="extxyz")
+        else:
+            with connect(path) as database:
+                for atoms in structures:
+                    database.write(atoms, key_value_pairs=atoms.info)
+        return path, request.param
+
+    return make
+
+
+def test_labels_come_back_and_constraints_take_nothing_from_forces(file_of):
+    # ASE's get_forces() would set the forces on the fixed atom to zero.
+    structures = [water(-10.0), slab(), water(-12.5)]
+    path, form = file_of(structures)
+    batch, dropped, damage = read_all(path, format=form, stress_key="stress")
+    assert (dropped, damage) == ({}, [])
+    assert batch.energy.tolist() == [-10.0, -3.0, -12.5]
+    assert batch.num_atoms.tolist() == [3, 2, 3]
+    assert batch.atomic_numbers.tolist() == [8, 1, 1, 29, 29, 8, 1, 1]
+    raw = np.concatenate([atoms.calc.results["forces"] for atoms in structures])
+    np.testing.assert_allclose(batch.forces, raw, atol=1e-7)
+    positions = np.concatenate([atoms.positions for atoms in structures])
+    np.testing.assert_allclose(batch.positions, positions, atol=1e-7)
+    assert batch.pbc.tolist() == [[0, 0, 0], [1, 1, 0], [0, 0, 0]]
+    np.testing.assert_array_equal(batch.cell[1], np.diag([3, 3, 20]))
+    np.testing.assert_allclose(batch.stress[1], np.arange(1, 7), rtol=1e-6)
+    assert batch.stress_mask.tolist() == [0, 1, 0]
+
+
+def test_what_lacks_a_label_is_counted_by_name(file_of):
+    path, form = file_of([water(), water(None), water(forces=False), water(trajectory="a")])
+    batch, dropped, _ = read_all(path, format=form)
+    assert len(batch) == 2
+    assert dropped == {"missing_energy": 1, "missing_forces": 1}
+    batch, dropped, _ = read_all(path, format=form, group_key="trajectory")
+    assert batch.group.tolist() == [name_hash("mine", "a")]
+    assert dropped["missing_group"] == 1
+
+
+def test_without_a_group_key_a_composition_stays_together(file_of):
+    path, form = file_of([water(-1.0), water(-2.0), slab()])
+    group = read_all(path, format=form)[0].group
+    assert group[0] == group[1] != group[2]
+
+
+def test_charge_and_spin_come_from_their_keys(file_of):
+    path, form = file_of([water(total_charge=-1, multiplicity=2), water()])
+    keys = {"charge_key": "total_charge", "spin_key": "multiplicity"}
+    batch, _, _ = read_all(path, format=form, **keys)
+    assert batch.charge.tolist() == [-1, 0]
+    assert batch.spin.tolist() == [2, 0]
+    path, form = file_of([water(total_charge=0.5)])
+    _, dropped, damage = read_all(path, format=form, **keys)
+    assert dropped == {"damaged_record": 1}
+    assert "'total_charge' is 0.5, expected a small whole number" in damage[0]
+
+
+@pytest.mark.parametrize(
+    ("units", "energy_ev", "force_ev_per_angstrom"),
+    [
+        ({}, 1, 1),
+        ({"energy_unit": "Hartree", "length_unit": "Bohr"}, 27.211386245988, 51.422067),
+        ({"energy_unit": "Hartree"}, 27.211386245988, 27.211386245988),
+        ({"energy_unit": "kcal/mol"}, 0.0433641, 0.0433641),
+        ({"energy_unit": "kJ/mol"}, 0.01036427, 0.01036427),
+    ],
+)
+def test_units_are_converted(file_of, units, energy_ev, force_ev_per_angstrom):
+    atoms = water(-4.0)
+    path, form = file_of([atoms])
+    batch, _, _ = read_all(path, format=form, **units)
+    assert batch.energy[0] == pytest.approx(-4 * energy_ev, rel=1e-6)
+    np.testing.assert_allclose(
+        batch.forces, atoms.calc.results["forces"] * force_ev_per_angstrom, rtol=1e-5
+    )
+    # Whatever the labels, positions are in Å.
+    np.testing.assert_allclose(batch.positions, atoms.positions, atol=1e-7)
+
+
+def test_labels_may_have_other_keys_and_files_may_be_compressed(tmp_path):
+    atoms = Atoms("OH2", positions=np.eye(3), info={"dft_energy": -5.0})
+    atoms.arrays["dft_forces"] = np.full((3, 3), 0.25)
+    write(tmp_path / "data.xyz", [atoms] * 3, format="extxyz")
+    path = tmp_path / "data.xyz.bz2"
+    path.write_bytes(bz2.compress((tmp_path / "data.xyz").read_bytes()))
+    keys = {"energy_key": "dft_energy", "forces_key": "dft_forces"}
+    batch, dropped, damage = read_all(path, format="extxyz", **keys)
+    assert (batch.energy.tolist(), dropped, damage) == ([-5.0] * 3, {}, [])
+    assert read_all(path, format="extxyz")[1] == {"missing_energy": 3}
+
+
+def test_a_damaged_frame_is_counted_and_the_next_one_is_read(tmp_path):
+    path = tmp_path / "data.xyz"
+    write(path, [water(-1.0), water(-2.0), water(-3.0)], format="extxyz")
+    lines = path.read_text().splitlines()
+    lines[7] = "O zero 0.0 0.0 0.0 0.0 0.0"
+    path.write_text("\n".join(lines) + "\n")
+    batch, dropped, damage = read_all(path, format="extxyz")
+    assert batch.energy.tolist() == [-1.0, -3.0]
+    assert dropped == {"damaged_record": 1}
+    assert "data.xyz, key frame 1: ASE cannot read it" in damage[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "rows", "message"),
+    [
+        (lambda text: text[:-120], 2, "ends inside frame 2|cannot read"),
+        (lambda text: text + "three\n", 3, "frame 3 begins with b'three"),
+        (lambda text: "<html></html>", 0, "frame 0 begins with b'<html>"),
+        (lambda text: "", 0, "holds no structures"),
+    ],
+)
+def test_a_damaged_file_gives_what_stands_before_the_damage(tmp_path, change, rows, message):
+    path = tmp_path / "data.xyz"
+    write(path, [water(-1.0), water(-2.0), water(-3.0)], format="extxyz")
+    path.write_text(change(path.read_text()))
+    source = custom_source("mine", CustomSource(files=("*",), level_of_theory="X", format="extxyz"))
+    kept = []
+
+    def read_until_damage():
+        for block in source.read(path, SourceSettings()):
+            kept.append(len(block.batch))
+            if block.damage:
+                raise ValueError(block.damage)
+
+    with pytest.raises(ValueError, match=rf"data\.xyz.*({message})"):
+        read_until_damage()
+    assert sum(kept) == rows
+
+
+@pytest.mark.parametrize("content", [b"", b"no database", None])
+def test_a_database_that_is_none_is_named(tmp_path, content):
+    path = tmp_path / "data.db"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"data\.db"):
+        read_all(path, format="db")
