@@ -15,6 +15,7 @@ from tqdm import tqdm
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.structures import StructureBatch
 from mtlpar.extract.checks import check
+from mtlpar.extract.findings import Findings
 from mtlpar.extract.settings import ExtractSettings
 from mtlpar.sources.base import Piece, RawBlock, Source
 from mtlpar.store.bp import write_bp
@@ -63,6 +64,7 @@ class PieceResult:
         rows: Rows in it, up to the last one that could be read.
         dropped: Rows left out, by reason.
         damage: What could not be read, at most ten messages.
+        findings: What the physics checks found in the rows that are kept.
         parts: Name, structures and atoms of each part, in order.
         seconds: Time it took.
     """
@@ -70,6 +72,7 @@ class PieceResult:
     rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     damage: list[str] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
     parts: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -92,6 +95,7 @@ def extract_piece(task: PieceTask) -> PieceResult:
             result.parts.append(_write_part(task, batches, len(result.parts)))
     result.seconds = time.perf_counter() - start
     content = {item.name: getattr(result, item.name) for item in fields(result)}
+    content["findings"] = result.findings.to_record()
     write_json(task.record, {"fingerprint": task.fingerprint, **content})
     return result
 
@@ -105,6 +109,7 @@ def read_record(path: Path, fingerprint: str) -> PieceResult | None:
         return None
     result = PieceResult(**content)
     result.dropped = Counter(result.dropped)
+    result.findings = Findings.from_record(content["findings"])
     return result
 
 
@@ -139,6 +144,7 @@ def _checked(task: PieceTask, result: PieceResult) -> Iterator[StructureBatch]:
             result.rows += block.rows
             result.dropped.update(block.dropped)
             result.dropped.update(dropped)
+            result.findings.add(batch, task.settings.physics)
             bar.update(block.rows)
             yield batch
 

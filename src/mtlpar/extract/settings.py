@@ -9,6 +9,24 @@ from pydantic import BaseModel, ConfigDict, Field
 from mtlpar.sources.settings import SourceSettings
 
 
+class PhysicsSettings(BaseModel):
+    """What counts as suspicious; such structures are kept, counted and reported."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_distance_angstrom: float = Field(
+        default=0.5, gt=0, description="Atoms or images closer than this (Å) are counted."
+    )
+    max_net_force_ev_per_angstrom: float = Field(
+        default=0.1, gt=0, description="Structures whose forces (eV/Å) add up to more are counted."
+    )
+    wrong_slope: Literal["error", "warn"] = Field(
+        default="error",
+        description="What to do if energies do not change as the forces say: units or signs are "
+        "then wrong, in the files or in the reader.",
+    )
+
+
 class ExtractSettings(BaseModel):
     """How raw files become columns."""
 
@@ -44,4 +62,7 @@ class ExtractSettings(BaseModel):
     )
     labels: SourceSettings = Field(
         default=SourceSettings(), description="Which labels to read where a source offers several."
+    )
+    physics: PhysicsSettings = Field(
+        default=PhysicsSettings(), description="Physics checks, which count and do not drop."
     )

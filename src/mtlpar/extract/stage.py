@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from mtlpar.core.files import read_json, remove, write_json
 from mtlpar.core.paths import Workspace
+from mtlpar.extract.findings import Findings
 from mtlpar.extract.piece import RECORD_SUFFIX, PieceResult, PieceTask
 from mtlpar.extract.pool import Share, extract_files
 from mtlpar.extract.settings import ExtractSettings
@@ -34,6 +35,7 @@ class FileResult:
         rows: Rows in it, up to the last one that could be read.
         dropped: Rows left out, by reason.
         damage: What could not be read.
+        findings: What the physics checks found in the rows that are kept.
         parts: Name, structures and atoms of each part, in order.
         seconds: Time that all processes together took.
     """
@@ -43,6 +45,7 @@ class FileResult:
     rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     damage: list[str] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
     parts: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -56,6 +59,7 @@ class FileResult:
         self.rows += piece.rows
         self.dropped.update(piece.dropped)
         self.damage += piece.damage
+        self.findings.merge(piece.findings)
         self.parts += piece.parts
         self.seconds += piece.seconds
 
@@ -104,6 +108,7 @@ def run(
         write_json(workspace.extracted_share(source, str(share)), {"source": source})
     else:
         _check_not_empty(source, results)
+        Findings.total(result.findings for result in results).report(source, settings.physics)
         content = _manifest_content(source, definition.theory(settings.labels), results)
         _remove_others(workspace.extracted_folder(source), content["parts"])
         write_json(manifest, content)
@@ -224,6 +229,7 @@ def _manifest_content(source: str, theory: str, results: list[FileResult]) -> di
         "level_of_theory": theory,
         "rows": sum(result.rows for result in results),
         "dropped": dict(sorted(dropped.items())),
+        "checks": Findings.total(result.findings for result in results).as_dict(),
         "files": [
             {
                 "name": result.name,
@@ -231,6 +237,7 @@ def _manifest_content(source: str, theory: str, results: list[FileResult]) -> di
                 "rows": result.rows,
                 "dropped": dict(sorted(result.dropped.items())),
                 "damage": result.damage,
+                "checks": result.findings.as_dict(),
             }
             for result in results
         ],

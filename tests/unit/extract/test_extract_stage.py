@@ -184,7 +184,8 @@ def test_one_line_per_file_says_what_became_of_it(workspace, raw, caplog):
     raw([entry(1.0), entry(2.0, force=None)], many(0, 3))
     with caplog.at_level(logging.INFO):
         extract(workspace)
-    lines = [record.getMessage() for record in caplog.records]
+    stage = [record for record in caplog.records if record.name == "mtlpar.extract.stage"]
+    lines = [record.getMessage() for record in stage]
     assert len(lines) == 2
     assert "alexandria_000.json.bz2: 2 rows, 1 kept, dropped: 1 missing_forces" in lines[0]
     assert "3 rows, 3 kept, dropped: none" in lines[1]

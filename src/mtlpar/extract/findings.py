@@ -1,0 +1,157 @@
+"""What the physics checks find in structures that are kept: counted and reported, never dropped.
+
+A row is dropped only if nothing can be learned from it (`mtlpar.extract.checks`). Net forces, close
+atoms and large steps can be right, in an external field or far from equilibrium; whether to train
+on them is the user's decision, so they are counted here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mtlpar.core.structures import StructureBatch
+from mtlpar.extract.close_atoms import has_close_atoms
+from mtlpar.extract.energy_work import MIN_PAIRS, EnergyWork, explain_slope
+from mtlpar.extract.settings import PhysicsSettings
+
+_log = logging.getLogger(__name__)
+
+
+class Findings:
+    """Counts over any part of a source; parts are put together with `merge`.
+
+    Attributes:
+        structures: Structures looked at.
+        close_atoms: Structures with two atoms closer than the limit.
+        net_force: Structures whose forces do not add up to zero.
+        largest_net_force_ev_per_angstrom: Length of the largest sum of forces.
+        largest_force_ev_per_angstrom: Length of the longest force on any atom.
+        energy_work: Energy differences against the work of the forces.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.structures = self.close_atoms = self.net_force = 0
+        self.largest_net_force_ev_per_angstrom = self.largest_force_ev_per_angstrom = 0.0
+        self.energy_work = EnergyWork()
+
+    def add(self, batch: StructureBatch, settings: PhysicsSettings) -> None:
+        """Take in consecutive structures that passed `mtlpar.extract.checks.check`."""
+        if len(batch) == 0:
+            return
+        self.structures += len(batch)
+        self.close_atoms += int(has_close_atoms(batch, settings.min_distance_angstrom).sum())
+        forces = batch.forces.astype(np.float64)
+        net = np.linalg.norm(_sums(forces, batch), axis=1)
+        self.net_force += int((net > settings.max_net_force_ev_per_angstrom).sum())
+        self._take_largest(float(net.max()), float(np.linalg.norm(forces, axis=1).max()))
+        self.energy_work.add(batch)
+
+    def merge(self, other: Findings) -> None:
+        """Take in what was found in another part."""
+        self.structures += other.structures
+        self.close_atoms += other.close_atoms
+        self.net_force += other.net_force
+        self._take_largest(
+            other.largest_net_force_ev_per_angstrom, other.largest_force_ev_per_angstrom
+        )
+        self.energy_work.merge(other.energy_work)
+
+    @classmethod
+    def total(cls, parts: Iterable[Findings]) -> Findings:
+        """Put parts together."""
+        total = cls()
+        for part in parts:
+            total.merge(part)
+        return total
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain content for the manifest."""
+        return {
+            "structures": self.structures,
+            "close_atoms": self.close_atoms,
+            "net_force": self.net_force,
+            "largest_net_force_ev_per_angstrom": self.largest_net_force_ev_per_angstrom,
+            "largest_force_ev_per_angstrom": self.largest_force_ev_per_angstrom,
+            "energy_work": self.energy_work.as_dict(),
+        }
+
+    def to_record(self) -> dict[str, Any]:
+        """Everything, as plain values that `from_record` reads."""
+        return {**self.as_dict(), "energy_work": self.energy_work.to_record()}
+
+    @classmethod
+    def from_record(cls, content: dict[str, Any]) -> Findings:
+        """What `to_record` wrote."""
+        findings = cls()
+        for name, value in content.items():
+            setattr(findings, name, value)
+        findings.energy_work = EnergyWork.from_record(content["energy_work"])
+        return findings
+
+    def report(self, source: str, settings: PhysicsSettings) -> None:
+        """Say what was found in a source.
+
+        Raises:
+            ValueError: If energies do not change as the forces say, unless the settings allow it.
+        """
+        if self.close_atoms:
+            _log.warning(
+                "%s: %d structures with atoms closer than %g Å (kept)",
+                source,
+                self.close_atoms,
+                settings.min_distance_angstrom,
+            )
+        if self.net_force:
+            _log.warning(
+                "%s: %d structures with a net force above %g eV/Å, at most %.3g (kept)",
+                source,
+                self.net_force,
+                settings.max_net_force_ev_per_angstrom,
+                self.largest_net_force_ev_per_angstrom,
+            )
+        self._report_slope(source, settings)
+
+    def _report_slope(self, source: str, settings: PhysicsSettings) -> None:
+        slope = self.energy_work.quantile(0.5)
+        if slope is None:
+            _log.info(
+                "%s: energy against work: not applicable, %d short steps between neighbouring "
+                "rows and %d are needed",
+                source,
+                self.energy_work.num_pairs,
+                MIN_PAIRS,
+            )
+            return
+        _log.info(
+            "%s: slope of energy against work %.3g over %d steps",
+            source,
+            slope,
+            self.energy_work.num_pairs,
+        )
+        if problem := explain_slope(slope):
+            message = (
+                f"{source}: energies change {slope:.4g} times as much as the forces say (median "
+                f"over {self.energy_work.num_pairs} steps, expected 1): {problem}. Look at the "
+                "reader's units, keys and signs"
+            )
+            if settings.wrong_slope == "error":
+                raise ValueError(f"{message}; extract.physics.wrong_slope: warn goes on anyway")
+            _log.warning("%s", message)
+
+    def _take_largest(self, net_force: float, force: float) -> None:
+        self.largest_net_force_ev_per_angstrom = max(
+            self.largest_net_force_ev_per_angstrom, net_force
+        )
+        self.largest_force_ev_per_angstrom = max(self.largest_force_ev_per_angstrom, force)
+
+
+def _sums(rows: npt.NDArray[np.float64], batch: StructureBatch) -> npt.NDArray[np.float64]:
+    # No structure is empty here, so every segment is what it seems.
+    sums: npt.NDArray[np.float64] = np.add.reduceat(rows, batch.offsets[:-1], axis=0)
+    return sums
