@@ -76,7 +76,12 @@ def write_extracted(workspace: Workspace, source: str, *batches: StructureBatch)
             "level_of_theory": "softened Coulomb repulsion",
             "rows": sum(map(len, batches)),
             "dropped": {},
-            "files": [{"name": "made-up", "sha256": "0" * 64}],
+            "files": [
+                {"name": f"made-up-{index}", "sha256": "0" * 64, "dropped": {}, "checks": {}}
+                | {"rows": len(batch)}
+                for index, batch in enumerate(batches)
+            ],
+            "checks": {},
             "parts": parts,
         },
     )

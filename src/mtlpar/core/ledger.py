@@ -3,44 +3,82 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import read_json, write_json
 
+SplitBy = Literal["groups", "frames"]
+
 
 @dataclass(kw_only=True)
 class Ledger:
-    """Where the rows of one source went.
+    """Where the rows of one source, or of one raw file, went.
 
     Attributes:
         rows: Structures in the raw files.
         splits: Structures in each of train, val and test.
         dropped: Structures left out, by reason.
+        split_by: Whether whole groups or single frames were dealt to the splits.
+        files: The same for each raw file by name, where the rows are those of a source.
     """
 
     rows: int = 0
     splits: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
     dropped: Counter[str] = field(default_factory=Counter)
+    split_by: SplitBy = "groups"
+    files: dict[str, Ledger] = field(default_factory=dict)
+
+    @property
+    def is_leaky(self) -> bool:
+        """Whether frames of one molecule or material may lie in several splits."""
+        return self.split_by == "frames"
+
+    @property
+    def lost(self) -> int:
+        """Rows that went nowhere; anything but zero is an error."""
+        return self.rows - sum(self.splits.values()) - sum(self.dropped.values())
+
+    @classmethod
+    def total(cls, ledgers: Iterable[Ledger], **attributes: Any) -> Ledger:
+        """Add up ledgers; ``attributes`` are those that are not added."""
+        total = cls(**attributes)
+        for ledger in ledgers:
+            total.rows += ledger.rows
+            total.splits = {split: total.splits[split] + ledger.splits[split] for split in SPLITS}
+            total.dropped.update(ledger.dropped)
+        return total
 
     def check(self, where: str) -> None:
-        """Make sure that no row is lost or counted twice.
+        """Make sure that no row is lost or counted twice, in any file and in all together.
 
         Raises:
             ValueError: If rows and destinations do not add up.
         """
-        total = sum(self.splits.values()) + sum(self.dropped.values())
-        if total != self.rows:
+        if self.lost:
             raise ValueError(
                 f"ledger of {where} does not balance: {self.rows} rows were read, but "
-                f"{self.splits} + dropped {dict(self.dropped)} = {total}"
+                f"{self.splits} + dropped {dict(self.dropped)} = {self.rows - self.lost}"
+            )
+        for name, ledger in self.files.items():
+            ledger.check(f"{where}, file {name}")
+        of_files = Ledger.total(self.files.values())
+        if self.files and _plain(of_files) != _plain(self):
+            raise ValueError(
+                f"ledger of {where} does not balance: its files add up to {_plain(of_files)}, "
+                f"expected {_plain(self)}"
             )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain content, as it is written to ``results/ledger/<source>.json``."""
-        return {"rows": self.rows, **self.splits, "dropped": dict(sorted(self.dropped.items()))}
+        return {
+            "split_by": self.split_by,
+            **_plain(self),
+            "files": [{"name": name, **_plain(ledger)} for name, ledger in self.files.items()],
+        }
 
     def write(self, path: Path) -> None:
         """Check the books and write them."""
@@ -52,7 +90,20 @@ class Ledger:
         """Read a ledger written by `write`."""
         content = read_json(path)
         return cls(
-            rows=content["rows"],
-            splits={split: content[split] for split in SPLITS},
-            dropped=Counter(content["dropped"]),
+            **_from_plain(content),
+            split_by=content["split_by"],
+            files={file["name"]: cls(**_from_plain(file)) for file in content["files"]},
         )
+
+
+def _plain(ledger: Ledger) -> dict[str, Any]:
+    dropped = {reason: count for reason, count in sorted(ledger.dropped.items()) if count}
+    return {"rows": ledger.rows, **ledger.splits, "dropped": dropped}
+
+
+def _from_plain(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "rows": content["rows"],
+        "splits": {split: content[split] for split in SPLITS},
+        "dropped": Counter(content["dropped"]),
+    }

@@ -48,6 +48,15 @@ class Workspace:
         """Where every raw row went."""
         return self.results / "ledger" / f"{source}.json"
 
+    def checks(self, source: str) -> Path:
+        """What the physics checks counted in a source."""
+        return self.results / "ledger" / f"{source}.checks.json"
+
+    @property
+    def leaks(self) -> Path:
+        """What the splits of different sources share."""
+        return self.results / "ledger" / "leaks.json"
+
     def pack(self, source: str, split: str) -> Path:
         """The shuffled ``.bp`` store of one split."""
         return self.results / "packed" / source / f"{split}.bp"

@@ -43,17 +43,16 @@ class References:
         Raises:
             ValueError: If an element has no reference; the message lists those that have.
         """
-        per_atom = self.table()[batch.atomic_numbers]
-        if np.isnan(per_atom).any():
-            absent = sorted(set(batch.atomic_numbers[np.isnan(per_atom)].tolist()))
+        sums = reference_sums(self.table(), batch.num_atoms, batch.atomic_numbers)
+        if np.isnan(sums).any():
+            absent = np.flatnonzero(np.isnan(self.table()))
+            absent = absent[np.isin(absent, batch.atomic_numbers)]
             raise ValueError(
                 f"no reference energy for {', '.join(chemical_symbols[z] for z in absent)}: the "
                 "training data of this source does not hold it. Elements with a reference: "
                 f"{', '.join(self.energies_ev)}"
             )
-        padded = np.concatenate([per_atom, [0.0]])
-        sums = np.add.reduceat(padded, batch.offsets[:-1]) if len(batch) else np.zeros(0)
-        return np.where(batch.num_atoms > 0, sums, 0.0)
+        return sums
 
     def to_target(self, batch: StructureBatch) -> FloatArray:
         """Training target (E_total - sum of references) / N in eV/atom, (S,)."""
@@ -65,19 +64,30 @@ class References:
         energy: FloatArray = target_ev_per_atom * batch.num_atoms + self.sums(batch)
         return energy
 
-    def defined_mask(self, batch: StructureBatch) -> npt.NDArray[np.bool_]:
-        """Whether all elements of each structure have a reference, (S,)."""
-        undefined = np.isnan(self.table()[batch.atomic_numbers])
-        owner = np.repeat(np.arange(len(batch)), batch.num_atoms)
-        mask: npt.NDArray[np.bool_] = np.bincount(owner[undefined], minlength=len(batch)) == 0
-        return mask
-
-    @classmethod
-    def from_table(cls, table: FloatArray) -> References:
-        """Build from energies by atomic number, NaN where undefined, (119,)."""
-        return cls({chemical_symbols[z]: float(table[z]) for z in np.flatnonzero(~np.isnan(table))})
-
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> References:
         """Build from the ``energies_ev`` of a references file or pack attribute."""
         return cls({str(key): float(value) for key, value in content.items()})
+
+
+def reference_sums(
+    table: FloatArray,
+    num_atoms: npt.NDArray[np.int32],
+    atomic_numbers: npt.NDArray[np.uint8],
+) -> FloatArray:
+    """Sum of the references of each structure's atoms in eV, (S,).
+
+    Args:
+        table: Reference energies by atomic number, NaN where undefined, (119,).
+        num_atoms: Atoms per structure, (S,).
+        atomic_numbers: Elements of all atoms, structure after structure, (A,).
+
+    Returns:
+        The sums; NaN where an element has no reference.
+    """
+    if len(num_atoms) == 0:
+        return np.zeros(0)
+    starts = np.cumsum(num_atoms, dtype=np.int64) - num_atoms
+    # The padding gives structures without atoms at the end a place to start.
+    sums = np.add.reduceat(np.append(table[atomic_numbers], 0.0), starts)
+    return np.where(num_atoms > 0, sums, 0.0)

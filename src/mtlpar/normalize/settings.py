@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from ase.data import chemical_symbols
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mtlpar.core.ledger import SplitBy
 
 
 class NormalizeSettings(BaseModel):
-    """How structures are split and what reference energies are fitted."""
+    """How structures are split and what reference energies are taken off."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    split: SplitBy = Field(
+        default="groups",
+        description="What is dealt to the splits: whole groups (molecule, reaction, material), or "
+        "single frames for comparison with published numbers. Frames of one group then lie in "
+        "several splits, official splits are ignored, and what is made of it is labelled leaky.",
+    )
     val_fraction: float = Field(
         default=0.05, ge=0, lt=1, description="Share of the groups that goes to validation."
     )
@@ -18,6 +29,17 @@ class NormalizeSettings(BaseModel):
     )
     official_splits: bool = Field(
         default=True, description="Use a source's own splits where it has them (Transition1x)."
+    )
+    reference_energies: dict[str, dict[str, float] | Path] = Field(
+        default={},
+        description="Reference energies (eV by chemical symbol) by source, or JSON files with "
+        "them, instead of a fit; every element of the source is needed.",
+    )
+    outlier_deviations: float = Field(
+        default=20.0,
+        gt=0,
+        description="Energies per atom further from the median of train than this many robust "
+        "standard deviations (1.4826 median absolute deviations) are counted as outliers.",
     )
 
     @model_validator(mode="after")
@@ -28,3 +50,22 @@ class NormalizeSettings(BaseModel):
                 "less than 1 is needed to leave structures for training"
             )
         return self
+
+    @model_validator(mode="after")
+    def _elements_exist(self) -> NormalizeSettings:
+        for source, energies in self.reference_energies.items():
+            if not isinstance(energies, Path):
+                check_symbols(energies, f"reference_energies.{source}")
+        return self
+
+
+def check_symbols(symbols: object, where: str) -> None:
+    """Make sure that all keys are chemical symbols.
+
+    Raises:
+        ValueError: If one is not, or if there is none.
+    """
+    if not isinstance(symbols, dict) or not symbols:
+        raise ValueError(f"{where}: expected reference energies in eV by chemical symbol")
+    if unknown := [str(symbol) for symbol in symbols if symbol not in chemical_symbols[1:]]:
+        raise ValueError(f"{where}: no element is called {', '.join(unknown)}")

@@ -19,45 +19,53 @@ DROPPED: Final = -1
 
 
 def assign_splits(
-    group: UInt64Array,
+    unit: UInt64Array,
     official_split: SplitArray,
     *,
     val_fraction: float,
     test_fraction: float,
     seed: int,
 ) -> SplitArray:
-    """Give each structure the split of its group.
+    """Give each structure the split of its unit: its group, or itself.
 
-    A group's hash decides, so that neither other groups nor their order matter. Only where this
-    leaves a requested split without any group (few groups), the training groups with the smallest
+    A unit's hash decides, so that neither other units nor their order matter. Only where this
+    leaves a requested split without any unit (few groups), the training units with the smallest
     hashes fill it. Official splits win where the source has them.
 
     Args:
-        group: Hash of each structure's group, (S,).
+        unit: Hash of what must stay in one split, (S,).
         official_split: The source's own split, -1 where it has none, (S,).
-        val_fraction: Share of groups for validation.
-        test_fraction: Share of groups for test.
+        val_fraction: Share of units for validation.
+        test_fraction: Share of units for test.
         seed: The run's seed.
 
     Returns:
         Split of each structure as its position in `SPLITS`, (S,).
 
     Raises:
-        ValueError: If there are too few groups for the requested splits, or if a group lies in
-            two official splits.
+        ValueError: If there are too few units for the requested splits, or if a unit lies in two
+            official splits.
     """
-    groups, first, member = np.unique(group, return_index=True, return_inverse=True)
-    official = official_split[first]
-    if not np.array_equal(official[member], official_split):
+    # Frames of a group stand together: one row of each run is enough, and there are few runs.
+    starts = _run_starts(unit, official_split)
+    units, first, member = np.unique(unit[starts], return_index=True, return_inverse=True)
+    run_official = official_split[starts]
+    official = run_official[first]
+    if not np.array_equal(official[member], run_official):
         raise ValueError("a group lies in two official splits; it must lie in one")
     with np.errstate(over="ignore"):
-        draw = uniform_from_hash(groups + np.uint64(derive_seed(seed, "split")))
+        draw = uniform_from_hash(units + np.uint64(derive_seed(seed, "split")))
     split = np.where(
         draw < test_fraction, TEST, np.where(draw < test_fraction + val_fraction, VAL, TRAIN)
     ).astype(np.int8)
     split = np.where(official >= 0, official, split).astype(np.int8)
     _fill_empty(split, draw, wanted={TEST: test_fraction > 0, VAL: val_fraction > 0})
-    return split[member]
+    return np.repeat(split[member], np.diff(np.append(starts, len(unit))))
+
+
+def _run_starts(unit: UInt64Array, official_split: SplitArray) -> npt.NDArray[np.intp]:
+    changes = (unit[1:] != unit[:-1]) | (official_split[1:] != official_split[:-1])
+    return np.flatnonzero(np.concatenate([[True], changes]))
 
 
 def _fill_empty(
@@ -83,8 +91,32 @@ def first_of_duplicates(structure_id: UInt64Array, group: UInt64Array) -> npt.ND
     Returns:
         True for the structures to keep, (S,).
     """
-    order = np.lexsort((group, structure_id))
-    keep = np.zeros(len(structure_id), dtype=bool)
-    ordered = structure_id[order]
-    keep[order[np.concatenate([[True], ordered[1:] != ordered[:-1]])]] = True
+    keep = np.ones(len(structure_id), dtype=bool)
+    repeated = _repeated(structure_id)
+    ids, groups = structure_id[repeated], group[repeated]
+    order = np.lexsort((groups, ids))
+    keep[repeated[order[1:]]] = ids[order][1:] != ids[order][:-1]
     return keep
+
+
+def count_overlap(key: UInt64Array, split: SplitArray) -> int:
+    """Number of keys (groups or structures) that lie in more than one split.
+
+    Args:
+        key: Hash of each structure's group, or of itself, (S,).
+        split: Split of each structure; `DROPPED` ones do not count, (S,).
+    """
+    kept = split != DROPPED
+    keys, splits = key[kept], split[kept]
+    order = np.argsort(keys)
+    keys, splits = keys[order], splits[order]
+    return len(np.unique(keys[1:][(keys[1:] == keys[:-1]) & (splits[1:] != splits[:-1])]))
+
+
+def _repeated(values: UInt64Array) -> npt.NDArray[np.intp]:
+    """Positions of all values that occur more than once, in the order of the values."""
+    order = np.argsort(values)
+    ordered = values[order]
+    same = ordered[1:] == ordered[:-1]
+    is_repeated = np.append(same, False) | np.append(False, same)
+    return np.asarray(order[is_repeated])

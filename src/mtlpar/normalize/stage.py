@@ -3,130 +3,263 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from mtlpar.core.fields import SPLITS
-from mtlpar.core.files import atomic_path, write_json
+from mtlpar.core.files import atomic_path, remove, remove_leftovers, write_json
+from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
-from mtlpar.normalize.fit import ReferenceFit, fit_references
+from mtlpar.core.processes import Workers
+from mtlpar.core.references import References
+from mtlpar.normalize.books import Books
+from mtlpar.normalize.fit import Moments, ReferenceFit, solve_references
+from mtlpar.normalize.given import given_references, require_elements
+from mtlpar.normalize.parts import (
+    MomentsTask,
+    ResidualsTask,
+    TrainSums,
+    part_moments,
+    part_residuals,
+)
+from mtlpar.normalize.residuals import (
+    Spread,
+    describe_residuals,
+    find_outliers,
+    measure_spread,
+)
 from mtlpar.normalize.settings import NormalizeSettings
-from mtlpar.normalize.split import DROPPED, TRAIN, SplitArray, assign_splits, first_of_duplicates
+from mtlpar.normalize.split import (
+    TRAIN,
+    SplitArray,
+    assign_splits,
+    count_overlap,
+    first_of_duplicates,
+)
 from mtlpar.store.extracted import ExtractedSource
 
 logger = logging.getLogger(__name__)
 
-_BLOCK_STRUCTURES = 65_536
+_HINT: Final = "use fewer jobs, or lower extract.part_structures"
 
 
-def run(source: str, *, workspace: Workspace, settings: NormalizeSettings, seed: int) -> None:
-    """Split a source, drop exact duplicates, fit references on train, and close the ledger.
+def run(
+    source: str, *, workspace: Workspace, settings: NormalizeSettings, seed: int, jobs: int = 1
+) -> None:
+    """Split a source, drop exact duplicates, take references from train, and close the ledger.
 
-    Writes ``splits.npy`` (destination of every extracted structure), ``references.json`` and the
-    ledger.
+    Writes ``splits.npy`` (destination of every extracted structure), ``references.json``, the
+    checks and the ledger. None of them depends on the number of jobs or on the order of the files,
+    except that the splits are in the order of the extracted structures.
 
     Args:
         source: Name of the source.
         workspace: Paths of all products.
-        settings: Fractions and use of official splits.
+        settings: How to split, and references that are given.
         seed: The run's seed.
+        jobs: Processes that read parts at the same time.
 
     Raises:
-        ValueError: If the source has too few groups, or no training structures.
+        ValueError: If the source has too few groups or no training structures, if given references
+            are incomplete, or if a group or a structure is in two splits.
     """
     extracted = ExtractedSource(workspace, source)
-    group, structure_id = extracted.column("group"), extracted.column("structure_id")
+    _remove_products(workspace, source)
+    structure_id, group = extracted.column("structure_id"), extracted.column("group")
+    books = Books(extracted.manifest, _split(extracted, structure_id, group, settings, seed))
+    books.drop(~first_of_duplicates(structure_id, group), "duplicate")
+    with Workers(jobs, hint=_HINT) as workers:
+        fit = _take_references(extracted, books.split, settings, workers)
+        rest = _take_off(extracted, books.split, fit.references, workers)
+    if fit.rank is None:
+        require_elements(source, fit.references, rest.undefined_elements)
+    books.drop(rest.undefined, "element_not_in_train")
+    spread = measure_spread(rest.target[books.split == TRAIN])
+    checks = {
+        "source": source,
+        "split_by": settings.split,
+        "in_several_splits": _check_leaks(source, books.split, structure_id, group, settings),
+        "energy_outliers": find_outliers(
+            rest.target,
+            books,
+            structure_id,
+            spread=spread,
+            deviations=settings.outlier_deviations,
+        ),
+        "ingest": extracted.manifest["checks"],
+        "files": {file["name"]: file["checks"] for file in extracted.manifest["files"]},
+    }
+    references = _describe(extracted.manifest, settings, fit, rest, books.split, spread)
+    ledger = books.close(settings.split)
+    _write_split(workspace.splits(source), books.split)
+    write_json(workspace.references(source), references)
+    write_json(workspace.checks(source), checks)
+    ledger.write(workspace.ledger(source))
+    _report(source, ledger, fit, spread, checks["energy_outliers"])
+
+
+def _remove_products(workspace: Workspace, source: str) -> None:
+    """Remove the ledger, which says that all is done, and what a killed run left behind."""
+    remove(workspace.ledger(source))
+    remove_leftovers(workspace.splits(source).parent)
+    for path in (workspace.ledger(source), workspace.checks(source)):
+        for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+            remove(leftover)
+
+
+def _split(
+    extracted: ExtractedSource,
+    structure_id: UInt64Array,
+    group: UInt64Array,
+    settings: NormalizeSettings,
+    seed: int,
+) -> SplitArray:
+    frames = settings.split == "frames"
     official = extracted.column("official_split")
-    if not settings.official_splits:
+    if frames or not settings.official_splits:
         official = np.full_like(official, -1)
-    split = assign_splits(
-        group,
+    return assign_splits(
+        structure_id if frames else group,
         official,
         val_fraction=settings.val_fraction,
         test_fraction=settings.test_fraction,
         seed=seed,
     )
-    dropped = Counter(extracted.manifest["dropped"])
-    duplicate = ~first_of_duplicates(structure_id, group)
-    _drop(split, duplicate, "duplicate", dropped)
-    fit = fit_references(
-        batch for _, batch in extracted.iterate(split == TRAIN, block_structures=_BLOCK_STRUCTURES)
-    )
-    _drop(split, _without_reference(extracted, split, fit), "element_not_in_train", dropped)
-    statistics = _statistics(extracted, split, fit)
 
-    with atomic_path(workspace.splits(source)) as temporary, temporary.open("wb") as stream:
-        np.save(stream, split)
-    write_json(
-        workspace.references(source),
-        {
-            "source": source,
-            "level_of_theory": extracted.manifest["level_of_theory"],
-            "energies_ev": dict(fit.references.energies_ev),
-            "fitted_on": "train",
-            "num_structures": fit.num_structures,
-            "rank": fit.rank,
-            "num_elements": len(fit.references.energies_ev),
-            "train_statistics": statistics,
-        },
+
+def _take_references(
+    extracted: ExtractedSource, split: SplitArray, settings: NormalizeSettings, workers: Workers
+) -> ReferenceFit:
+    """The references that the user gives, or a fit to train."""
+    given = given_references(extracted.manifest["source"], settings)
+    if given is not None:
+        return ReferenceFit(references=given)
+    tasks = [MomentsTask(path, part) for path, part in extracted.cut(split)]
+    moments = sum(workers.map(part_moments, tasks), Moments.none())
+    return solve_references(moments)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What is left of all structures once references are taken off; see `Residuals`."""
+
+    target: npt.NDArray[np.float64]
+    undefined: npt.NDArray[np.bool_]
+    undefined_elements: frozenset[int]
+    train: TrainSums
+
+
+def _take_off(
+    extracted: ExtractedSource, split: SplitArray, references: References, workers: Workers
+) -> _Rest:
+    table = references.table()
+    tasks = [ResidualsTask(path, part, table) for path, part in extracted.cut(split)]
+    parts = list(workers.map(part_residuals, tasks))
+    return _Rest(
+        np.concatenate([part.target_ev_per_atom for part in parts]),
+        np.concatenate([part.undefined for part in parts]),
+        frozenset[int]().union(*(part.undefined_elements for part in parts)),
+        sum((part.train for part in parts), TrainSums.none()),
     )
-    counts = {name: int((split == index).sum()) for index, name in enumerate(SPLITS)}
-    ledger = Ledger(rows=extracted.manifest["rows"], splits=counts, dropped=dropped)
-    ledger.write(workspace.ledger(source))
+
+
+def _check_leaks(
+    source: str,
+    split: SplitArray,
+    structure_id: UInt64Array,
+    group: UInt64Array,
+    settings: NormalizeSettings,
+) -> dict[str, int]:
+    """Look at the finished splits, whatever made them.
+
+    Raises:
+        ValueError: If a structure, or with ``split: groups`` a group, is in two of them.
+    """
+    leaks = {
+        "groups": count_overlap(group, split),
+        "structures": count_overlap(structure_id, split),
+    }
+    expected = {"groups"} if settings.split == "frames" else set()
+    if wrong := [
+        f"{count} {name}" for name, count in leaks.items() if count > 0 and name not in expected
+    ]:
+        raise ValueError(
+            f"{source}: {' and '.join(wrong)} lie in more than one split; the splits leak. This is "
+            "a fault of mtlpar or of the official split of the source: report it, or set "
+            "normalize.official_splits to false"
+        )
+    return leaks
+
+
+def _describe(
+    manifest: dict[str, Any],
+    settings: NormalizeSettings,
+    fit: ReferenceFit,
+    rest: _Rest,
+    split: SplitArray,
+    spread: Spread,
+) -> dict[str, Any]:
+    """Content of ``references.json``; labels outside train have no part in it."""
+    return {
+        "source": manifest["source"],
+        "level_of_theory": manifest["level_of_theory"],
+        "split_by": settings.split,
+        "fitted_on": None if fit.rank is None else "train",
+        "energies_ev": dict(fit.references.energies_ev),
+        "standard_errors_ev": dict(fit.standard_errors_ev),
+        "undetermined": list(fit.undetermined),
+        "rank": fit.rank,
+        "num_elements": len(fit.references.energies_ev),
+        "num_structures": rest.train.structures,
+        "train_statistics": rest.train.statistics(),
+        "residuals": {
+            "total_energy_rms_ev": fit.residual_rms_ev,
+            **describe_residuals(rest.target[split == TRAIN], spread),
+        },
+    }
+
+
+def _write_split(path: Path, split: SplitArray) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, split)
+
+
+def _report(
+    source: str,
+    ledger: Ledger,
+    fit: ReferenceFit,
+    spread: Spread,
+    outliers: dict[str, Any],
+) -> None:
     logger.info(
-        "%s: %d rows = %s, dropped %d; %d elements, spread of the target %.3f eV/atom",
+        "%s: %d rows = %s, dropped %d; %d elements, robust spread of the target %.4f eV/atom",
         source,
         ledger.rows,
-        ", ".join(f"{count} {name}" for name, count in counts.items()),
-        dropped.total(),
+        ", ".join(f"{count} {name}" for name, count in ledger.splits.items()),
+        ledger.dropped.total(),
         len(fit.references.energies_ev),
-        statistics["energy_rms_ev_per_atom"],
+        spread.deviation,
     )
-
-
-def _drop(
-    split: SplitArray,
-    mask: np.ndarray[tuple[int], np.dtype[np.bool_]],
-    reason: str,
-    dropped: Counter[str],
-) -> None:
-    mask = mask & (split != DROPPED)
-    if mask.any():
-        dropped[reason] += int(mask.sum())
-        split[mask] = DROPPED
-
-
-def _without_reference(
-    extracted: ExtractedSource, split: SplitArray, fit: ReferenceFit
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    mask = np.zeros(len(split), dtype=bool)
-    others = (split != TRAIN) & (split != DROPPED)
-    for positions, batch in extracted.iterate(others, block_structures=_BLOCK_STRUCTURES):
-        mask[positions] = ~fit.references.defined_mask(batch)
-    return mask
-
-
-def _statistics(
-    extracted: ExtractedSource, split: SplitArray, fit: ReferenceFit
-) -> dict[str, float]:
-    """Size of the targets on train: what predicting zero would cost."""
-    energy_abs = energy_square = force_abs = force_square = 0.0
-    structures = atoms = 0
-    for _, batch in extracted.iterate(split == TRAIN, block_structures=_BLOCK_STRUCTURES):
-        target = fit.references.to_target(batch)
-        forces = batch.forces.astype(np.float64)
-        energy_abs += float(np.abs(target).sum())
-        energy_square += float((target**2).sum())
-        force_abs += float(np.abs(forces).sum())
-        force_square += float((forces**2).sum())
-        structures += len(batch)
-        atoms += batch.total_atoms
-    return {
-        "energy_mean_abs_ev_per_atom": energy_abs / structures,
-        "energy_rms_ev_per_atom": (energy_square / structures) ** 0.5,
-        "force_mean_abs_ev_per_angstrom": force_abs / (3 * atoms),
-        "force_rms_ev_per_angstrom": (force_square / (3 * atoms)) ** 0.5,
-        "mean_atoms": atoms / structures,
-    }
+    if ledger.is_leaky:
+        logger.warning(
+            "%s: split by frames: frames of one group lie in several splits, test errors will look "
+            "better than they are",
+            source,
+        )
+    if fit.undetermined:
+        logger.warning(
+            "%s: no energy of their own for %s: they occur only in fixed ratios with others",
+            source,
+            ", ".join(fit.undetermined),
+        )
+    if outliers["count"]:
+        logger.warning(
+            "%s: %d energies are further than %.3g eV/atom from the median of train (kept)",
+            source,
+            outliers["count"],
+            outliers["limit_ev_per_atom"],
+        )

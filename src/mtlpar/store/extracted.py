@@ -35,6 +35,13 @@ class ExtractedSource:
         """One column of all structures."""
         return np.concatenate([BpReader(path).read_column(name) for path in self.part_paths])
 
+    def cut(self, rows: npt.NDArray[Any]) -> Iterator[tuple[Path, npt.NDArray[Any]]]:
+        """Cut rows of all structures (S, ...) into those of each part, in order."""
+        first = 0
+        for path, part in zip(self.part_paths, self.manifest["parts"], strict=True):
+            yield path, rows[first : first + part["num_structures"]]
+            first += part["num_structures"]
+
     def groups_of_parts(self, max_structures: int) -> Iterator[tuple[tuple[Path, ...], int]]:
         """Yield consecutive parts that hold at most ``max_structures`` together, and their number.
 

@@ -1,0 +1,61 @@
+"""Distinct compositions among many structures, without a loop over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from ase.data import chemical_symbols
+
+from mtlpar.core.fields import MAX_ATOMIC_NUMBER
+from mtlpar.core.hashing import UInt64Array, mix64
+from mtlpar.core.structures import IndexArray, atom_indices, segment_sum
+
+CountArray = npt.NDArray[np.int64]
+
+NUM_ELEMENTS: Final = MAX_ATOMIC_NUMBER + 1
+_HASH_OF_ELEMENT: Final = mix64(np.arange(NUM_ELEMENTS, dtype=np.uint64))
+
+
+@dataclass(frozen=True, slots=True)
+class Compositions:
+    """The U distinct compositions of S structures.
+
+    Attributes:
+        key: Hash of each composition, ascending, (U,).
+        counts: Atoms by atomic number, (U, 119).
+        member: Which composition each structure has, (S,).
+    """
+
+    key: UInt64Array
+    counts: CountArray
+    member: IndexArray
+
+
+def compositions(
+    num_atoms: npt.NDArray[np.int32], atomic_numbers: npt.NDArray[np.uint8]
+) -> Compositions:
+    """Find the distinct compositions of structures.
+
+    Args:
+        num_atoms: Atoms per structure, (S,).
+        atomic_numbers: Elements of all atoms, structure after structure, (A,).
+    """
+    # The sum of the atoms' hashes wraps around and does not depend on the order of the atoms.
+    hashes = segment_sum(_HASH_OF_ELEMENT[atomic_numbers], num_atoms)
+    key, first, member = np.unique(hashes, return_index=True, return_inverse=True)
+    offsets = np.concatenate([[0], np.cumsum(num_atoms, dtype=np.int64)])
+    rows = np.repeat(np.arange(len(key)), num_atoms[first])
+    elements = atomic_numbers[atom_indices(offsets, first)]
+    counts = np.bincount(rows * NUM_ELEMENTS + elements, minlength=len(key) * NUM_ELEMENTS)
+    return Compositions(key, counts.reshape(len(key), NUM_ELEMENTS), member)
+
+
+def formula(counts: CountArray) -> str:
+    """Formula of one composition (119,), carbon and hydrogen first (Hill's order)."""
+    symbols = {chemical_symbols[z]: int(counts[z]) for z in np.flatnonzero(counts)}
+    first = [symbol for symbol in ("C", "H") if "C" in symbols and symbol in symbols]
+    ordered = [*first, *sorted(set(symbols) - set(first))]
+    return "".join(f"{name}{symbols[name] if symbols[name] > 1 else ''}" for name in ordered)
