@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from mtlpar.core.fields import FIELDS, Field
 from mtlpar.core.hashing import UInt64Array, mix64
-from mtlpar.core.structures import IndexArray, StructureBatch, atom_indices
+from mtlpar.core.structures import IndexArray, StructureBatch, atom_indices, iterate_slices
 from mtlpar.store.bp import BpReader
 
 PACKED_FIELDS: Final = tuple(field for field in FIELDS.values() if field.packed)
@@ -31,6 +31,8 @@ _MAY_BE_CONSTANT: Final = tuple(
     for field in PACKED_FIELDS
     if field.level == "structure" and field.name not in _ALWAYS_COLUMNS
 )
+
+_CHUNK_ROWS: Final = 1 << 16
 
 Constants = dict[str, npt.NDArray[Any]]
 
@@ -123,17 +125,16 @@ def write_run(task: RunTask) -> Run:
     for split, seed in enumerate(task.shuffle.seeds):
         chosen = np.flatnonzero(task.split == split)
         keys = _keys(batch.structure_id[chosen], seed)
-        order = np.argsort(keys, kind="stable")
-        starts = np.searchsorted(keys[order], _range_starts(task.shuffle.num_blocks[split]))
-        orders.append(chosen[order])
+        by_key = np.argsort(keys, kind="stable")
+        starts = np.searchsorted(keys[by_key], _range_starts(task.shuffle.num_blocks[split]))
+        orders.append(chosen[by_key])
         borders.append(first + np.append(starts, len(chosen)))
         constants.append(_constants(batch, chosen))
         first += len(chosen)
-    run = batch.take(np.concatenate(orders))
-    with task.path.open("wb") as stream:
-        for field in PACKED_FIELDS:
-            getattr(run, field.name).tofile(stream)
-    pieces = tuple(_pieces(task.path, run, border) for border in borders)
+    order = np.concatenate(orders)
+    _write_columns(task.path, batch, order)
+    offsets = np.concatenate([[0], np.cumsum(batch.num_atoms[order], dtype=np.int64)])
+    pieces = tuple(_pieces(task.path, offsets, border) for border in borders)
     return Run(pieces, tuple(constants))
 
 
@@ -185,11 +186,21 @@ def _constants(batch: StructureBatch, chosen: IndexArray) -> Constants:
     return {name: row[0] for name, row in rows.items() if (row == row[0]).all()}
 
 
-def _pieces(path: Path, run: StructureBatch, borders: IndexArray) -> tuple[Piece, ...]:
-    rows = {"structure": len(run), "atom": run.total_atoms}
+def _write_columns(path: Path, batch: StructureBatch, order: IndexArray) -> None:
+    rows = {"structure": order, "atom": atom_indices(batch.offsets, order)}
+    with path.open("wb") as stream:
+        for field in PACKED_FIELDS:
+            column = getattr(batch, field.name)
+            # In pieces that stay in the cache, and in memory that is used again.
+            for start, stop in iterate_slices(len(rows[field.level]), _CHUNK_ROWS):
+                column.take(rows[field.level][start:stop], axis=0).tofile(stream)
+
+
+def _pieces(path: Path, offsets: IndexArray, borders: IndexArray) -> tuple[Piece, ...]:
+    rows = {"structure": len(offsets) - 1, "atom": int(offsets[-1])}
     ends = [
         {"structure": structure, "atom": atom}
-        for structure, atom in zip(borders.tolist(), run.offsets[borders].tolist(), strict=True)
+        for structure, atom in zip(borders.tolist(), offsets[borders].tolist(), strict=True)
     ]
     return tuple(Piece(path, rows, start, stop) for start, stop in pairwise(ends))
 
