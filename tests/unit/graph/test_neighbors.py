@@ -61,7 +61,7 @@ def squared_lengths(batch: StructureBatch, edges: Edges) -> np.ndarray:
     return (vector**2).sum(axis=1)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(random_atoms(), st.sampled_from([2.0, 3.7, 5.0]))
 def test_edges_are_those_of_ase(atoms: Atoms, cutoff: float) -> None:
     # Pairs at the cutoff may fall to either side.
@@ -76,8 +76,6 @@ def test_edges_are_those_of_ase(atoms: Atoms, cutoff: float) -> None:
 
 @settings(
     max_examples=40,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(structures=st.lists(random_atoms(), max_size=6), limit=st.sampled_from([None, 1, 5, 20]))
@@ -106,7 +104,7 @@ def test_edges_do_not_depend_on_the_search_or_on_the_rest_of_the_batch(
     ]
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(random_atoms(), st.integers(1, 30))
 def test_truncation_keeps_the_nearest_and_then_the_first(atoms: Atoms, limit: int) -> None:
     batch = structure_batch([atoms])

@@ -23,7 +23,7 @@ def _threads() -> int:
     return sum(thread.name.startswith("mtlpar-loader") for thread in threading.enumerate())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(count=st.integers(0, 12), threads=st.integers(1, 5), ahead=st.integers(0, 6))
 def test_items_come_in_order_whatever_the_threads(count: int, threads: int, ahead: int) -> None:
     def make(item: int) -> int:

@@ -1,0 +1,95 @@
+"""What every rank of `unit/store/test_ddstore.py` runs, with a pack and a folder as arguments.
+
+Opens a pack in several kinds of copies and compares all of it with `PackedDataset`, bit by bit.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from mtlpar.core.fields import FIELDS
+from mtlpar.store.bp import BpReader
+from mtlpar.store.dataset import PackedDataset, StructureStore
+from mtlpar.store.ddstore import Copy, DistributedDataset, require_memory
+
+WORLD = MPI.COMM_WORLD
+
+
+def assert_same(store: StructureStore, expected: PackedDataset, indices: np.ndarray) -> None:
+    """Compare one request."""
+    got, target = store.gather(indices)
+    reference, reference_target = expected.gather(indices)
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(got, name), getattr(reference, name), name)
+    np.testing.assert_array_equal(target, reference_target)
+
+
+def check_everything(store: StructureStore, expected: PackedDataset) -> None:
+    """All structures in requests of every kind, from several threads at once."""
+    count = len(expected)
+    assert len(store) == count
+    np.testing.assert_array_equal(store.num_atoms, expected.num_atoms)
+    rng = np.random.default_rng(WORLD.rank)
+    requests = [rng.permutation(count) for _ in range(4)]
+    requests += [np.array([index]) for index in range(count)]
+    requests += [np.zeros(0, np.int64), np.array([0, 0, count - 1, 0])]
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(assert_same, store, expected, each) for each in requests]:
+            done.result()
+
+
+def check_passive(store: StructureStore, expected: PackedDataset, flag: Path) -> None:
+    """Rank 0 reads everything while the others wait for it without ever calling MPI."""
+    if WORLD.rank == 0:
+        check_everything(store, expected)
+        flag.touch()
+    while not flag.exists():
+        time.sleep(0.01)
+
+
+def main(pack: Path, folder: Path) -> None:
+    """Try copies of one rank, of some and of all, on one node and on several."""
+    expected = PackedDataset(pack)
+    kinds = [(None, None), (1, None), (2, None), (WORLD.size, None), (WORLD.size, 1)]
+    if WORLD.size > 3:
+        kinds += [(WORLD.size, 2), (2, 1), (None, 2), (3, 2)]
+    for width, ranks_per_node in kinds:
+        copy = Copy.of(WORLD, width=width, ranks_per_node=ranks_per_node)
+        if width is not None:
+            copies = max(1, WORLD.size // width)
+            assert width <= copy.ranks.size < 2 * width or copies == 1
+        assert copy.nodes == 1 or width is not None
+        store = DistributedDataset(pack, copy)
+        check_everything(store, expected)
+        check_passive(store, expected, folder / f"{width}-{ranks_per_node}")
+        store.close()
+        copy.free()
+
+
+def check_memory(pack: Path) -> None:
+    """What a copy takes is known beforehand, and refused on all ranks if one node is too small."""
+    with BpReader(pack) as reader:
+        header = reader.attributes
+    copy = Copy.of(WORLD, width=WORLD.size)
+    needed = copy.node.allreduce(copy.bytes_of_rank(header))
+    rows = 128 * header["num_structures"] + 32 * header["num_atoms"]
+    index = 12 * header["num_structures"]
+    assert rows + index - WORLD.size <= needed <= rows + index, needed
+    require_memory(copy.bytes_of_rank(header), WORLD)
+    greedy = 10**15 if WORLD.rank == WORLD.size - 1 else 1
+    with pytest.raises(ValueError, match=r"931322.57 GiB on node .*train.ranks_per_copy"):
+        require_memory(greedy, WORLD)
+    copy.free()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    check_memory(Path(sys.argv[1]))
+    sys.stdout.write(f"rank {WORLD.rank} saw everything\n")
