@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from helpers import REPOSITORY
@@ -55,7 +55,10 @@ def edit_profile(checkout: Path, profile: str, changes: Mapping[str, Any]) -> No
 
 
 def start_snakemake(
-    checkout: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    checkout: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    output: IO[str] | int = subprocess.PIPE,
 ) -> subprocess.Popen[str]:
     """Start Snakemake on the code of a copy; it hears Ctrl-C as in a terminal."""
     return subprocess.Popen(
@@ -63,7 +66,7 @@ def start_snakemake(
         cwd=checkout,
         env=environment_of(checkout, environment),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,

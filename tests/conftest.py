@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import make_workspace
 from hypothesis import settings
+from slurm import cluster
 
 from mtlpar.core.paths import Workspace
 
@@ -34,3 +35,13 @@ def copy_of(tmp_path: Path) -> Callable[[Workspace], Workspace]:
         return Workspace(raw=workspace.raw, results=results)
 
     return copy
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly that nothing was tested on a Slurm, where that is so."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    slurm = [report for report in skipped if "tests/slurm/" in report.nodeid]
+    if slurm:
+        terminalreporter.section("NOT TESTED: SLURM", sep="!", red=True, bold=True)
+        reason = cluster.missing() or "see above"
+        terminalreporter.line(f"{len(slurm)} tests on a real Slurm were skipped: {reason}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A throw-away Slurm with accounting on one machine: two nodes shaped like Frontier's.
+"""A throw-away Slurm with accounting on one machine: nodes shaped like Frontier's, two and two.
 
 The tests start it by themselves; by hand::
 
@@ -27,7 +27,10 @@ PACKAGES = (
     "mariadb-server",
 )  # fmt: skip
 ACCOUNT = "proj123"
-NODES = ("frontier00001", "frontier00002")
+# Whole nodes in `batch` as on Frontier; shared ones in `main` and `gpu` as in profiles/slurm.
+WHOLE_NODES = ("frontier00001", "frontier00002")
+SHARED_NODES = ("shared00001", "shared00002")
+NODES = (*WHOLE_NODES, *SHARED_NODES)
 CPUS, GPUS, MEMORY_MB = 56, 8, 512_000
 
 _DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "mariadb-install-db")
@@ -72,9 +75,9 @@ AccountingStorageTRES=gres/gpu
 AccountingStorageEnforce=associations,limits,qos
 JobAcctGatherType=jobacct_gather/linux
 {nodes}
-PartitionName=batch Nodes=ALL Default=YES MaxTime=12:00:00 OverSubscribe=EXCLUSIVE
-PartitionName=main Nodes=ALL MaxTime=12:00:00 OverSubscribe=NO
-PartitionName=gpu Nodes=ALL MaxTime=12:00:00 OverSubscribe=NO
+PartitionName=batch Nodes={whole} Default=YES MaxTime=12:00:00 OverSubscribe=EXCLUSIVE
+PartitionName=main Nodes={shared} MaxTime=12:00:00 OverSubscribe=NO
+PartitionName=gpu Nodes={shared} MaxTime=12:00:00 OverSubscribe=NO
 """
 
 _SLURMDBD_CONF = """\
@@ -127,8 +130,8 @@ class _Cluster:
         _wait("idle nodes", self._nodes_are_idle)
 
     def _nodes_are_idle(self) -> bool:
-        lines = self._client("sinfo", "-hNp", "batch", "-t", "idle").splitlines()
-        return len(lines) == len(NODES)
+        names = set(self._client("sinfo", "-hN", "-t", "idle", "-o", "%N").split())
+        return names == set(NODES)
 
     def stop(self) -> None:
         if (self.folder / "slurmctld.pid").exists():
@@ -162,6 +165,7 @@ class _Cluster:
         values = {
             "folder": self.folder, "host": socket.gethostname(), "nodes": nodes,
             "ctld_port": ctld_port, "dbd_port": dbd_port,
+            "whole": ",".join(WHOLE_NODES), "shared": ",".join(SHARED_NODES),
         }  # fmt: skip
         (self.folder / "slurm.conf").write_text(_SLURM_CONF.format(**values))
         (self.folder / "slurmdbd.conf").write_text(_SLURMDBD_CONF.format(**values))

@@ -12,7 +12,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -90,24 +91,71 @@ def packed(site: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def branch_off(packed: Path, tmp_path: Path) -> Callable[[str], Path]:
+def branch_off(packed: Path, tmp_path: Path) -> Callable[..., Path]:
     """Make a copy of the finished copy in which the model is not trained yet, with edits."""
-
-    def make(edit: str = "") -> Path:
-        checkout = tmp_path / "mtlpar"
-        shutil.copytree(packed, checkout, symlinks=True)
-        for folder in ("models", "checkpoints", "metrics", "predictions", "tables", "figures"):
-            shutil.rmtree(checkout / "results" / folder)
-        with (checkout / "src/mtlpar/train/checkpoint.py").open("a") as stream:
-            stream.write(edit)
-        return checkout
-
-    return make
+    return lambda edit="": untrained_copy(packed, tmp_path / "mtlpar", edit)
 
 
-def squeue(site: Environment) -> list[str]:
-    """Ids of the jobs that wait or run."""
-    return _ask(site, "squeue", "-h", "-o", "%i").split()
+def untrained_copy(packed: Path, checkout: Path, edit: str) -> Path:
+    """Copy a finished run without what training and later stages wrote, and edit its training."""
+    shutil.copytree(packed, checkout, symlinks=True)
+    for folder in ("models", "checkpoints", "metrics", "predictions", "tables", "figures"):
+        shutil.rmtree(checkout / "results" / folder)
+    with (checkout / "src/mtlpar/train/checkpoint.py").open("a") as stream:
+        stream.write(edit)
+    return checkout
+
+
+@dataclass
+class Background:
+    """A run that goes on while other tests run, for it mostly waits."""
+
+    checkout: Path
+    process: subprocess.Popen[str]
+
+
+@pytest.fixture(scope="module")
+def frontier_run(packed: Path, site: Environment) -> Iterator[Background]:
+    """The sample DAG from the start, through profiles/frontier."""
+    checkout = packed.parent / "frontier"
+    shutil.copytree(
+        packed, checkout, ignore=shutil.ignore_patterns("results", "data", ".snakemake")
+    )
+    yield from _in_background(checkout, *FRONTIER, "tables", site=site)
+
+
+@pytest.fixture(scope="module")
+def walltime_run(packed: Path, site: Environment) -> Iterator[Background]:
+    """A training that cannot end within its job: two epochs of 45 s in jobs of a minute."""
+    checkout = untrained_copy(packed, packed.parent / "walltime", _SLOW.format(seconds=45))
+    changes = {"runtime": 1, "slurm_extra": "--signal=USR1@1"}
+    edit_profile(checkout, "slurm", {f"set-resources.train.{k}": v for k, v in changes.items()})
+    edit_profile(checkout, "slurm", {"retries": 3})
+    yield from _in_background(checkout, *SLURM, "table1", site=site)
+
+
+def _in_background(checkout: Path, *arguments: str, site: Environment) -> Iterator[Background]:
+    output = (checkout / "output").open("w")
+    process = start_snakemake(checkout, *arguments, environment=site, output=output)
+    yield Background(checkout, process)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    output.close()
+
+
+def end_of(run: Background) -> str:
+    """Wait for a run to end well; returns what it printed."""
+    status = run.process.wait(timeout=1500)
+    output = (run.checkout / "output").read_text()
+    assert status == 0, output[-5000:]
+    return output
+
+
+def squeue(site: Environment, workdir: Path) -> list[str]:
+    """Ids of the jobs of a folder that wait or run."""
+    pairs = (line.split("|") for line in _ask(site, "squeue", "-h", "-o", "%i|%Z").splitlines())
+    return [job for job, folder in pairs if folder == str(workdir)]
 
 
 def states(site: Environment, workdir: Path) -> list[str]:
@@ -145,6 +193,8 @@ def assert_whole(checkout: Path) -> None:
     )
 
 
+# The other two runs start here and are looked at below.
+@pytest.mark.usefixtures("frontier_run", "walltime_run")
 def test_the_sample_dag_runs_through_the_slurm_profile(packed: Path, site: Environment) -> None:
     assert_whole(packed)
     assert set(states(site, packed)) == {"COMPLETED"}
@@ -152,20 +202,6 @@ def test_the_sample_dag_runs_through_the_slurm_profile(packed: Path, site: Envir
     done = run_mtlpar(packed, ["provenance", "results/tables/table1.csv"], site)
     # The training was one job on two nodes.
     assert "2 node(s), 4 rank(s)" in done.stdout
-
-
-def test_the_sample_dag_runs_through_the_frontier_profile(
-    packed: Path, site: Environment, tmp_path: Path
-) -> None:
-    checkout = tmp_path / "mtlpar"
-    shutil.copytree(
-        packed, checkout, ignore=shutil.ignore_patterns("results", "data", ".snakemake")
-    )
-    status, output = run_snakemake(checkout, *FRONTIER, environment=site)
-    assert status == 0, output[-5000:]
-    assert_whole(checkout)
-    assert set(states(site, checkout)) == {"COMPLETED"}
-    assert "mtl: 4 rank(s)" in (checkout / "logs/train/mtl.log").read_text()
 
 
 def test_a_failing_job_is_retried_as_a_new_job_and_its_log_is_shown(
@@ -177,21 +213,7 @@ def test_a_failing_job_is_retried_as_a_new_job_and_its_log_is_shown(
     assert status == 1
     assert states(site, checkout)[before:] == ["FAILED", "FAILED"]
     assert "this node is broken" in output
-    assert squeue(site) == []
-
-
-def test_a_training_longer_than_its_walltime_goes_on_in_the_next_job(
-    branch_off: Callable[..., Path], site: Environment
-) -> None:
-    # Two epochs that end a minute apart, in jobs of one minute: no job can do both.
-    checkout = branch_off(_SLOW.format(seconds=45))
-    edit_profile(checkout, "slurm", {"set-resources.train.runtime": 1, "retries": 3})
-    edit_profile(checkout, "slurm", {"set-resources.train.slurm_extra": "--signal=USR1@1"})
-    status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
-    assert status == 0, output[-5000:]
-    ended = states(site, checkout)
-    assert len([state for state in ended if state in ("TIMEOUT", "FAILED")]) >= 1
-    assert "resumed after epoch 1" in (checkout / "logs/train/mtl.log").read_text()
+    assert squeue(site, checkout) == []
 
 
 def test_ctrl_c_leaves_no_job_behind(branch_off: Callable[..., Path], site: Environment) -> None:
@@ -201,7 +223,7 @@ def test_ctrl_c_leaves_no_job_behind(branch_off: Callable[..., Path], site: Envi
     run.send_signal(signal.SIGINT)
     status, _ = finish(run, timeout_s=300)
     assert status != 0
-    wait_for(lambda: squeue(site) == [])
+    wait_for(lambda: squeue(site, checkout) == [])
 
 
 def test_after_a_lost_login_node_jobs_are_found_and_cancelled_and_the_run_goes_on(
@@ -212,14 +234,14 @@ def test_after_a_lost_login_node_jobs_are_found_and_cancelled_and_the_run_goes_o
     wait_for(training_runs(checkout))
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
-    (job,) = squeue(site)
+    (job,) = squeue(site, checkout)
     listed = run_mtlpar(checkout, ["jobs"], site)
     assert listed.returncode == 0, listed.stderr
     assert job in listed.stdout
     assert "train" in listed.stdout
     cancelled = run_mtlpar(checkout, ["jobs", "--cancel"], site)
     assert cancelled.returncode == 0, cancelled.stderr
-    assert squeue(site) == []
+    assert squeue(site, checkout) == []
     # The lock is gone too, and the training goes on where it was.
     status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
     assert status == 0, output[-5000:]
@@ -236,7 +258,7 @@ def test_after_a_lost_login_node_a_job_may_also_be_waited_for(
     run.communicate()
     adopted = run_mtlpar(checkout, ["jobs", "--adopt"], site)
     assert adopted.returncode == 0, adopted.stderr
-    assert squeue(site) == []
+    assert squeue(site, checkout) == []
     model = checkout / "results/models/mtl/model.pt"
     made = model.stat().st_mtime_ns
     status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
@@ -252,4 +274,24 @@ def test_an_unknown_account_is_refused_at_once(
     status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
     assert status == 1
     assert "nobody" in output
-    assert squeue(site) == []
+    assert squeue(site, checkout) == []
+
+
+def test_the_sample_dag_runs_through_the_frontier_profile(
+    frontier_run: Background, site: Environment
+) -> None:
+    end_of(frontier_run)
+    assert_whole(frontier_run.checkout)
+    assert set(states(site, frontier_run.checkout)) == {"COMPLETED"}
+    assert "mtl: 4 rank(s)" in (frontier_run.checkout / "logs/train/mtl.log").read_text()
+
+
+def test_a_training_longer_than_its_walltime_goes_on_in_the_next_job(
+    walltime_run: Background, site: Environment
+) -> None:
+    end_of(walltime_run)
+    *early, train, evaluate = states(site, walltime_run.checkout)
+    assert early
+    assert not {"COMPLETED", "CANCELLED"} & set(early)
+    assert train == evaluate == "COMPLETED"
+    assert "resumed after epoch" in (walltime_run.checkout / "logs/train/mtl.log").read_text()

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import py_compile
 import re
+import shlex
 import subprocess
 import sys
 from functools import cache
@@ -18,6 +19,8 @@ import yaml
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
 from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
+
+from mtlpar.parallel.launch import Geometry, launch_command
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("profiles")]
 
@@ -88,6 +91,36 @@ def sbatch_line(job):
     return get_submit_command(job, params) + set_gres_string(job)
 
 
+def qsub_line(job):
+    """What submit.py would run for a job of Aurora."""
+    script = load_script("submit")
+    settings = yaml.safe_load((PROFILES / "aurora" / "config.yaml").read_text())
+    command = settings["cluster-generic-submit-cmd"]
+    words = shlex.split(command.format(resources=job.resources, rule=job.name, jobid=1))
+    options = script._parser().parse_args([*words[1:], "job.sh"])
+    line = shlex.join(script.qsub_command(options))
+    return line.replace(str(options.logs.resolve()), "logs/pbs")
+
+
+def launch_line(profile, job):
+    """What `mtlpar launch` runs in a job, with the variables that env.sh sets for it."""
+    text = (PROFILES / profile / "env.sh").read_text()
+    assignment = r'^export (MTLPAR_\w+)=(?:"\$\{\w+-(\w*)\}"|"([^"]*)"|(\S+))$'
+    variables = {
+        name: "".join(values) for name, *values in re.findall(assignment, text, re.MULTILINE)
+    }
+    resources = job.resources
+    geometry = Geometry(
+        nodes=resources.nodes,
+        ranks_per_node=resources.tasks_per_node,
+        cpus_per_rank=resources.cpus_per_task,
+        gpus_per_node=resources.gpus_per_node,
+    )
+    launcher = "pals" if profile == "aurora" else "srun"
+    line = launch_command(geometry, ["mtlpar", job.name], launcher=launcher, environment=variables)
+    return shlex.join(line)
+
+
 def load_script(name):
     """Import one of the scripts, which lie in no package."""
     spec = importlib.util.spec_from_file_location(f"pbs_{name}", PROFILES / "aurora" / f"{name}.py")
@@ -147,6 +180,29 @@ with SnakemakeApi(OutputSettings()) as api:
         )
         # `all` has no shell: Snakemake never submits it.
         assert set(result.stdout.split()) == JOB_RULES | {"all"}
+
+
+def test_every_line_that_starts_something_is_as_agreed(dry_run, tmp_path):
+    """Lines of all profiles and rules against submit_lines.txt.
+
+    None of the machines is at hand: these lines are what was checked against their documentation,
+    and no change may slip through. After a change that is meant, copy the file that the failure
+    names over the old one.
+    """
+    lines = []
+    for profile in CLUSTERS:
+        output = dry_run(profile, "--cores", "1000")
+        for rule in sorted(JOB_RULES):
+            jobs = jobs_of(output, rule)
+            job = jobs.get("mtl") or jobs.get("ani1x") or jobs[""]
+            line = qsub_line(job) if profile == "aurora" else sbatch_line(job)
+            lines.append(f"{profile} {rule}: {line.strip()}")
+            if rule in ("doctor", "train"):
+                lines.append(f"{profile} {rule}: {launch_line(profile, job)}")
+    found = tmp_path / "submit_lines.txt"
+    found.write_text("\n".join(lines) + "\n")
+    agreed = Path(__file__).with_name("submit_lines.txt").read_text()
+    assert found.read_text() == agreed, f"written to {found}"
 
 
 class TestSlurm:
