@@ -42,7 +42,7 @@ def make_small(checkout: Path) -> None:
 
 
 def edit_profile(checkout: Path, profile: str, changes: Mapping[str, Any]) -> None:
-    """Replace single values of a profile; keys are dotted."""
+    """Replace single values of a profile; keys are dotted, None removes one."""
     path = checkout / "profiles" / profile / "config.yaml"
     content = yaml.safe_load(path.read_text())
     for key, value in changes.items():
@@ -51,6 +51,8 @@ def edit_profile(checkout: Path, profile: str, changes: Mapping[str, Any]) -> No
         for parent in parents:
             block = block.setdefault(parent, {})
         block[last] = value
+        if value is None:
+            del block[last]
     path.write_text(yaml.safe_dump(content, sort_keys=False))
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ import pytest
 from checkout import (
     copy_checkout,
     edit_profile,
+    environment_of,
     finish,
     make_small,
     run_mtlpar,
@@ -128,7 +131,8 @@ def frontier_run(packed: Path, site: Environment) -> Iterator[Background]:
 def walltime_run(packed: Path, site: Environment) -> Iterator[Background]:
     """A training that cannot end within its job: two epochs of 45 s in jobs of a minute."""
     checkout = untrained_copy(packed, packed.parent / "walltime", _SLOW.format(seconds=45))
-    changes = {"runtime": 1, "slurm_extra": "--signal=USR1@1"}
+    # Slurm sends signals up to a minute early: here that would be before the training begins.
+    changes = {"runtime": 1, "slurm_extra": None}
     edit_profile(checkout, "slurm", {f"set-resources.train.{k}": v for k, v in changes.items()})
     edit_profile(checkout, "slurm", {"retries": 3})
     yield from _in_background(checkout, *SLURM, "table1", site=site)
@@ -264,6 +268,25 @@ def test_after_a_lost_login_node_a_job_may_also_be_waited_for(
     status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
     assert status == 0, output[-5000:]
     assert model.stat().st_mtime_ns == made
+
+
+def test_srun_with_an_mpi_it_does_not_know_is_found_out(packed: Path, site: Environment) -> None:
+    line = ["srun", "--account", ACCOUNT, "--partition=gpu", "--ntasks=2"]
+    doctor = [sys.executable, "-m", "mtlpar", "doctor"]
+    results = {}
+    for mpi in ("none", "pmi2"):
+        results[mpi] = subprocess.run(
+            [*line, f"--mpi={mpi}", *doctor],
+            cwd=packed,
+            env=environment_of(packed, site),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert results["none"].returncode != 0
+    assert "MPI finds 1 rank(s), but 2 were launched" in results["none"].stderr
+    # The same command is sound as soon as both speak the same language.
+    assert re.search("MPI and torch +agree on ranks", results["pmi2"].stdout)
 
 
 def test_an_unknown_account_is_refused_at_once(

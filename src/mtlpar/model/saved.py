@@ -191,8 +191,9 @@ def save_model(
         "training": dict(training),
         "state": {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
     }
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    # Into a stream: given a path, torch writes the temporary name into the file.
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        torch.save(content, stream)
 
 
 def load_model(

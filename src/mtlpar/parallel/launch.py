@@ -38,6 +38,7 @@ _GEOMETRY: Final = "MTLPAR_GEOMETRY"
 _DEADLINE: Final = "MTLPAR_DEADLINE"
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LAUNCHED_BY: Final = ("PMI_RANK", "PMIX_RANK", "SLURM_PROCID", "PALS_RANKID")
+_PROCESS_MANAGER: Final = ("PMI_RANK", "PMIX_RANK", "PALS_RANKID")
 _TORCHRUN: Final = "TORCHELASTIC_RUN_ID"
 _TORCHRUN_RANK: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 # Kept back from the walltime, for the launcher to start, the last checkpoint and the clean-up.
@@ -220,7 +221,7 @@ def distributed_context(
         ValueError: If the launcher announced another number of ranks than there are: the usual
             sign of a launcher and an MPI library that do not belong together.
     """
-    expected = int(os.environ.get(_EXPECTED_WORLD_SIZE, "0"))
+    expected = _expected_world_size(os.environ)
     timeout = datetime.timedelta(seconds=timeout_s)
     if _TORCHRUN in os.environ:
         _check_world(int(os.environ["WORLD_SIZE"]), expected)
@@ -385,6 +386,14 @@ def _srun_gpus(geometry: Geometry, variables: Mapping[str, str]) -> list[str]:
         return [f"--gpus-per-node={geometry.gpus_per_node}", "--gpu-bind=none"]
     per_rank = max(1, geometry.gpus_per_node // geometry.ranks_per_node)
     return [f"--gpus-per-task={per_rank}", f"--gpu-bind={binding}"]
+
+
+def _expected_world_size(variables: Mapping[str, str]) -> int:
+    """Ranks that the launcher started; 0 if it did not say."""
+    if not any(name in variables for name in _PROCESS_MANAGER):
+        # srun started this process, but gave MPI no way to find the others.
+        return int(variables.get(_EXPECTED_WORLD_SIZE, variables.get("SLURM_STEP_NUM_TASKS", "0")))
+    return int(variables.get(_EXPECTED_WORLD_SIZE, "0"))
 
 
 def _check_world(found: int, expected: int) -> None:

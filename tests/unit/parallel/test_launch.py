@@ -122,11 +122,12 @@ def test_ranks_meet(launcher: str) -> None:
 
 
 @pytest.mark.mpi
-def test_ranks_that_start_alone_are_refused() -> None:
+@pytest.mark.parametrize("announced", ["MTLPAR_EXPECTED_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_ranks_that_start_alone_are_refused(announced: str) -> None:
     # What srun does with an MPI it does not know: every process is rank 0 of 1, without a word.
     done = subprocess.run(
         [sys.executable, "-c", MEET],
-        env={**os.environ, "MTLPAR_EXPECTED_WORLD_SIZE": "16", "SLURM_PROCID": "3"},
+        env={**os.environ, announced: "16", "SLURM_PROCID": "3"},
         capture_output=True,
         text=True,
         timeout=120,
