@@ -111,7 +111,9 @@ def collect_records(
             try:
                 columns = parse(content, progress.where())
             except ValueError as error:
-                block.drop(DAMAGED_RECORD, damage=str(error))
+                text = str(error)
+                named = text if progress.last in text else f"{progress.where()}: {text}"
+                block.drop(DAMAGED_RECORD, damage=named)
             except errors as error:
                 block.drop(DAMAGED_RECORD, damage=progress.damage(error))
             else:

@@ -31,7 +31,7 @@ def from_the_page(name):
 
 
 @pytest.fixture
-def prepare(monkeypatch, tmp_path):
+def prepare(tmp_path, monkeypatch):
     """Run the data stages as a user with that configuration would; returns the ledger."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
