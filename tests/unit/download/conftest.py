@@ -3,7 +3,7 @@
 import time
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Lock, Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -28,23 +28,11 @@ class Misbehaviour:
         self.chunk_pause_s = 0.0
         self.requests = []  # (path, Range header)
         self.sent_bytes = 0
-        self.most_at_once = 0
         self.url = ""
         self.ended = Event()
-        self._lock = Lock()
-        self._at_once = 0
 
     def ranges_asked(self, path):
         return [asked for asked_path, asked in self.requests if asked_path == path]
-
-    def __enter__(self):
-        with self._lock:
-            self._at_once += 1
-            self.most_at_once = max(self.most_at_once, self._at_once)
-
-    def __exit__(self, *_):
-        with self._lock:
-            self._at_once -= 1
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -72,8 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
         if plan.length_is_said:
             self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        with plan:
-            self._send_body(content, start)
+        self._send_body(content, start)
 
     def _refuse(self, status):
         status, headers = status if isinstance(status, tuple) else (status, {})
