@@ -5,7 +5,7 @@ import pytest
 
 from mtlpar.download.catalogue import read_catalogue
 from mtlpar.download.mirror import kind_of
-from mtlpar.sources.registry import BUILT_IN, get_source
+from mtlpar.sources.registry import BUILT_IN, OPTIONAL, get_source
 
 SHIPPED = Path(__file__).parents[3] / "workflow" / "sources.csv"
 HEADER = "source,file,url,bytes,md5,sha256,licence,doi,citation,level_of_theory,kind\n"
@@ -14,7 +14,7 @@ GOOD = "a,f.h5,https://x.org/f,5,,,CC0,10.1/x,Someone,DFT,data\n"
 
 def test_the_shipped_catalogue_agrees_with_the_readers():
     rows = read_catalogue(SHIPPED)
-    assert {row.source for row in rows} == set(BUILT_IN)
+    assert {row.source for row in rows} == {*BUILT_IN, *OPTIONAL}
     for row in rows:
         source = get_source(row.source)
         assert row.level_of_theory == source.level_of_theory
@@ -23,17 +23,21 @@ def test_the_shipped_catalogue_agrees_with_the_readers():
             assert row.bytes is not None
 
 
-def test_the_shipped_listings_take_no_file_that_a_reader_would_not_read():
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("alexandria", ("alexandria_000", "alexandria_00000", "alexandria_2d_001")),
+        ("alexandria_paths", ("pbe_0000", "pbe_2d_0000", "pbe_1d_0000")),
+    ],
+)
+def test_the_shipped_listings_take_what_the_readers_read_once_and_nothing_else(source, names):
     # The folders also have convex hulls, and relaxations of other functionals have similar names.
-    names = ("alexandria_000.json.bz2", "alexandria_00000.json.bz2", "alexandria_2d_001.json.bz2")
-    others = ("convex_hull.json.bz2", "alexandria_ps_000.json.bz2", "alexandria_scan_000.json.bz2")
-    patterns = [row.file for row in read_catalogue(SHIPPED) if row.kind == "listing"]
+    patterns = [row.file for row in read_catalogue(SHIPPED) if row.source == source]
     for name in names:
-        # Exactly one: a file that two rows took would be there twice.
-        assert sum(fnmatchcase(name, pattern) for pattern in patterns) == 1
-        assert kind_of(get_source("alexandria"), name) == "data"
-    for name in others:
-        assert not any(fnmatchcase(name, pattern) for pattern in patterns)
+        assert sum(fnmatchcase(f"{name}.json.bz2", pattern) for pattern in patterns) == 1
+        assert kind_of(get_source(source), f"{name}.json.bz2") == "data"
+    for name in ("convex_hull", "alexandria_ps_000", "alexandria_scan_000", "pbesol_0000"):
+        assert not any(fnmatchcase(f"{name}.json.bz2", pattern) for pattern in patterns)
 
 
 def test_the_shipped_catalogue_has_all_of_qm7x():
