@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.references import References
-from mtlpar.core.structures import StructureBatch
+from mtlpar.core.structures import StructureBatch, iterate_slices
 from mtlpar.store.bp import BpReader
 
 FloatArray = npt.NDArray[np.float64]
@@ -29,6 +29,10 @@ class StructureStore(Protocol):
 
     def gather(self, indices: npt.NDArray[np.int64]) -> tuple[StructureBatch, FloatArray]:
         """Copy the structures at ``indices``, in that order, with their targets in eV/atom."""
+
+
+# Targets are computed in slices: the float64 of every atom at once would take half as much again.
+_SLICE_STRUCTURES: Final = 200_000
 
 
 class PackedDataset:
@@ -53,7 +57,12 @@ class PackedDataset:
             self.structures: StructureBatch = reader.read()
         self.source = str(self.attributes["source"])
         self.references = References.from_dict(self.attributes["references_ev"])
-        self.target_ev_per_atom: FloatArray = self.references.to_target(self.structures)
+        self.target_ev_per_atom: FloatArray = np.concatenate(
+            [
+                self.references.to_target(self.structures.slice(start, stop))
+                for start, stop in iterate_slices(len(self), _SLICE_STRUCTURES)
+            ]
+        )
 
     def __len__(self) -> int:
         return len(self.structures)
