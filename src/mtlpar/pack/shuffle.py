@@ -115,6 +115,12 @@ class BlockTask:
     constants: Constants
 
 
+def packed_bytes(num_structures: int, num_atoms: int) -> int:
+    """Bytes of all packed columns."""
+    rows = {"structure": num_structures, "atom": num_atoms}
+    return sum(rows[field.level] * _row_bytes(field) for field in PACKED_FIELDS)
+
+
 def write_run(task: RunTask) -> Run:
     """Read parts, sort them by split and hash, and write them as a run."""
     batch = StructureBatch.concatenate(_read_part(path) for path in task.parts)

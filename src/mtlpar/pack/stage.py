@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,7 @@ from mtlpar.pack.shuffle import (
     RunTask,
     Shuffle,
     gather_block,
+    packed_bytes,
     split_constants,
     write_run,
 )
@@ -57,7 +59,7 @@ def run(
         jobs: Processes that sort and gather at the same time.
 
     Raises:
-        ValueError: If a split is empty.
+        ValueError: If a split is empty, a part is damaged, or the disk has not enough room.
     """
     extracted = ExtractedSource(workspace, source)
     split = np.load(workspace.splits(source))
@@ -70,6 +72,7 @@ def run(
     for name in SPLITS:
         remove(workspace.pack_manifest(source, name))
     remove_leftovers(folder)
+    _check_disk(extracted, folder)
     with Workers(jobs, hint=_HINT) as workers, scratch_folder(folder / "runs") as scratch:
         tasks = list(_run_tasks(extracted, split, shuffle, scratch))
         sorting = workers.map(write_run, tasks)
@@ -89,6 +92,19 @@ def _count(split: npt.NDArray[np.int8], ledger: Path) -> list[int]:
                 "rows went, and normalize.*_fraction in the config"
             )
     return counts
+
+
+def _check_disk(extracted: ExtractedSource, folder: Path) -> None:
+    """Look for room for the runs and for what is packed from them, before work is lost."""
+    atoms = sum(part["num_atoms"] for part in extracted.manifest["parts"])
+    needed = 2 * packed_bytes(len(extracted), atoms)
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ValueError(
+            f"{folder} has {free / 1e9:.2f} GB free, expected {needed / 1e9:.2f} GB: packing takes "
+            "room for two copies of the source, one of them removed at the end"
+        )
 
 
 def _run_tasks(

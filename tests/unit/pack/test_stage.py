@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -202,3 +204,24 @@ def test_a_killed_run_leaves_nothing_that_the_next_one_keeps(
     stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
     assert _bytes(workspace) == undisturbed
     assert not list(folder.glob(".*.tmp"))
+
+
+def test_a_disk_without_room_is_refused_before_work_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = _in_parts(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(ValueError, match=r"has 0\.00 GB free, expected .* two copies"):
+        stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
+    assert _bytes(workspace) == {}
+
+
+def test_a_damaged_part_is_named_and_leaves_no_pack(tmp_path: Path) -> None:
+    workspace = _in_parts(tmp_path)
+    part = workspace.extracted_folder("qm7x") / "part-00002.bp" / "data.0"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 4
+    part.write_bytes(content)
+    with pytest.raises(ValueError, match=r"part-00002\.bp is damaged: column"):
+        stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
+    assert _bytes(workspace) == {}
