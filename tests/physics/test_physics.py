@@ -89,6 +89,26 @@ def test_every_parameter_learns(encoder: str, forces: str) -> None:
         assert reached, name
 
 
+@pytest.mark.parametrize("forces", FORCES)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_bfloat16_products_round_answers_and_gradients_a_little(encoder: str, forces: str) -> None:
+    # An energy that left the last layer in bfloat16 would be a multiple of 2^-8 of itself.
+    network = make_network(encoder, forces)
+    batch = collate(structure_batch([molecule("CH3CH2OH")]), network.settings.graph)
+    found = []
+    for enabled in (False, True):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            energy, predicted, _ = network(batch, [Segment("a", 0, 1)])
+        (energy.sum() + (predicted**2).sum()).backward()
+        assert energy.dtype == predicted.dtype == torch.float32
+        found.append((energy, predicted, network.encoder.species.weight.grad.clone()))
+    for exact, rounded in zip(*found, strict=True):
+        error = (rounded - exact).norm() / exact.norm()
+        assert 0 < error < 0.1
+    assert not torch.equal(energy, energy.bfloat16().float())
+
+
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_angles_matter(encoder: str) -> None:
     # Distances to the centre are equal: only angles or second neighbours tell them apart.

@@ -36,8 +36,10 @@ class Branch(nn.Module):
     def direct_forces(self, atoms: AtomFeatures) -> Tensor:
         """Forces in eV/Å from the force head, (A, 3)."""
         assert self.force is not None
-        coefficients = self.force(atoms.scalars)
-        return torch.einsum("ac,acx->ax", coefficients, atoms.vectors) * self.force_scale
+        coefficients = self.force(atoms.scalars)[:, :, None]
+        # No matrix product, which would be rounded where products are in bf16.
+        forces: Tensor = (coefficients * atoms.vectors).sum(dim=1) * self.force_scale
+        return forces
 
 
 class Mlp(nn.Sequential):
