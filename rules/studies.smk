@@ -12,8 +12,8 @@ rule memory_record:
         "logs/studies/memory-{layout}-{branches}.log",
     conda:
         "../envs/train-cpu.yaml"
-    # Measured one after another: ranks that wait for cores would only take longer.
-    threads: workflow.cores
+    # As many as there are: ranks of two measurements that share cores would only take longer.
+    threads: 512
     resources:
         nodes=lambda wildcards: flow.study_nodes(
             CONFIG, flow.memory_ranks(wildcards.layout, int(wildcards.branches))
@@ -43,8 +43,8 @@ rule scaling_record:
         "logs/studies/scaling-{ranks}.log",
     conda:
         "../envs/train-cpu.yaml"
-    # Nothing else may run while times are taken.
-    threads: workflow.cores
+    # As many as there are: nothing else may run while times are taken.
+    threads: 512
     resources:
         nodes=lambda wildcards: flow.study_nodes(CONFIG, int(wildcards.ranks)),
         tasks_per_node=lambda wildcards: flow.study_ranks_per_node(

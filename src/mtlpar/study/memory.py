@@ -44,9 +44,9 @@ def run(
         )
     batch = settings.memory.batch_structures * context.world_size
     _train(_warm_up_model(), layout, context.world_size, context.world_size, settings, context)
-    before = peak_bytes(context)
+    before = _start_peak(context)
     runner = _train(settings.model, layout, branches, batch, settings, context)
-    peak = peak_bytes(context) - before
+    peak = _peak_bytes(context) - before
     held = runner.held_bytes()
     values = largest([peak, *held.values()], context)
     census = take_census(settings.model)
@@ -67,7 +67,15 @@ def run(
         write_json(path, record)
 
 
-def peak_bytes(context: RankContext) -> float:
+def _start_peak(context: RankContext) -> float:
+    """What does not count: nothing on a GPU, the peak of the process so far elsewhere."""
+    if context.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(context.device)
+        return 0.0
+    return _peak_bytes(context)
+
+
+def _peak_bytes(context: RankContext) -> float:
     """Largest memory so far: of the device on a GPU, of the process elsewhere."""
     if context.device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(context.device))

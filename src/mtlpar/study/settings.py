@@ -35,7 +35,7 @@ class ScalingStudySettings(BaseModel):
         min_length=1,
         description="Batch sizes: of all ranks in strong scaling, of each rank in weak scaling.",
     )
-    steps: int = Field(default=4, gt=0, description="Steps of an epoch.")
+    steps: int = Field(default=2, gt=0, description="Steps of an epoch.")
     repeats: int = Field(default=3, gt=0, description="Epochs that are timed.")
 
 

@@ -17,7 +17,9 @@ from mtlpar.plan.predict import PLANS, _loads, layout_of, predict
 from mtlpar.plan.recommend import Question, fastest, ladder, nodes_for, recommend
 from mtlpar.plan.workload import Dataset, Workload, make_branches
 
-MODEL = ModelSettings(encoder=EncoderSettings(width=128), head=HeadSettings(width=192, layers=3))
+MODEL = ModelSettings(
+    encoder=EncoderSettings(width=128, layers=1), head=HeadSettings(width=192, layers=3)
+)
 CENSUS = take_census(MODEL)
 EQUAL = make_branches([Dataset("made_up", structures=1e6, atoms_per_structure=15.0)], 4)
 
@@ -69,7 +71,9 @@ def test_one_rank_waits_for_nobody_and_all_layouts_are_one() -> None:
 
 def test_reductions_behind_the_backward_pass_cost_less() -> None:
     # Several buckets: a single one is complete when the backward pass is over.
-    large = ModelSettings(encoder=EncoderSettings(width=600), head=HeadSettings(width=600))
+    large = ModelSettings(
+        encoder=EncoderSettings(width=600, layers=1), head=HeadSettings(width=600)
+    )
     exposed = [
         predict(
             "mtl-base",
@@ -148,14 +152,16 @@ def _recommend(model: ModelSettings, world_size: int, batch: float = 512.0) -> s
 
 def test_heavy_branches_are_given_ranks_of_their_own() -> None:
     heavy = ModelSettings(
-        encoder=EncoderSettings(width=64), head=HeadSettings(width=2048, layers=3)
+        encoder=EncoderSettings(width=64, layers=1), head=HeadSettings(width=2048, layers=3)
     )
     assert _recommend(heavy, 8) == "mtl-par"
 
 
 def test_ranks_that_cannot_be_dealt_evenly_speak_for_mtl_base() -> None:
     # Four equal branches on five ranks: three branches' ranks wait for nothing but the fourth.
-    light = ModelSettings(encoder=EncoderSettings(width=256), head=HeadSettings(width=16, layers=1))
+    light = ModelSettings(
+        encoder=EncoderSettings(width=256, layers=1), head=HeadSettings(width=16, layers=1)
+    )
     assert _recommend(light, 5, batch=4000.0) == "mtl-base"
 
 
