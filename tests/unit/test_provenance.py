@@ -128,6 +128,17 @@ def test_a_training_that_ran_out_of_walltime_is_no_failure(config: Config) -> No
     assert json.loads(line)["outcome"] == "to be continued"
 
 
+def test_energy_is_told_where_slurm_measures_it(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work(config, "download", "ani1x")
+    (tmp_path / "sacct").write_text("#!/bin/sh\n[ $2 = 77 ] && echo 3600000\n")
+    (tmp_path / "sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    text = describe(config.workspace.raw_manifest("ani1x"), config.workspace.results)
+    assert "1.000 kWh" in text
+
+
 def test_what_another_process_has_just_made_is_not_made_again(config: Config) -> None:
     inside, go_on = threading.Event(), threading.Event()
 

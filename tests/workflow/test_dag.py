@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import REPOSITORY
+from checkout import copy_checkout, environment_of
 
 pytestmark = pytest.mark.workflow
 
@@ -30,16 +30,7 @@ REPORT_RULES = {
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository that tests may edit."""
-    folder = tmp_path_factory.mktemp("dag") / "mtlpar"
-    kept = ("src", "rules", "workflow", "profiles", "envs", "Snakefile", "config.yaml")
-    folder.mkdir()
-    for name in kept:
-        path = REPOSITORY / name
-        if path.is_dir():
-            shutil.copytree(path, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(path, folder / name)
-    return folder
+    return copy_checkout(tmp_path_factory.mktemp("dag") / "mtlpar")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +51,7 @@ def snakemake(checkout: Path) -> Callable[..., str]:
             cwd=checkout,
             capture_output=True,
             text=True,
-            env={**_environment(checkout)},
+            env=environment_of(checkout),
             check=False,
         )
         output = done.stdout + done.stderr
@@ -68,13 +59,6 @@ def snakemake(checkout: Path) -> Callable[..., str]:
         return output
 
     return run
-
-
-def _environment(checkout: Path) -> dict[str, str]:
-    import os
-
-    # The stages must run the copied code, not the installed one.
-    return {**os.environ, "PYTHONPATH": str(checkout / "src")}
 
 
 @pytest.fixture(scope="module")

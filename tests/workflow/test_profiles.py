@@ -248,6 +248,23 @@ class TestSlurm:
                 hours = 2 if nodes < 92 else 6 if nodes < 184 else 12
                 assert job.resources.runtime <= 60 * hours
 
+    def test_aurora_keeps_within_its_queue(self, dry_run):
+        # `capacity`: up to 16 nodes and 7 days.
+        output = dry_run("aurora")
+        for rule in JOB_RULES:
+            for job in jobs_of(output, rule).values():
+                assert job.resources.pbs_queue == "capacity"
+                assert job.resources.nodes <= 16
+                assert job.resources.runtime <= 7 * 24 * 60
+
+    @pytest.mark.parametrize("profile", CLUSTERS)
+    def test_a_training_of_six_hours_fits_into_the_retries(self, profile):
+        settings = yaml.safe_load((PROFILES / profile / "config.yaml").read_text())
+        runtime = settings["set-resources"]["train"]["runtime"]
+        # A tenth of each job, at most two minutes, is kept back; allow as much again to start.
+        usable = (settings["retries"] + 1) * (runtime - 2 * min(2, runtime / 10))
+        assert usable >= 6 * 60
+
     @pytest.mark.parametrize("profile", CLUSTERS)
     def test_retries_are_new_jobs(self, profile):
         settings = yaml.safe_load((PROFILES / profile / "config.yaml").read_text())
