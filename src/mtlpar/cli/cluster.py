@@ -51,7 +51,7 @@ def _doctor(options: argparse.Namespace) -> None:
 
     config = read_config(options)
     with launch.distributed_context() as context:
-        from mtlpar.machine import doctor
+        from mtlpar.machine import doctor, finding
 
         set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
         findings = doctor.examine(
@@ -63,12 +63,12 @@ def _doctor(options: argparse.Namespace) -> None:
         )
     if context.rank != 0:
         return
-    sys.stdout.write(f"{doctor.as_table(findings)}\n")
-    faults = [finding.check for finding in findings if finding.level == "FAULT"]
+    sys.stdout.write(f"{finding.as_table(findings)}\n")
+    faults = [found.check for found in findings if found.level == "FAULT"]
     if faults:
         raise ValueError(f"{len(faults)} fault(s): {', '.join(faults)}; see the advice above")
     if options.out:
-        write_json(options.out, doctor.as_plain(findings))
+        write_json(options.out, finding.as_plain(findings))
 
 
 def _jobs(options: argparse.Namespace) -> None:

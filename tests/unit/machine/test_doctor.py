@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtlpar.machine import doctor
-from mtlpar.machine.doctor import Finding, Rank
+from mtlpar.machine import storage
+from mtlpar.machine.finding import Finding
+from mtlpar.machine.ranks import Rank, check_cores, check_devices, check_ranks
+from mtlpar.machine.software import check_environment, check_scheduler
+from mtlpar.machine.storage import check_file_system, check_store
 from mtlpar.parallel.allocation import Allocation
 from mtlpar.parallel.launch import Geometry
 
@@ -45,51 +48,51 @@ def faults(findings: list[Finding]) -> list[str]:
 
 def test_a_machine_without_faults_has_none() -> None:
     whole = ranks()
-    assert faults(doctor.check_ranks(whole, FRONTIER)) == []
-    assert faults(doctor.check_devices(whole, FRONTIER)) == []
-    assert faults(doctor.check_cores(whole, FRONTIER)) == []
-    assert faults(doctor.check_environment({}, nodes=2, device="cuda")) == []
+    assert faults(check_ranks(whole, FRONTIER)) == []
+    assert faults(check_devices(whole, FRONTIER)) == []
+    assert faults(check_cores(whole, FRONTIER)) == []
+    assert faults(check_environment({}, nodes=2, device="cuda")) == []
 
 
 def test_processes_that_are_all_rank_0_are_a_fault() -> None:
     # srun with an MPI that it does not know: sixteen worlds of one, without a word.
     alone = ranks(Geometry())
-    assert faults(doctor.check_ranks(alone, FRONTIER)) == ["ranks"]
-    (finding,) = (f for f in doctor.check_ranks(alone, FRONTIER) if f.level == "FAULT")
+    assert faults(check_ranks(alone, FRONTIER)) == ["ranks"]
+    (finding,) = (f for f in check_ranks(alone, FRONTIER) if f.level == "FAULT")
     assert "MTLPAR_SRUN_MPI" in finding.advice
 
 
 def test_ranks_that_share_a_device_are_a_fault() -> None:
     # --gpu-bind without effect: every rank sees eight devices and takes the first.
-    assert faults(doctor.check_devices(ranks(device_id="uuid-0"), FRONTIER)) == ["binding"]
+    assert faults(check_devices(ranks(device_id="uuid-0"), FRONTIER)) == ["binding"]
     # One device per rank under the same index is right: its identity counts.
-    assert faults(doctor.check_devices(ranks(devices=1), FRONTIER)) == []
+    assert faults(check_devices(ranks(devices=1), FRONTIER)) == []
 
 
 def test_torch_without_the_devices_of_the_machine_is_a_fault() -> None:
     blind = ranks(device="cpu", device_id="", devices=0)
-    assert faults(doctor.check_devices(blind, FRONTIER)) == ["devices"]
-    assert faults(doctor.check_devices(blind, Geometry())) == []
+    assert faults(check_devices(blind, FRONTIER)) == ["devices"]
+    assert faults(check_devices(blind, Geometry())) == []
 
 
 def test_a_node_without_devices_is_a_fault() -> None:
     mixed = [*ranks()[:8], *ranks(device="cpu", device_id="", devices=0)[8:]]
-    assert faults(doctor.check_devices(mixed, FRONTIER)) == ["devices"]
+    assert faults(check_devices(mixed, FRONTIER)) == ["devices"]
 
 
 def test_a_step_with_one_core_is_a_fault() -> None:
     # Snakemake's job step runs a rule in srun -n1 unless the rule says that it calls srun.
-    assert faults(doctor.check_cores(ranks(cores=1), FRONTIER)) == ["cores"]
+    assert faults(check_cores(ranks(cores=1), FRONTIER)) == ["cores"]
 
 
 def test_all_ranks_on_the_first_node_are_a_fault() -> None:
     uneven = [*ranks()[:15], Rank(15, 15, "node0", 7, "cuda", "uuid-15", 1)]
-    assert faults(doctor.check_ranks(uneven, FRONTIER)) == ["ranks per node"]
+    assert faults(check_ranks(uneven, FRONTIER)) == ["ranks per node"]
 
 
 def test_mpi_and_torch_that_count_differently_are_a_fault() -> None:
     turned = [Rank(r.rank, 15 - r.rank, r.host, 7, "cuda", r.device_id, 1) for r in ranks()]
-    assert faults(doctor.check_ranks(turned, FRONTIER)) == ["MPI and torch"]
+    assert faults(check_ranks(turned, FRONTIER)) == ["MPI and torch"]
 
 
 @pytest.mark.parametrize(
@@ -101,12 +104,12 @@ def test_mpi_and_torch_that_count_differently_are_a_fault() -> None:
     ],
 )
 def test_settings_that_hurt_are_faults(variables: dict[str, str]) -> None:
-    assert faults(doctor.check_environment(variables, nodes=2, device="cuda")) == ["environment"]
+    assert faults(check_environment(variables, nodes=2, device="cuda")) == ["environment"]
 
 
 def test_a_missing_network_plugin_is_noted_where_it_matters(tmp_path: Path) -> None:
     def notes(nodes: int, **variables: str) -> list[str]:
-        findings = doctor.check_environment(variables, nodes=nodes, device="cuda")
+        findings = check_environment(variables, nodes=nodes, device="cuda")
         return [finding.result for finding in findings if finding.level == "note"]
 
     assert notes(2) == ["no network plugin of NCCL or RCCL"]
@@ -123,7 +126,7 @@ def test_accounting_that_does_not_answer_is_a_fault(
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    findings = doctor.check_scheduler(Allocation("slurm", "7"))
+    findings = check_scheduler(Allocation("slurm", "7"))
     assert faults(findings) == ["sacct"]
     assert "30 min" in [finding.result for finding in findings]
 
@@ -131,15 +134,15 @@ def test_accounting_that_does_not_answer_is_a_fault(
 def test_a_store_that_loses_data_is_a_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert faults(doctor.check_store(tmp_path)) == []
-    read = doctor.BpReader.read
+    assert faults(check_store(tmp_path)) == []
+    read = storage.BpReader.read
 
-    def lose(self: doctor.BpReader) -> object:
+    def lose(self: storage.BpReader) -> object:
         batch = read(self)
         return batch.take(np.arange(len(batch) // 4))
 
-    monkeypatch.setattr(doctor.BpReader, "read", lose)
-    assert faults(doctor.check_store(tmp_path)) == ["store"]
+    monkeypatch.setattr(storage.BpReader, "read", lose)
+    assert faults(check_store(tmp_path)) == ["store"]
     # Nothing is left behind.
     assert list(tmp_path.iterdir()) == []
 
@@ -147,10 +150,10 @@ def test_a_store_that_loses_data_is_a_fault(
 def test_a_file_system_whose_clock_is_off_is_a_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert faults(doctor.check_file_system(tmp_path)) == []
-    now = doctor.time.time
-    monkeypatch.setattr(doctor.time, "time", lambda: now() - 60)
-    assert faults(doctor.check_file_system(tmp_path)) == ["clock"]
+    assert faults(check_file_system(tmp_path)) == []
+    now = storage.time.time
+    monkeypatch.setattr(storage.time, "time", lambda: now() - 60)
+    assert faults(check_file_system(tmp_path)) == ["clock"]
 
 
 @pytest.mark.mpi
