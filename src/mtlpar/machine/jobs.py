@@ -88,7 +88,8 @@ def snakemakes(checkout: Path) -> list[int]:
         except OSError:
             continue
         # Jobs are Snakemakes too: they are told a mode.
-        if here and "snakemake" in " ".join(words[:3]) and "--mode" not in words:
+        is_snakemake = any(Path(word).name == "snakemake" for word in words[:3])
+        if here and is_snakemake and "--mode" not in words:
             found.append(int(process.name))
     return sorted(found)
 
