@@ -40,6 +40,7 @@ def serial(five_sources: Workspace, tmp_path_factory: pytest.TempPathFactory) ->
         pytest.param(2, "mtl-par", id="several branches per rank"),
         pytest.param(7, "mtl-par", id="uneven groups"),
         pytest.param(5, "mtl-base", id="every branch on every rank"),
+        pytest.param(3, "auto", id="what the planner takes"),
     ],
 )
 def test_twenty_steps_equal_those_of_one_process(

@@ -79,15 +79,34 @@ def target_scale(headers: Mapping[str, Mapping[str, Any]], sources: tuple[str, .
     )
 
 
+def plan_epochs(
+    headers: Mapping[str, Mapping[str, Any]], settings: TrainSettings, *, seed: int
+) -> EpochPlan:
+    """The steps of an epoch, the same on all ranks and layouts.
+
+    Args:
+        headers: Headers of all sources of the model, in order.
+        settings: How to train.
+        seed: The run's seed.
+    """
+    return EpochPlan(
+        {source: header["num_structures"] for source, header in headers.items()},
+        settings.batch_structures,
+        seed,
+        settings.sampling_temperature,
+        settings.passes_per_epoch,
+    )
+
+
 def load_data(
     workspace: Workspace,
     headers: Mapping[str, Mapping[str, Any]],
     branch_of: Mapping[str, str],
+    plan: EpochPlan,
     *,
     layout: ParallelLayout,
     rank: int,
     device: torch.device,
-    seed: int,
     settings: TrainSettings,
     model_settings: ModelSettings,
 ) -> TrainingData:
@@ -97,10 +116,10 @@ def load_data(
         workspace: Paths of all products.
         headers: Headers of all sources of the model.
         branch_of: Branch of every source, in order.
+        plan: The steps.
         layout: Who owns which branch.
         rank: This rank.
         device: Where batches go.
-        seed: The run's seed.
         settings: How to train.
         model_settings: Architecture; the graph is part of it.
 
@@ -113,13 +132,6 @@ def load_data(
         split: {source: PackedDataset(workspace.pack(source, split)) for source in mine}
         for split in ("train", "val")
     }
-    plan = EpochPlan(
-        {source: headers[source]["num_structures"] for source in branch_of},
-        settings.batch_structures,
-        seed,
-        settings.sampling_temperature,
-        settings.passes_per_epoch,
-    )
     loader = RankLoader(
         packs["train"],
         branch_of,

@@ -113,10 +113,11 @@ class TrainSettings(BaseModel):
     )
 
     # Execution: no effect on the result.
-    layout: Literal["mtl-par", "mtl-base"] = Field(
+    layout: Literal["auto", "mtl-par", "mtl-base"] = Field(
         default="mtl-par",
         description="mtl-par: a rank holds the encoder and only the branches it owns; mtl-base: "
-        "every rank holds every branch. Both optimise the same objective.",
+        "every rank holds every branch; auto: what `mtlpar plan layout` would take. All optimise "
+        "the same objective.",
     )
     max_atoms_per_pass: int | None = Field(
         default=None,

@@ -23,8 +23,9 @@ from mtlpar.parallel.agree import check_same
 from mtlpar.parallel.launch import RankContext
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state
-from mtlpar.train.data import load_data, read_header, target_scale
+from mtlpar.train.data import load_data, plan_epochs, read_header, target_scale
 from mtlpar.train.history import History
+from mtlpar.train.layout import choose_layout
 from mtlpar.train.precision import weight_dtype
 from mtlpar.train.settings import TrainSettings
 from mtlpar.train.stopping import StopRequest
@@ -140,35 +141,25 @@ class _Job:
 
     def trainer(self, stop: StopRequest) -> Trainer:
         """Build the part of the model that this rank holds, and read the data it needs."""
-        layout = ParallelLayout.build(
-            self.settings.layout,
-            cost={
-                branch: float(sum(self.headers[source]["num_atoms"] for source in sources))
-                for branch, sources in self.branches.items()
-            },
-            world_size=self.context.world_size,
+        plan = plan_epochs(self.headers, self.settings, seed=self.seed)
+        layout = choose_layout(
+            self.branches,
+            self.headers,
+            plan,
+            settings=self.settings,
+            model_settings=self.model_settings,
+            context=self.context,
         )
-        owned = layout.branches_of(self.context.rank)
-        model = MultiTaskModel(self.model_settings, owned, seed=self.seed)
-        model.set_scales(
-            {branch: target_scale(self.headers, self.branches[branch]) for branch in owned}
-        )
-        model.to(self.context.device, weight_dtype(self.settings))
-        if self.start is not None:
-            trained = load_model(self.start.path, device=self.context.device)
-            start_from(model, trained, new_branches=self.start.new_branches)
-        if self.settings.compile:
-            for part in (*model.encoder.layers, *model.heads.values()):
-                part.compile(dynamic=True)
+        model = self._model(layout.branches_of(self.context.rank))
         self._log_layout(layout, model)
         data = load_data(
             self.workspace,
             self.headers,
             self.branch_of,
+            plan,
             layout=layout,
             rank=self.context.rank,
             device=self.context.device,
-            seed=self.seed,
             settings=self.settings,
             model_settings=self.model_settings,
         )
@@ -181,6 +172,21 @@ class _Job:
             checkpoints=self.checkpoints,
             stop=stop,
         )
+
+    def _model(self, owned: tuple[str, ...]) -> MultiTaskModel:
+        """Encoder and some branches, on their device, as they are before the first step."""
+        model = MultiTaskModel(self.model_settings, owned, seed=self.seed)
+        model.set_scales(
+            {branch: target_scale(self.headers, self.branches[branch]) for branch in owned}
+        )
+        model.to(self.context.device, weight_dtype(self.settings))
+        if self.start is not None:
+            trained = load_model(self.start.path, device=self.context.device)
+            start_from(model, trained, new_branches=self.start.new_branches)
+        if self.settings.compile:
+            for part in (*model.encoder.layers, *model.heads.values()):
+                part.compile(dynamic=True)
+        return model
 
     def history(self, resume_step: int) -> History:
         """The run's history, beside its checkpoints."""
