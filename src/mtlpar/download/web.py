@@ -72,9 +72,8 @@ class Web:
             lambda: BoundedSemaphore(per_host)
         )
         # Compression would make Content-Length and ranges speak of other bytes than the file's.
-        self._client = httpx.Client(
-            timeout=timeout_s, follow_redirects=True, headers={"Accept-Encoding": "identity"}
-        )
+        headers = {"Accept-Encoding": "identity", "User-Agent": "mtlpar"}
+        self._client = httpx.Client(timeout=timeout_s, follow_redirects=True, headers=headers)
 
     def __enter__(self) -> Web:
         return self
