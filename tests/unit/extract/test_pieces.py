@@ -32,7 +32,7 @@ def raw(tmp_path_factory):
         download.run(
             source,
             workspace=workspace,
-            settings=DownloadSettings(mirror=str(SAMPLE)),
+            settings=DownloadSettings(mirrors=str(SAMPLE)),
             catalogue=folder / "unused.csv",
         )
     return folder
