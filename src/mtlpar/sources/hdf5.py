@@ -78,13 +78,13 @@ def array(group: Any, key: str, shape: tuple[int | None, ...], *, where: str) ->
     return np.asarray(dataset(group, key, shape, where=where)[()])
 
 
-def small_array(
+def float_array(
     group: h5py.h5g.GroupID, key: str, shape: tuple[int | None, ...], *, where: str
 ) -> FloatArray:
     """Read a whole dataset as float64; see `dataset`.
 
-    QM7-X has 17 million arrays of a few numbers. The low-level interface, which is not asked for
-    the dtype, reads them three times as fast.
+    QM7-X has 17 million arrays of a few numbers, which the low-level interface reads three times
+    as fast if it is not asked for their dtype.
     """
     try:
         found = h5py.h5d.open(group, key.encode())

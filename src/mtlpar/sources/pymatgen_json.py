@@ -22,7 +22,8 @@ _NUMBER: Final[dict[str, int]] = {
 }
 
 
-_PERIODIC: Final = (1, 1, 1)
+_PERIODIC: Final = np.ones(3, np.uint8)
+_VOIGT: Final = (0, 4, 8, 5, 2, 1)  # xx yy zz yz xz xy in a flat tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +51,23 @@ def parse_structure(structure: Any, *, where: str) -> Crystal | None:
     """
     lattice = require(structure, "lattice", where)
     cell = as_floats(require(lattice, "matrix", where), (3, 3), name="lattice.matrix", where=where)
-    pbc = as_floats(lattice.get("pbc") or _PERIODIC, (3,), name="lattice.pbc", where=where)
+    pbc = _PERIODIC
+    if lattice.get("pbc") not in (None, [True, True, True]):
+        pbc = as_floats(lattice["pbc"], (3,), name="lattice.pbc", where=where).astype(np.uint8)
     sites = require(structure, "sites", where)
     try:
-        species = [(one["element"], one["occu"]) for site in sites for one in site["species"]]
-        if len(species) != len(sites) or any(occupancy != 1 for _, occupancy in species):
+        species = [one for site in sites for one in site["species"]]
+        full = [one["occu"] for one in species].count(1)
+        numbers = [_NUMBER[one["element"]] for one in species]
+        if not len(sites) == len(species) == full:
             return None
-        numbers = [_NUMBER[element] for element, _ in species]
     except (KeyError, TypeError):
         raise ValueError(_odd_site(sites, where)) from None
     return Crystal(
         atomic_numbers=np.array(numbers, np.uint8),
         positions=_positions(sites, cell, where=where),
         cell=cell,
-        pbc=pbc.astype(np.uint8),
+        pbc=pbc,
     )
 
 
@@ -94,8 +98,7 @@ def parse_stress(stress: Any, *, where: str) -> FloatArray | None:
     if stress is None:
         return None
     tensor = as_floats(stress, (3, 3), name="stress", where=where)
-    voigt = tensor[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
-    return voigt * VASP_STRESS_KBAR_TO_EV_PER_CUBIC_ANGSTROM
+    return tensor.take(_VOIGT) * VASP_STRESS_KBAR_TO_EV_PER_CUBIC_ANGSTROM
 
 
 def parse_forces(forces: Any, size: int, *, where: str) -> FloatArray | None:

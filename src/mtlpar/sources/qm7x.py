@@ -22,7 +22,7 @@ import h5py
 
 from mtlpar.core.hashing import name_hash
 from mtlpar.sources.base import Piece, RawBlock, Source
-from mtlpar.sources.hdf5 import HDF5_ERRORS, chosen, even_pieces, open_file, small_array
+from mtlpar.sources.hdf5 import HDF5_ERRORS, chosen, even_pieces, float_array, open_file
 from mtlpar.sources.reading import (
     Columns,
     Damage,
@@ -125,13 +125,13 @@ def _parse(
         return "listed_duplicate"
     energy_key, forces_key = ("ePBE0+MBD", "totFOR") if dispersion else ("ePBE0", "pbe0FOR")
     conformation = h5py.h5g.open(molecule, name.encode())
-    atomic_numbers = small_array(conformation, "atNUM", (None,), where=where)
+    atomic_numbers = float_array(conformation, "atNUM", (None,), where=where)
     size = len(atomic_numbers)
     return {
         "atomic_numbers": as_atomic_numbers(atomic_numbers, where=where),
-        "positions": small_array(conformation, "atXYZ", (size, 3), where=where),
-        "energy": small_array(conformation, energy_key, (1,), where=where)[0],
-        "forces": small_array(conformation, forces_key, (size, 3), where=where),
+        "positions": float_array(conformation, "atXYZ", (size, 3), where=where),
+        "energy": float_array(conformation, energy_key, (1,), where=where)[0],
+        "forces": float_array(conformation, forces_key, (size, 3), where=where),
         "group": key,
         "spin": 1,
     }

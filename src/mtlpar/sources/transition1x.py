@@ -26,9 +26,9 @@ from mtlpar.sources.base import Piece, RawBlock, Source
 from mtlpar.sources.hdf5 import (
     HDF5_ERRORS,
     announced_rows,
-    array,
     chosen,
     even_pieces,
+    float_array,
     members,
     open_file,
 )
@@ -55,9 +55,9 @@ class _Frames:
     """F frames of the same N atoms: (N,), Å (F, N, 3), eV (F,), eV/Å (F, N, 3)."""
 
     atomic_numbers: npt.NDArray[np.uint8]
-    positions: npt.NDArray[Any]
+    positions: FloatArray
     energy: FloatArray
-    forces: npt.NDArray[Any]
+    forces: FloatArray
 
 
 def read(path: Path, _settings: SourceSettings, piece: Piece | None = None) -> Iterator[RawBlock]:
@@ -122,14 +122,14 @@ def _groups_to_read(file: Any, path: Path) -> list[str]:
 
 def _read_reaction(file: h5py.File, key: str, where: str) -> Iterator[RawBlock]:
     split, formula, reaction = key.split("/")
-    group = file[key]
+    group = h5py.h5g.open(file.id, key.encode())
     path = _read_frames(group, where=where)
     dropped: Counter[str] = Counter()
     parts = [path]
     for name, reason in _END_POINTS.items():
-        if name not in group:
+        if name.encode() not in group:
             continue
-        record = _read_frames(group[name], where=f"{where}/{name}")
+        record = _read_frames(h5py.h5g.open(group, name.encode()), where=f"{where}/{name}")
         if _is_on_path(record, path):
             dropped[reason] += len(record.energy)
         else:
@@ -151,21 +151,19 @@ def _read_reaction(file: h5py.File, key: str, where: str) -> Iterator[RawBlock]:
     yield RawBlock(batch, dropped)
 
 
-def _read_frames(group: Any, *, where: str) -> _Frames:
-    atomic_numbers = as_atomic_numbers(
-        array(group, "atomic_numbers", (None,), where=where), where=where
-    )
+def _read_frames(group: h5py.h5g.GroupID, *, where: str) -> _Frames:
+    atomic_numbers = float_array(group, "atomic_numbers", (None,), where=where)
     size = len(atomic_numbers)
-    positions = array(group, "positions", (None, size, 3), where=where)
+    positions = float_array(group, "positions", (None, size, 3), where=where)
     frames = len(positions)
     # A single frame may have its energy as a scalar.
-    scalar = frames == 1 and getattr(group.get(_ENERGY), "shape", None) == ()
-    energy = array(group, _ENERGY, () if scalar else (frames,), where=where)
+    scalar = frames == 1 and getattr(h5py.Group(group).get(_ENERGY), "shape", None) == ()
+    energy = float_array(group, _ENERGY, () if scalar else (frames,), where=where)
     return _Frames(
-        atomic_numbers=atomic_numbers,
+        atomic_numbers=as_atomic_numbers(atomic_numbers, where=where),
         positions=positions,
-        energy=np.ravel(energy).astype(np.float64),
-        forces=array(group, _FORCES, (frames, size, 3), where=where),
+        energy=np.ravel(energy),
+        forces=float_array(group, _FORCES, (frames, size, 3), where=where),
     )
 
 
@@ -173,10 +171,14 @@ def _is_on_path(record: _Frames, path: _Frames) -> bool:
     """Whether every frame of the record has exactly the geometry of one on the path."""
     if not np.array_equal(record.atomic_numbers, path.atomic_numbers):
         return False
-    on_path = path.positions.astype(np.float32)
-    return all(
-        (on_path == frame).all(axis=(1, 2)).any() for frame in record.positions.astype(np.float32)
-    )
+    return all(_holds_frame(path.positions, frame) for frame in record.positions)
+
+
+def _holds_frame(frames: FloatArray, wanted: FloatArray) -> bool:
+    """Whether one of the frames (F, N, 3) is the wanted one (N, 3), in float32 as it is stored."""
+    first = frames[:, 0].astype(np.float32) == wanted[0].astype(np.float32)
+    candidates = frames[first.all(axis=1)].astype(np.float32)
+    return bool((candidates == wanted.astype(np.float32)).all(axis=(1, 2)).any())
 
 
 SOURCE: Final = Source(
