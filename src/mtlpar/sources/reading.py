@@ -227,9 +227,8 @@ class BlockBuilder:
     """Collects records that a file holds one by one into blocks of columns."""
 
     def __init__(self) -> None:
-        self._columns: dict[str, list[Any]] = {}
+        self._kept: list[Columns] = []
         self._dropped: Counter[str] = Counter()
-        self._kept = 0
         self._damage: str | None = None
 
     @property
@@ -245,13 +244,11 @@ class BlockBuilder:
     @property
     def rows(self) -> int:
         """Rows since the last block."""
-        return self._kept + sum(self._dropped.values())
+        return len(self._kept) + sum(self._dropped.values())
 
     def add(self, columns: Columns) -> None:
         """Add a structure; every call must give the same columns."""
-        for name, value in columns.items():
-            self._columns.setdefault(name, []).append(value)
-        self._kept += 1
+        self._kept.append(columns)
 
     def drop(self, reason: str, rows: int = 1, *, damage: str | None = None) -> None:
         """Count rows that cannot be used, and remember the first damage."""
@@ -261,16 +258,16 @@ class BlockBuilder:
 
     def take(self) -> RawBlock:
         """Return what was collected and start the next block."""
-        columns = self._columns
+        batch = StructureBatch.concatenate([])
         if self._kept:
-            atomic_numbers = columns["atomic_numbers"]
-            for name in ("atomic_numbers", "positions", "forces"):
-                columns[name] = np.concatenate(columns[name])  # type: ignore[assignment]
-            columns["num_atoms"] = [len(numbers) for numbers in atomic_numbers]
-            columns["group"] = np.array(columns["group"], np.uint64)  # type: ignore[assignment]
-            batch = StructureBatch.from_labels(**columns)
-        else:
-            batch = StructureBatch.concatenate([])
+            columns = {name: [row[name] for row in self._kept] for name in self._kept[0]}
+            columns["num_atoms"] = [len(numbers) for numbers in columns["atomic_numbers"]]
+            joined = {
+                name: np.concatenate(columns.pop(name))
+                for name in ("atomic_numbers", "positions", "forces")
+            }
+            group = np.array(columns.pop("group"), np.uint64)
+            batch = StructureBatch.from_labels(**joined, **columns, group=group)
         block = RawBlock(batch, self._dropped, self._damage)
-        self._columns, self._dropped, self._kept, self._damage = {}, Counter(), 0, None
+        self._kept, self._dropped, self._damage = [], Counter(), None
         return block

@@ -50,8 +50,12 @@ class CustomSource(BaseModel):
         description="What names structures that must not be split, for instance a trajectory; by "
         "default structures of the same composition stay together.",
     )
-    energy_unit: Literal["eV", "Hartree", "kcal/mol", "kJ/mol"] = Field(default="eV")
+    energy_unit: Literal["eV", "Hartree", "kcal/mol", "kJ/mol"] = Field(
+        default="eV", description="Of the energy, and of that in the forces."
+    )
     length_unit: Literal["Å", "Bohr"] = Field(
         default="Å", description="Length in the unit of the forces; positions are always in Å."
     )
-    stress_unit: Literal["eV/Å^3", "GPa", "kbar"] = Field(default="eV/Å^3")
+    stress_unit: Literal["eV/Å^3", "GPa", "kbar"] = Field(
+        default="eV/Å^3", description="Of the stress."
+    )

@@ -165,3 +165,23 @@ def test_a_cut_off_file_says_how_far_it_was_read(mptrj_file, frame, read):
     # Three materials are whole.
     with pytest.raises(ValueError, match=r"6 structures were read, the last key .* mp-2/b"):
         read("mptrj", path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"mp-1": {"a": FRAME, "a": FRAME}}', '{"mp-1": {"a": FRAME}, "mp-1": {"b": FRAME}}'],
+)
+def test_a_repeated_key_is_an_error_because_one_of_its_values_would_be_lost(
+    mptrj_file, frame, read, text
+):
+    with pytest.raises(ValueError, match="a key is repeated"):
+        read("mptrj", mptrj_file(text.replace("FRAME", json.dumps(frame()))))
+
+
+def test_a_frame_that_is_no_json_costs_its_material_and_is_counted(mptrj_file, frame):
+    good, bad = json.dumps({"a": frame()}), json.dumps({"a": frame(), "b": frame(stress="BAD")})
+    text = f'{{"mp-1": {good}, "mp-2": {bad}, "mp-3": {good}}}'.replace('"BAD"', "NaN")
+    [block] = get_source("mptrj").read(mptrj_file(text), SourceSettings())
+    assert len(block.batch) == 2
+    assert block.dropped == {"damaged_record": 2}
+    assert "no JSON in bytes" in block.damage
