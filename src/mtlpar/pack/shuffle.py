@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import FileIO
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,21 +82,34 @@ class Piece:
     start: dict[str, int]
     stop: dict[str, int]
 
-    def __len__(self) -> int:
-        return self.stop["structure"] - self.start["structure"]
-
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run on disk.
 
     Attributes:
-        pieces: By split, the slice of every block.
+        path: The run: all packed columns one after another.
+        borders: By level and split, the first row of every block and the end of the last.
         constants: By split, rows of the columns that are alike in all its structures here.
     """
 
-    pieces: tuple[tuple[Piece, ...], ...]
+    path: Path
+    borders: dict[str, tuple[IndexArray, ...]]
     constants: tuple[Constants, ...]
+
+    def rows(self, level: str, split: int) -> int:
+        """Rows that belong to a split."""
+        border = self.borders[level][split]
+        return int(border[-1] - border[0])
+
+    def piece(self, split: int, block: int) -> Piece:
+        """The slice that belongs to a block."""
+        return Piece(
+            self.path,
+            rows={level: int(borders[-1][-1]) for level, borders in self.borders.items()},
+            start={level: int(borders[split][block]) for level, borders in self.borders.items()},
+            stop={level: int(borders[split][block + 1]) for level, borders in self.borders.items()},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +134,17 @@ def packed_bytes(num_structures: int, num_atoms: int) -> int:
 
 
 def write_run(task: RunTask) -> Run:
-    """Read parts, sort them by split and hash, and write them as a run."""
+    """Read parts, sort them by split and hash, and write them as a run.
+
+    Raises:
+        ValueError: If a part is damaged, or holds other structures than its manifest says.
+    """
     batch = StructureBatch.concatenate(_read_part(path) for path in task.parts)
+    if len(batch) != len(task.split):
+        raise ValueError(
+            f"{', '.join(map(str, task.parts))}: got {len(batch)} structures, expected "
+            f"{len(task.split)} by the manifest; run the extract stage again"
+        )
     orders: list[IndexArray] = []
     borders: list[IndexArray] = []
     constants: list[Constants] = []
@@ -140,13 +161,13 @@ def write_run(task: RunTask) -> Run:
     order = np.concatenate(orders)
     _write_columns(task.path, batch, order)
     offsets = np.concatenate([[0], np.cumsum(batch.num_atoms[order], dtype=np.int64)])
-    pieces = tuple(_pieces(task.path, offsets, border) for border in borders)
-    return Run(pieces, tuple(constants))
+    atom_borders = tuple(offsets[border] for border in borders)
+    return Run(task.path, {"structure": tuple(borders), "atom": atom_borders}, tuple(constants))
 
 
 def split_constants(runs: Sequence[Run], split: int) -> Constants:
     """Rows of the columns that are alike in all structures of a split."""
-    candidates = [run.constants[split] for run in runs if any(map(len, run.pieces[split]))]
+    candidates = [run.constants[split] for run in runs if run.rows("structure", split)]
     return {
         name: row
         for name, row in candidates[0].items()
@@ -200,15 +221,6 @@ def _write_columns(path: Path, batch: StructureBatch, order: IndexArray) -> None
             # In pieces that stay in the cache, and in memory that is used again.
             for start, stop in iterate_slices(len(rows[field.level]), _CHUNK_ROWS):
                 column.take(rows[field.level][start:stop], axis=0).tofile(stream)
-
-
-def _pieces(path: Path, offsets: IndexArray, borders: IndexArray) -> tuple[Piece, ...]:
-    rows = {"structure": len(offsets) - 1, "atom": int(offsets[-1])}
-    ends = [
-        {"structure": structure, "atom": atom}
-        for structure, atom in zip(borders.tolist(), offsets[borders].tolist(), strict=True)
-    ]
-    return tuple(Piece(path, rows, start, stop) for start, stop in pairwise(ends))
 
 
 def _read_pieces(pieces: Sequence[Piece], fields: list[Field]) -> dict[str, npt.NDArray[Any]]:

@@ -59,10 +59,10 @@ def run(
         jobs: Processes that sort and gather at the same time.
 
     Raises:
-        ValueError: If a split is empty, a part is damaged, or the disk has not enough room.
+        ValueError: If a split is empty or out of date, a part is damaged, or the disk lacks room.
     """
     extracted = ExtractedSource(workspace, source)
-    split = np.load(workspace.splits(source))
+    split = _read_splits(workspace.splits(source), extracted)
     counts = _count(split, workspace.ledger(source))
     shuffle = Shuffle(
         seeds=tuple(derive_seed(seed, "shuffle", source, name) for name in SPLITS),
@@ -81,6 +81,16 @@ def run(
         for index, name in enumerate(SPLITS):
             _write_split(workspace.pack(source, name), index, runs, shuffle, attributes, workers)
             _write_manifest(workspace, source, name)
+
+
+def _read_splits(path: Path, extracted: ExtractedSource) -> npt.NDArray[np.int8]:
+    split: npt.NDArray[np.int8] = np.load(path)
+    if len(split) != len(extracted):
+        raise ValueError(
+            f"{path} is for {len(split)} structures, but {extracted.folder} holds "
+            f"{len(extracted)}; run the normalize stage again"
+        )
+    return split
 
 
 def _count(split: npt.NDArray[np.int8], ledger: Path) -> list[int]:
@@ -138,26 +148,22 @@ def _write_split(
     attributes: dict[str, Any],
     workers: Workers,
 ) -> None:
+    name, num_blocks = SPLITS[index], shuffle.num_blocks[index]
     constants = split_constants(runs, index)
-    tasks = [
-        BlockTask(tuple(run.pieces[index][block] for run in runs), shuffle.seeds[index], constants)
-        for block in range(shuffle.num_blocks[index])
-    ]
+    tasks = (
+        BlockTask(tuple(run.piece(index, block) for run in runs), shuffle.seeds[index], constants)
+        for block in range(num_blocks)
+    )
     blocks = workers.map(gather_block, tasks)
-    name = SPLITS[index]
     write_bp(
         path,
-        tqdm(blocks, total=len(tasks), desc=f"{attributes['source']}: {name}", disable=None),
-        num_structures=_rows(tasks, "structure"),
-        num_atoms=_rows(tasks, "atom"),
+        tqdm(blocks, total=num_blocks, desc=f"{attributes['source']}: {name}", disable=None),
+        num_structures=sum(run.rows("structure", index) for run in runs),
+        num_atoms=sum(run.rows("atom", index) for run in runs),
         attributes={**attributes, "split": name},
         fields=[field.name for field in PACKED_FIELDS],
         constants=constants,
     )
-
-
-def _rows(tasks: Sequence[BlockTask], level: str) -> int:
-    return sum(piece.stop[level] - piece.start[level] for task in tasks for piece in task.pieces)
 
 
 def _write_manifest(workspace: Workspace, source: str, split: str) -> None:

@@ -21,7 +21,7 @@ from mtlpar.normalize import stage as normalize
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack import stage
 from mtlpar.pack.settings import PackSettings
-from mtlpar.store.bp import BpReader
+from mtlpar.store.bp import BpReader, write_bp
 
 
 def _pack(folder: Path, *batches: StructureBatch, block: int = 1000) -> Workspace:
@@ -225,3 +225,27 @@ def test_a_damaged_part_is_named_and_leaves_no_pack(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"part-00002\.bp is damaged: column"):
         stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
     assert _bytes(workspace) == {}
+
+
+def test_splits_of_another_extraction_are_refused(tmp_path: Path) -> None:
+    # One structure less shifts every split after it: nothing else would notice.
+    workspace = _in_parts(tmp_path)
+    np.save(workspace.splits("qm7x"), np.load(workspace.splits("qm7x"))[1:])
+    with pytest.raises(ValueError, match=r"is for 119 structures, but .* holds 120"):
+        stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
+
+
+def test_a_part_of_another_extraction_is_refused(tmp_path: Path) -> None:
+    workspace = _in_parts(tmp_path)
+    folder = workspace.extracted_folder("qm7x")
+    shutil.rmtree(folder / "part-00001.bp")
+    batch = make_structures(29, seed=4)
+    write_bp(
+        folder / "part-00001.bp",
+        [batch],
+        num_structures=29,
+        num_atoms=batch.total_atoms,
+        attributes={},
+    )
+    with pytest.raises(ValueError, match=r"part-00001\.bp.*got 119 structures, expected 120"):
+        stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
