@@ -171,7 +171,7 @@ def split_constants(runs: Sequence[Run], split: int) -> Constants:
     return {
         name: row
         for name, row in candidates[0].items()
-        if all(name in other and np.array_equal(other[name], row) for other in candidates)
+        if all(name in other and other[name].tobytes() == row.tobytes() for other in candidates)
     }
 
 
@@ -210,7 +210,13 @@ def _constants(batch: StructureBatch, chosen: IndexArray) -> Constants:
     if len(chosen) == 0:
         return {}
     rows = {field.name: getattr(batch, field.name)[chosen] for field in _MAY_BE_CONSTANT}
-    return {name: row[0] for name, row in rows.items() if (row == row[0]).all()}
+    return {name: row[0] for name, row in rows.items() if _is_constant(row)}
+
+
+def _is_constant(rows: npt.NDArray[Any]) -> bool:
+    """Whether all rows have the same bits: 0 and -0 are not the same, NaN and NaN may be."""
+    bits = rows.reshape(len(rows), -1).view(np.uint8)
+    return bool((bits == bits[0]).all())
 
 
 def _write_columns(path: Path, batch: StructureBatch, order: IndexArray) -> None:

@@ -145,6 +145,7 @@ def test_columns_alike_in_a_whole_split_are_attributes_and_others_are_not(tmp_pa
     batch.spin[:] = 1
     # One charged structure lies in one split only: the others must not lose or gain by it.
     batch.charge[7] = -1
+    batch.stress[7, 0] = -0.0  # equal to 0, but not the same to the last bit
     workspace = _pack(tmp_path, batch)
     split = np.load(workspace.splits("qm7x"))[7]
     for index, name in enumerate(SPLITS):
@@ -153,6 +154,8 @@ def test_columns_alike_in_a_whole_split_are_attributes_and_others_are_not(tmp_pa
         assert constants["spin"] == 1
         assert constants["cell"] == np.zeros((3, 3)).tolist()
         assert ("charge" in constants) == (index != split)
+        assert ("stress" in constants) == (index != split)
+        assert np.signbit(packed.stress).sum() == (index == split)
         assert packed.spin.tolist() == [1] * len(packed)
         assert packed.charge.sum() == (-1 if index == split else 0)
 
