@@ -20,8 +20,8 @@ from mtlpar.plan.machine import Link, Machine
 from mtlpar.plan.predict import UPDATE_NUMBERS
 from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest
 
-_REPEATS = 5
-_PROBES = ((1, 4), (1, 16), (1, 40), (5, 10))
+_REPEATS = 3
+_PROBES = ((1, 4), (1, 12), (1, 24), (5, 10))
 _NARROW = 4
 _REDUCE_BYTES = (2**10, 2**16, 2**20, 2**23, 2**25)
 
