@@ -150,11 +150,10 @@ class _Operands(NamedTuple):
 _DIFFERENTIATED = _Operands._fields[:7]
 
 
-def _operands(tensors: Sequence[Tensor], autocast: bool) -> _Operands:
+def _operands(tensors: Sequence[Tensor], dtype: torch.dtype | None) -> _Operands:
     operands = _Operands._make(tensors)
-    if not autocast:
+    if dtype is None:
         return operands
-    dtype = torch.get_autocast_dtype(operands.features.device.type)
     # Directions stay exact: forces are made of them.
     rounded = {name: getattr(operands, name).to(dtype) for name in (*_DIFFERENTIATED, "envelope")}
     return operands._replace(**rounded)
@@ -166,9 +165,11 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, keep: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         device_type = tensors[0].device.type
-        ctx.autocast = torch.is_autocast_enabled(device_type)
+        enabled = torch.is_autocast_enabled(device_type)
+        # Remembered, because a backward pass usually runs outside of the caller's autocast.
+        ctx.dtype = torch.get_autocast_dtype(device_type) if enabled else None
         with torch.autocast(device_type, enabled=False):
-            received, pushed, inner = _forward(_operands(tensors, ctx.autocast), keep)
+            received, pushed, inner = _forward(_operands(tensors, ctx.dtype), keep)
         ctx.save_for_backward(*tensors, *([] if inner is None else [inner]))
         return received, pushed
 
@@ -177,7 +178,7 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, grad_received: Tensor, grad_pushed: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         tensors, inner = saved[: len(_Operands._fields)], saved[len(_Operands._fields) :]
-        operands = _operands(tensors, ctx.autocast)
+        operands = _operands(tensors, ctx.dtype)
         with torch.autocast(tensors[0].device.type, enabled=False):
             gradients = _backward(operands, inner[0] if inner else None, grad_received, grad_pushed)
         cast = [grad.to(tensor.dtype) for grad, tensor in zip(gradients, tensors, strict=False)]
@@ -214,9 +215,8 @@ def _backward(
         activated = silu(hidden)
         inner = block.inner(activated, None) if kept is None else kept[edges]
         message = silu(inner).mul_(block.envelope)
-        grad_lengths = torch.einsum("ecx,ex->ec", grad_pushed[block.receiver], block.direction).to(
-            dtype
-        )
+        pushes = grad_pushed.index_select(0, block.receiver)
+        grad_lengths = (pushes @ block.direction[:, :, None]).squeeze(2).to(dtype)
         totals.vector_weight.add_(grad_lengths.T @ message)
         grad = torch.mm(grad_lengths, block.vector_weight, out=message)
         grad.add_(grad_received.index_select(0, block.receiver)).mul_(block.envelope)

@@ -38,15 +38,22 @@ def _inputs(dtype: torch.dtype = torch.float64) -> tuple[list[torch.Tensor], Edg
 
 
 def _run(
-    tensors: list[torch.Tensor], edge: Edge, *, plain: bool, recompute: bool = False
+    tensors: list[torch.Tensor],
+    edge: Edge,
+    *,
+    plain: bool,
+    recompute: bool = False,
+    autocast: torch.dtype | None = None,
 ) -> Iterator[torch.Tensor]:
     """Outputs, then the gradients of a sum over them with fixed random weights."""
     if plain:
         edge = edge._replace(envelope=edge.envelope.clone().requires_grad_())
     at_receiver, at_sender, features, *weights = tensors
-    outputs = exchange(
-        at_receiver, at_sender, features, MessageWeights(*weights), edge, recompute=recompute
-    )
+    with torch.autocast("cpu", autocast, enabled=autocast is not None):
+        outputs = exchange(
+            at_receiver, at_sender, features, MessageWeights(*weights), edge, recompute=recompute
+        )
+    # Outside of autocast, where training differentiates.
     generator = torch.Generator().manual_seed(1)
     mixed = sum(
         (torch.randn(out.shape, generator=generator, dtype=out.dtype) * out).sum()
@@ -84,11 +91,11 @@ def test_ordinary_operations_can_be_differentiated_twice_with_checkpointing_too(
     assert torch.autograd.gradgradcheck(total, [edge.envelope.clone().requires_grad_()])
 
 
-def test_autocast_computes_in_bfloat16_and_answers_in_float32() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_computes_in_few_bits_and_answers_in_float32(dtype: torch.dtype) -> None:
     tensors, edge = _inputs(torch.float32)
     exact = list(_run(tensors, edge, plain=False))
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = list(_run(tensors, edge, plain=False))
+    rounded = _run(tensors, edge, plain=False, autocast=dtype)
     for got, expected in zip(rounded, exact, strict=True):
         assert got.dtype == torch.float32
         error = (got - expected).norm() / expected.norm()
