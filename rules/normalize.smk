@@ -2,9 +2,11 @@
 rule normalize:
     input:
         FILES.extracted_manifest("{source}"),
+        lambda wildcards: flow.reference_files(CONFIG, wildcards.source),
     output:
         splits=FILES.splits("{source}"),
         references=FILES.references("{source}"),
+        checks=FILES.checks("{source}"),
         ledger=FILES.ledger("{source}"),
     log:
         "logs/normalize/{source}.log",
@@ -12,10 +14,35 @@ rule normalize:
         "logs/benchmarks/normalize/{source}.tsv"
     conda:
         "../envs/data.yaml"
+    threads: 1
     resources:
         runtime=60,
     params:
         settings=flow.rule_settings(CONFIG.normalize, CONFIG.seed),
         code=flow.code_digest("mtlpar.normalize.stage"),
     shell:
-        "mtlpar normalize --config $CONFIG_FILE --source {wildcards.source} > {log} 2>&1"
+        "mtlpar normalize --config $CONFIG_FILE --source {wildcards.source}"
+        " --jobs {threads} > {log} 2>&1"
+
+
+# Compare the test split of each source with the train splits of all.
+rule leaks:
+    input:
+        [FILES.extracted_manifest(source) for source in CONFIG.sources],
+        [FILES.splits(source) for source in CONFIG.sources],
+    output:
+        FILES.leaks,
+    log:
+        "logs/normalize/leaks.log",
+    benchmark:
+        "logs/benchmarks/normalize/leaks.tsv"
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        runtime=60,
+    params:
+        sources=flow.rule_settings(CONFIG.sources),
+        code=flow.code_digest("mtlpar.normalize.leaks"),
+    shell:
+        "mtlpar leaks --config $CONFIG_FILE --jobs {threads} > {log} 2>&1"

@@ -77,7 +77,12 @@ def write_extracted(workspace: Workspace, source: str, *batches: StructureBatch)
             "rows": sum(map(len, batches)),
             "dropped": {},
             "files": [
-                {"name": f"made-up-{index}", "sha256": "0" * 64, "dropped": {}, "checks": {}}
+                {
+                    "name": f"made-up-{index}" if index else "made-up",
+                    "sha256": "0" * 64,
+                    "dropped": {},
+                    "checks": {},
+                }
                 | {"rows": len(batch)}
                 for index, batch in enumerate(batches)
             ],

@@ -102,6 +102,12 @@ def raw_fingerprint(config: Config, source: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
+def reference_files(config: Config, source: str) -> list[Path]:
+    """Files with reference energies that the user gives for a source: none or one."""
+    entry = config.normalize.reference_energies.get(source)
+    return [entry] if isinstance(entry, Path) else []
+
+
 def reader_digest(config: Config, source: str) -> str:
     """Digest of the extract stage, and of the reader and the description of one source."""
     reader = f"{_PACKAGE}.sources.{source}"

@@ -51,7 +51,14 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--share", metavar="I-of-N", help="do only this share; a run without it then gathers all"
     )
-    _add_stage(commands, "normalize", _normalize, "split and fit reference energies")
+    parser = _add_stage(commands, "normalize", _normalize, "split and fit reference energies")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="processes that read parts side by side"
+    )
+    parser = _add_stage(commands, "leaks", _leaks, "compare the splits of all sources")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="processes that read parts side by side"
+    )
     parser = _add_stage(commands, "pack", _pack, "write shuffled .bp packs of the splits")
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes that sort side by side"
@@ -127,7 +134,15 @@ def _normalize(options: argparse.Namespace) -> None:
             workspace=config.workspace,
             settings=config.normalize,
             seed=config.seed,
+            jobs=options.jobs,
         )
+
+
+def _leaks(options: argparse.Namespace) -> None:
+    from mtlpar.normalize import leaks
+
+    config = read_config(options)
+    leaks.run(chosen_sources(options, config), workspace=config.workspace, jobs=options.jobs)
 
 
 def _pack(options: argparse.Namespace) -> None:

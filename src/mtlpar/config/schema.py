@@ -158,6 +158,11 @@ class Config(BaseModel):
             "passes_per_epoch": self.train.passes_per_epoch,
         }
         problems += [
+            f"normalize.reference_energies.{name}: not listed in sources"
+            for name in self.normalize.reference_energies
+            if name not in self.sources
+        ]
+        problems += [
             f"train.{key}.{name}: not listed in sources"
             for key, values in by_dataset.items()
             for name in values

@@ -118,7 +118,7 @@ def part_residuals(task: ResidualsTask) -> Residuals:
         target,
         undefined,
         frozenset(np.unique(numbers[without_reference]).tolist()),
-        _train_sums(task.split == TRAIN, num_atoms, target, forces),
+        _train_sums((task.split == TRAIN) & ~undefined, num_atoms, target, forces),
     )
 
 

@@ -252,7 +252,8 @@ def _report(
         )
     if fit.undetermined:
         logger.warning(
-            "%s: no energy of their own for %s: they occur only in fixed ratios with others",
+            "%s: no energy of their own for %s: their numbers are bound to those of others, by "
+            "fixed ratios or charge balance",
             source,
             ", ".join(fit.undetermined),
         )

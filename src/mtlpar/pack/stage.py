@@ -133,6 +133,7 @@ def _attributes(
     return {
         "source": references["source"],
         "seed": seed,
+        "split_by": references["split_by"],
         "level_of_theory": references["level_of_theory"],
         "references_ev": references["energies_ev"],
         "train_statistics": references["train_statistics"],

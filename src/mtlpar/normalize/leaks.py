@@ -1,0 +1,150 @@
+"""What the splits of all sources share: geometries and compositions, across sources too.
+
+Within a source nothing may be in two splits; the normalize stage sees to that. Across sources a
+geometry may be in train here and in test there, with labels of another level of theory: that is no
+error, but a shared encoder has seen it, and readers of a table should know how often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mtlpar.core.fields import SPLITS
+from mtlpar.core.files import write_json
+from mtlpar.core.hashing import UInt64Array
+from mtlpar.core.paths import Workspace
+from mtlpar.core.processes import Workers
+from mtlpar.normalize.composition import CountArray, compositions, formula
+from mtlpar.normalize.split import DROPPED, TEST, TRAIN, SplitArray
+from mtlpar.store.bp import BpReader
+from mtlpar.store.extracted import ExtractedSource
+
+_LISTED: Final = 10
+_HINT: Final = "use fewer jobs, or lower extract.part_structures"
+
+
+@dataclass(frozen=True, slots=True)
+class KeysTask:
+    """A part and the splits of its structures."""
+
+    path: Path
+    split: SplitArray
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What identifies the kept structures of a part or of a source.
+
+    Attributes:
+        train_ids: Hashes of the training structures, ascending for a source.
+        test_ids: Hashes of the test structures.
+        composition: Hashes of the distinct compositions, (U,).
+        elements: Atoms by atomic number of each composition, (U, 119).
+        structures: Structures of each composition by split, (U, 3).
+    """
+
+    train_ids: UInt64Array
+    test_ids: UInt64Array
+    composition: UInt64Array
+    elements: npt.NDArray[np.uint16]
+    structures: CountArray
+
+
+def run(sources: Sequence[str], *, workspace: Workspace, jobs: int = 1) -> None:
+    """Compare the test split of each source with the train splits of all, and write the result.
+
+    Args:
+        sources: Names of the sources, all normalized.
+        workspace: Paths of all products.
+        jobs: Processes that read parts at the same time.
+
+    Raises:
+        ValueError: If a source is not normalized.
+    """
+    with Workers(jobs, hint=_HINT) as workers:
+        keys = {source: _keys_of(source, workspace, workers) for source in sources}
+    pairs = [
+        {"train": train, "test": test, **_shared(keys[train], keys[test])}
+        for test in sources
+        for train in sources
+    ]
+    write_json(workspace.leaks, {"sources": list(sources), "pairs": pairs})
+
+
+def part_keys(task: KeysTask) -> Keys:
+    """Hashes and compositions of the kept structures of a part."""
+    kept = task.split != DROPPED
+    split = task.split[kept]
+    with BpReader(task.path) as reader:
+        ids = reader.read_column("structure_id")[kept]
+        num_atoms = reader.read_column("num_atoms")
+        numbers = reader.read_column("atomic_numbers")
+    found = compositions(num_atoms[kept], numbers[np.repeat(kept, num_atoms)])
+    places = found.member * len(SPLITS) + split
+    structures = np.bincount(places, minlength=len(found.key) * len(SPLITS))
+    return Keys(
+        ids[split == TRAIN],
+        ids[split == TEST],
+        found.key,
+        found.counts.astype(np.uint16),
+        structures.reshape(-1, len(SPLITS)),
+    )
+
+
+def _keys_of(source: str, workspace: Workspace, workers: Workers) -> Keys:
+    path = workspace.splits(source)
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; run normalize for {source} first")
+    tasks = [KeysTask(*cut) for cut in ExtractedSource(workspace, source).cut(np.load(path))]
+    parts = list(workers.map(part_keys, tasks))
+    keys = np.concatenate([part.composition for part in parts])
+    composition, first, member = np.unique(keys, return_index=True, return_inverse=True)
+    structures = np.zeros((len(composition), len(SPLITS)), np.int64)
+    np.add.at(structures, member, np.concatenate([part.structures for part in parts]))
+    return Keys(
+        np.sort(np.concatenate([part.train_ids for part in parts])),
+        np.concatenate([part.test_ids for part in parts]),
+        composition,
+        np.concatenate([part.elements for part in parts])[first],
+        structures,
+    )
+
+
+def _shared(train: Keys, test: Keys) -> dict[str, Any]:
+    """What the test split of one source shares with the train split of one."""
+    _, in_train, in_test = np.intersect1d(
+        train.composition, test.composition, assume_unique=True, return_indices=True
+    )
+    trained = train.structures[in_train, TRAIN]
+    tested = test.structures[in_test, TEST]
+    shared = np.flatnonzero((trained > 0) & (tested > 0))
+    # The most frequent first; equal ones by hash, so that nothing depends on an order of files.
+    ranked = shared[np.lexsort((test.composition[in_test[shared]], -tested[shared]))]
+    return {
+        "test_structures": len(test.test_ids),
+        "same_geometry": _count_in(train.train_ids, test.test_ids),
+        "same_composition": int(tested[shared].sum()),
+        "compositions": len(shared),
+        "most_frequent": [
+            {
+                "formula": formula(test.elements[in_test[index]].astype(np.int64)),
+                "train": int(trained[index]),
+                "test": int(tested[index]),
+            }
+            for index in ranked[:_LISTED]
+        ],
+    }
+
+
+def _count_in(ascending: UInt64Array, values: UInt64Array) -> int:
+    """How many of the values are in a sorted array."""
+    if len(ascending) == 0:
+        return 0
+    places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    return int((ascending[places] == values).sum())

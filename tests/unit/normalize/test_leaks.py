@@ -1,0 +1,78 @@
+"""The leak report finds what sources share, and only that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import make_structures, write_extracted
+
+from mtlpar.core.files import read_json
+from mtlpar.core.paths import Workspace
+from mtlpar.core.structures import StructureBatch
+from mtlpar.normalize import leaks, stage
+from mtlpar.normalize.settings import NormalizeSettings
+from mtlpar.normalize.split import DROPPED, count_overlap
+
+
+def _workspace(folder: Path, sources: dict[str, list[StructureBatch]]) -> Workspace:
+    workspace = Workspace(raw=folder / "raw", results=folder / "results")
+    settings = NormalizeSettings(val_fraction=0.2, test_fraction=0.3)
+    for source, batches in sources.items():
+        write_extracted(workspace, source, *batches)
+        stage.run(source, workspace=workspace, settings=settings, seed=0)
+    return workspace
+
+
+def _pairs(workspace: Workspace) -> dict[tuple[str, str], dict]:
+    return {(p["train"], p["test"]): p for p in read_json(workspace.leaks)["pairs"]}
+
+
+def test_geometries_and_formulas_shared_across_sources_are_counted(tmp_path: Path) -> None:
+    first, other = make_structures(90, seed=1), make_structures(60, seed=2)
+    # Source b holds ten geometries of source a, under groups of its own.
+    copies = first.take(np.arange(10))
+    copies.group = np.arange(10, dtype=np.uint64) + np.uint64(7000)
+    workspace = _workspace(
+        tmp_path, {"a": [first.slice(0, 50), first.slice(50, 90)], "b": [other, copies]}
+    )
+    leaks.run(["a", "b"], workspace=workspace)
+    split_a = np.load(workspace.splits("a"))[:10]
+    split_b = np.load(workspace.splits("b"))[60:]
+    pairs = _pairs(workspace)
+    assert pairs["a", "b"]["same_geometry"] == int(((split_a == 0) & (split_b == 2)).sum())
+    assert pairs["b", "a"]["same_geometry"] == int(((split_b == 0) & (split_a == 2)).sum())
+    assert pairs["a", "b"]["same_geometry"] + pairs["b", "a"]["same_geometry"] > 0
+    assert pairs["a", "a"]["same_geometry"] == pairs["b", "b"]["same_geometry"] == 0
+
+    def formulas(batch: StructureBatch, split: np.ndarray, index: int) -> list[tuple[int, ...]]:
+        structures = np.split(batch.atomic_numbers, batch.offsets[1:-1])
+        return [tuple(sorted(z)) for z, s in zip(structures, split, strict=True) if s == index]
+
+    everything_b = StructureBatch.concatenate([other, copies])
+    trained = set(formulas(first, np.load(workspace.splits("a")), 0))
+    tested = formulas(everything_b, np.load(workspace.splits("b")), 2)
+    assert pairs["a", "b"]["same_composition"] == sum(formula in trained for formula in tested)
+    assert pairs["a", "b"]["test_structures"] == len(tested)
+
+
+def test_the_report_is_the_same_for_any_number_of_jobs(tmp_path: Path) -> None:
+    batch = make_structures(60, seed=3)
+    workspace = _workspace(tmp_path, {"a": [batch.slice(0, 31), batch.slice(31, 60)]})
+    leaks.run(["a"], workspace=workspace)
+    before = workspace.leaks.read_bytes()
+    leaks.run(["a"], workspace=workspace, jobs=2)
+    assert workspace.leaks.read_bytes() == before
+
+
+def test_a_source_that_is_not_normalized_is_named(tmp_path: Path) -> None:
+    workspace = Workspace(raw=tmp_path / "raw", results=tmp_path / "results")
+    with pytest.raises(ValueError, match=r"splits\.npy is missing; run normalize for a first"):
+        leaks.run(["a"], workspace=workspace)
+
+
+def test_overlap_counts_keys_and_not_their_members() -> None:
+    key = np.array([4, 4, 4, 5, 5, 6, 6, 7], dtype=np.uint64)
+    split = np.array([0, 2, 1, 0, 0, 0, DROPPED, 2], dtype=np.int8)
+    assert count_overlap(key, split) == 1
