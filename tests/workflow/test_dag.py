@@ -23,7 +23,8 @@ STAGES_AFTER = {
 }
 REPORT_RULES = {
     "table1", "table2", "table3", "table4", "ledger", "heatmap_energy", "heatmap_force",
-    "parity_energy", "parity_force", "learning_curves", "ledger_figure",
+    "parity_energy", "parity_force", "learning_curves", "ledger_figure", "ledger_files", "checks",
+    "leaks", "references", "reference_energies",
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -11,8 +12,10 @@ from matplotlib.figure import Figure
 from mtlpar.report.curves import draw_learning_curves
 from mtlpar.report.heatmap import draw_heatmap
 from mtlpar.report.items import ENERGY_MAE, FORCE_MAE, Item, Scope
+from mtlpar.report.leaky import leaky_note
 from mtlpar.report.ledger_bars import draw_ledger
 from mtlpar.report.parity import draw_parity
+from mtlpar.report.reference_plots import draw_references
 from mtlpar.report.style import house_style, save_figure
 
 _DRAW: Final[dict[str, Callable[[Scope], Figure]]] = {
@@ -22,7 +25,10 @@ _DRAW: Final[dict[str, Callable[[Scope], Figure]]] = {
     "parity_force": partial(draw_parity, quantity=FORCE_MAE),
     "learning_curves": draw_learning_curves,
     "ledger_figure": draw_ledger,
+    "reference_energies": draw_references,
 }
+
+_WARNING_COLOR: Final = "#B00020"
 
 
 def write_figure(item: Item, scope: Scope) -> None:
@@ -31,6 +37,9 @@ def write_figure(item: Item, scope: Scope) -> None:
     Raises:
         ValueError: If an input is missing or not usable.
     """
+    note = leaky_note(scope)
     with house_style():
         figure = _DRAW[item.name](scope)
+        if note:
+            figure.suptitle(textwrap.fill(note, 100), fontsize=7.5, color=_WARNING_COLOR)
         save_figure(figure, scope.workspace.figures, item.name, dpi=scope.settings.dpi)

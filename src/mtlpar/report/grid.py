@@ -24,6 +24,9 @@ _LATEX: Final = {
 _LATEX_COLUMNS: Final = {"l": "l", "r": "r", "p": r"p{0.2\linewidth}"}
 
 
+CsvRow = tuple[str | int | float, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One entry of a table."""

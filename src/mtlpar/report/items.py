@@ -123,23 +123,38 @@ class Item:
 
 def _metrics(scope: Scope) -> list[Path]:
     pairs = [(model, test) for model in scope.models for test in scope.sources]
-    return [scope.workspace.metrics(model, test) for model, test in pairs]
+    return [*(scope.workspace.metrics(model, test) for model, test in pairs), *_ledgers(scope)]
 
 
 def _predictions(scope: Scope) -> list[Path]:
     pairs = [(model, test) for model in scope.parity_models for test in scope.sources]
     return [
         *(scope.workspace.metrics(model, test) for model, test in pairs),
+        *_ledgers(scope),
         *(scope.workspace.predictions(model, test) for model, test in pairs),
     ]
 
 
 def _histories(scope: Scope) -> list[Path]:
-    return [scope.workspace.training_metrics(model) for model in scope.models]
+    histories = (scope.workspace.training_metrics(model) for model in scope.models)
+    return [*_ledgers(scope), *histories]
 
 
 def _ledgers(scope: Scope) -> list[Path]:
+    """Everything reads the ledgers: they say whether splits are leaky."""
     return [scope.workspace.ledger(source) for source in scope.sources]
+
+
+def _checks(scope: Scope) -> list[Path]:
+    return [*_ledgers(scope), *(scope.workspace.checks(source) for source in scope.sources)]
+
+
+def _leaks(scope: Scope) -> list[Path]:
+    return [*_checks(scope), scope.workspace.leaks]
+
+
+def _references(scope: Scope) -> list[Path]:
+    return [*_ledgers(scope), *(scope.workspace.references(source) for source in scope.sources)]
 
 
 _ALL: Final = (
@@ -168,6 +183,10 @@ _ALL: Final = (
         quantity=FORCE_RMSE,
     ),
     Item(name="ledger", kind="table", title="Ledger of all rows", reads=_ledgers),
+    Item(name="ledger_files", kind="table", title="Ledger of the raw files", reads=_ledgers),
+    Item(name="checks", kind="table", title="Physics checks", reads=_checks),
+    Item(name="leaks", kind="table", title="Leaks between splits", reads=_leaks),
+    Item(name="references", kind="table", title="Reference energies", reads=_references),
     Item(name="heatmap_energy", kind="figure", title="Energy MAE at a glance", reads=_metrics),
     Item(name="heatmap_force", kind="figure", title="Force MAE at a glance", reads=_metrics),
     Item(
@@ -184,6 +203,12 @@ _ALL: Final = (
     ),
     Item(name="learning_curves", kind="figure", title="Learning curves", reads=_histories),
     Item(name="ledger_figure", kind="figure", title="Shares of the rows", reads=_ledgers),
+    Item(
+        name="reference_energies",
+        kind="figure",
+        title="Reference energies and what they leave",
+        reads=_references,
+    ),
 )
 
 ITEMS: Final[dict[str, Item]] = {item.name: item for item in _ALL}

@@ -15,8 +15,7 @@ from mtlpar.core.fields import SPLITS
 from mtlpar.core.ledger import Ledger
 from mtlpar.report.items import Scope
 from mtlpar.report.load import FloatArray, read_ledgers
-from mtlpar.report.names import source_title
-from mtlpar.report.tables import reason_text
+from mtlpar.report.names import reason_text, source_title
 
 _SPLIT_COLORS: Final = ("#0072B2", "#56B4E9", "#009E73")
 _REASON_COLORS: Final = ("#D55E00", "#E69F00", "#CC79A7")

@@ -14,6 +14,7 @@ _SOURCE_TITLES: Final = {
 }
 _MODEL_TITLES: Final = {"baseline": "Baseline", "mtl": "MTL"}
 
+TOTAL: Final = "total"
 ZERO_NAME: Final = "predict_zero"
 ZERO_TITLE: Final = "Predict zero"
 
@@ -50,3 +51,8 @@ def model_titles(
         model: model_title(model, trained_on, sources=sources)
         for model, trained_on in models.items()
     }
+
+
+def reason_text(reason: str) -> str:
+    """Reason for dropping a row, for people."""
+    return reason.replace("_", " ")

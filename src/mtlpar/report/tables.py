@@ -1,29 +1,51 @@
-"""The tables of errors, shaped like the paper's, and the ledger of all rows."""
+"""Writes all tables; those of errors, shaped like the paper's, are made here."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import write_text
-from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
-from mtlpar.report.grid import Cell, Grid, format_number, to_latex, to_markdown, to_text
+from mtlpar.report.grid import (
+    Cell,
+    CsvRow,
+    Grid,
+    format_number,
+    to_latex,
+    to_markdown,
+    to_text,
+)
 from mtlpar.report.items import ITEMS, Item, Scope
+from mtlpar.report.leaky import label_grid, leaky_note
+from mtlpar.report.ledger_table import file_grid, file_rows, ledger_grid, ledger_rows
 from mtlpar.report.load import ErrorTable, read_errors, read_ledgers
 from mtlpar.report.names import ZERO_NAME, ZERO_TITLE, model_titles, source_title
+from mtlpar.report.quality_tables import (
+    check_grid,
+    check_rows,
+    leak_grid,
+    leak_rows,
+    reference_grid,
+    reference_rows,
+)
 
 MEAN: Final = "mean"
-TOTAL: Final = "total"
 _SUMMARY: Final = ("table1", "table2")
 
-CsvRow = tuple[str | int | float, ...]
+_OF_LEDGERS: Final = {
+    "ledger": (ledger_rows, ledger_grid),
+    "ledger_files": (file_rows, file_grid),
+}
+_OF_SCOPE: Final = {
+    "checks": (check_rows, check_grid),
+    "leaks": (leak_rows, leak_grid),
+    "references": (reference_rows, reference_grid),
+}
 
 
 def write_table(item: Item, scope: Scope) -> None:
@@ -33,8 +55,7 @@ def write_table(item: Item, scope: Scope) -> None:
         ValueError: If an input is missing or not usable.
     """
     if item.quantity is None:
-        ledgers = read_ledgers(workspace=scope.workspace, sources=scope.sources)
-        rows, grid = ledger_rows(ledgers), ledger_grid(ledgers)
+        rows, grid = _data_table(item.name, scope)
     else:
         table = read_errors(
             item.quantity,
@@ -44,10 +65,21 @@ def write_table(item: Item, scope: Scope) -> None:
         )
         rows = error_rows(table)
         grid = error_grid(table, models=scope.models, label=item.name)
+    grid = label_grid(grid, leaky_note(scope))
     folder: Path = scope.workspace.tables
     write_text(folder / f"{item.name}.csv", _to_csv(rows))
     write_text(folder / f"{item.name}.md", to_markdown(grid))
     write_text(folder / f"{item.name}.tex", to_latex(grid))
+
+
+def _data_table(name: str, scope: Scope) -> tuple[list[CsvRow], Grid]:
+    """A table about the data, with machine names and for people."""
+    if name in _OF_LEDGERS:
+        ledgers = read_ledgers(workspace=scope.workspace, sources=scope.sources)
+        of_rows, of_grid = _OF_LEDGERS[name]
+        return of_rows(ledgers), of_grid(ledgers)
+    rows, grid = _OF_SCOPE[name]
+    return rows(scope), grid(scope)
 
 
 def summary_text(
@@ -137,80 +169,6 @@ def error_grid(table: ErrorTable, *, models: Mapping[str, tuple[str, ...]], labe
         rows=(*rows, (Cell(ZERO_TITLE), *zero)),
         last_rows=1,
     )
-
-
-def ledger_rows(ledgers: Mapping[str, Ledger]) -> list[CsvRow]:
-    """The ledgers with machine names, a column per reason, a total, and what is left over."""
-    named = {**ledgers, TOTAL: _total(ledgers)}
-    reasons = sorted(named[TOTAL].dropped)
-    rows: list[CsvRow] = [
-        (
-            name,
-            ledger.rows,
-            *(ledger.splits[split] for split in SPLITS),
-            *(ledger.dropped[reason] for reason in reasons),
-            _lost(ledger),
-        )
-        for name, ledger in named.items()
-    ]
-    dropped = (f"dropped_{reason}" for reason in reasons)
-    return [("source", "rows", *SPLITS, *dropped, "lost"), *rows]
-
-
-def ledger_grid(ledgers: Mapping[str, Ledger]) -> Grid:
-    """The ledgers for people."""
-    named = {source_title(source): ledger for source, ledger in ledgers.items()}
-    rows = tuple(
-        tuple(Cell(text) for text in (title, *_ledger_texts(ledger)))
-        for title, ledger in {**named, "Total": _total(ledgers)}.items()
-    )
-    return Grid(
-        label="ledger",
-        title="Ledger",
-        caption="Where every row of the raw files went: rows = train + val + test + dropped + "
-        "lost, in structures; lost must be 0.",
-        columns="lrrrrrrp",
-        header=(
-            "Source",
-            "Rows",
-            *(split.capitalize() for split in SPLITS),
-            "Dropped",
-            "Lost",
-            "Dropped by reason",
-        ),
-        rows=rows,
-        last_rows=1,
-    )
-
-
-def reason_text(reason: str) -> str:
-    """Reason for dropping a row, for people."""
-    return reason.replace("_", " ")
-
-
-def _ledger_texts(ledger: Ledger) -> tuple[str, ...]:
-    numbers = (
-        ledger.rows,
-        *(ledger.splits[split] for split in SPLITS),
-        sum(ledger.dropped.values()),
-        _lost(ledger),
-    )
-    reasons = sorted(ledger.dropped.items(), key=lambda entry: (-entry[1], entry[0]))
-    by_reason = ", ".join(f"{reason_text(name)} {count:,}" for name, count in reasons if count)
-    return (*(f"{number:,}" for number in numbers), by_reason or "none")
-
-
-def _total(ledgers: Mapping[str, Ledger]) -> Ledger:
-    total = Ledger()
-    for ledger in ledgers.values():
-        total.rows += ledger.rows
-        total.splits = {split: total.splits[split] + ledger.splits[split] for split in SPLITS}
-        total.dropped += Counter(ledger.dropped)
-    return total
-
-
-def _lost(ledger: Ledger) -> int:
-    return ledger.rows - sum(ledger.splits.values()) - sum(ledger.dropped.values())
 
 
 def _with_mean(errors: Mapping[str, float]) -> dict[str, float]:

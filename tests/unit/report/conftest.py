@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ase.data import chemical_symbols
 
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.ledger import Ledger
@@ -156,7 +157,64 @@ def _write_ledgers(workspace: Workspace) -> None:
         kept = ROWS[source] - dropped.total()
         tenth = kept // 10
         splits = {"train": kept - 2 * tenth, "val": tenth, "test": tenth}
-        Ledger(rows=ROWS[source], splits=splits, dropped=dropped).write(workspace.ledger(source))
+        of_file = Ledger(rows=ROWS[source], splits=splits, dropped=dropped)
+        ledger = Ledger.total([of_file], files={f"{source}.raw": of_file})
+        ledger.write(workspace.ledger(source))
+
+
+def _write_quality(workspace: Workspace, rng: np.random.Generator) -> None:
+    for source in SOURCES:
+        work = {"pairs": 5000, "slope": 1.01, "quartiles": [0.97, 1.04]}
+        ingest = {
+            "structures": ROWS[source],
+            "close_atoms": 3,
+            "net_force": 12,
+            "largest_net_force_ev_per_angstrom": 0.3,
+            "largest_force_ev_per_angstrom": 87.5,
+            "energy_work": work if source != "alexandria" else work | {"slope": None, "pairs": 2},
+        }
+        checks = {
+            "split_by": "groups",
+            "in_several_splits": {"groups": 0, "structures": 0},
+            "energy_outliers": {"count": 7},
+            "ingest": ingest,
+        }
+        write_json(workspace.checks(source), checks)
+        symbols = ("H", "C", "N", "O") if source != "mptrj" else tuple(chemical_symbols[1:84])
+        residuals = {
+            "robust_deviation_ev_per_atom": 0.08,
+            "histogram": {
+                "edges_ev_per_atom": np.linspace(-1, 1, 21).tolist(),
+                "counts": rng.integers(1, 1000, 20).tolist(),
+                "below": 1,
+                "above": 2,
+            },
+        }
+        references = {
+            "energies_ev": {symbol: float(-10 - 40 * rng.random()) for symbol in symbols},
+            "standard_errors_ev": {symbol: float(rng.random()) for symbol in symbols},
+            "undetermined": ["C"],
+            "fitted_on": "train",
+            "num_structures": ROWS[source],
+            "num_elements": len(symbols),
+            "rank": len(symbols) - 1,
+            "train_statistics": {"energy_rms_ev_per_atom": 0.11},
+            "residuals": residuals,
+        }
+        write_json(workspace.references(source), references)
+    pairs = [
+        {
+            "train": train,
+            "test": test,
+            "test_structures": 100,
+            "same_geometry": 0 if train == test else 4,
+            "same_composition": 17,
+            "most_frequent": [{"formula": "C2H6O", "train": 5, "test": 6}],
+        }
+        for train in SOURCES
+        for test in SOURCES
+    ]
+    write_json(workspace.leaks, {"sources": list(SOURCES), "pairs": pairs})
 
 
 @pytest.fixture(scope="session")
@@ -168,6 +226,7 @@ def pristine_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write_predictions(workspace, rng)
     _write_history(workspace, rng)
     _write_ledgers(workspace)
+    _write_quality(workspace, rng)
     return workspace.results
 
 

@@ -21,6 +21,7 @@ from mtlpar.report.items import (
 from mtlpar.report.parity import draw_parity
 
 MEGAPIXELS = {"heatmap": 0.15, "parity": 0.3, "learning_curves": 0.3, "ledger_figure": 0.1}
+MEGAPIXELS["reference_energies"] = 0.5
 
 
 @pytest.mark.parametrize("name", figure_names())

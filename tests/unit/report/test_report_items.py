@@ -57,7 +57,7 @@ def test_an_unknown_parity_model_names_the_key(fake_run) -> None:
 def test_parity_defaults_to_models_of_several_sources(fake_run) -> None:
     paths = inputs_of("parity_force", **fake_run.arguments)
 
-    assert {path.parent.name for path in paths} == {"baseline", "mtl"}
+    assert {path.parent.name for path in paths} == {"baseline", "mtl", "ledger"}
 
 
 def test_models_are_called_as_in_the_paper() -> None:

@@ -1,0 +1,84 @@
+"""Tables of the ledger: where every row went, by source and by raw file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mtlpar.core.fields import SPLITS
+from mtlpar.core.ledger import Ledger
+from mtlpar.report.grid import Cell, CsvRow, Grid
+from mtlpar.report.names import TOTAL, reason_text, source_title
+
+_HEADER = ("Rows", *(split.capitalize() for split in SPLITS), "Dropped", "Lost", "By reason")
+
+
+def ledger_rows(ledgers: Mapping[str, Ledger]) -> list[CsvRow]:
+    """The ledgers with machine names, a column per reason, a total, and what is left over."""
+    total = Ledger.total(ledgers.values())
+    reasons = sorted(total.dropped)
+    rows: list[CsvRow] = [(name, *_numbers(ledger, reasons)) for name, ledger in ledgers.items()]
+    dropped = (f"dropped_{reason}" for reason in reasons)
+    return [
+        ("source", "rows", *SPLITS, *dropped, "lost"),
+        *rows,
+        (TOTAL, *_numbers(total, reasons)),
+    ]
+
+
+def file_rows(ledgers: Mapping[str, Ledger]) -> list[CsvRow]:
+    """The ledgers of all raw files with machine names, and a total for each source."""
+    reasons = sorted(Ledger.total(ledgers.values()).dropped)
+    rows: list[CsvRow] = [
+        (source, name, *_numbers(ledger, reasons))
+        for source, of_source in ledgers.items()
+        for name, ledger in {**of_source.files, TOTAL: of_source}.items()
+    ]
+    dropped = (f"dropped_{reason}" for reason in reasons)
+    return [("source", "file", "rows", *SPLITS, *dropped, "lost"), *rows]
+
+
+def ledger_grid(ledgers: Mapping[str, Ledger]) -> Grid:
+    """The ledgers for people."""
+    named = {source_title(source): ledger for source, ledger in ledgers.items()}
+    named["Total"] = Ledger.total(ledgers.values())
+    return Grid(
+        label="ledger",
+        title="Ledger",
+        caption="Where every row of the raw files went: rows = train + val + test + dropped + "
+        "lost, in structures; lost must be 0.",
+        columns="lrrrrrrp",
+        header=("Source", *_HEADER),
+        rows=tuple((Cell(title), *_cells(ledger)) for title, ledger in named.items()),
+        last_rows=1,
+    )
+
+
+def file_grid(ledgers: Mapping[str, Ledger]) -> Grid:
+    """The ledgers of all raw files for people, with a total for each source."""
+    rows = [
+        (Cell(source_title(source)), Cell(name, bold=ledger is of_source), *_cells(ledger))
+        for source, of_source in ledgers.items()
+        for name, ledger in {**of_source.files, "Total": of_source}.items()
+    ]
+    return Grid(
+        label="ledger_files",
+        title="Ledger of the raw files",
+        caption="Where every row of every raw file went: rows = train + val + test + dropped + "
+        "lost, in structures; lost must be 0.",
+        columns="llrrrrrrp",
+        header=("Source", "File", *_HEADER),
+        rows=tuple(rows),
+    )
+
+
+def _numbers(ledger: Ledger, reasons: list[str]) -> tuple[int, ...]:
+    splits = (ledger.splits[split] for split in SPLITS)
+    return (ledger.rows, *splits, *(ledger.dropped[reason] for reason in reasons), ledger.lost)
+
+
+def _cells(ledger: Ledger) -> tuple[Cell, ...]:
+    splits = (ledger.splits[split] for split in SPLITS)
+    numbers = (ledger.rows, *splits, sum(ledger.dropped.values()), ledger.lost)
+    reasons = sorted(ledger.dropped.items(), key=lambda entry: (-entry[1], entry[0]))
+    by_reason = ", ".join(f"{reason_text(name)} {count:,}" for name, count in reasons if count)
+    return (*(Cell(f"{number:,}") for number in numbers), Cell(by_reason or "none"))

@@ -1,0 +1,57 @@
+"""Tables of data quality say what was measured, and leaky splits are labelled everywhere."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import pytest
+
+from mtlpar.core.ledger import Ledger
+from mtlpar.report import figures, stage
+from mtlpar.report.items import Scope, table_names
+
+
+def _split_by_frames(fake_run, source: str) -> None:
+    path = fake_run.workspace.ledger(source)
+    replace(Ledger.read(path), split_by="frames").write(path)
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_every_table_made_of_leaky_splits_says_so(fake_run, name: str) -> None:
+    stage.run(name, **fake_run.arguments)
+    path = fake_run.workspace.tables / f"{name}.md"
+    assert "LEAKY" not in path.read_text(encoding="utf-8")
+    _split_by_frames(fake_run, "qm7x")
+    stage.run(name, **fake_run.arguments)
+    for suffix in ("md", "tex"):
+        assert "LEAKY SPLITS (QM7-X)" in path.with_suffix(f".{suffix}").read_text(encoding="utf-8")
+
+
+def test_every_figure_made_of_leaky_splits_says_so(fake_run, monkeypatch) -> None:
+    drawn = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, *_, **__: drawn.append(figure))
+    _split_by_frames(fake_run, "mptrj")
+    scope = Scope(**fake_run.arguments)
+    for name in ("parity_energy", "reference_energies", "learning_curves"):
+        figures.write_figure(stage.get_item(name), scope)
+    assert len(drawn) == 3
+    assert all("LEAKY SPLITS (MPTrj)" in figure.get_suptitle() for figure in drawn)
+
+
+def test_lines_of_raw_files_add_up_to_their_source(fake_run) -> None:
+    stage.run("ledger_files", **fake_run.arguments)
+    path = fake_run.workspace.tables / "ledger_files.csv"
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["file"] for row in rows[:2]] == ["ani1x.raw", "total"]
+    for file, total in zip(rows[::2], rows[1::2], strict=True):
+        assert {**file, "file": "total"} == total
+        assert total["lost"] == "0"
+
+
+def test_a_check_that_does_not_apply_is_not_a_number(fake_run) -> None:
+    stage.run("checks", **fake_run.arguments)
+    text = (fake_run.workspace.tables / "checks.md").read_text(encoding="utf-8")
+    alexandria = next(line for line in text.splitlines() if line.startswith("| Alexandria"))
+    assert "n/a" in alexandria
