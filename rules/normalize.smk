@@ -26,7 +26,7 @@ rule normalize:
 
 
 # Compare the test split of each source with the train splits of all.
-rule leaks:
+rule find_leaks:
     input:
         [FILES.extracted_manifest(source) for source in CONFIG.sources],
         [FILES.splits(source) for source in CONFIG.sources],

@@ -80,10 +80,10 @@ def write_extracted(workspace: Workspace, source: str, *batches: StructureBatch)
                 {
                     "name": f"made-up-{index}" if index else "made-up",
                     "sha256": "0" * 64,
+                    "rows": len(batch),
                     "dropped": {},
                     "checks": {},
                 }
-                | {"rows": len(batch)}
                 for index, batch in enumerate(batches)
             ],
             "checks": {},

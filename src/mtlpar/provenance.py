@@ -313,7 +313,12 @@ def _extract_files(config: Config, source: str) -> Files:
 
 def _normalize_files(config: Config, source: str) -> Files:
     work = config.workspace
-    outputs = [work.splits(source), work.references(source), work.ledger(source)]
+    outputs = [
+        work.splits(source),
+        work.references(source),
+        work.checks(source),
+        work.ledger(source),
+    ]
     return [work.extracted_manifest(source)], outputs
 
 
