@@ -55,13 +55,14 @@ _FOR_TESTS = {
 }
 SLURM, FRONTIER = ("--profile", "profiles/slurm"), ("--profile", "profiles/frontier")
 
-# Appended to the training of a copy: every checkpoint then takes seconds, without using a core.
+# Appended to the training of a copy: it then rests after its first epoch, without using a core.
 _SLOW = """
 import time as _time
 _save = CheckpointFolder.save
 def _save_slowly(self, state, progress):
     _save(self, state, progress)
-    _time.sleep({seconds})
+    if progress.epoch == 1:
+        _time.sleep({seconds})
 CheckpointFolder.save = _save_slowly
 """
 
@@ -129,12 +130,12 @@ def frontier_run(packed: Path, site: Environment) -> Iterator[Background]:
 
 @pytest.fixture(scope="module")
 def walltime_run(packed: Path, site: Environment) -> Iterator[Background]:
-    """A training that cannot end within its job: two epochs of 45 s in jobs of a minute."""
-    checkout = untrained_copy(packed, packed.parent / "walltime", _SLOW.format(seconds=45))
+    """A training that cannot end in the job that begins it: that job has one minute."""
+    checkout = untrained_copy(packed, packed.parent / "walltime", _SLOW.format(seconds=300))
     # Slurm sends signals up to a minute early: here that would be before the training begins.
     changes = {"runtime": 1, "slurm_extra": None}
     edit_profile(checkout, "slurm", {f"set-resources.train.{k}": v for k, v in changes.items()})
-    edit_profile(checkout, "slurm", {"retries": 3})
+    edit_profile(checkout, "slurm", {"retries": 5})
     yield from _in_background(checkout, *SLURM, "table1", site=site)
 
 
@@ -233,7 +234,7 @@ def test_ctrl_c_leaves_no_job_behind(branch_off: Callable[..., Path], site: Envi
 def test_after_a_lost_login_node_jobs_are_found_and_cancelled_and_the_run_goes_on(
     branch_off: Callable[..., Path], site: Environment
 ) -> None:
-    checkout = branch_off(_SLOW.format(seconds=5))
+    checkout = branch_off(_SLOW.format(seconds=300))
     run = start_snakemake(checkout, *SLURM, "table1", environment=site)
     wait_for(training_runs(checkout))
     os.killpg(run.pid, signal.SIGKILL)

@@ -6,7 +6,6 @@ import getpass
 import json
 import logging
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from mtlpar.parallel.allocation import Scheduler, run_client
 logger = logging.getLogger(__name__)
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+_SLURM_USED: Final = "SLURM run ID"
 _PBS_SUBMITTED: Final = re.compile(r"external jobid '([^']+)'")
 # Finished; finished subjob of an array.
 _PBS_ENDED: Final = frozenset("FX")
@@ -50,15 +50,15 @@ class Job:
 def find_jobs(checkout: Path) -> list[Job]:
     """Jobs of Snakemake that wait or run for a checkout, whichever Snakemake sent them.
 
+    Only the schedulers are asked that a Snakemake of this checkout has sent jobs to.
+
     Raises:
-        ValueError: If a scheduler is here and does not answer: no jobs and no answer are not alike.
+        ValueError: If one of them does not answer: no jobs and no answer are not alike.
     """
-    jobs = []
-    if shutil.which("squeue"):
-        jobs += _slurm_jobs(checkout)
-    if shutil.which("qstat"):
-        jobs += _pbs_jobs(checkout)
-    return jobs
+    logs = sorted((checkout / ".snakemake" / "log").glob("*.snakemake.log"))
+    text = "".join(log.read_text(encoding="utf-8", errors="replace") for log in logs)
+    jobs = _slurm_jobs(checkout) if _SLURM_USED in text else []
+    return jobs + _pbs_jobs(list(dict.fromkeys(_PBS_SUBMITTED.findall(text))))
 
 
 def cancel(jobs: Iterable[Job]) -> None:
@@ -136,9 +136,9 @@ def _slurm_jobs(checkout: Path) -> list[Job]:
     return jobs
 
 
-def _pbs_jobs(checkout: Path) -> list[Job]:
+def _pbs_jobs(ids: Iterable[str]) -> list[Job]:
     jobs = []
-    for job in _pbs_ids(checkout):
+    for job in ids:
         # -x: a job that has ended is known as such, and no error.
         answer = run_client("qstat", "-x", "-f", "-F", "json", job)
         if answer is None:
@@ -155,15 +155,6 @@ def _pbs_jobs(checkout: Path) -> list[Job]:
             what = fields.get("Job_Name", "")
             jobs.append(Job("pbs", job, what, fields["job_state"], elapsed, nodes))
     return jobs
-
-
-def _pbs_ids(checkout: Path) -> list[str]:
-    """Jobs that Snakemake's logs say were submitted, in order."""
-    logs = sorted((checkout / ".snakemake" / "log").glob("*.snakemake.log"))
-    found = (
-        match for log in logs for match in _PBS_SUBMITTED.findall(log.read_text(encoding="utf-8"))
-    )
-    return list(dict.fromkeys(found))
 
 
 def _answer_of(*command: str) -> str:

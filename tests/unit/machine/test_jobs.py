@@ -19,6 +19,9 @@ def clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "clients"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
+    log = tmp_path / ".snakemake" / "log" / "2025.snakemake.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("SLURM run ID: mtlpar_6f1de0a2\n")
     return folder
 
 
@@ -55,9 +58,17 @@ def test_a_scheduler_that_does_not_answer_is_not_an_empty_queue(
         find_jobs(tmp_path)
 
 
+def test_a_scheduler_that_was_never_used_is_not_asked(clients: Path, tmp_path: Path) -> None:
+    # Clients of Slurm without a cluster behind them are on many machines.
+    add_client(clients, "squeue", "exit 1")
+    add_client(clients, "qstat", "exit 1")
+    (tmp_path / ".snakemake" / "log" / "2025.snakemake.log").unlink()
+    assert find_jobs(tmp_path) == []
+
+
 def test_jobs_of_pbs_come_from_the_logs(clients: Path, tmp_path: Path) -> None:
+    add_client(clients, "squeue", "exit 0")
     log = tmp_path / ".snakemake" / "log" / "2026.snakemake.log"
-    log.parent.mkdir(parents=True)
     log.write_text(
         "Submitted job 3 with external jobid '7.aurora'.\n"
         "Submitted job 4 with external jobid '8.aurora'.\n"
