@@ -20,6 +20,8 @@ from mtlpar.plan.machine import Link, Machine
 from mtlpar.plan.predict import UPDATE_NUMBERS
 from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest
 
+Clock = Callable[[], float]
+
 _REPEATS = 3
 _PROBES = ((1, 4), (1, 12), (1, 24), (5, 10))
 _NARROW = 4
@@ -43,7 +45,14 @@ class MeasuredStep:
     kernels: float
 
 
-def calibrate(base: Machine, *, model: ModelSettings, atoms: int, context: RankContext) -> Machine:
+def calibrate(
+    base: Machine,
+    *,
+    model: ModelSettings,
+    atoms: int,
+    context: RankContext,
+    clock: Clock = time.perf_counter,
+) -> Machine:
     """Replace the rates of a machine by measured ones.
 
     All ranks measure at the same time, for cores and memory are shared: start as many as the node
@@ -56,12 +65,14 @@ def calibrate(base: Machine, *, model: ModelSettings, atoms: int, context: RankC
         model: Architecture whose steps are timed.
         atoms: Atoms of a structure.
         context: Who this process is.
+        clock: What times are read from, but for reductions. `time.process_time` leaves out what a
+            busy machine takes away from a CPU, and is of no use on a GPU.
     """
-    alone = RankContext(context.rank, 1, context.device)
-    flops_per_s = 1 / _slowest(_matmul_seconds_per_flop(context.device), context)
-    bytes_per_s = 1 / _slowest(_copy_seconds_per_byte(context.device), context)
+    alone = RankContext(0, 1, context.device)
+    flops_per_s = 1 / _slowest(_matmul_seconds_per_flop(context.device, clock), context)
+    bytes_per_s = 1 / _slowest(_copy_seconds_per_byte(context.device, clock), context)
     steps = [
-        measure_step(settings, branches, batch, atoms, alone, context)
+        _measure_step(settings, equal_branches(branches, batch), atoms, alone, context, clock)
         for settings in (model, _narrow(model))
         for branches, batch in _PROBES
     ]
@@ -80,23 +91,22 @@ def calibrate(base: Machine, *, model: ModelSettings, atoms: int, context: RankC
     return base.model_copy(update=update)
 
 
-def measure_step(
+def _measure_step(
     settings: ModelSettings,
-    branches: int,
-    batch: int,
+    branches: dict[str, int],
     atoms: int,
     alone: RankContext,
     context: RankContext,
+    clock: Clock,
 ) -> MeasuredStep:
     """Time a step without reductions on all ranks at once."""
-    shape = StepShape(
-        model=settings, branches=equal_branches(branches, batch), atoms=atoms, layout="mtl-base"
-    )
+    shape = StepShape(model=settings, branches=branches, atoms=atoms, layout="mtl-base")
     runner = StepRunner(shape, alone)
-    seconds = _slowest(_best(lambda: runner.run(1)), context)
+    seconds = _slowest(_best(lambda: runner.run(1, clock=clock)), context)
     census = take_census(settings)
-    size = BatchShape(branches, batch, batch * atoms, runner.edges)
-    parameters = census.encoder_parameters + branches * census.branch_parameters
+    structures = sum(branches.values())
+    size = BatchShape(len(branches), structures, structures * atoms, runner.edges)
+    parameters = census.encoder_parameters + len(branches) * census.branch_parameters
     return MeasuredStep(
         seconds,
         census.flops.of(size),
@@ -167,21 +177,21 @@ def _measure_reduction(context: RankContext) -> Link:
     )
 
 
-def _matmul_seconds_per_flop(device: torch.device, size: int = 1024) -> float:
+def _matmul_seconds_per_flop(device: torch.device, clock: Clock, size: int = 1024) -> float:
     a, b = torch.rand(size, size, device=device), torch.rand(size, size, device=device)
-    return _best(lambda: _timed(lambda: a @ b, device)) / (2.0 * size**3)
+    return _best(lambda: _timed(lambda: a @ b, device, clock)) / (2.0 * size**3)
 
 
-def _copy_seconds_per_byte(device: torch.device, size: int = 2**24) -> float:
+def _copy_seconds_per_byte(device: torch.device, clock: Clock, size: int = 2**24) -> float:
     a, b = torch.rand(size, device=device), torch.rand(size, device=device)
-    return _best(lambda: _timed(lambda: b.copy_(a), device)) / (8.0 * size)
+    return _best(lambda: _timed(lambda: b.copy_(a), device, clock)) / (8.0 * size)
 
 
-def _timed(work: Callable[[], object], device: torch.device) -> float:
-    started = time.perf_counter()
+def _timed(work: Callable[[], object], device: torch.device, clock: Clock) -> float:
+    started = clock()
     work()
     _finish(device)
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def _best(measure: Callable[[], float]) -> float:
