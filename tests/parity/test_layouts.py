@@ -34,20 +34,24 @@ def serial(five_sources: Workspace, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.mark.mpi
 @pytest.mark.parametrize(
-    ("ranks", "layout"),
+    ("ranks", "layout", "ranks_per_copy"),
     [
-        pytest.param(5, "mtl-par", id="one branch per rank"),
-        pytest.param(2, "mtl-par", id="several branches per rank"),
-        pytest.param(7, "mtl-par", id="uneven groups"),
-        pytest.param(5, "mtl-base", id="every branch on every rank"),
-        pytest.param(3, "auto", id="what the planner takes"),
+        pytest.param(5, "mtl-par", None, id="one branch per rank"),
+        pytest.param(2, "mtl-par", None, id="several branches per rank"),
+        pytest.param(7, "mtl-par", None, id="uneven groups"),
+        pytest.param(5, "mtl-base", 2, id="every branch on every rank"),
+        pytest.param(3, "auto", None, id="what the planner takes"),
     ],
 )
 def test_twenty_steps_equal_those_of_one_process(
-    serial: Workspace, copy_of: Callable[[Workspace], Workspace], ranks: int, layout: str
+    serial: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    ranks: int,
+    layout: str,
+    ranks_per_copy: int | None,
 ) -> None:
     workspace = copy_of(serial)
-    done = run_ranks(workspace, ranks, layout=layout)
+    done = run_ranks(workspace, ranks, layout=layout, ranks_per_copy=ranks_per_copy)
     assert done.returncode == 0, done.stderr
     expected, got = losses(serial), losses(workspace)
     assert len(expected) == len(got) >= 20

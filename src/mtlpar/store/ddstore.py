@@ -24,7 +24,7 @@ from mpi4py import MPI
 
 from mtlpar.core.ragged import ragged_arange
 from mtlpar.core.references import References
-from mtlpar.core.structures import StructureBatch, iterate_slices
+from mtlpar.core.structures import StructureBatch
 from mtlpar.store.bp import BpReader
 from mtlpar.store.rows import ATOM_ROW, STRUCTURE_ROW, Rows, fill_rows, take_atoms, to_columns
 
@@ -34,7 +34,7 @@ IndexArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 _GIB: Final = 2**30
-_BLOCK_STRUCTURES: Final = 8192
+_PIECE_STRUCTURES: Final = 65536
 # Every node of a copy knows of every structure where it begins and how many atoms it has.
 _INDEX_BYTES: Final = 12
 # Of the free memory. The rest is for model, batches and page cache.
@@ -131,9 +131,9 @@ def require_memory(needed_bytes: int, comm: MPI.Intracomm) -> None:
     if needed > _USABLE * free:
         raise ValueError(
             f"the training data take {needed / _GIB:.2f} GiB on node {name}, but only "
-            f"{_USABLE:.0%} of {free / _GIB:.2f} GiB free memory may be used; let more ranks share "
-            "a copy (train.ranks_per_copy), use more nodes, or enlarge /dev/shm if it is smaller "
-            "than the node's memory"
+            f"{_USABLE:.0%} of {free / _GIB:.2f} GiB free memory may be used; let ranks of several "
+            "nodes share a copy (train.ranks_per_copy), use more nodes, or enlarge /dev/shm if it "
+            "is smaller than the node's memory"
         )
 
 
@@ -179,6 +179,7 @@ class DistributedDataset:
             if copy.nodes > 1:
                 self._expose(first_atom)
         self._synchronise()
+        atexit.register(self.close)
 
     def __len__(self) -> int:
         return len(self.num_atoms)
@@ -200,7 +201,11 @@ class DistributedDataset:
         return to_columns(structures, atoms)
 
     def close(self) -> None:
-        """Free the memory; all ranks of the copy call this together, and none reads any more."""
+        """Free the memory; all ranks of the copy call this together, and none reads any more.
+
+        Happens by itself when the interpreter ends.
+        """
+        atexit.unregister(self.close)
         self._copy.ranks.Barrier()
         if self._progress is not None:
             self._progress.stop()
@@ -234,11 +239,15 @@ class DistributedDataset:
     def _fill(self, reader: BpReader, first_atom: IndexArray) -> None:
         references = References.from_dict(reader.attributes["references_ev"])
         begin, end = self._slice()
-        for start, stop in iterate_slices(end - begin, _BLOCK_STRUCTURES):
-            batch = reader.read(begin + start, begin + stop)
-            first, last = first_atom[[begin + start, begin + stop]] - first_atom[self._first]
+        for start, stop in reader.slices(_PIECE_STRUCTURES):
+            low, high = max(start, begin), min(stop, end)
+            if low >= high:
+                continue
+            # Whole pieces, because only whole blocks are compared with their checksums.
+            batch = reader.read(start, stop).slice(low - start, high - start)
+            first, last = first_atom[[low, high]] - first_atom[self._first]
             fill_rows(
-                self._structures[begin + start - self._first : begin + stop - self._first],
+                self._structures[low - self._first : high - self._first],
                 self._atoms[first:last],
                 batch,
                 references.to_target(batch),
@@ -329,14 +338,11 @@ class _Progress:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mtlpar-progress", daemon=True)
         self._thread.start()
-        # MPI is finalised when the interpreter ends; no thread may be inside it then.
-        atexit.register(self.stop)
 
     def stop(self) -> None:
         """End the thread."""
         self._stopped.set()
         self._thread.join()
-        atexit.unregister(self.stop)
 
     def _run(self) -> None:
         while not self._stopped.wait(_PROGRESS_INTERVAL_S):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from mtlpar.core.files import read_json
 from mtlpar.core.paths import Workspace
@@ -14,7 +16,7 @@ from mtlpar.model.multitask import TargetScale
 from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.store.bp import BpReader
-from mtlpar.store.dataset import PackedDataset
+from mtlpar.store.dataset import PackedDataset, StructureStore
 from mtlpar.train.loader import RankLoader
 from mtlpar.train.precision import weight_dtype
 from mtlpar.train.sampler import EpochPlan
@@ -128,12 +130,15 @@ def load_data(
     """
     owned = layout.branches_of(rank)
     mine = [source for source, branch in branch_of.items() if branch in owned]
-    packs = {
-        split: {source: PackedDataset(workspace.pack(source, split)) for source in mine}
-        for split in ("train", "val")
-    }
+    owners = {source: layout.owners[branch_of[source]] for source in mine}
+    stores = open_stores(
+        {source: workspace.pack(source, "train") for source in mine},
+        headers,
+        owners,
+        ranks_per_copy=settings.ranks_per_copy,
+    )
     loader = RankLoader(
-        packs["train"],
+        stores,
         branch_of,
         plan,
         layout,
@@ -144,5 +149,49 @@ def load_data(
         max_atoms=settings.max_atoms_per_pass,
     )
     return TrainingData(
-        branch_of=branch_of, headers=headers, loader=loader, validation=packs["val"]
+        branch_of=branch_of,
+        headers=headers,
+        loader=loader,
+        validation={source: PackedDataset(workspace.pack(source, "val")) for source in mine},
     )
+
+
+def open_stores(
+    packs: Mapping[str, Path],
+    headers: Mapping[str, Mapping[str, Any]],
+    owners: Mapping[str, Sequence[int]],
+    *,
+    ranks_per_copy: int | None,
+) -> dict[str, StructureStore]:
+    """Bring training data into memory; all ranks call this together.
+
+    Args:
+        packs: Packs of the sources that this rank trains on, in the order of the model.
+        headers: Headers of the packs.
+        owners: Ranks that train on each of these sources.
+        ranks_per_copy: See `TrainSettings.ranks_per_copy`.
+
+    Raises:
+        ValueError: If a pack is missing or damaged, or if it does not fit into a node's memory.
+    """
+    if not dist.is_initialized() or ranks_per_copy == 1:
+        return {source: PackedDataset(path) for source, path in packs.items()}
+    # Only ranks need MPI; one process goes without.
+    from mpi4py import MPI
+
+    from mtlpar.store.ddstore import Copy, DistributedDataset, require_memory
+
+    world = MPI.COMM_WORLD
+    copies = {}
+    for source in packs:
+        if len(owners[source]) > 1:
+            ranks = world.Create_group(world.group.Incl(list(owners[source])))
+            copies[source] = Copy.of(ranks, width=ranks_per_copy)
+    needed = [copy.bytes_of_rank(headers[source]) for source, copy in copies.items()]
+    require_memory(sum(needed), world)
+    return {
+        source: DistributedDataset(path, copies[source])
+        if source in copies
+        else PackedDataset(path)
+        for source, path in packs.items()
+    }

@@ -11,6 +11,7 @@ Tracker = Literal["tensorboard", "wandb", "mlflow"]
 EXECUTION_ONLY: Final = frozenset(
     {
         "layout",
+        "ranks_per_copy",
         "max_atoms_per_pass",
         "compile",
         "checkpoint_minutes",
@@ -118,6 +119,13 @@ class TrainSettings(BaseModel):
         description="mtl-par: a rank holds the encoder and only the branches it owns; mtl-base: "
         "every rank holds every branch; auto: what `mtlpar plan layout` would take. All optimise "
         "the same objective.",
+    )
+    ranks_per_copy: int | None = Field(
+        default=None,
+        gt=0,
+        description="Ranks that keep one copy of their training data in memory between them; where "
+        "a copy spans nodes, they read it from each other. null: the ranks of a node. 1: every "
+        "rank has a copy of its own.",
     )
     max_atoms_per_pass: int | None = Field(
         default=None,
