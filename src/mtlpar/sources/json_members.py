@@ -1,4 +1,4 @@
-"""Cuts a large JSON document into runs of whole members, at about a gigabyte per second.
+"""Cuts a large JSON document into runs of whole members, without parsing it.
 
 A document that holds millions of structures in one object or list is too large to parse as a whole.
 Quotes and brackets, found chunk by chunk with NumPy, say where a member of that container
