@@ -33,12 +33,14 @@ def describe_model(model: SavedModel) -> str:
         "",
         *_sizes(model.network),
         "",
-        f"{'head':16}{'branch':16}{'level of theory':32}elements",
     ]
     for branch, sources in model.branches.items():
         for source in sources:
-            elements = " ".join(model.references[source].energies_ev)
-            lines.append(f"{source:16}{branch:16}{model.level_of_theory[source]:32}{elements}")
+            lines += [
+                f"head {source}, branch {branch}",
+                f"  level of theory  {model.level_of_theory[source]}",
+                f"  elements         {' '.join(model.references[source].energies_ev)}",
+            ]
     facts = [f"{key} {model.training[key]}" for key in _TRAINING if key in model.training]
     return "\n".join([*lines, *(["", f"trained: {', '.join(facts)}"] if facts else [])])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -216,12 +217,15 @@ def load_model(
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no model at {path}; the train stage writes it")
-    content = _upgrade(torch.load(path, map_location=device, weights_only=True), path)
+    content = _upgrade(_read(path, device), path)
     settings = ModelSettings.model_validate(content["settings"])
     state = content["state"]
     network = MultiTaskModel(settings, content["branches"], seed=0)
     network.to(device=device, dtype=next(iter(state.values())).dtype)
-    network.load_state_dict(state)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
     network.to(dtype=dtype)
     network.eval()
     return SavedModel(
@@ -236,6 +240,20 @@ def load_model(
         training=content["training"],
         format_version=content["written_as"],
     )
+
+
+# What torch raises on files that are cut short, empty, no archive, or hold foreign objects.
+_UNREADABLE = (RuntimeError, OSError, EOFError, LookupError, ValueError, pickle.UnpicklingError)
+
+
+def _read(path: Path, device: torch.device | str) -> Any:
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except _UNREADABLE as error:
+        first_line = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path} is damaged or not a model file, or holds more than plain values: {first_line}"
+        ) from error
 
 
 def _upgrade(content: Any, path: Path) -> dict[str, Any]:

@@ -163,6 +163,19 @@ def test_a_newer_format_is_refused(path: Path) -> None:
         mtlpar.load_model(path)
 
 
+def test_damaged_files_and_weights_that_do_not_fit_are_refused(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    del content["state"]["encoder.species.weight"]
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"(?s)do not fit its settings.*encoder\.species"):
+        mtlpar.load_model(path)
+    whole = path.read_bytes()
+    for damaged in (b"", b"text", whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="damaged or not a model file"):
+            mtlpar.load_model(path)
+
+
 def test_info_counts_every_parameter_once(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(path)]) == 0
     text = capsys.readouterr().out
