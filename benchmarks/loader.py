@@ -23,11 +23,11 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from mtlpar.config.load import load_config
+from mtlpar.core.fields import FIELDS
 from mtlpar.core.structures import StructureBatch
 from mtlpar.graph.collate import collate
 from mtlpar.graph.settings import GraphSettings
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.pack.stage import PACKED_FIELDS
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.store.bp import BpReader, write_bp
 from mtlpar.store.dataset import PackedDataset
@@ -49,7 +49,7 @@ def write_pack(path: Path, structures: StructureBatch) -> None:
         num_structures=len(structures),
         num_atoms=structures.total_atoms,
         attributes=attributes,
-        fields=PACKED_FIELDS,
+        fields=[name for name, field in FIELDS.items() if field.packed],
     )
 
 
@@ -127,7 +127,9 @@ def compare_ways(path: Path, structures: StructureBatch, batch: int, rounds: int
     pickled = Pickled(graphs)
     loader = rank_loader(path, batch, threads=1)
     ways = {
-        "mtlpar, from the store": lambda: sum(b.graph.num_graphs for b in loader.epoch(0)),
+        "mtlpar, from the store": lambda: sum(
+            part.graph.num_graphs for parts in loader.epoch(0) for part in parts
+        ),
         "read from .bp": lambda: sum(from_bp(path, batch, 4 * batch)),
         "PyG, prebuilt graphs": lambda: sum(
             b.num_graphs for b in DataLoader(graphs, batch, shuffle=True)
@@ -166,7 +168,7 @@ def data_wait(path: Path, steps: int) -> None:
     waits, works = [], []
     for _ in range(steps):
         started = time.perf_counter()
-        batch = next(batches)
+        (batch,) = next(batches)
         ready = time.perf_counter()
         terms = objective.terms(model(batch.graph, batch.segments), batch.targets, batch.pieces)
         optimizer.zero_grad()

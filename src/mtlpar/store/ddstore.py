@@ -186,10 +186,14 @@ class DistributedDataset:
 
     def gather(self, indices: IndexArray) -> tuple[StructureBatch, FloatArray]:
         """Copy the structures at ``indices``, in that order, with their targets in eV/atom."""
+        return to_columns(*self.read_rows(indices))
+
+    def read_rows(self, indices: IndexArray) -> tuple[Rows, Rows]:
+        """Copy the rows of the structures at ``indices``, in that order, and of their atoms."""
         counts = self.num_atoms[indices].astype(np.int64)
         on_node = (indices >= self._first) & (indices < self._last)
         if on_node.all():
-            return to_columns(*self._take(indices, counts))
+            return self._take(indices, counts)
         structures = np.empty(len(indices), STRUCTURE_ROW)
         atoms = np.empty(int(counts.sum()), ATOM_ROW)
         begin = np.cumsum(counts) - counts
@@ -198,7 +202,7 @@ class DistributedDataset:
         rows = ragged_arange(begin[near], counts[near])
         structures[near], atoms[rows] = self._take(indices[near], counts[near])
         self._wait(indices[~on_node])
-        return to_columns(structures, atoms)
+        return structures, atoms
 
     def close(self) -> None:
         """Free the memory; all ranks of the copy call this together, and none reads any more.

@@ -71,8 +71,8 @@ def to_columns(structures: Rows, atoms: Rows) -> tuple[StructureBatch, FloatArra
         if not field.packed
     }
     for rows in (structures, atoms):
-        columns |= {name: rows[name] for name in _names(rows.dtype)}
-    target_ev_per_atom = np.ascontiguousarray(columns.pop(_TARGET))
+        columns |= {name: _column(rows[name]) for name in _names(rows.dtype)}
+    target_ev_per_atom = columns.pop(_TARGET)
     return StructureBatch(columns), target_ev_per_atom
 
 
@@ -93,6 +93,15 @@ def take_atoms(atoms: Rows, first: IndexArray, counts: IndexArray) -> Rows:
     else:
         taken = words.take(ragged_arange(first, counts), axis=0)
     return taken.view(atoms.dtype)[:, 0]
+
+
+def _column(field: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Copy one field of many rows into contiguous memory."""
+    column = np.empty(field.shape, field.dtype)
+    # Component by component: NumPy is slow where its innermost loop has three steps.
+    for component in np.ndindex(field.shape[1:]):
+        column[:, *component] = field[:, *component]
+    return column
 
 
 def _names(row: np.dtype[Any]) -> tuple[str, ...]:

@@ -1,0 +1,171 @@
+"""Batched random reads from the store that ranks share, against the machine's memory copy rate.
+
+Starts itself under mpiexec. Rank 0 reads requests of random structures while the others wait; the
+rates count the bytes of the packed fields that arrive per second of CPU time, and both sides are
+the best of several rounds in alternation. "Other nodes" are ranks of this machine that do not share
+memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from loader import write_pack
+from machine import describe_machine
+from mpi4py import MPI
+from neighbors import molecules
+
+from mtlpar.core.fields import FIELDS
+from mtlpar.parallel.launch import Geometry, launch_command
+from mtlpar.store.bp import BpReader
+from mtlpar.store.dataset import PackedDataset, StructureStore
+from mtlpar.store.ddstore import Copy, DistributedDataset
+
+WORLD = MPI.COMM_WORLD
+REQUEST = 512
+COPY_BYTES = 64 * 2**20
+
+
+def payload_bytes(structures: int, atoms: int) -> int:
+    """Bytes of the packed fields of some structures."""
+    sizes = {"structure": 0, "atom": 0}
+    for field in FIELDS.values():
+        if field.packed:
+            sizes[field.level] += np.dtype(field.dtype).itemsize * int(np.prod(field.shape))
+    return sizes["structure"] * structures + sizes["atom"] * atoms
+
+
+def copy_memory(source: np.ndarray, target: np.ndarray) -> int:
+    """Plain copy of a large array; returns its bytes."""
+    np.copyto(target, source)
+    return source.nbytes
+
+
+def read(store: StructureStore, request: np.ndarray) -> int:
+    """One random request; returns the bytes of what came."""
+    batch, _ = store.gather(request)
+    return payload_bytes(len(batch), batch.total_atoms)
+
+
+def read_rows(store: DistributedDataset, request: np.ndarray) -> int:
+    """The same, left in rows as the store keeps them."""
+    structures, atoms = store.read_rows(request)
+    return payload_bytes(len(structures), len(atoms))
+
+
+def read_bp(path: Path, request: np.ndarray) -> int:
+    """One request, structure by structure from the file."""
+    with BpReader(path) as reader:
+        atoms = [reader.read(int(i), int(i) + 1).total_atoms for i in request]
+    return payload_bytes(len(atoms), sum(atoms))
+
+
+def best_rates(ways: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
+    """GB per second of CPU time of each way."""
+    best = dict.fromkeys(ways, 0.0)
+    for _ in range(rounds):
+        for name, run in ways.items():
+            started = time.process_time()
+            amount = run()
+            best[name] = max(best[name], amount / (time.process_time() - started) / 1e9)
+    return best
+
+
+def measure(path: Path, atoms: int, rounds: int) -> None:
+    """Print the rates for structures of one size."""
+    rates = measure_node(path, rounds) | measure_nodes(path, rounds)
+    if WORLD.rank > 0:
+        return
+    print(f"\nstructures of {atoms} atoms, requests of {REQUEST}")
+    for name, rate in rates.items():
+        print(f"  {name:<22}{rate:>8.3f} GB/s")
+    columns = rates["own node, in columns"]
+    print(f"  ratio of columns to .bp file       {columns / rates['.bp file']:.0f}x")
+    print(f"  ratio of columns to private copy   {columns / rates['private copy']:.2f}x")
+    print(f"  ratio of columns to memory copy    {columns / rates['memory copy']:.2f}")
+    ratio = rates["own node, in rows"] / rates["memory copy"]
+    print(f"ratio  {ratio:.2f} of rows to memory copy  (target >= 0.60)", flush=True)
+
+
+def measure_node(path: Path, rounds: int) -> dict[str, float]:
+    """Reads of ranks that share memory, beside those that need no other rank."""
+    store = DistributedDataset(path, Copy.of(WORLD, width=WORLD.size))
+    rates = {}
+    if WORLD.rank == 0:
+        private = PackedDataset(path)
+        requests = random_requests(store)
+        source = np.ones(COPY_BYTES // 8)
+        target = np.empty_like(source)
+        rates = best_rates(
+            {
+                "memory copy": lambda: copy_memory(source, target),
+                "own node, in rows": lambda: read_rows(store, next(requests)),
+                "own node, in columns": lambda: read(store, next(requests)),
+                "private copy": lambda: read(private, next(requests)),
+                ".bp file": lambda: read_bp(path, next(requests)[:8]),
+            },
+            rounds,
+        )
+    close(store)
+    return rates
+
+
+def measure_nodes(path: Path, rounds: int) -> dict[str, float]:
+    """Reads of ranks that do not share memory."""
+    store = DistributedDataset(path, Copy.of(WORLD, width=WORLD.size, ranks_per_node=1))
+    requests = random_requests(store)
+    rates = {}
+    if WORLD.rank == 0:
+        rates = best_rates({"other nodes": lambda: read(store, next(requests))}, rounds // 4)
+    close(store)
+    return rates
+
+
+def random_requests(store: StructureStore) -> Iterator[np.ndarray]:
+    """New structures each time, so that none is in a cache because it was asked for before."""
+    rng = np.random.default_rng(0)
+    while True:
+        yield rng.integers(0, len(store), REQUEST)
+
+
+def close(store: DistributedDataset) -> None:
+    """Wait for rank 0 without keeping a core busy, as a barrier would, then close."""
+    done = WORLD.Ibarrier()
+    while not done.Test():
+        time.sleep(0.01)
+    store.close()
+
+
+def main() -> None:
+    """Print rates and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--atoms", type=int, nargs="+", default=[14, 64, 256])
+    parser.add_argument("--total-atoms", type=int, default=2_000_000)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--packs", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.packs is not None:
+        for atoms in options.atoms:
+            measure(options.packs / f"{atoms}.bp", atoms, options.rounds)
+        return
+    print(describe_machine(), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for atoms in options.atoms:
+            count = options.total_atoms // atoms
+            structures = molecules(count, atoms, np.random.default_rng(0))
+            write_pack(Path(folder) / f"{atoms}.bp", structures)
+        command = [sys.executable, "-m", "mpi4py", *sys.argv, "--packs", folder]
+        geometry = Geometry(ranks_per_node=options.ranks)
+        subprocess.run(launch_command(geometry, command, launcher="mpiexec"), check=True)
+
+
+if __name__ == "__main__":
+    main()
