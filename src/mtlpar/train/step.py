@@ -16,7 +16,7 @@ from mtlpar.parallel.launch import RankContext
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.reduce import GradientReducer
 from mtlpar.train.loader import LocalBatch
-from mtlpar.train.objective import Objective
+from mtlpar.train.objective import Objective, Targets
 from mtlpar.train.optim import WeightAverage, clip_gradients, make_optimizer
 from mtlpar.train.precision import arithmetic, weight_dtype
 from mtlpar.train.settings import TrainSettings
@@ -167,8 +167,8 @@ class Stepper:
             dtype = weight_dtype(self.settings)
             return torch.zeros(self.objective.shape, dtype=dtype, device=device)
         with arithmetic(self.settings, device):
-            prediction = self.model(batch.graph.to(device), batch.segments)
-        targets = type(batch.targets)(*(tensor.to(device) for tensor in batch.targets))
+            prediction = self.model(batch.graph.to(device, non_blocking=True), batch.segments)
+        targets = Targets(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
         seen = Prediction(prediction.energy_per_atom.detach(), prediction.forces.detach())
         self._last.append((batch, seen))
         return self.objective.terms(prediction, targets, batch.pieces)
