@@ -117,8 +117,9 @@ def test_ranks_without_a_core_take_turns() -> None:
     laptop = GENERIC_CPU.model_copy(update={"max_nodes": 1, "ranks_per_node": 2})
     steps = {ranks: _predict(ranks=ranks, machine=laptop).step for ranks in (2, 4)}
     # The same batch on twice the ranks takes the same two cores as long, and a little more for
-    # the operations that every rank starts.
-    assert 1 <= steps[4].compute / steps[2].compute < 1.2
+    # the operations that every rank starts; counts of small batches are right to 15 %. Ranks with
+    # cores of their own would halve it.
+    assert 0.85 < steps[4].compute / steps[2].compute < 1.2
 
 
 def test_the_ring_of_two_nodes_by_hand() -> None:
