@@ -108,10 +108,13 @@ def test_the_dag_makes_everything_that_others_rely_on(finished: Path) -> None:
                 assert 0 <= metrics[key] < 1e6
             assert metrics["num_structures"] > 0
             assert metrics["num_atoms"] > metrics["num_structures"]
-    for table in ("table1", "table2", "table3", "table4", "ledger"):
+    for table in (
+        *("table1", "table2", "table3", "table4"),
+        *("ledger", "ledger_files", "checks", "leaks", "references"),
+    ):
         for suffix in ("csv", "md", "tex"):
             assert (results / f"tables/{table}.{suffix}").stat().st_size > 100
-    assert len(list((results / "figures").glob("*.png"))) == 6
+    assert len(list((results / "figures").glob("*.png"))) == 7
 
 
 def test_the_mtl_model_was_trained_with_one_branch_per_rank(finished: Path) -> None:

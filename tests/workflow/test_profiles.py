@@ -29,7 +29,8 @@ PROFILES = ROOT / "profiles"
 SLURM = ("slurm", "frontier", "perlmutter")
 CLUSTERS = (*SLURM, "aurora")
 ALL = ("default", "local", *CLUSTERS)
-JOB_RULES = {"extract", "normalize", "pack", "doctor", "train", "evaluate"}
+DATA_RULES = {"extract_share", "extract", "normalize", "find_leaks", "pack"}
+JOB_RULES = DATA_RULES | {"doctor", "train", "evaluate", "memory_record", "scaling_record"}
 
 
 @pytest.fixture(scope="module")

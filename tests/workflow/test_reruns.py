@@ -120,12 +120,8 @@ def test_the_tables_from_trained_models_on_another_machine(checkout: Path, tmp_p
         else:
             shutil.copy2(path, copy)
     tables = [f"table{number}" for number in (1, 2, 3, 4)]
-    assert planned(elsewhere, "tables") == {
-        "evaluate": 1,
-        "ledger": 1,
-        **dict.fromkeys(tables, 1),
-    }
-    status, output = run_snakemake(elsewhere, "--cores", "2", "tables")
+    assert planned(elsewhere, *tables) == {"evaluate": 1, **dict.fromkeys(tables, 1)}
+    status, output = run_snakemake(elsewhere, "--cores", "2", *tables)
     assert status == 0, output[-5000:]
     for table in tables:
         name = f"results/tables/{table}.csv"

@@ -96,11 +96,14 @@ def test_srun_is_told_how_to_meet_the_mpi_of_the_wheel() -> None:
 
 MEET = """
 from mtlpar.parallel.launch import distributed_context
-import torch
-with distributed_context(first=lambda ranks: print("first", ranks, flush=True)) as context:
+import os, torch
+def say(*words):
+    # One write: what two ranks print at once must not be mixed within a line.
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+with distributed_context(first=lambda ranks: say("first", ranks)) as context:
     total = torch.tensor([float(context.rank)])
     torch.distributed.all_reduce(total)
-    print("rank", context.rank, context.world_size, total.item(), flush=True)
+    say("rank", context.rank, context.world_size, total.item())
 """
 
 
