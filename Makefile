@@ -8,10 +8,10 @@ STAMP := $(VENV)/.installed
 CORES ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart report test lint format schema clean distclean
+.PHONY: help install quickstart report test test-all lint format schema clean distclean
 
 help:  ## Show this help
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP)  ## Create .venv with the tested versions of everything
 
@@ -30,8 +30,11 @@ quickstart: $(STAMP)  ## Download, train seven models and evaluate on the embedd
 report: $(STAMP)  ## Write report.html with all tables and figures
 	$(BIN)/snakemake --profile profiles/local --report report.html
 
-test: $(STAMP)  ## Run all tests
+test: $(STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-all: $(STAMP)  ## Run the slow tests too: faults and walltimes on a real Slurm
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
 
 lint: $(STAMP)  ## Check style, types and the workflow
 	$(BIN)/ruff check

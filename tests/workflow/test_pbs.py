@@ -98,6 +98,7 @@ def test_the_sample_dag_runs_through_the_aurora_profile(
     assert ".standin on" in provenance.stdout
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_sent_again(checkout: Path, site: dict[str, str]) -> None:
     before = len(arguments_of_jobs(site))
     status, _ = run_snakemake(
