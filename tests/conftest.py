@@ -43,5 +43,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     slurm = [report for report in skipped if "tests/slurm/" in report.nodeid]
     if slurm:
         terminalreporter.section("NOT TESTED: SLURM", sep="!", red=True, bold=True)
-        reason = cluster.missing() or "see above"
+        reason = cluster.missing() or slurm[0].longrepr[2]
         terminalreporter.line(f"{len(slurm)} tests on a real Slurm were skipped: {reason}")
