@@ -12,7 +12,8 @@ rule train:
         "logs/train/{model}.log",
     benchmark:
         "logs/benchmarks/train/{model}.tsv"
-    priority: lambda wildcards: flow.local_ranks(CONFIG, wildcards.model)
+    # The longest trainings first: those of most sources.
+    priority: lambda wildcards: len(CONFIG.models[wildcards.model].sources)
     conda:
         "../envs/train-cpu.yaml"
     threads: lambda wildcards: flow.local_ranks(CONFIG, wildcards.model)
