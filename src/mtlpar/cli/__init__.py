@@ -7,7 +7,6 @@ runs it.
 from __future__ import annotations
 
 import argparse
-import functools
 import logging
 from collections.abc import Sequence
 
@@ -36,6 +35,16 @@ INTERRUPTED = 75
 _GROUPS = (data, packs, models, report, model_files, plan, study, sample, launch, cluster)
 
 
+class _Help(argparse.HelpFormatter):
+    """Gives the names of commands the room they need, which argparse forgets to indent for."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            names = (len(name) for name in action.choices)
+            self._action_max_length = max(self._action_max_length, *(n + 6 for n in names))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status; mistakes of the user end with one clear line."""
     options = build_parser().parse_args(arguments)
@@ -61,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Pre-trains graph foundation models on several atomistic datasets with "
         "multi-task parallelism. Each stage of the workflow is a command; "
         "`snakemake` runs them all in order.",
-        formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=24),
+        formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"mtlpar {__version__}")
     commands = parser.add_subparsers(title="stages and tools", metavar="COMMAND", required=True)
