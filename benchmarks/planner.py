@@ -22,7 +22,8 @@ from typing import Any
 from machine import describe_machine
 
 from mtlpar.core.files import read_json, write_json
-from mtlpar.parallel.launch import Geometry, distributed_context, launch_command
+from mtlpar.parallel.launch import Geometry, launch_command
+from mtlpar.parallel.ranks import distributed_context
 from mtlpar.plan.census import take_census
 from mtlpar.plan.machine import GENERIC_CPU, Machine, load_machine, write_machine
 from mtlpar.plan.predict import predict

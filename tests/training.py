@@ -13,7 +13,7 @@ from helpers import REPOSITORY
 
 from mtlpar.core.paths import Workspace
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
-from mtlpar.parallel.launch import RankContext
+from mtlpar.parallel.ranks import RankContext
 from mtlpar.train import stage
 from mtlpar.train.settings import TrainSettings
 

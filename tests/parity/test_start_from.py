@@ -14,7 +14,7 @@ from mtlpar.core.paths import Workspace
 from mtlpar.model.predict import predict
 from mtlpar.model.saved import load_model
 from mtlpar.model.settings import EncoderSettings, ModelSettings
-from mtlpar.parallel.launch import RankContext
+from mtlpar.parallel.ranks import RankContext
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.train import stage
 

@@ -59,14 +59,14 @@ def test_the_model_does_not_know_about_ranks() -> None:
         assert not any(name.startswith("torch.distributed") for name in _imports(path)), path
 
 
-def test_environment_variables_are_read_in_one_place() -> None:
+def test_only_what_starts_and_joins_ranks_reads_environment_variables() -> None:
     readers = [
         path.relative_to(PACKAGE).as_posix()
         for path in _modules()
         if re.search(r"os\.environ|getenv", path.read_text(encoding="utf-8"))
     ]
     # The sample generator only sets the number of threads of its worker processes.
-    assert set(readers) == {"parallel/launch.py", "sample/__init__.py"}
+    assert set(readers) == {"parallel/launch.py", "parallel/ranks.py", "sample/__init__.py"}
 
 
 def test_the_library_does_not_print() -> None:

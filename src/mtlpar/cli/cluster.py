@@ -47,10 +47,10 @@ def add_commands(commands: Commands) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    from mtlpar.parallel import launch
+    from mtlpar.parallel import launch, ranks
 
     config = read_config(options)
-    with launch.distributed_context() as context:
+    with ranks.distributed_context() as context:
         from mtlpar.machine import doctor, finding
 
         set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)

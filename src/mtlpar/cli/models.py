@@ -46,7 +46,8 @@ def _add_stage(
 
 
 def _train(options: argparse.Namespace) -> None:
-    from mtlpar.parallel.launch import current_allocation, distributed_context, time_left_s
+    from mtlpar.parallel.launch import current_allocation, time_left_s
+    from mtlpar.parallel.ranks import distributed_context
     from mtlpar.provenance import stage_run
 
     config = read_config(options)

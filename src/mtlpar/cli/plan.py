@@ -136,7 +136,7 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    from mtlpar.parallel.launch import distributed_context
+    from mtlpar.parallel.ranks import distributed_context
     from mtlpar.plan.machine import load_machine, write_machine
 
     config = read_config(options)

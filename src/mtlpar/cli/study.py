@@ -38,7 +38,7 @@ def _add_measurement(
 
 
 def _memory(options: argparse.Namespace) -> None:
-    from mtlpar.parallel.launch import distributed_context
+    from mtlpar.parallel.ranks import distributed_context
 
     config = read_config(options)
     with distributed_context() as context:
@@ -55,7 +55,7 @@ def _memory(options: argparse.Namespace) -> None:
 
 
 def _scaling(options: argparse.Namespace) -> None:
-    from mtlpar.parallel.launch import distributed_context
+    from mtlpar.parallel.ranks import distributed_context
 
     config = read_config(options)
     with distributed_context() as context:

@@ -16,7 +16,7 @@ from mtlpar.core.structures import atom_indices
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.model.predict import FloatArray, predict
 from mtlpar.model.saved import SavedModel, load_model
-from mtlpar.parallel.launch import local_device
+from mtlpar.parallel.ranks import local_device
 from mtlpar.store.dataset import PackedDataset
 
 logger = logging.getLogger(__name__)

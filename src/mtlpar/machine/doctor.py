@@ -22,7 +22,8 @@ from mtlpar.machine.ranks import (
 from mtlpar.machine.software import check_environment, check_scheduler, check_versions
 from mtlpar.machine.storage import check_file_system, check_store
 from mtlpar.parallel.allocation import Allocation
-from mtlpar.parallel.launch import Geometry, RankContext
+from mtlpar.parallel.launch import Geometry
+from mtlpar.parallel.ranks import RankContext
 
 
 def examine(

@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 
 from mtlpar.machine.finding import Finding, Level
-from mtlpar.parallel.launch import Geometry, RankContext
+from mtlpar.parallel.launch import Geometry
+from mtlpar.parallel.ranks import RankContext
 
 _REDUCE_BYTES: Final = {"cpu": 4 << 20, "cuda": 256 << 20, "xpu": 256 << 20}
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from mtlpar.model.settings import ModelSettings
-from mtlpar.parallel.launch import RankContext
+from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.census import BatchShape, take_census
 from mtlpar.plan.machine import Link, Machine
 from mtlpar.plan.predict import UPDATE_NUMBERS

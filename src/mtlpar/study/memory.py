@@ -11,7 +11,7 @@ import torch
 
 from mtlpar.core.files import write_json
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
-from mtlpar.parallel.launch import RankContext
+from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.census import take_census
 from mtlpar.study.records import memory_ranks
 from mtlpar.study.settings import StudySettings

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtlpar.core.files import write_json
-from mtlpar.parallel.launch import RankContext
+from mtlpar.parallel.ranks import RankContext
 from mtlpar.study.records import LAYOUTS
 from mtlpar.study.settings import StudySettings
 from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest

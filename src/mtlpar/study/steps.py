@@ -14,8 +14,8 @@ from torch import Tensor
 from mtlpar.graph.collate import collate
 from mtlpar.model.multitask import MultiTaskModel, Segment
 from mtlpar.model.settings import ModelSettings
-from mtlpar.parallel.launch import RankContext
 from mtlpar.parallel.layout import ParallelLayout
+from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.reduce import GradientReducer
 from mtlpar.plan.synthetic import make_structures
 from mtlpar.train.objective import DatasetPiece, Objective, Targets

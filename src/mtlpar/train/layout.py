@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtlpar.model.settings import ModelSettings
-from mtlpar.parallel.launch import RankContext
 from mtlpar.parallel.layout import ParallelLayout
+from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.machine import GENERIC_CPU, GENERIC_GPU, Precision
 from mtlpar.plan.recommend import recommend
 from mtlpar.plan.workload import Dataset

@@ -20,8 +20,8 @@ from mtlpar.model.saved import load_model, save_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.start import start_from
 from mtlpar.parallel.agree import check_same
-from mtlpar.parallel.launch import RankContext
 from mtlpar.parallel.layout import ParallelLayout
+from mtlpar.parallel.ranks import RankContext
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state
 from mtlpar.train.data import load_data, plan_epochs, read_header, target_scale
 from mtlpar.train.history import History

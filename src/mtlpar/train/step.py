@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mtlpar.model.multitask import MultiTaskModel, Prediction
 from mtlpar.parallel.agree import AgreedError, raise_together
-from mtlpar.parallel.launch import RankContext
 from mtlpar.parallel.layout import ParallelLayout
+from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.reduce import GradientReducer
 from mtlpar.train.loader import LocalBatch
 from mtlpar.train.objective import Objective, Targets

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from mtlpar.parallel.launch import RankContext
+from mtlpar.parallel.ranks import RankContext
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.parallel.agree import AgreedError, Interrupted
-from mtlpar.parallel.launch import RankContext
 from mtlpar.parallel.layout import ParallelLayout
+from mtlpar.parallel.ranks import RankContext
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state, optimizer_state
 from mtlpar.train.data import TrainingData
 from mtlpar.train.history import History

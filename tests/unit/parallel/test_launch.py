@@ -95,7 +95,7 @@ def test_srun_is_told_how_to_meet_the_mpi_of_the_wheel() -> None:
 
 
 MEET = """
-from mtlpar.parallel.launch import distributed_context
+from mtlpar.parallel.ranks import distributed_context
 import os, torch
 def say(*words):
     # One write: what two ranks print at once must not be mixed within a line.

@@ -15,7 +15,7 @@ from mtlpar.config import load_config
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.paths import Workspace
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
-from mtlpar.parallel.launch import RankContext
+from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.machine import GENERIC_CPU
 from mtlpar.report.studies import write_study
 from mtlpar.study import scaling

@@ -1,0 +1,192 @@
+"""How ranks that a launcher started find each other."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mtlpar.parallel.agree import AgreedError, Interrupted
+from mtlpar.parallel.launch import EXPECTED_WORLD_SIZE
+
+if TYPE_CHECKING:
+    import torch
+    from torch._C._distributed_c10d import Store
+
+logger = logging.getLogger(__name__)
+
+_HOST_SUFFIX: Final = "MTLPAR_HOST_SUFFIX"
+_LAUNCHED_BY: Final = ("PMI_RANK", "PMIX_RANK", "SLURM_PROCID", "PALS_RANKID")
+_PROCESS_MANAGER: Final = ("PMI_RANK", "PMIX_RANK", "PALS_RANKID")
+_TORCHRUN: Final = "TORCHELASTIC_RUN_ID"
+_TORCHRUN_RANK: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+
+
+@dataclass(frozen=True, slots=True)
+class RankContext:
+    """Who this process is.
+
+    Attributes:
+        rank: Number of this process.
+        world_size: Number of processes.
+        device: Where its model lives.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+
+@contextmanager
+def distributed_context(
+    *, timeout_s: float = 600.0, first: Callable[[int], None] | None = None
+) -> Iterator[RankContext]:
+    """Join the ranks of this run, or be the only one, for as long as the block lasts.
+
+    Ranks meet through MPI; rank 0 opens the store that torch meets at. Under torchrun they meet
+    through torch alone. A process that no launcher started is a world of one and needs no MPI.
+
+    Args:
+        timeout_s: How long a rank waits for another in a collective.
+        first: What rank 0 does with the number of ranks before they meet, however long it takes:
+            the others wait.
+
+    Raises:
+        ValueError: If the launcher announced another number of ranks than there are: the usual
+            sign of a launcher and an MPI library that do not belong together.
+    """
+    expected = _expected_world_size(os.environ)
+    timeout = datetime.timedelta(seconds=timeout_s)
+    if _TORCHRUN in os.environ:
+        _check_world(int(os.environ["WORLD_SIZE"]), expected)
+        with _torchrun_ranks(timeout, first) as context:
+            yield context
+        return
+    if any(name in os.environ for name in _LAUNCHED_BY):
+        # Cray systems need MPI initialised before torch loads its communication libraries.
+        from mpi4py import MPI
+
+        _check_world(MPI.COMM_WORLD.size, expected)
+        if MPI.COMM_WORLD.size > 1:
+            with _mpi_ranks(timeout, first) as context:
+                yield context
+            return
+    else:
+        _check_world(1, expected)
+    if first:
+        first(1)
+    yield RankContext(0, 1, local_device())
+
+
+@contextmanager
+def _mpi_ranks(
+    timeout: datetime.timedelta, first: Callable[[int], None] | None
+) -> Iterator[RankContext]:
+    from mpi4py import MPI
+
+    world = MPI.COMM_WORLD
+    node = world.Split_type(MPI.COMM_TYPE_SHARED)
+    single_host, local_rank = node.size == world.size, node.rank
+    node.Free()
+    try:
+        if first and world.rank == 0:
+            first(world.size)
+        from torch._C._distributed_c10d import TCPStore
+
+        host = socket.gethostname() + os.environ.get(_HOST_SUFFIX, "")
+        host = world.bcast("127.0.0.1" if single_host else host)
+        store = None
+        if world.rank == 0:
+            store = TCPStore(host, 0, None, True, timeout=timeout, wait_for_workers=False)
+        port = world.bcast(store.port if store else None)
+        store = store or TCPStore(host, port, None, False, timeout=timeout)
+        context = RankContext(world.rank, world.size, local_device(local_rank))
+        with _process_group(context, store, timeout):
+            yield context
+    except (AgreedError, Interrupted):
+        # All ranks agreed to end here.
+        raise
+    except BaseException:
+        # The other ranks wait in a collective and would wait for ever: end them all.
+        logger.exception("rank %d of %d failed; stopping all ranks", world.rank, world.size)
+        world.Abort(1)
+        raise
+
+
+@contextmanager
+def _torchrun_ranks(
+    timeout: datetime.timedelta, first: Callable[[int], None] | None
+) -> Iterator[RankContext]:
+    from torch._C._distributed_c10d import TCPStore
+
+    rank, size, local_rank = (int(os.environ[name]) for name in _TORCHRUN_RANK)
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    # torchrun's own store lives in its agent; ranks are its clients.
+    store = TCPStore(host, port, None, False, timeout=timeout)
+    if rank == 0:
+        if first:
+            first(size)
+        store.set("mtlpar/first", "done")
+    store.wait(["mtlpar/first"], datetime.timedelta(days=365))
+    context = RankContext(rank, size, local_device(local_rank))
+    with _process_group(context, store, timeout):
+        yield context
+
+
+@contextmanager
+def _process_group(
+    context: RankContext, store: Store, timeout: datetime.timedelta
+) -> Iterator[None]:
+    import torch.distributed as dist
+
+    backend = {"cuda": "nccl", "xpu": "xccl", "cpu": "gloo"}[context.device.type]
+    dist.init_process_group(
+        backend, store=store, rank=context.rank, world_size=context.world_size, timeout=timeout
+    )
+    try:
+        yield
+    except (AgreedError, Interrupted):
+        # All ranks are here: they leave one by one, and nobody waits for another.
+        dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
+
+
+def _expected_world_size(variables: Mapping[str, str]) -> int:
+    """Ranks that the launcher started; 0 if it did not say."""
+    if not any(name in variables for name in _PROCESS_MANAGER):
+        # srun started this process, but gave MPI no way to find the others.
+        return int(variables.get(EXPECTED_WORLD_SIZE, variables.get("SLURM_STEP_NUM_TASKS", "0")))
+    return int(variables.get(EXPECTED_WORLD_SIZE, "0"))
+
+
+def _check_world(found: int, expected: int) -> None:
+    if expected and found != expected:
+        raise ValueError(
+            f"MPI finds {found} rank(s), but {expected} were launched: launcher and MPI library do "
+            "not belong together. Under Slurm set MTLPAR_SRUN_MPI (pmi2 for the mpich wheel, "
+            "nothing on Cray); elsewhere use the mpiexec of the MPI that mpi4py was built with."
+        )
+
+
+def local_device(local_rank: int = 0) -> torch.device:
+    """The accelerator of a rank on its node, or the CPU.
+
+    Works whether a rank sees one device or all of its node.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        index = local_rank % torch.cuda.device_count()
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
+    if hasattr(torch, "xpu") and torch.xpu.is_available():
+        index = local_rank % torch.xpu.device_count()
+        torch.xpu.set_device(index)
+        return torch.device("xpu", index)
+    return torch.device("cpu")
