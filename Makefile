@@ -31,10 +31,10 @@ report: $(STAMP)  ## Write report.html with all tables and figures
 	$(BIN)/snakemake --profile profiles/local --report report.html
 
 test: $(STAMP)  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(STAMP)  ## Run the slow tests too: faults and walltimes on a real Slurm
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
 
 lint: $(STAMP)  ## Check style, types and the workflow
 	$(BIN)/ruff check

@@ -31,7 +31,7 @@ from checkout import (
 )
 from slurm.cluster import ACCOUNT
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 Environment = Mapping[str, str]
 
@@ -207,7 +207,6 @@ def test_the_sample_dag_runs_through_the_slurm_profile(packed: Path, site: Envir
     assert "2 node(s), 4 rank(s)" in done.stdout
 
 
-@pytest.mark.slow
 def test_a_failing_job_is_retried_as_a_new_job_and_its_log_is_shown(
     branch_off: Callable[..., Path], site: Environment
 ) -> None:
@@ -220,7 +219,6 @@ def test_a_failing_job_is_retried_as_a_new_job_and_its_log_is_shown(
     assert squeue(site, checkout) == []
 
 
-@pytest.mark.slow
 def test_ctrl_c_leaves_no_job_behind(branch_off: Callable[..., Path], site: Environment) -> None:
     checkout = branch_off(_SLOW.format(seconds=300))
     run = start_snakemake(checkout, *SLURM, "table1", environment=site)
@@ -231,7 +229,6 @@ def test_ctrl_c_leaves_no_job_behind(branch_off: Callable[..., Path], site: Envi
     wait_for(lambda: squeue(site, checkout) == [])
 
 
-@pytest.mark.slow
 def test_after_a_lost_login_node_jobs_are_found_and_cancelled_and_the_run_goes_on(
     branch_off: Callable[..., Path], site: Environment
 ) -> None:
@@ -254,7 +251,6 @@ def test_after_a_lost_login_node_jobs_are_found_and_cancelled_and_the_run_goes_o
     assert "resumed after epoch" in (checkout / "logs/train/mtl.log").read_text()
 
 
-@pytest.mark.slow
 def test_after_a_lost_login_node_a_job_may_also_be_waited_for(
     branch_off: Callable[..., Path], site: Environment
 ) -> None:
@@ -303,7 +299,6 @@ def test_an_unknown_account_is_refused_at_once(
     assert squeue(site, checkout) == []
 
 
-@pytest.mark.slow
 def test_the_sample_dag_runs_through_the_frontier_profile(
     frontier_run: Background, site: Environment
 ) -> None:
@@ -313,7 +308,6 @@ def test_the_sample_dag_runs_through_the_frontier_profile(
     assert "mtl: 4 rank(s)" in (frontier_run.checkout / "logs/train/mtl.log").read_text()
 
 
-@pytest.mark.slow
 def test_a_training_longer_than_its_walltime_goes_on_in_the_next_job(
     walltime_run: Background, site: Environment
 ) -> None:
