@@ -78,7 +78,13 @@ def write_source(workspace: Workspace, options: argparse.Namespace) -> None:
     np.save(workspace.splits(SOURCE), split)
     write_json(
         workspace.references(SOURCE),
-        {"source": SOURCE, "level_of_theory": "none", "energies_ev": {}, "train_statistics": {}},
+        {
+            "source": SOURCE,
+            "level_of_theory": "none",
+            "split_by": "group",
+            "energies_ev": {},
+            "train_statistics": {},
+        },
     )
 
 
