@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -253,14 +253,21 @@ def measure_memory(name: str, edges: int) -> int:
     A tiny step before it makes the optimizer's moments, which later steps find there.
     """
     batch = make_batch("crystals", edges)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_resident_bytes()
     settings = paper_settings(activation_checkpointing=name == "checkpointed")
     network = MultiTaskModel(settings, ["a"], seed=0)
     step = Step(make_plain(network) if name == "plain" else network, make_batch("crystals", 100))
     step()
     step.batch = batch
     step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return _peak_resident_bytes() - before
+
+
+def _peak_resident_bytes() -> int:
+    # Not getrusage: its maximum includes the parent's memory from before this program started.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 def report_bf16_accuracy(steps: int) -> None:
