@@ -19,7 +19,10 @@ from mtlpar.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from mtlpar.cli.common import Commands
+    from pydantic import BaseModel
+
+    from mtlpar.cli.common import Commands, Stage
+    from mtlpar.config import Config
 
 
 def add_commands(commands: Commands) -> None:
@@ -125,17 +128,7 @@ def _normalize(options: argparse.Namespace) -> None:
     from mtlpar.normalize import stage
 
     config = read_config(options)
-    for source in chosen_sources(options, config):
-        run_stage(
-            config,
-            "normalize",
-            source,
-            stage.run,
-            workspace=config.workspace,
-            settings=config.normalize,
-            seed=config.seed,
-            jobs=options.jobs,
-        )
+    _run_on_sources(options, config, "normalize", stage.run, settings=config.normalize)
 
 
 def _leaks(options: argparse.Namespace) -> None:
@@ -149,14 +142,21 @@ def _pack(options: argparse.Namespace) -> None:
     from mtlpar.pack import stage
 
     config = read_config(options)
+    _run_on_sources(options, config, "pack", stage.run, settings=config.pack)
+
+
+def _run_on_sources(
+    options: argparse.Namespace, config: Config, name: str, stage: Stage, *, settings: BaseModel
+) -> None:
+    """Run a stage that depends on the seed and spreads its work, on one source after the other."""
     for source in chosen_sources(options, config):
         run_stage(
             config,
-            "pack",
+            name,
             source,
-            stage.run,
+            stage,
             workspace=config.workspace,
-            settings=config.pack,
+            settings=settings,
             seed=config.seed,
             jobs=options.jobs,
         )
