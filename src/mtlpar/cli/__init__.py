@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import sys
 from collections.abc import Sequence
 
 from mtlpar import __version__
@@ -51,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_up_logging(verbose=options.verbose)
     try:
         options.command(options)
+        sys.stdout.flush()
     except ValueError as error:
         logger.error("error: %s", error)
         return 1
@@ -60,6 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         logger.error("interrupted")
         return 130
+    except BrokenPipeError:
+        # Whoever reads the output, such as `head`, has seen enough. Python would flush once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0
 
 
