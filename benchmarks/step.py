@@ -44,27 +44,30 @@ class PlainLayer(nn.Module):
 
     def __init__(self, layer: EgnnLayer) -> None:
         super().__init__()
-        parts = [layer.receiver_in, layer.sender_in, layer.radial_in, layer.vector_in]
-        weight = torch.cat([part.weight for part in parts if part is not None], dim=1)
+        parts = [layer.receiver_in, layer.sender_in, layer.features_in]
+        weight = torch.cat([part.weight for part in parts], dim=1)
         self.edge = nn.Sequential(
             nn.Linear(weight.shape[1], len(weight)), nn.SiLU(), layer.message, nn.SiLU()
         )
         self.edge[0].weight = nn.Parameter(weight.detach())
         self.edge[0].bias = layer.receiver_in.bias
-        self.has_vectors = layer.vector_in is not None
+        self.vectors_in, self.filter = layer.vectors_in, layer.filter
         self.vector_out, self.update, self.norm = layer.vector_out, layer.update, layer.norm
 
     def forward(self, scalars: Tensor, vectors: Tensor, edge: Edge) -> tuple[Tensor, Tensor]:
         """See `EgnnLayer.forward`."""
         h = self.norm(scalars)
         inputs = [h[edge.receiver], h[edge.sender], edge.radial]
-        if self.has_vectors:
+        direction = edge.direction[:, None, :]
+        if self.vectors_in:
             inputs += [
-                (vectors[ends] * edge.direction[:, None, :]).sum(dim=2)
-                for ends in (edge.receiver, edge.sender)
+                (vectors[ends] * direction).sum(dim=2) for ends in (edge.receiver, edge.sender)
             ]
-        message = self.edge(torch.cat(inputs, dim=1)) * edge.envelope
-        pushes = self.vector_out(message)[:, :, None] * edge.direction[:, None, :]
+        message = self.edge(torch.cat(inputs, dim=1)) * self.filter(edge.radial)
+        lengths = self.vector_out(message)[:, :, None]
+        pushes = lengths[:, : vectors.shape[1]] * direction
+        if self.vectors_in:
+            pushes = pushes + lengths[:, vectors.shape[1] :] * vectors[edge.sender]
         received = sum_to_receivers(message, edge.receiver, len(scalars))
         added = sum_to_receivers(pushes, edge.receiver, len(scalars))
         lengths = ((vectors + added) ** 2).sum(dim=2)

@@ -5,13 +5,14 @@ Messages follow E(n)-equivariant graph networks (Satorras et al. 2021, arXiv 210
     m_ij = phi_e(h_i, h_j, d_ij),   x_i <- x_i + sum_j (x_j - x_i) phi_x(m_ij),
     h_i  <- phi_h(h_i, sum_j m_ij)
 
-with three changes. (1) Coordinates are not moved. The accumulated displacement is kept as C
+with four changes. (1) Coordinates are not moved. The accumulated displacement is kept as C
 vectors per atom, V_ic, and phi_e sees how they change the distance to first order,
 V_jc . u_ij and V_ic . u_ij with u_ij the unit vector to the neighbour: this is what updated
 distances tell, for several displacements at once, and neighbours never leave the cutoff. (2) Every
-message is multiplied by an envelope that goes to zero at the cutoff with two derivatives.
-(3) Species enter through an embedding and raw coordinates never do, so scalars are invariant and
-vectors rotate with the structure.
+message is multiplied by a filter of the distance, as in SchNet and PaiNN, that goes to zero at the
+cutoff with two derivatives. (3) Messages also carry the sender's vectors, phi_c(m_ij) V_jc.
+(4) Species enter through an embedding and raw coordinates never do, so scalars are invariant and
+vectors rotate with the structure. `docs/accuracy.md` has what each of them brings.
 """
 
 from __future__ import annotations
@@ -32,15 +33,17 @@ class EgnnLayer(nn.Module):
         super().__init__()
         width, channels = settings.width, settings.vector_channels
         self.recompute = settings.activation_checkpointing
+        # Before the first layer all vectors are zero and have nothing to say.
+        self.vectors_in = 0 if is_first else channels
         # The first layer of phi_e acts on [h_i, h_j, d_ij, V.u]: it is split into products per
         # node, done once per atom, and small products per edge.
         self.receiver_in = nn.Linear(width, width)
         self.sender_in = nn.Linear(width, width, bias=False)
-        self.radial_in = nn.Linear(settings.radial_basis, width, bias=False)
-        # Before the first layer all vectors are zero and have nothing to say.
-        self.vector_in = None if is_first else nn.Linear(2 * channels, width, bias=False)
+        features = settings.radial_basis + 2 * self.vectors_in
+        self.features_in = nn.Linear(features, width, bias=False)
         self.message = nn.Linear(width, width)
-        self.vector_out = nn.Linear(width, channels, bias=False)
+        self.filter = nn.Linear(settings.radial_basis, width, bias=False)
+        self.vector_out = nn.Linear(width, channels + self.vectors_in, bias=False)
         self.update = nn.Sequential(
             nn.Linear(2 * width + channels, width), nn.SiLU(), nn.Linear(width, width)
         )
@@ -58,17 +61,17 @@ class EgnnLayer(nn.Module):
             Updated scalars (A, F) and the vectors this layer adds (A, C, 3).
         """
         h = self.norm(scalars)
-        features, feature_weight = edge.radial, self.radial_in.weight
-        if self.vector_in is not None:
-            features = torch.cat([features, _along_edges(vectors, edge)], dim=1)
-            feature_weight = torch.cat([feature_weight, self.vector_in.weight], dim=1)
         weights = MessageWeights(
-            feature_weight, self.message.weight, self.message.bias, self.vector_out.weight
+            self.features_in.weight,
+            self.message.weight,
+            self.message.bias,
+            self.filter.weight,
+            self.vector_out.weight,
         )
         received, added = exchange(
             self.receiver_in(h),
             self.sender_in(h),
-            features,
+            vectors[:, : self.vectors_in],
             weights,
             edge,
             recompute=self.recompute,
@@ -98,9 +101,3 @@ class EgnnEncoder(Encoder):
             vectors = vectors + added
             by_layer.append(added)
         return AtomFeatures(self.norm(scalars), torch.cat(by_layer, dim=1))
-
-
-def _along_edges(vectors: Tensor, edge: Edge) -> Tensor:
-    """Components of both atoms' vectors along each edge, (E, 2 C)."""
-    ends = (vectors[edge.receiver], vectors[edge.sender])
-    return torch.cat([torch.einsum("ecx,ex->ec", end, edge.direction) for end in ends], dim=1)

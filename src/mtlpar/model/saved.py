@@ -21,8 +21,10 @@ from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.predict import FloatArray, predict_batches
 from mtlpar.model.settings import ModelSettings
 
-FORMAT_VERSION: Final = 2
-"""1: EGNN with direct forces. 2: the settings say which encoder, energy and forces."""
+FORMAT_VERSION: Final = 3
+"""1: EGNN with direct forces. 2: the settings say which encoder, energy and forces. 3: messages of
+the EGNN have a filter and carry vectors."""
+_OLDEST_VERSION: Final = 2
 
 
 class StructurePrediction(NamedTuple):
@@ -259,28 +261,30 @@ def _read(path: Path, device: torch.device | str) -> Any:
 def _upgrade(content: Any, path: Path) -> dict[str, Any]:
     """Bring the content of a file to the current format, one version at a time."""
     version: Any = content.get("format_version") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or version not in range(1, FORMAT_VERSION + 1):
+    if not isinstance(content, dict) or version not in range(_OLDEST_VERSION, FORMAT_VERSION + 1):
         raise ValueError(
-            f"{path} has model format {version!r}; this version of mtlpar reads 1 to "
-            f"{FORMAT_VERSION}. A newer format needs a newer mtlpar"
+            f"{path} has model format {version!r}; this version of mtlpar reads {_OLDEST_VERSION} "
+            f"to {FORMAT_VERSION}. A newer format needs a newer mtlpar, an older model has to be "
+            "trained again"
         )
     content["written_as"] = version
     for step in range(version, FORMAT_VERSION):
-        _UPGRADES[step](content)
+        try:
+            _UPGRADES[step](content)
+        except ValueError as error:
+            raise ValueError(f"{path} has model format {version}: {error}") from None
     return content
 
 
-def _from_1(content: dict[str, Any]) -> None:
-    settings = content["settings"]
-    settings["encoder"] |= {
-        "kind": "egnn",
-        "charge_and_spin": False,
-        "activation_checkpointing": False,
-    }
-    settings["head"] |= {"energy": "sum", "forces": "equivariant"}
+def _from_2(content: dict[str, Any]) -> None:
+    if content["settings"]["encoder"]["kind"] == "egnn":
+        raise ValueError(
+            "its EGNN sends messages without filter and vectors, which this version of mtlpar "
+            "cannot compute; train it again, or use the version that wrote it"
+        )
 
 
-_UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], None]]] = {1: _from_1}
+_UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], None]]] = {2: _from_2}
 
 
 def _voigt(stress: FloatArray) -> FloatArray | None:

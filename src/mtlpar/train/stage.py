@@ -16,7 +16,7 @@ from mtlpar.core.files import file_digest, write_json
 from mtlpar.core.paths import Workspace
 from mtlpar.core.references import References
 from mtlpar.model.multitask import MultiTaskModel, parameter_counts
-from mtlpar.model.saved import load_model, save_model
+from mtlpar.model.saved import FORMAT_VERSION, load_model, save_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.start import start_from
 from mtlpar.parallel.agree import check_same
@@ -255,6 +255,7 @@ class _Job:
         return {
             "branches": {branch: list(sources) for branch, sources in self.branches.items()},
             "model": self.model_settings.model_dump(mode="json"),
+            "model_format": FORMAT_VERSION,
             "train": self.settings.of_result(),
             "seed": self.seed,
             "start": self.start and [file_digest(self.start.path), dict(self.start.new_branches)],

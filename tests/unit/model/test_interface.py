@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +28,14 @@ REFERENCES = {
 ROCKSALT = bulk("NaCl", "rocksalt", a=5.5)
 
 
-def _write(path: Path, *, forces: str = "conservative", dtype: torch.dtype = torch.float64) -> Path:
-    network = make_network(forces=forces).to(dtype)
+def _write(
+    path: Path,
+    *,
+    encoder: str = "egnn",
+    forces: str = "conservative",
+    dtype: torch.dtype = torch.float64,
+) -> Path:
+    network = make_network(encoder, forces).to(dtype)
     save_model(
         path,
         state=network.state_dict(),
@@ -139,19 +147,25 @@ def test_molecules_and_direct_forces_have_no_stress(path: Path, tmp_path: Path) 
         crystal.get_stress()
 
 
-def test_a_file_of_the_first_format_predicts_the_same(tmp_path: Path) -> None:
-    path = _write(tmp_path / "model.pt", forces="equivariant")
+def test_an_egnn_of_an_older_format_is_refused(path: Path) -> None:
+    # Its weights do not fit, and no weights of this version are the same function.
+    content = torch.load(path, weights_only=True)
+    content["format_version"] = 2
+    torch.save(content, path)
+    with pytest.raises(
+        ValueError, match=r"model\.pt has model format 2: its EGNN .* train it again"
+    ):
+        mtlpar.load_model(path)
+
+
+def test_a_painn_of_an_older_format_predicts_the_same(tmp_path: Path) -> None:
+    path = _write(tmp_path / "model.pt", encoder="painn")
     new = mtlpar.load_model(path).predict([molecule("H2O")], head="molecules")
     content = torch.load(path, weights_only=True)
-    # What version 1 held: no word about encoder, energy and forces.
-    content["format_version"] = 1
-    for key in ("kind", "charge_and_spin", "activation_checkpointing"):
-        del content["settings"]["encoder"][key]
-    for key in ("energy", "forces"):
-        del content["settings"]["head"][key]
+    content["format_version"] = 2
     torch.save(content, path)
     old = mtlpar.load_model(path)
-    assert old.format_version == 1
+    assert old.format_version == 2
     assert old.predict([molecule("H2O")], head="molecules")[0].energy == new[0].energy
 
 
@@ -159,7 +173,7 @@ def test_a_newer_format_is_refused(path: Path) -> None:
     content = torch.load(path, weights_only=True)
     content["format_version"] = 99
     torch.save(content, path)
-    with pytest.raises(ValueError, match="model format 99; this version of mtlpar reads 1 to 2"):
+    with pytest.raises(ValueError, match="model format 99; this version of mtlpar reads 2 to 3"):
         mtlpar.load_model(path)
 
 
@@ -191,15 +205,29 @@ def test_info_knows_the_sizes_of_the_paper_preset(capsys: pytest.CaptureFixture[
     assert main(["info", "--config", *map(str, config)]) == 0
     text = capsys.readouterr().out
     # Layers of 866: the edge MLP's two blocks per node, radial and vector inputs, its second
-    # layer, the vectors' output, the update MLP and a norm.
+    # layer, the filter, the vectors' output, the update MLP and a norm. After the first layer there
+    # are vectors to look at and to carry.
     f, c, k, w = 866, 8, 16, 889
-    edge = (f * f + f) + f * f + f * k + (f * f + f) + f * c
+    edge = (f * f + f) + f * f + f * k + (f * f + f) + f * k + f * c
     update = (2 * f + c) * f + f + f * f + f
-    layers = 4 * (edge + update + 2 * f) + 3 * f * 2 * c
+    layers = 4 * (edge + update + 2 * f) + 3 * f * (2 * c + c)
     energy = (f * w + w) + 2 * (w * w + w) + w + 1
     force = (f * w + w) + 2 * (w * w + w) + (w + 1) * 4 * c
     for count in (119 * f + layers + 2 * f, energy, force, energy + force):
         assert f"{count:,}" in text
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_traceback() -> None:
+    # `mtlpar info | head`: the pipe is gone before the first line is written.
+    config = [REPOSITORY / "config.yaml"]
+    command = [sys.executable, "-m", "mtlpar", "info", "--config", *map(str, config)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
 
 
 def test_check_accepts_a_sound_model_and_refuses_a_broken_one(

@@ -79,8 +79,9 @@ def test_activations_cover_what_the_backward_pass_keeps() -> None:
     )
     saved = sum(kept.values()) - parameters
     predicted = take_census(WIDE).activation_bytes.of(shape)
-    # What is kept, plus what the largest operation works on.
-    assert saved < predicted < 1.5 * saved
+    # What is kept, plus what the largest operation works on: the buffers of one block of edges,
+    # which are much beside so small a batch.
+    assert saved < predicted < 1.7 * saved
 
 
 def test_parameters_are_those_of_the_model() -> None:
