@@ -21,7 +21,7 @@ class EncoderSettings(BaseModel):
     width: int = Field(default=64, gt=0, description="Scalar features per atom.")
     layers: int = Field(default=4, gt=0, description="Message-passing layers.")
     vector_channels: int = Field(
-        default=8,
+        default=16,
         gt=0,
         description="Equivariant vectors per atom and layer of egnn; painn has `width` of them.",
     )
