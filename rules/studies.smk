@@ -18,7 +18,10 @@ rule memory_record:
         nodes=lambda wildcards: flow.study_nodes(
             CONFIG, flow.memory_ranks(wildcards.layout, int(wildcards.branches))
         ),
-        tasks_per_node=lambda wildcards: flow.study_ranks_per_node(
+        ranks_per_node=lambda wildcards: flow.study_ranks_per_node(
+            CONFIG, flow.memory_ranks(wildcards.layout, int(wildcards.branches))
+        ),
+        tasks_per_node=lambda wildcards: flow.study_tasks_per_node(
             CONFIG, flow.memory_ranks(wildcards.layout, int(wildcards.branches))
         ),
         cpus_per_task=1,
@@ -30,7 +33,7 @@ rule memory_record:
         ),
         code=flow.code_digest("mtlpar.study.memory"),
     shell:
-        "mtlpar launch --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node}"
+        "mtlpar launch --nodes {resources.nodes} --ranks-per-node {resources.ranks_per_node}"
         " --cpus-per-rank {resources.cpus_per_task} --gpus-per-node {resources.gpus_per_node}"
         " -- mtlpar study memory --config $CONFIG_FILE --layout {wildcards.layout}"
         " --branches {wildcards.branches} --out {output} > {log} 2>&1"
@@ -47,7 +50,10 @@ rule scaling_record:
     threads: 512
     resources:
         nodes=lambda wildcards: flow.study_nodes(CONFIG, int(wildcards.ranks)),
-        tasks_per_node=lambda wildcards: flow.study_ranks_per_node(
+        ranks_per_node=lambda wildcards: flow.study_ranks_per_node(
+            CONFIG, int(wildcards.ranks)
+        ),
+        tasks_per_node=lambda wildcards: flow.study_tasks_per_node(
             CONFIG, int(wildcards.ranks)
         ),
         cpus_per_task=1,
@@ -59,7 +65,7 @@ rule scaling_record:
         ),
         code=flow.code_digest("mtlpar.study.scaling"),
     shell:
-        "mtlpar launch --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node}"
+        "mtlpar launch --nodes {resources.nodes} --ranks-per-node {resources.ranks_per_node}"
         " --cpus-per-rank {resources.cpus_per_task} --gpus-per-node {resources.gpus_per_node}"
         " -- mtlpar study scaling --config $CONFIG_FILE --out {output} > {log} 2>&1"
 

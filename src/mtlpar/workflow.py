@@ -31,6 +31,9 @@ from mtlpar.sources.registry import reader_file
 from mtlpar.study.records import memory_ranks as memory_ranks
 from mtlpar.study.records import records_of
 
+RESOLVED_CONFIGS = Path(".snakemake", "mtlpar")
+"""Where the configurations lie that Snakemake merged."""
+
 _PACKAGE = "mtlpar"
 _ROOT = Path(__file__).parent
 
@@ -75,7 +78,7 @@ def shell_prefix(config: Config) -> str:
     profile or Snakemake activated wins.
     """
     programs = shlex.quote(str(Path(sys.executable).parent))
-    config_file = shlex.quote(str(write_resolved(config, Path(".snakemake") / "mtlpar")))
+    config_file = shlex.quote(str(write_resolved(config, RESOLVED_CONFIGS)))
     return f'set -euo pipefail; PATH="$PATH":{programs}; CONFIG_FILE={config_file}; '
 
 
@@ -193,6 +196,11 @@ def study_ranks_per_node(config: Config, ranks: int) -> int:
             "change study.ranks_per_node or the numbers of ranks"
         )
     return ranks // nodes
+
+
+def study_tasks_per_node(config: Config, ranks: int) -> int:
+    """Tasks to ask Slurm for on each of these nodes: its plugin refuses one; two hold it."""
+    return max(2, study_ranks_per_node(config, ranks))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ CLUSTERS = (*SLURM, "aurora")
 ALL = ("default", "local", *CLUSTERS)
 # What the default run sends to a cluster, and what it sends only if asked to.
 RUN_RULES = {"extract", "normalize", "find_leaks", "pack", "doctor", "train", "evaluate"}
-JOB_RULES = RUN_RULES | {"extract_share", "memory_record", "scaling_record"}
+STUDY_RULES = {"memory_record", "scaling_record"}
+JOB_RULES = RUN_RULES | STUDY_RULES | {"extract_share"}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def launch_line(profile, job):
     resources = job.resources
     geometry = Geometry(
         nodes=resources.nodes,
-        ranks_per_node=resources.tasks_per_node,
+        ranks_per_node=resources.get("ranks_per_node", resources.tasks_per_node),
         cpus_per_rank=resources.cpus_per_task,
         gpus_per_node=resources.gpus_per_node,
     )
@@ -194,12 +195,14 @@ def test_every_line_that_starts_something_is_as_agreed(dry_run, tmp_path):
     lines = []
     for profile in CLUSTERS:
         output = dry_run(profile, "--cores", "1000")
-        for rule in sorted(RUN_RULES):
+        output += dry_run(profile, "memory", "scaling", "--cores", "1000")
+        for rule in sorted(RUN_RULES | STUDY_RULES):
             jobs = jobs_of(output, rule)
-            job = jobs.get("mtl") or jobs.get("ani1x") or jobs[""]
+            # Of the studies the smallest measurement: one rank of several is a special case.
+            job = jobs.get("mtl") or jobs.get("ani1x") or jobs[min(jobs)]
             line = qsub_line(job) if profile == "aurora" else sbatch_line(job)
             lines.append(f"{profile} {rule}: {line.strip()}")
-            if rule in ("doctor", "train"):
+            if rule in {"doctor", "train"} | STUDY_RULES:
                 lines.append(f"{profile} {rule}: {launch_line(profile, job)}")
     found = tmp_path / "submit_lines.txt"
     found.write_text("\n".join(lines) + "\n")
@@ -242,6 +245,12 @@ class TestSlurm:
         assert "gpu" not in line
         assert job.threads <= job.resources.cpus_per_task
 
+    @pytest.mark.parametrize("profile", SLURM)
+    def test_slurm_leaves_retries_to_snakemake(self, profile):
+        # Both at once would make two jobs of one.
+        settings = yaml.safe_load((PROFILES / profile / "config.yaml").read_text())
+        assert settings["slurm-no-requeue"] is True
+
     def test_frontier_keeps_within_the_walltimes(self, dry_run):
         output = dry_run("frontier")
         for rule in RUN_RULES:
@@ -266,6 +275,12 @@ class TestSlurm:
         # A tenth of each job, at most two minutes, is kept back; allow as much again to start.
         usable = (settings["retries"] + 1) * (runtime - 2 * min(2, runtime / 10))
         assert usable >= 6 * 60
+
+    @pytest.mark.parametrize("profile", CLUSTERS)
+    def test_shares_of_a_source_get_what_the_source_gets(self, profile):
+        settings = yaml.safe_load((PROFILES / profile / "config.yaml").read_text())
+        for block in (settings["set-threads"], settings["set-resources"]):
+            assert block.get("extract_share") == block.get("extract")
 
     @pytest.mark.parametrize("profile", CLUSTERS)
     def test_retries_are_new_jobs(self, profile):
@@ -503,26 +518,3 @@ class TestDocumentation:
         text = (PROFILES / profile / "config.yaml").read_text()
         assert "software-deployment-method" not in yaml.safe_load(text)
         assert "software-deployment-method is left out on purpose" in text
-
-    def test_environments_pin_what_was_tested(self):
-        tested = dict(
-            line.lower().replace("_", "-").split("==")
-            for line in (ROOT / "constraints.txt").read_text().splitlines()
-            if "==" in line and not line.startswith("#")
-        )
-        for file in ROOT.glob("envs/*.yaml"):
-            content = yaml.safe_load(file.read_text())
-            assert content["channels"] == ["conda-forge", "nodefaults"]
-            *packages, last = content["dependencies"]
-            packages += last["pip"] if isinstance(last, dict) else [last]
-            for entry in packages:
-                name, _, version = re.sub(r" *=+", "==", entry).partition("==")
-                name = name.strip().lower().replace("_", "-")
-                if name in tested:
-                    assert version.split("+")[0] == tested[name].split("+")[0], (file.name, entry)
-
-    def test_environments_get_the_package(self):
-        rules = "".join(path.read_text() for path in ROOT.glob("rules/*.smk"))
-        for name in set(re.findall(r'envs/([\w-]+)\.yaml"', rules)):
-            script = ROOT / "envs" / f"{name}.post-deploy.sh"
-            assert "--editable ." in script.read_text()
