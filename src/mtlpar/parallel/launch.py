@@ -30,6 +30,8 @@ _CPU_BIND: Final = "MTLPAR_CPU_BIND"
 _GEOMETRY: Final = "MTLPAR_GEOMETRY"
 _DEADLINE: Final = "MTLPAR_DEADLINE"
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# What a job that asked for tasks by GPU hands on to srun, which then refuses our geometry.
+_BY_GPU: Final = ("SLURM_NTASKS_PER_GPU", "SLURM_TRES_PER_TASK")
 # Kept back from the walltime, for the launcher to start, the last checkpoint and the clean-up.
 _RESERVE_S: Final = 120.0
 _RESERVE_FRACTION: Final = 0.1
@@ -122,7 +124,7 @@ def launch(
     if shutil.which(line[0]) is None:
         raise ValueError(f"{line[0]!r} is not on PATH; cannot run {shlex.join(line)}")
     variables = {
-        **os.environ,
+        **_without_gpu_geometry(os.environ),
         # All of them: torch takes the largest, and Snakemake sets them to the threads of the rule,
         # which are those of all ranks together. Ranks that share cores would spin for each other.
         **dict.fromkeys(_THREADS, str(geometry.cpus_per_rank)),
@@ -175,6 +177,18 @@ def time_left_s() -> float | None:
     """
     deadline = os.environ.get(_DEADLINE)
     return float(deadline) - time.time() if deadline else None
+
+
+def _without_gpu_geometry(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment, less what would overrule the geometry that the rule asked for."""
+    for name in sorted(variables.keys() & set(_BY_GPU)):
+        logger.warning(
+            "%s=%s is left out: the job asked for tasks by GPU. In the profile use tasks_per_node "
+            "and gres, never tasks or gpu",
+            name,
+            variables[name],
+        )
+    return {name: value for name, value in variables.items() if name not in _BY_GPU}
 
 
 def _check_launcher(kind: Launcher, geometry: Geometry) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from mtlpar.parallel.agree import AgreedError, Interrupted
 from mtlpar.parallel.launch import EXPECTED_WORLD_SIZE
+from mtlpar.parallel.watchdog import ends_within
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,11 @@ logger = logging.getLogger(__name__)
 _HOST_SUFFIX: Final = "MTLPAR_HOST_SUFFIX"
 _LAUNCHED_BY: Final = ("PMI_RANK", "PMIX_RANK", "SLURM_PROCID", "PALS_RANKID")
 _PROCESS_MANAGER: Final = ("PMI_RANK", "PMIX_RANK", "PALS_RANKID")
+_NO_START: Final = (
+    "error: MPI did not start within {:.0f} s: the ranks do not find each other. One of them may "
+    "have died (see above); launcher and MPI library may not belong together (MTLPAR_SRUN_MPI); or "
+    "shared memory that killed ranks left is in the way (/dev/shm/mpich_* on the job's nodes)."
+)
 _TORCHRUN: Final = "TORCHELASTIC_RUN_ID"
 _TORCHRUN_RANK: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
@@ -52,7 +58,7 @@ def distributed_context(
     through torch alone. A process that no launcher started is a world of one and needs no MPI.
 
     Args:
-        timeout_s: How long a rank waits for another in a collective.
+        timeout_s: How long a rank waits for another in a collective, and for MPI to start.
         first: What rank 0 does with the number of ranks before they meet, however long it takes:
             the others wait.
 
@@ -69,7 +75,8 @@ def distributed_context(
         return
     if any(name in os.environ for name in _LAUNCHED_BY):
         # Cray systems need MPI initialised before torch loads its communication libraries.
-        from mpi4py import MPI
+        with ends_within(timeout_s, _NO_START.format(timeout_s)):
+            from mpi4py import MPI
 
         _check_world(MPI.COMM_WORLD.size, expected)
         if MPI.COMM_WORLD.size > 1:

@@ -94,6 +94,32 @@ def test_srun_is_told_how_to_meet_the_mpi_of_the_wheel() -> None:
     assert "--mpi=pmi2" in line
 
 
+def test_srun_gets_no_geometry_but_that_of_the_rule(tmp_path: Path) -> None:
+    # As Slurm does: a job that asked for `tasks` next to GPUs could start no rank at all.
+    srun = tmp_path / "srun"
+    srun.write_text(
+        '#!/bin/sh\n[ -z "$SLURM_NTASKS_PER_GPU$SLURM_TRES_PER_TASK" ] && echo run "$@" && exit\n'
+        "echo srun: fatal: --gpus-per-task is mutually exclusive >&2; exit 1\n"
+    )
+    srun.chmod(0o755)
+    line = ["launch", "--ppn", "8", "--gpus-per-node", "8", "--launcher", "srun", "--", "work"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mtlpar", *line],
+        env={
+            **os.environ,
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "SLURM_NTASKS_PER_GPU": "1",
+            "SLURM_TRES_PER_TASK": "gres:gpu:1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.startswith("run --nodes=1 --ntasks=8"), done.stderr
+    assert done.stderr.count("use tasks_per_node and gres") == 2
+
+
 MEET = """
 from mtlpar.parallel.ranks import distributed_context
 import os, torch
