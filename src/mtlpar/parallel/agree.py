@@ -25,7 +25,7 @@ def raise_together(message: str | None) -> None:
     Raises:
         AgreedError: If any rank has a message.
     """
-    messages = _gather(message)
+    messages = gather(message)
     told = [
         f"rank {rank}: {text}" if len(messages) > 1 else text
         for rank, text in enumerate(messages)
@@ -45,7 +45,7 @@ def check_same(facts: Mapping[str, str], *, advice: str) -> None:
     Raises:
         AgreedError: If a rank has other facts than rank 0.
     """
-    everyone = _gather(dict(facts))
+    everyone = gather(dict(facts))
     differing = [
         f"rank {rank} has {name} {theirs.get(name)!r}, rank 0 has {value!r}"
         for rank, theirs in enumerate(everyone)
@@ -56,7 +56,8 @@ def check_same(facts: Mapping[str, str], *, advice: str) -> None:
         raise AgreedError(f"{'; '.join(differing[:8])}; {advice}")
 
 
-def _gather(value: T) -> list[T]:
+def gather(value: T) -> list[T]:
+    """The values of all ranks, by rank; all must call this together."""
     # The command line imports this module, and must not wait for torch to ask for help.
     import torch.distributed as dist
 

@@ -235,13 +235,29 @@ class BpReader:
             raise ValueError(f"{self.path}: no structures {start} to {stop} among {len(self)}")
         if start == stop:
             return StructureBatch.concatenate([])
-        rows = {
-            "structure": (start, stop),
-            "atom": (int(self.offsets[start]), int(self.offsets[stop])),
-        }
-        return StructureBatch(
-            {name: self._column(field, *rows[field.level]) for name, field in FIELDS.items()}
-        )
+        return self._batch((start, stop), (int(self.offsets[start]), int(self.offsets[stop])))
+
+    @property
+    def block_borders(self) -> npt.NDArray[np.int64]:
+        """First structure of each block, and the end of the last: (B + 1,)."""
+        return self._borders["structure"]
+
+    def read_block(self, block: int) -> StructureBatch:
+        """Read one block of structures, without having to know where all the others lie.
+
+        Raises:
+            ValueError: If the data do not have their checksum.
+        """
+        first_atom, last_atom = self._borders["atom"][block : block + 2].tolist()
+        return self._batch(self._block(block), (first_atom, last_atom))
+
+    def read_block_sizes(self, block: int) -> npt.NDArray[np.int32]:
+        """Read only how many atoms the structures of a block have.
+
+        Raises:
+            ValueError: If the data do not have their checksum.
+        """
+        return self._column(FIELDS["num_atoms"], *self._block(block))
 
     def slices(self, size: int) -> Iterator[tuple[int, int]]:
         """Cut the structures into consecutive pieces of at most ``size``.
@@ -271,6 +287,16 @@ class BpReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _block(self, block: int) -> tuple[int, int]:
+        start, stop = self._borders["structure"][block : block + 2].tolist()
+        return start, stop
+
+    def _batch(self, structures: tuple[int, int], atoms: tuple[int, int]) -> StructureBatch:
+        rows = {"structure": structures, "atom": atoms}
+        return StructureBatch(
+            {name: self._column(field, *rows[field.level]) for name, field in FIELDS.items()}
+        )
 
     def _rows(self, field: Field) -> int:
         return len(self) if field.level == "structure" else self.num_atoms

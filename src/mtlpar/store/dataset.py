@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mtlpar.core.fields import FIELDS
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch, iterate_slices
 from mtlpar.store.bp import BpReader
@@ -18,21 +21,31 @@ FloatArray = npt.NDArray[np.float64]
 class StructureStore(Protocol):
     """Random access to the structures of one split, wherever they lie.
 
-    ``gather`` may be called from several threads at once.
+    Its methods may be called from several threads at once.
     """
 
-    @property
-    def num_atoms(self) -> npt.NDArray[np.int32]:
-        """Atoms of every structure, (S,)."""
-
     def __len__(self) -> int: ...
+
+    def count_atoms(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Atoms of the structures at ``indices``."""
 
     def gather(self, indices: npt.NDArray[np.int64]) -> tuple[StructureBatch, FloatArray]:
         """Copy the structures at ``indices``, in that order, with their targets in eV/atom."""
 
 
+def column_bytes(num_structures: int, num_atoms: int) -> int:
+    """Memory of the columns of some structures and their targets."""
+    rows = {"structure": num_structures, "atom": num_atoms}
+    columns = sum(
+        rows[field.level] * math.prod(field.shape) * np.dtype(field.dtype).itemsize
+        for field in FIELDS.values()
+    )
+    return columns + 8 * num_structures
+
+
 # Targets are computed in slices: the float64 of every atom at once would take half as much again.
 _SLICE_STRUCTURES: Final = 200_000
+_PIECE_STRUCTURES: Final = 16_384
 
 
 class PackedDataset:
@@ -67,11 +80,39 @@ class PackedDataset:
     def __len__(self) -> int:
         return len(self.structures)
 
-    @property
-    def num_atoms(self) -> npt.NDArray[np.int32]:
-        """Atoms of every structure, (S,)."""
-        return self.structures.num_atoms
+    def count_atoms(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Atoms of the structures at ``indices``."""
+        return self.structures.num_atoms[indices]
 
     def gather(self, indices: npt.NDArray[np.int64]) -> tuple[StructureBatch, FloatArray]:
         """Copy the structures at ``indices``, in that order, with their targets in eV/atom."""
         return self.structures.take(indices), self.target_ev_per_atom[indices]
+
+
+class PackSlice:
+    """Consecutive structures of a pack, read from it every time they are gone through."""
+
+    def __init__(self, path: Path, part: slice) -> None:
+        """Note which structures; nothing is read yet.
+
+        Args:
+            path: The pack.
+            part: The structures.
+        """
+        self.path = path
+        self.part = part
+
+    def __iter__(self) -> Iterator[tuple[StructureBatch, FloatArray]]:
+        """Read them, some at a time and in order, with their targets in eV/atom.
+
+        Raises:
+            ValueError: If the pack is missing, foreign or damaged.
+        """
+        with BpReader(self.path) as reader:
+            references = References.from_dict(reader.attributes["references_ev"])
+            for start, stop in reader.slices(_PIECE_STRUCTURES):
+                low, high = max(start, self.part.start), min(stop, self.part.stop)
+                if low < high:
+                    # Whole pieces, because only whole blocks are compared with their checksums.
+                    batch = reader.read(start, stop).slice(low - start, high - start)
+                    yield batch, references.to_target(batch)

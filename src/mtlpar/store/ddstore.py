@@ -10,8 +10,6 @@ reads whenever it likes. One process needs none of this and reads a `PackedDatas
 from __future__ import annotations
 
 import atexit
-import logging
-import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,17 +26,12 @@ from mtlpar.core.structures import StructureBatch
 from mtlpar.store.bp import BpReader
 from mtlpar.store.rows import ATOM_ROW, STRUCTURE_ROW, Rows, fill_rows, take_atoms, to_columns
 
-logger = logging.getLogger(__name__)
-
 IndexArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-_GIB: Final = 2**30
 _PIECE_STRUCTURES: Final = 65536
 # Every node of a copy knows of every structure where it begins and how many atoms it has.
 _INDEX_BYTES: Final = 12
-# Of the free memory. The rest is for model, batches and page cache.
-_USABLE: Final = 0.8
 _PROGRESS_INTERVAL_S: Final = 5e-4
 
 
@@ -108,35 +101,6 @@ class Copy:
         return int(last - first) * rows // count + index
 
 
-def require_memory(needed_bytes: int, comm: MPI.Intracomm) -> None:
-    """Log what nodes are about to hold, and refuse if it does not fit; all ranks call it together.
-
-    Args:
-        needed_bytes: Sum of `Copy.bytes_of_rank` over the datasets that this rank is to open.
-        comm: All ranks of the run, whatever their datasets.
-
-    Raises:
-        ValueError: On every rank, if the ranks of any node ask for more than is free there.
-    """
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED, comm.rank)
-    mine = (node.allreduce(needed_bytes), _free_bytes(), MPI.Get_processor_name())
-    node.Free()
-    needed, free, name = max(comm.allgather(mine), key=lambda entry: entry[0] / max(entry[1], 1))
-    logger.info(
-        "training data in shared memory: up to %.2f GiB of %.2f GiB free on %s",
-        needed / _GIB,
-        free / _GIB,
-        name,
-    )
-    if needed > _USABLE * free:
-        raise ValueError(
-            f"the training data take {needed / _GIB:.2f} GiB on node {name}, but only "
-            f"{_USABLE:.0%} of {free / _GIB:.2f} GiB free memory may be used; let ranks of several "
-            "nodes share a copy (train.ranks_per_copy), use more nodes, or enlarge /dev/shm if it "
-            "is smaller than the node's memory"
-        )
-
-
 class DistributedDataset:
     """A pack in the windows of a copy; a `mtlpar.store.dataset.StructureStore`.
 
@@ -183,6 +147,10 @@ class DistributedDataset:
 
     def __len__(self) -> int:
         return len(self.num_atoms)
+
+    def count_atoms(self, indices: IndexArray) -> npt.NDArray[np.int32]:
+        """Atoms of the structures at ``indices``."""
+        return self.num_atoms[indices]
 
     def gather(self, indices: IndexArray) -> tuple[StructureBatch, FloatArray]:
         """Copy the structures at ``indices``, in that order, with their targets in eV/atom."""
@@ -351,16 +319,3 @@ class _Progress:
     def _run(self) -> None:
         while not self._stopped.wait(_PROGRESS_INTERVAL_S):
             self._comm.Iprobe()
-
-
-def _free_bytes() -> int:
-    """Memory that windows may take: what is free, and what the folder of shared memory allows."""
-    amounts = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        lines = meminfo.read_text(encoding="ascii").splitlines()
-        amounts += [int(s.split()[1]) * 1024 for s in lines if s.startswith("MemAvailable:")]
-    shared = Path("/dev/shm")
-    if shared.is_dir():
-        amounts.append(shutil.disk_usage(shared).free)
-    return min(amounts, default=2**63)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-import torch.distributed as dist
 
 from mtlpar.core.files import read_json
 from mtlpar.core.paths import Workspace
+from mtlpar.core.structures import StructureBatch
 from mtlpar.model.multitask import TargetScale
 from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.store.bp import BpReader
-from mtlpar.store.dataset import PackedDataset, StructureStore
+from mtlpar.store.dataset import PackSlice, column_bytes
 from mtlpar.train.loader import RankLoader
+from mtlpar.train.placement import SourceData, open_stores
 from mtlpar.train.precision import weight_dtype
 from mtlpar.train.sampler import EpochPlan
 from mtlpar.train.settings import TrainSettings
+
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +35,14 @@ class TrainingData:
         branch_of: Branch of every source of the model, in order.
         headers: What the training pack of every source says about itself; see `read_header`.
         loader: Training batches of this rank.
-        validation: Validation sets of the sources whose branches this rank owns.
+        validation: This rank's share of the validation sets of the sources whose branches it owns,
+            in pieces with their targets in eV/atom.
     """
 
     branch_of: Mapping[str, str]
     headers: Mapping[str, Mapping[str, Any]]
     loader: RankLoader
-    validation: Mapping[str, PackedDataset]
+    validation: Mapping[str, Iterable[tuple[StructureBatch, FloatArray]]]
 
     @property
     def target_sizes(self) -> dict[str, dict[str, float]]:
@@ -97,6 +102,8 @@ def plan_epochs(
         seed,
         settings.sampling_temperature,
         settings.passes_per_epoch,
+        {source: header["blocks"]["num_structures"] for source, header in headers.items()},
+        settings.shuffle_structures,
     )
 
 
@@ -126,16 +133,27 @@ def load_data(
         model_settings: Architecture; the graph is part of it.
 
     Raises:
-        ValueError: If a pack is missing or damaged.
+        ValueError: If a pack is missing or damaged, or if a node's memory is too small.
     """
     owned = layout.branches_of(rank)
     mine = [source for source, branch in branch_of.items() if branch in owned]
-    owners = {source: layout.owners[branch_of[source]] for source in mine}
-    stores = open_stores(
-        {source: workspace.pack(source, "train") for source in mine},
-        headers,
-        owners,
+    validation = {
+        source: _validation_share(workspace, source, branch_of[source], layout, rank)
+        for source in mine
+    }
+    placement, stores = open_stores(
+        {
+            source: SourceData(
+                pack=workspace.pack(source, "train"),
+                header=headers[source],
+                owners=layout.owners[branch_of[source]],
+            )
+            for source in mine
+        },
+        placement=settings.data,
         ranks_per_copy=settings.ranks_per_copy,
+        window=settings.shuffle_structures,
+        validation_bytes=sum(needed for _, needed in validation.values()),
     )
     loader = RankLoader(
         stores,
@@ -152,46 +170,19 @@ def load_data(
         branch_of=branch_of,
         headers=headers,
         loader=loader,
-        validation={source: PackedDataset(workspace.pack(source, "val")) for source in mine},
+        validation={
+            source: share if placement == "stream" else tuple(share)
+            for source, (share, _) in validation.items()
+        },
     )
 
 
-def open_stores(
-    packs: Mapping[str, Path],
-    headers: Mapping[str, Mapping[str, Any]],
-    owners: Mapping[str, Sequence[int]],
-    *,
-    ranks_per_copy: int | None,
-) -> dict[str, StructureStore]:
-    """Bring training data into memory; all ranks call this together.
-
-    Args:
-        packs: Packs of the sources that this rank trains on, in the order of the model.
-        headers: Headers of the packs.
-        owners: Ranks that train on each of these sources.
-        ranks_per_copy: See `TrainSettings.ranks_per_copy`.
-
-    Raises:
-        ValueError: If a pack is missing or damaged, or if it does not fit into a node's memory.
-    """
-    if not dist.is_initialized() or ranks_per_copy == 1:
-        return {source: PackedDataset(path) for source, path in packs.items()}
-    # Only ranks need MPI; one process goes without.
-    from mpi4py import MPI
-
-    from mtlpar.store.ddstore import Copy, DistributedDataset, require_memory
-
-    world = MPI.COMM_WORLD
-    copies = {}
-    for source in packs:
-        if len(owners[source]) > 1:
-            ranks = world.Create_group(world.group.Incl(list(owners[source])))
-            copies[source] = Copy.of(ranks, width=ranks_per_copy)
-    needed = [copy.bytes_of_rank(headers[source]) for source, copy in copies.items()]
-    require_memory(sum(needed), world)
-    return {
-        source: DistributedDataset(path, copies[source])
-        if source in copies
-        else PackedDataset(path)
-        for source, path in packs.items()
-    }
+def _validation_share(
+    workspace: Workspace, source: str, branch: str, layout: ParallelLayout, rank: int
+) -> tuple[PackSlice, int]:
+    """The structures of a validation set that a rank predicts, and what they take in memory."""
+    path = workspace.pack(source, "val")
+    with BpReader(path) as reader:
+        share = layout.share(branch, rank, len(reader))
+        count = share.stop - share.start
+        return PackSlice(path, share), column_bytes(count, count * reader.num_atoms // len(reader))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,9 +21,12 @@ from mtlpar.graph.settings import GraphSettings
 from mtlpar.model.multitask import Segment
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.store.dataset import StructureStore
+from mtlpar.store.streaming import ReadAhead, StreamedDataset, Window
 from mtlpar.train.objective import DatasetPiece, Targets
+from mtlpar.train.order import EpochOrder
 from mtlpar.train.sampler import EpochPlan
 
+Item = TypeVar("Item")
 T = TypeVar("T")
 IndexArray = npt.NDArray[np.int64]
 
@@ -52,9 +56,10 @@ class LocalBatch(NamedTuple):
 
 
 class _Share(NamedTuple):
-    """This rank's share of one dataset's global batch."""
+    """This rank's share of one dataset's global batch, and where its structures are."""
 
     source: str
+    store: StructureStore
     indices: IndexArray
     global_structures: int
     global_atoms: int
@@ -62,6 +67,14 @@ class _Share(NamedTuple):
     def part(self, start: int, stop: int) -> _Share:
         """Some of the structures; what they are a share of stays."""
         return self._replace(indices=self.indices[start:stop])
+
+
+class _Request(NamedTuple):
+    """The global batch of one dataset in one step, and what holds this rank's share of it."""
+
+    source: str
+    store: StructureStore
+    batch: IndexArray
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ class RankLoader:
         ahead: Batches that are built before they are asked for.
     """
 
-    datasets: Mapping[str, StructureStore]
+    datasets: Mapping[str, StructureStore | StreamedDataset]
     branch_of: Mapping[str, str]
     plan: EpochPlan
     layout: ParallelLayout
@@ -103,22 +116,55 @@ class RankLoader:
             epoch: Number of the epoch, from zero.
             first_step: Steps of the epoch that are already done.
         """
-        orders = {source: self.plan.order(source, epoch) for source in self.datasets}
         return prefetch(
-            lambda step: self._batch(step, orders),
-            range(first_step, self.plan.steps),
+            self._batch,
+            self._requests(epoch, first_step),
             threads=self.threads,
             ahead=self.ahead,
         )
 
-    def _batch(self, step: int, orders: Mapping[str, IndexArray]) -> tuple[LocalBatch, ...]:
+    def _requests(self, epoch: int, first_step: int) -> Iterator[list[_Request]]:
+        """The global batches of the steps, dataset by dataset."""
+        orders = {source: self.plan.order(source, epoch) for source in self.datasets}
+        stores = {source: self._stores(source, orders[source], first_step) for source in orders}
+        for step in range(first_step, self.plan.steps):
+            batches = {s: order[slice(*self.plan.bounds(s, step))] for s, order in orders.items()}
+            yield [_Request(s, next(stores[s]), batch) for s, batch in batches.items()]
+
+    def _stores(self, source: str, order: EpochOrder, first_step: int) -> Iterator[StructureStore]:
+        """What holds the structures of each step."""
+        dataset = self.datasets[source]
+        if not isinstance(dataset, StreamedDataset):
+            yield from itertools.repeat(dataset)
+            return
+
+        def read(window: int) -> Window:
+            return dataset.read(order.windows[window].tolist(), self._wanted(source, order, window))
+
+        with ReadAhead(read, len(order.windows)) as windows:
+            for step in range(first_step, self.plan.steps):
+                yield windows.get(order.windows_of(*self.plan.bounds(source, step)))
+
+    def _wanted(self, source: str, order: EpochOrder, window: int) -> IndexArray:
+        """Structures of a window that this rank computes."""
+        first, last = order.starts[window], min(order.starts[window + 1], len(order))
+        steps = [self.plan.step_of(source, int(position)) for position in (first, last - 1)]
+        visits = order.visits(window)
+        wanted = [np.zeros(0, np.int64)]
+        for step in range(steps[0], steps[1] + 1):
+            start, stop = self.plan.bounds(source, step)
+            mine = self.layout.share(self.branch_of[source], self.rank, stop - start)
+            low, high = max(start + mine.start, first), min(start + mine.stop, last)
+            wanted.append(visits[low - first : max(low, high) - first])
+        return np.concatenate(wanted)
+
+    def _batch(self, requests: Sequence[_Request]) -> tuple[LocalBatch, ...]:
         shares = []
-        for source, order in orders.items():
-            batch = order[slice(*self.plan.bounds(source, step))]
+        for source, store, batch in requests:
             mine = batch[self.layout.share(self.branch_of[source], self.rank, len(batch))]
             if len(mine):
-                atoms = int(self.datasets[source].num_atoms[batch].sum())
-                shares.append(_Share(source, mine, len(batch), atoms))
+                atoms = int(store.count_atoms(batch).sum())
+                shares.append(_Share(source, store, mine, len(batch), atoms))
         passes = tuple(self._gather(part) for part in self._passes(shares))
         return tuple(part.pin_memory() for part in passes) if self.pin_memory else passes
 
@@ -130,7 +176,7 @@ class RankLoader:
         room = self.max_atoms
         for share in shares:
             start = 0
-            for index, atoms in enumerate(self.datasets[share.source].num_atoms[share.indices]):
+            for index, atoms in enumerate(share.store.count_atoms(share.indices)):
                 if atoms > room and room < self.max_atoms:
                     passes[-1].append(share.part(start, index))
                     passes.append([])
@@ -143,7 +189,7 @@ class RankLoader:
         segments, pieces, parts, targets = [], [], [], []
         structure = atom = 0
         for share in shares:
-            part, target_ev_per_atom = self.datasets[share.source].gather(share.indices)
+            part, target_ev_per_atom = share.store.gather(share.indices)
             structures = (structure, structure + len(part))
             atoms = (atom, atom + part.total_atoms)
             segments.append(Segment(self.branch_of[share.source], *structures, atoms))
@@ -169,7 +215,7 @@ class RankLoader:
 
 
 def prefetch(
-    make: Callable[[int], T], items: Iterable[int], *, threads: int = 2, ahead: int = 4
+    make: Callable[[Item], T], items: Iterable[Item], *, threads: int = 2, ahead: int = 4
 ) -> Iterator[T]:
     """Yield ``make(item)`` in order, computed in background threads before they are asked for.
 

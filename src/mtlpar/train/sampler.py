@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.hashing import derive_seed
+from mtlpar.train.order import EpochOrder
 
 IndexArray = npt.NDArray[np.int64]
 
@@ -29,6 +30,8 @@ class EpochPlan:
         seed: The run's seed.
         temperature: A dataset of N structures gives N_max (N / N_max)^(1 / temperature) samples.
         passes: Samples per structure of a dataset, instead of what the temperature gives.
+        blocks: Structures of each block of a dataset's pack; one block where not given.
+        window: Structures of a dataset that are shuffled together, see `EpochOrder`.
     """
 
     num_structures: Mapping[str, int]
@@ -36,6 +39,8 @@ class EpochPlan:
     seed: int
     temperature: float = 1.0
     passes: Mapping[str, float] = field(default_factory=dict)
+    blocks: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    window: int = 1_000_000
 
     @cached_property
     def num_samples(self) -> dict[str, int]:
@@ -53,18 +58,21 @@ class EpochPlan:
         """Steps per epoch."""
         return math.ceil(max(self.num_samples.values()) / self.batch_structures)
 
-    def order(self, dataset: str, epoch: int) -> IndexArray:
-        """Structures that an epoch visits, in order, (samples,).
-
-        Every structure comes once before any comes twice; the last, incomplete pass takes
-        different structures in each epoch.
-        """
-        rng = np.random.default_rng(derive_seed(self.seed, "epoch", epoch, dataset))
-        count, samples = self.num_structures[dataset], self.num_samples[dataset]
-        passes = [rng.permutation(count) for _ in range(math.ceil(samples / count))]
-        return np.concatenate(passes)[:samples]
+    def order(self, dataset: str, epoch: int) -> EpochOrder:
+        """Structures that an epoch visits, in order."""
+        blocks = self.blocks.get(dataset, [self.num_structures[dataset]])
+        return EpochOrder(
+            np.concatenate([[0], np.cumsum(blocks, dtype=np.int64)]),
+            self.num_samples[dataset],
+            window=self.window,
+            seed=derive_seed(self.seed, "epoch", epoch, dataset),
+        )
 
     def bounds(self, dataset: str, step: int) -> tuple[int, int]:
         """Which stretch of that order one step takes."""
         samples, steps = self.num_samples[dataset], self.steps
         return step * samples // steps, (step + 1) * samples // steps
+
+    def step_of(self, dataset: str, position: int) -> int:
+        """The step that takes one position of that order."""
+        return ((position + 1) * self.steps - 1) // self.num_samples[dataset]

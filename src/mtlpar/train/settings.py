@@ -11,6 +11,7 @@ Tracker = Literal["tensorboard", "wandb", "mlflow"]
 EXECUTION_ONLY: Final = frozenset(
     {
         "layout",
+        "data",
         "ranks_per_copy",
         "max_atoms_per_pass",
         "compile",
@@ -56,6 +57,13 @@ class TrainSettings(BaseModel):
         default={},
         description="How often an epoch visits each structure of a dataset, instead of what the "
         "temperature gives; 0.5 visits half of them.",
+    )
+    shuffle_structures: int = Field(
+        default=1_000_000,
+        gt=0,
+        description="Structures of a dataset that are shuffled together, in whole blocks of its "
+        "pack; smaller datasets are shuffled as a whole. Packs are in random order already. "
+        "Bounds the memory of streamed data.",
     )
     energy_weight: float = Field(
         default=1.0, ge=0, description="Weight of the error of the energy per atom (eV/atom)."
@@ -119,6 +127,12 @@ class TrainSettings(BaseModel):
         description="mtl-par: a rank holds the encoder and only the branches it owns; mtl-base: "
         "every rank holds every branch; auto: what `mtlpar plan layout` would take. All optimise "
         "the same objective.",
+    )
+    data: Literal["auto", "memory", "stream"] = Field(
+        default="auto",
+        description="memory: read the packs into memory at the start; stream: read them from disk "
+        "all the time, up to three times shuffle_structures of each dataset at once; auto: stream "
+        "if a node's memory is too small.",
     )
     ranks_per_copy: int | None = Field(
         default=None,

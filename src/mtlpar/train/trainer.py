@@ -60,7 +60,6 @@ class Trainer:
         """
         self.model = model
         self.data = data
-        self.layout = layout
         self.context = context
         self.settings = settings
         self.checkpoints = checkpoints
@@ -202,8 +201,6 @@ class Trainer:
                 average.model if average else self.model,
                 self.data.validation,
                 branch_of=self.data.branch_of,
-                layout=self.layout,
-                rank=self.context.rank,
             )
         clock.add("validate", time.perf_counter() - started)
         score = relative_score(errors, self.data.target_sizes)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
 from mtlpar.core.metrics import ErrorSums
+from mtlpar.core.structures import StructureBatch
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.predict import predict
-from mtlpar.parallel.layout import ParallelLayout
-from mtlpar.store.dataset import PackedDataset
+
+FloatArray = npt.NDArray[np.float64]
 
 _BATCH_ATOMS = 4096
 # Means below this, in eV/atom and eV/Angstrom, are rounding: the references explain everything.
@@ -21,43 +24,38 @@ _NO_SIGNAL = 1e-6
 
 def validation_errors(
     model: MultiTaskModel,
-    datasets: Mapping[str, PackedDataset],
+    datasets: Mapping[str, Iterable[tuple[StructureBatch, FloatArray]]],
     *,
     branch_of: Mapping[str, str],
-    layout: ParallelLayout,
-    rank: int,
 ) -> dict[str, dict[str, float]]:
     """Errors on every source's validation set, the same on all ranks.
 
     Args:
         model: The model with the branches of this rank.
-        datasets: Validation data of the sources whose branches this rank owns.
+        datasets: This rank's share of the validation data of the sources whose branches it owns,
+            in pieces with their targets in eV/atom.
         branch_of: Branch of every source of the model, in order.
-        layout: Who owns which branch.
-        rank: This rank.
 
     Returns:
         For each source the means of `ErrorSums.as_dict`.
     """
     model.eval()
     sums = {source: ErrorSums() for source in branch_of}
-    for source, dataset in datasets.items():
-        share = layout.share(branch_of[source], rank, len(dataset))
-        part = dataset.structures.slice(share.start, share.stop)
-        target = dataset.target_ev_per_atom[share]
-        first_atom = part.offsets
-        for piece, energy, forces in predict(
-            model,
-            part,
-            branch=branch_of[source],
-            graph=model.settings.graph,
-            batch_atoms=_BATCH_ATOMS,
-        ):
-            atoms = slice(first_atom[piece.start], first_atom[piece.stop])
-            sums[source].add(energy - target[piece], forces - part.forces[atoms])
+    for source, pieces in datasets.items():
+        for part, target in pieces:
+            first_atom = part.offsets
+            for chosen, energy, forces in predict(
+                model,
+                part,
+                branch=branch_of[source],
+                graph=model.settings.graph,
+                batch_atoms=_BATCH_ATOMS,
+            ):
+                atoms = slice(first_atom[chosen.start], first_atom[chosen.stop])
+                sums[source].add(energy - target[chosen], forces - part.forces[atoms])
     model.train()
     table = torch.tensor([astuple(entry) for entry in sums.values()], dtype=torch.float64)
-    if layout.world_size > 1:
+    if dist.is_initialized():
         table = table.to(next(model.parameters()).device)
         dist.all_reduce(table)
     return {

@@ -71,10 +71,12 @@ class InMemory:
 
     def __init__(self, structures: StructureBatch) -> None:
         self.structures = structures
-        self.num_atoms = structures.num_atoms
 
     def __len__(self) -> int:
         return len(self.structures)
+
+    def count_atoms(self, indices: np.ndarray) -> np.ndarray:
+        return self.structures.num_atoms[indices]
 
     def gather(self, indices: np.ndarray) -> tuple[StructureBatch, np.ndarray]:
         return self.structures.take(indices), self.structures.energy[indices]

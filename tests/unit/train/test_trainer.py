@@ -62,7 +62,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_structure
     # Exactly the poisoned structure, the first that qm7x gives to the third step.
     dataset = PackedDataset(workspace.pack("qm7x", "train"))
     plan = EpochPlan(_sizes(workspace), TRAIN.batch_structures, seed=0)
-    first = plan.order("qm7x", 0)[plan.bounds("qm7x", 2)[0]]
+    first = plan.order("qm7x", 0)[slice(*plan.bounds("qm7x", 2))][0]
     expected = f"qm7x {dataset.structures.structure_id[first]:016x}"
     assert str(caught.value).endswith(f"Structures: {expected}")
 

@@ -1,0 +1,86 @@
+"""What nodes are about to hold in memory, beside what they have."""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+GIB: Final = 2**30
+USABLE: Final = 0.8
+"""Part of the free memory that data may take. The rest is for model, batches and page cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Bytes that a rank, or all ranks of a node, are about to take.
+
+    Attributes:
+        node: Name of the node.
+        needed_bytes: In all.
+        shared_bytes: Part of them in memory that ranks share.
+        free_bytes: Free memory of the node.
+        free_shared_bytes: Room in its folder of shared memory.
+    """
+
+    node: str
+    needed_bytes: int
+    shared_bytes: int
+    free_bytes: int
+    free_shared_bytes: int
+
+    @property
+    def load(self) -> float:
+        """What is needed, over what is free."""
+        return max(
+            self.needed_bytes / max(1, self.free_bytes),
+            self.shared_bytes / max(1, self.free_shared_bytes),
+        )
+
+    @property
+    def fits(self) -> bool:
+        """Whether that much may be taken."""
+        return self.load <= USABLE
+
+    def __str__(self) -> str:
+        room = f"{self.needed_bytes / GIB:.2f} GiB of {self.free_bytes / GIB:.2f} GiB free"
+        if self.shared_bytes:
+            shared = (self.shared_bytes / GIB, self.free_shared_bytes / GIB)
+            room += " ({:.2f} of {:.2f} GiB in shared memory)".format(*shared)
+        return f"{room} on {self.node}"
+
+
+def fullest_node(demands: Sequence[Demand]) -> Demand:
+    """Add up the demands of all ranks, node by node; returns the node with the least room."""
+    ranks_of: dict[str, list[Demand]] = defaultdict(list)
+    for demand in demands:
+        ranks_of[demand.node].append(demand)
+    nodes = [
+        Demand(
+            node,
+            sum(rank.needed_bytes for rank in ranks),
+            sum(rank.shared_bytes for rank in ranks),
+            min(rank.free_bytes for rank in ranks),
+            min(rank.free_shared_bytes for rank in ranks),
+        )
+        for node, ranks in ranks_of.items()
+    ]
+    return max(nodes, key=lambda node: node.load)
+
+
+def free_bytes() -> int:
+    """Memory of this node that processes may still take; very much where it does not say."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return 2**63
+    lines = meminfo.read_text(encoding="ascii").splitlines()
+    return next(int(s.split()[1]) * 1024 for s in lines if s.startswith("MemAvailable:"))
+
+
+def free_shared_bytes() -> int:
+    """Room in this node's folder of shared memory; very much where there is none."""
+    folder = Path("/dev/shm")
+    return shutil.disk_usage(folder).free if folder.is_dir() else 2**63

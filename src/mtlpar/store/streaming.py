@@ -1,0 +1,227 @@
+"""One split of one source that stays on disk: some of its blocks are in memory at a time.
+
+For datasets larger than memory. `StreamedDataset` reads *windows*, some blocks of a pack each, and
+`ReadAhead` one after the other in a background thread. Ranks need neither each other nor MPI for
+it: each reads all blocks and keeps the structures that it is going to compute, so the ranks of a
+group hold a window once between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from mtlpar.core.references import References
+from mtlpar.core.structures import StructureBatch
+from mtlpar.store.bp import BpReader
+from mtlpar.store.dataset import StructureStore
+from mtlpar.store.rows import ATOM_ROW, STRUCTURE_ROW, Rows, fill_rows, take_atoms, to_columns
+
+IndexArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+# The one in use, the one being read, and one that the last batches may still hold.
+_WINDOWS_IN_MEMORY: Final = 3
+# What a window knows of every structure of its blocks: number of atoms and row.
+_INDEX_BYTES: Final = 8
+
+
+class StreamedDataset:
+    """A pack of which no more than some blocks are in memory.
+
+    Attributes:
+        path: The pack.
+        references: Reference energies that its targets leave out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Look at a pack without reading it.
+
+        Raises:
+            ValueError: If the pack is missing, foreign or truncated.
+        """
+        self.path = path
+        with BpReader(path) as reader:
+            self.references = References.from_dict(reader.attributes["references_ev"])
+            self._count = len(reader)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, blocks: Sequence[int], wanted: IndexArray) -> Window:
+        """Read some blocks and keep some of their structures.
+
+        Args:
+            blocks: Numbers of the blocks, ascending.
+            wanted: Structures to keep, each once and in any order.
+
+        Raises:
+            ValueError: If the pack is damaged.
+        """
+        with BpReader(self.path) as reader:
+            sizes = [reader.read_block_sizes(block) for block in blocks]
+            window = Window(reader.block_borders[blocks], sizes, wanted)
+            for place, block in enumerate(blocks):
+                window.fill(place, reader.read_block(block), self.references)
+        return window
+
+
+class Window:
+    """Structures of some blocks, in memory; a `mtlpar.store.dataset.StructureStore`.
+
+    Structures have the numbers they have in the pack. Sizes are known of all in the blocks, rows
+    only of those that were wanted.
+    """
+
+    def __init__(
+        self, first: IndexArray, sizes: Sequence[npt.NDArray[np.int32]], wanted: IndexArray
+    ) -> None:
+        """Make room for what `fill` is to bring.
+
+        Args:
+            first: First structure of each block, ascending, (B,).
+            sizes: Atoms of the structures of each block.
+            wanted: Structures to keep.
+        """
+        self._first = first
+        self._base = np.concatenate([[0], np.cumsum([len(block) for block in sizes])])
+        self._num_atoms = np.concatenate(sizes)
+        self._places = np.sort(self._place(wanted))
+        self._row = np.full(len(self._num_atoms), -1, dtype=np.int32)
+        self._row[self._places] = np.arange(len(self._places), dtype=np.int32)
+        counts = self._num_atoms[self._places]
+        self._first_atom = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._structures: Rows = np.empty(len(self._places), STRUCTURE_ROW)
+        self._atoms: Rows = np.empty(int(self._first_atom[-1]), ATOM_ROW)
+
+    def __len__(self) -> int:
+        return len(self._num_atoms)
+
+    def fill(self, block: int, batch: StructureBatch, references: References) -> None:
+        """Bring the structures of a block, by its position in the window."""
+        start, stop = self._base[block : block + 2]
+        low, high = np.searchsorted(self._places, [start, stop])
+        kept = batch.take(self._places[low:high] - start)
+        first, last = self._first_atom[[low, high]]
+        fill_rows(
+            self._structures[low:high], self._atoms[first:last], kept, references.to_target(kept)
+        )
+
+    def holds(self, indices: IndexArray) -> npt.NDArray[np.bool_]:
+        """Which structures can be gathered."""
+        inside = self.spans(indices)
+        inside[inside] = self._row[self._place(indices[inside])] >= 0
+        return inside
+
+    def spans(self, indices: IndexArray) -> npt.NDArray[np.bool_]:
+        """Which structures are in the blocks."""
+        block = np.searchsorted(self._first, indices, side="right") - 1
+        return (block >= 0) & (self._place(indices) < self._base[block + 1])
+
+    def count_atoms(self, indices: IndexArray) -> npt.NDArray[np.int32]:
+        """Atoms of the structures at ``indices``, which are in the blocks."""
+        return self._num_atoms[self._place(indices)]
+
+    def gather(self, indices: IndexArray) -> tuple[StructureBatch, FloatArray]:
+        """Copy the structures at ``indices``, which were wanted, in that order."""
+        rows = self._row[self._place(indices)]
+        first = self._first_atom[rows]
+        counts = self._first_atom[rows + 1] - first
+        return to_columns(self._structures.take(rows), take_atoms(self._atoms, first, counts))
+
+    def _place(self, indices: IndexArray) -> IndexArray:
+        """Where structures are among all structures of the blocks."""
+        block = np.searchsorted(self._first, indices, side="right") - 1
+        places: IndexArray = self._base[block] + indices - self._first[block]
+        return places
+
+
+class JoinedWindows:
+    """Several windows as one `mtlpar.store.dataset.StructureStore`; waits until they are read."""
+
+    def __init__(self, windows: Sequence[Future[Window]]) -> None:
+        self._windows = windows
+
+    def __len__(self) -> int:
+        return sum(len(window.result()) for window in self._windows)
+
+    def count_atoms(self, indices: IndexArray) -> npt.NDArray[np.int32]:
+        """Atoms of the structures at ``indices``."""
+        counts = np.zeros(len(indices), dtype=np.int32)
+        for future in self._windows:
+            inside = future.result().spans(indices)
+            counts[inside] = future.result().count_atoms(indices[inside])
+        return counts
+
+    def gather(self, indices: IndexArray) -> tuple[StructureBatch, FloatArray]:
+        """Copy the structures at ``indices``, in that order, with their targets in eV/atom."""
+        windows = [future.result() for future in self._windows]
+        if len(windows) == 1:
+            return windows[0].gather(indices)
+        # A structure may be in two windows, where one pass ends and the next begins.
+        owner = np.argmax([window.holds(indices) for window in windows], axis=0)
+        parts = [window.gather(indices[owner == number]) for number, window in enumerate(windows)]
+        order = np.argsort(np.argsort(owner, kind="stable"))
+        batch = StructureBatch.concatenate([part for part, _ in parts]).take(order)
+        return batch, np.concatenate([target for _, target in parts])[order]
+
+
+class ReadAhead:
+    """Reads windows in a background thread, the next one while one is in use."""
+
+    def __init__(self, read: Callable[[int], Window], count: int) -> None:
+        """Prepare, without reading anything yet.
+
+        Args:
+            read: Reads a window by its number; called from one thread.
+            count: Number of windows.
+        """
+        self._read = read
+        self._count = count
+        self._windows: dict[int, Future[Window]] = {}
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="mtlpar-stream")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the thread, after the window that it is reading."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def get(self, numbers: range) -> StructureStore:
+        """Some windows, which may still be on their way; earlier ones are forgotten."""
+        if not numbers:
+            return JoinedWindows(())
+        for number in range(numbers.start, min(numbers.stop + 1, self._count)):
+            if number not in self._windows:
+                self._windows[number] = self._pool.submit(self._read, number)
+        for number in [number for number in self._windows if number < numbers.start]:
+            del self._windows[number]
+        return JoinedWindows([self._windows[number] for number in numbers])
+
+
+def streamed_bytes(header: Mapping[str, Any], *, window: int, ranks: int) -> int:
+    """Memory that a rank needs at most to stream a dataset.
+
+    Args:
+        header: What the pack says about itself.
+        window: Structures that are shuffled together.
+        ranks: Ranks that share the dataset between them.
+    """
+    count, largest = int(header["num_structures"]), max(header["blocks"]["num_structures"])
+    held = _WINDOWS_IN_MEMORY * min(count, max(window, largest))
+    atoms_per_structure = int(header["num_atoms"]) / count
+    row_bytes = STRUCTURE_ROW.itemsize + ATOM_ROW.itemsize * atoms_per_structure
+    # A block is in memory as it is read, and again the part of it that is kept.
+    return int(held * (row_bytes / ranks + _INDEX_BYTES) + 2 * largest * row_bytes)
