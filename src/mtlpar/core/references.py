@@ -85,9 +85,10 @@ def reference_sums(
     Returns:
         The sums; NaN where an element has no reference.
     """
-    if len(num_atoms) == 0:
-        return np.zeros(0)
-    starts = np.cumsum(num_atoms, dtype=np.int64) - num_atoms
-    # The padding gives structures without atoms at the end a place to start.
-    sums = np.add.reduceat(np.append(table[atomic_numbers], 0.0), starts)
-    return np.where(num_atoms > 0, sums, 0.0)
+    sums = np.zeros(len(num_atoms))
+    filled = num_atoms > 0
+    if filled.any():
+        starts = np.cumsum(num_atoms, dtype=np.int64) - num_atoms
+        # Nothing but a structure's own atoms: the last bit of its sum must not depend on its place.
+        sums[filled] = np.add.reduceat(table[atomic_numbers], starts[filled])
+    return sums

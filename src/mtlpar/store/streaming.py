@@ -185,6 +185,7 @@ class ReadAhead:
         self._read = read
         self._count = count
         self._windows: dict[int, Future[Window]] = {}
+        self._given = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="mtlpar-stream")
 
     def __enter__(self) -> Self:
@@ -196,8 +197,11 @@ class ReadAhead:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the thread, after the window that it is reading."""
-        self._pool.shutdown(cancel_futures=True)
+        """End the thread, after the windows that somebody was given."""
+        for number, window in self._windows.items():
+            if number >= self._given:
+                window.cancel()
+        self._pool.shutdown()
 
     def get(self, numbers: range) -> StructureStore:
         """Some windows, which may still be on their way; earlier ones are forgotten."""
@@ -208,6 +212,7 @@ class ReadAhead:
                 self._windows[number] = self._pool.submit(self._read, number)
         for number in [number for number in self._windows if number < numbers.start]:
             del self._windows[number]
+        self._given = numbers.stop
         return JoinedWindows([self._windows[number] for number in numbers])
 
 
