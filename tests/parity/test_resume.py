@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import signal
 import subprocess
 import time
@@ -177,26 +176,6 @@ def test_a_signal_to_one_rank_stops_all_in_good_order_and_the_next_run_continues
     assert done.returncode == 0, done.stderr
     assert "resumed after" in done.stderr
     np.testing.assert_allclose(losses(workspace), straight, rtol=1e-10)
-
-
-@pytest.mark.mpi
-def test_a_rank_with_other_settings_is_named_before_the_first_step(
-    five_sources: Workspace, copy_of: Callable[[Workspace], Workspace], tmp_path: Path
-) -> None:
-    workspace = copy_of(five_sources)
-    line = command_line(workspace, 2)
-    start = line.index("--") + 1
-    script = tmp_path / "rank.sh"
-    script.write_text(
-        'extra=""; [ "$PMI_RANK" = 1 ] && extra="--set train.learning_rate=0.5"\n'
-        f"exec {shlex.join(line[start:])} $extra\n"
-    )
-    done = subprocess.run(
-        [*line[:start], "sh", str(script)], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode != 0
-    assert "rank 1 has settings and data with the digest" in done.stderr
-    assert "give all ranks the same config" in done.stderr
 
 
 def test_progress_of_an_older_version_is_read_and_of_a_newer_one_refused(tmp_path: Path) -> None:

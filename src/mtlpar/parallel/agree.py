@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -54,6 +59,49 @@ def check_same(facts: Mapping[str, str], *, advice: str) -> None:
     ]
     if differing:
         raise AgreedError(f"{'; '.join(differing[:8])}; {advice}")
+
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """Which process on which node each rank is, to say later who is missing.
+
+    Attributes:
+        processes: Name of the node and number of the process, by rank.
+    """
+
+    processes: Sequence[tuple[str, int]]
+
+    @classmethod
+    def call(cls) -> Roll:
+        """Let all ranks say who they are; all must call this together."""
+        return cls(gather((socket.gethostname(), os.getpid())))
+
+    def missing(self, *, patience_s: float = 1.0) -> list[int]:
+        """Ranks of this node whose process has ended; those of other nodes cannot be seen.
+
+        Args:
+            patience_s: How long to look: connections break a little before a process is gone.
+        """
+        deadline = time.monotonic() + patience_s
+        while True:
+            missing = [
+                rank
+                for rank, (node, process) in enumerate(self.processes)
+                if node == socket.gethostname() and not _lives(process)
+            ]
+            if missing or time.monotonic() > deadline:
+                return missing
+            time.sleep(0.02)
+
+
+def _lives(process: int) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    try:
+        # The name before it is in parentheses and may hold anything. Z: ended, not yet noticed.
+        return status.read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        # Systems without this folder tell nothing.
+        return not Path("/proc/self").exists()
 
 
 def gather(value: T) -> list[T]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mtlpar.model.multitask import MultiTaskModel, parameter_counts
 from mtlpar.model.saved import FORMAT_VERSION, load_model, save_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.start import start_from
-from mtlpar.parallel.agree import check_same
+from mtlpar.parallel.agree import Roll, check_same
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state
@@ -89,8 +89,12 @@ def run(
         trainer = job.trainer(stop)
         trainer.resume()
         history = job.history(trainer.progress.step)
+        roll = Roll.call()
         try:
             progress = trainer.run(history)
+        except RuntimeError as error:
+            job.blame(roll.missing(), trainer, error)
+            raise
         finally:
             history.close()
         if context.rank == 0:
@@ -127,10 +131,7 @@ class _Job:
         self.branch_of = {source: branch for branch in branches for source in branches[branch]}
         self.headers = {source: read_header(workspace, source) for source in self.branch_of}
         self.fingerprint = self._fingerprint()
-        check_same(
-            {"settings and data with the digest": self.fingerprint[:16]},
-            advice="give all ranks the same config and the same packs",
-        )
+        self._check_ranks()
         self.checkpoints = CheckpointFolder(
             workspace.checkpoints(name) / self.fingerprint[:16],
             rank=context.rank,
@@ -150,6 +151,7 @@ class _Job:
             model_settings=self.model_settings,
             context=self.context,
         )
+        check_same({"branch owners": layout.describe()}, advice="give all ranks alike devices")
         model = self._model(layout.branches_of(self.context.rank))
         self._log_layout(layout, model)
         data = load_data(
@@ -171,6 +173,32 @@ class _Job:
             settings=self.settings,
             checkpoints=self.checkpoints,
             stop=stop,
+        )
+
+    def blame(self, missing: Sequence[int], trainer: Trainer, error: RuntimeError) -> None:
+        """Say which ranks an error comes from, if any of them have died."""
+        if missing:
+            gone = ", ".join(
+                f"rank {rank} (branch {', '.join(trainer.layout.branches_of(rank))})"
+                for rank in missing
+            )
+            raise RuntimeError(
+                f"after step {trainer.progress.step}, {gone} died; start again from the last "
+                f"checkpoint. {error}"
+            ) from error
+
+    def _check_ranks(self) -> None:
+        """Make sure that all ranks mean the same training, on the same data."""
+        settings = {**self._settings(), "execution": self.settings.model_dump(mode="json")}
+        data = {
+            f"data of {source} (branch {self.branch_of[source]}) with the digests": _digest(
+                header["data_digests"]
+            )
+            for source, header in self.headers.items()
+        }
+        check_same(
+            {"settings with the digest": _digest(settings), **data},
+            advice="give all ranks the same config and the same packs",
         )
 
     def _model(self, owned: tuple[str, ...]) -> MultiTaskModel:
@@ -263,8 +291,7 @@ class _Job:
 
     def _fingerprint(self) -> str:
         data = {source: header["data_digests"] for source, header in self.headers.items()}
-        content = json.dumps({**self._settings(), "data": data}, sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+        return _digest({**self._settings(), "data": data})
 
     def _log_layout(self, layout: ParallelLayout, model: MultiTaskModel) -> None:
         counts = parameter_counts(model)
@@ -276,3 +303,7 @@ class _Job:
             f"{sum(counts.values()):,}",
             ", ".join(f"{part} {count:,}" for part, count in counts.items()),
         )
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

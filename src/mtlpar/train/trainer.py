@@ -60,6 +60,7 @@ class Trainer:
         """
         self.model = model
         self.data = data
+        self.layout = layout
         self.context = context
         self.settings = settings
         self.checkpoints = checkpoints

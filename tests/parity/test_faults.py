@@ -1,0 +1,114 @@
+"""What goes wrong on one rank ends all of them, and they say which rank it was.
+
+The collective timeout is five minutes and these tests wait for one: a run that only ends by it
+would fail them.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from training import command_line
+
+from mtlpar.core.files import read_json, write_json
+from mtlpar.core.paths import Workspace
+from mtlpar.parallel.agree import Roll
+
+OWNERS = {0: "ani1x", 1: "alexandria, transition1x", 2: "qm7x, mptrj"}
+
+
+def test_a_process_that_ended_is_missed_whether_or_not_anybody_noticed() -> None:
+    alive = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    roll = Roll.call()
+    places = [(roll.processes[0][0], pid) for pid in (alive.pid, ended.pid)]
+    # A zombie first, and after `wait` not even that. Nodes that cannot be seen are not accused.
+    roll = Roll([*roll.processes, *places, ("elsewhere", ended.pid)])
+    assert roll.missing(patience_s=30) == [2]
+    ended.wait()
+    assert roll.missing() == [2]
+    alive.communicate(b"\n")
+    assert Roll(roll.processes[:1]).missing(patience_s=0) == []
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("victim", [0, 2])
+def test_the_others_name_a_killed_rank_its_branches_and_the_step(
+    victim: int, five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
+) -> None:
+    workspace = copy_of(five_sources)
+    line = command_line(workspace, 3, epochs=10_000, patience_epochs=10_000)
+    mpiexec = str(Path(sys.executable).parent / "mpiexec")
+    # Without the launcher's help, as between nodes: it would kill the others before they speak.
+    start = [mpiexec, "-disable-auto-cleanup", "-n", "3"]
+    process = subprocess.Popen(
+        [*start, *line[line.index("--") + 1 :]], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    said = []
+    for text in process.stderr:
+        said.append(text)
+        if "epoch 2/" in text:
+            _rank(process.pid, victim).kill()
+            break
+    _, rest = process.communicate(timeout=60)
+    errors = "".join(said) + rest
+    assert process.returncode != 0
+    assert re.search(
+        rf"after step \d+, rank {victim} \(branch {OWNERS[victim]}\) died.*last checkpoint", errors
+    ), errors
+
+
+def _rank(launcher: int, rank: int) -> psutil.Process:
+    """Process of a rank below a launcher."""
+    (process,) = (
+        child
+        for child in psutil.Process(launcher).children(recursive=True)
+        if "train" in child.cmdline() and child.environ().get("PMI_RANK") == str(rank)
+    )
+    return process
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        # Not part of what is trained, but ranks that disagree would wait for each other for ever.
+        ("train.layout=mtl-base", "rank 1 has settings with the digest"),
+        ("paths.results={other}", r"rank 1 has data of qm7x \(branch qm7x\) with the digests"),
+    ],
+)
+def test_a_rank_that_was_given_something_else_is_named(
+    change: str,
+    told: str,
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    tmp_path: Path,
+) -> None:
+    workspace = copy_of(five_sources)
+    other = tmp_path / "other"
+    shutil.copytree(five_sources.results / "packed", other / "packed")
+    manifest = Workspace(raw=workspace.raw, results=other).pack_manifest("qm7x", "train")
+    write_json(manifest, {**read_json(manifest), "data_digest": "0" * 64})
+    line = command_line(workspace, 2)
+    start = line.index("--") + 1
+    extra = f"--set {change.format(other=other)}"
+    script = tmp_path / "rank.sh"
+    script.write_text(
+        f'extra=""; [ "$PMI_RANK" = 1 ] && extra="{extra}"\n'
+        f"exec {shlex.join(line[start:])} $extra\n"
+    )
+    done = subprocess.run(
+        [*line[:start], "sh", str(script)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode != 0
+    assert re.search(told, done.stderr), done.stderr
+    assert "give all ranks the same config and the same packs" in done.stderr
