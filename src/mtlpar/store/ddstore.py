@@ -259,31 +259,29 @@ class DistributedDataset:
         atoms: Rows,
         begin: IndexArray,
     ) -> None:
-        """Ask other nodes for the structures at some places of the request, owner by owner."""
+        """Ask other nodes for the structures at some places, in one request to each owner."""
         assert self._remote is not None
         structure_window, atom_window = self._remote
-        owners = self._owners(indices[places])
-        structure_bytes, atom_bytes = structures.view(np.uint8), atoms.view(np.uint8)
-        first_of_owner = self._bounds[owners]
-        displacement = indices[places] - first_of_owner
-        atom_displacement = self._first_atom[indices[places]] - self._first_atom[first_of_owner]
+        owner_of_place = self._owners(indices[places])
         size, atom_size = structures.itemsize, atoms.itemsize
-        order = np.argsort(owners, kind="stable")
-        for place, owner, row, atom_row in zip(
-            places[order].tolist(),
-            owners[order].tolist(),
-            displacement[order].tolist(),
-            atom_displacement[order].tolist(),
-            strict=True,
-        ):
-            here = structure_bytes[place * size : (place + 1) * size]
-            structure_window.Get([here, MPI.BYTE], owner, [row, size, MPI.BYTE])
-            start = int(begin[place]) * atom_size
-            length = int(self.num_atoms[indices[place]]) * atom_size
-            atom_window.Get(
-                [atom_bytes[start : start + length], MPI.BYTE],
+        for owner in np.unique(owner_of_place).tolist():
+            here = places[owner_of_place == owner]
+            there, first = indices[here], self._bounds[owner]
+            _get_pieces(
+                structure_window,
                 owner,
-                [atom_row, length, MPI.BYTE],
+                structures.view(np.uint8),
+                lengths=np.full(len(here), size),
+                here=here * size,
+                there=(there - first) * size,
+            )
+            _get_pieces(
+                atom_window,
+                owner,
+                atoms.view(np.uint8),
+                lengths=self.num_atoms[there] * atom_size,
+                here=begin[here] * atom_size,
+                there=(self._first_atom[there] - self._first_atom[first]) * atom_size,
             )
 
     def _wait(self, indices: IndexArray) -> None:
@@ -295,6 +293,24 @@ class DistributedDataset:
 
     def _owners(self, indices: IndexArray) -> IndexArray:
         return np.searchsorted(self._bounds, indices, side="right") - 1
+
+
+def _get_pieces(
+    window: MPI.Win,
+    owner: int,
+    memory: npt.NDArray[np.uint8],
+    *,
+    lengths: IndexArray,
+    here: IndexArray,
+    there: IndexArray,
+) -> None:
+    """Get many pieces of a window as one message; all numbers are bytes, one per piece."""
+    sizes = lengths.tolist()
+    types = [MPI.BYTE.Create_hindexed(sizes, starts.tolist()).Commit() for starts in (here, there)]
+    window.Get([memory, 1, types[0]], owner, [0, 1, types[1]])
+    for datatype in types:
+        # MPI keeps what it needs until the message is complete.
+        datatype.Free()
 
 
 class _Progress:
