@@ -1,26 +1,32 @@
-"""Training steps on made-up structures: the real model, layout, reduction and optimizer, timed."""
+"""Training steps on made-up structures: the steps of the train stage, repeated and timed."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mtlpar.graph.collate import collate
-from mtlpar.model.multitask import MultiTaskModel, Segment
+from mtlpar.core.hashing import derive_seed
+from mtlpar.core.structures import StructureBatch
+from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
-from mtlpar.parallel.reduce import GradientReducer
 from mtlpar.plan.synthetic import make_structures
-from mtlpar.train.objective import DatasetPiece, Objective, Targets
-from mtlpar.train.optim import clip_gradients, make_optimizer
+from mtlpar.train.loader import RankLoader
+from mtlpar.train.objective import Objective
+from mtlpar.train.sampler import EpochPlan
 from mtlpar.train.settings import TrainSettings
+from mtlpar.train.step import Stepper, Wishes
+
+_SETTINGS: Final = TrainSettings(max_gradient_norm=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,31 +56,37 @@ def equal_branches(count: int, batch_structures: int) -> dict[str, int]:
 
 
 class StepRunner:
-    """Repeats one step; all ranks of the context run it together."""
+    """Repeats one step of training; all ranks of the context run it together."""
 
     def __init__(self, shape: StepShape, context: RankContext, *, seed: int = 0) -> None:
-        """Build model, optimizer and reduction, and this rank's share of the batch.
+        """Build what a step needs, and this rank's share of the batch.
 
         Args:
             shape: What is trained.
             context: Who this process is.
             seed: Seed of weights and structures.
         """
+        self.context = context
         layout = ParallelLayout.build(
             "mtl-base" if shape.layout == "mtl-base" else "mtl-par",
             cost=dict.fromkeys(shape.branches, 1.0),
             world_size=context.world_size,
         )
-        self.context = context
-        self.owned = layout.branches_of(context.rank)
-        self.model = MultiTaskModel(shape.model, self.owned, seed=seed)
-        self.model.to(context.device)
-        self.optimizer = make_optimizer(self.model, TrainSettings())
-        self._reducer = GradientReducer(self.model, layout, rank=context.rank)
-        self._objective = Objective(
-            tuple(shape.branches), energy_weight=1.0, force_weight=1.0, dataset_weights={}
+        model = MultiTaskModel(shape.model, layout.branches_of(context.rank), seed=seed)
+        self._stepper = Stepper(
+            model.to(context.device),
+            Objective(
+                tuple(shape.branches), energy_weight=1.0, force_weight=1.0, dataset_weights={}
+            ),
+            layout=layout,
+            context=context,
+            settings=_SETTINGS,
         )
-        self._take_batch(shape, layout, seed)
+        loader = made_up_loader(shape, layout, rank=context.rank, steps=1, seed=seed)
+        (self._passes,) = loader.epoch(0)
+        graphs = [batch.graph for batch in self._passes if batch.graph is not None]
+        self.structures = sum(graph.num_graphs for graph in graphs)
+        self.edges = sum(graph.num_edges for graph in graphs)
 
     def run(self, steps: int, *, clock: Callable[[], float] = time.perf_counter) -> float:
         """Run steps and return their seconds on this rank, until all ranks are done.
@@ -85,17 +97,19 @@ class StepRunner:
         """
         self._wait()
         started = clock()
-        for _ in range(steps):
-            self._step()
+        for step in range(steps):
+            self._stepper.run(
+                self._passes, step=step, learning_rate=_SETTINGS.learning_rate, wishes=Wishes()
+            )
         self._wait()
         return clock() - started
 
     def held_bytes(self) -> dict[str, int]:
         """Exact bytes of parameters, gradients and the optimizer's state of this rank."""
-        parameters = list(self.model.parameters())
+        parameters = list(self._stepper.model.parameters())
         states = [
             value
-            for state in self.optimizer.state.values()
+            for state in self._stepper.optimizer.state.values()
             for value in state.values()
             if isinstance(value, Tensor) and value.dim() > 0
         ]
@@ -105,60 +119,64 @@ class StepRunner:
             "moments": _bytes(states),
         }
 
-    def _take_batch(self, shape: StepShape, layout: ParallelLayout, seed: int) -> None:
-        segments, pieces, start = [], [], 0
-        for branch in self.owned:
-            structures = shape.branches[branch]
-            share = layout.share(branch, self.context.rank, structures)
-            stop = start + share.stop - share.start
-            if stop > start:
-                segments.append(
-                    Segment(branch, start, stop, (start * shape.atoms, stop * shape.atoms))
-                )
-                pieces.append(
-                    DatasetPiece(
-                        branch,
-                        (start, stop),
-                        (start * shape.atoms, stop * shape.atoms),
-                        structures,
-                        structures * shape.atoms,
-                    )
-                )
-            start = stop
-        self.edges = 0
-        self.structures = start
-        self._segments, self._pieces = tuple(segments), tuple(pieces)
-        if not start:
-            return
-        structures_here = make_structures(start, atoms=shape.atoms, seed=seed + self.context.rank)
-        graph = collate(structures_here, shape.model.graph)
-        self.edges = graph.edge_index.shape[1]
-        energy = (structures_here.energy / shape.atoms).astype(np.float32)
-        device = self.context.device
-        self._graph = graph.to(device)
-        self._targets = Targets(
-            torch.from_numpy(energy).to(device), torch.from_numpy(structures_here.forces).to(device)
-        )
-
-    def _step(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        if self._segments:
-            prediction = self.model(self._graph, self._segments)
-            terms = self._objective.terms(prediction, self._targets, self._pieces)
-        else:
-            terms = torch.zeros_like(self._objective.weights, device=self.context.device)
-        self._reducer.start(lambda: terms.detach().flatten())
-        if terms.requires_grad:
-            self._objective.total(terms).backward()  # type: ignore[no-untyped-call]
-        self._reducer.finish()
-        clip_gradients(self.model, 1.0)
-        self.optimizer.step()
-
     def _wait(self) -> None:
         if self.context.device.type == "cuda":
             torch.cuda.synchronize()
         if dist.is_initialized():
             dist.barrier()
+
+
+def made_up_loader(
+    shape: StepShape, layout: ParallelLayout, *, rank: int, steps: int, seed: int
+) -> RankLoader:
+    """The training loader of a rank, over made-up structures.
+
+    Args:
+        shape: What is trained.
+        layout: Who owns which branch.
+        rank: This rank.
+        steps: Steps of an epoch, each with the batch of the shape.
+        seed: Seed of the structures, which depend on nothing else.
+    """
+    counts = {branch: steps * count for branch, count in shape.branches.items() if count}
+    stores = {
+        branch: _MadeUpStore(
+            make_structures(
+                counts[branch], atoms=shape.atoms, seed=derive_seed(seed, "made up", branch)
+            )
+        )
+        for branch in layout.branches_of(rank)
+        if branch in counts
+    }
+    return RankLoader(
+        stores,
+        {branch: branch for branch in shape.branches},
+        EpochPlan(counts, max(shape.branches.values()), seed),
+        layout,
+        rank,
+        shape.model.graph,
+        torch.float32,
+    )
+
+
+class _MadeUpStore:
+    """Made-up structures as a `StructureStore`; targets are their energies."""
+
+    def __init__(self, structures: StructureBatch) -> None:
+        self._structures = structures
+
+    def __len__(self) -> int:
+        return len(self._structures)
+
+    @property
+    def num_atoms(self) -> npt.NDArray[np.int32]:
+        return self._structures.num_atoms
+
+    def gather(
+        self, indices: npt.NDArray[np.int64]
+    ) -> tuple[StructureBatch, npt.NDArray[np.float64]]:
+        part = self._structures.take(indices)
+        return part, part.energy / part.num_atoms
 
 
 def largest(values: Sequence[float], context: RankContext) -> list[float]:
