@@ -1,4 +1,4 @@
-"""Commands that measure layouts: study memory, study scaling, and study draw."""
+"""Commands that measure layouts: study memory, study scaling, study comm, and study draw."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import Command, add_command, add_config, read_config
 from mtlpar.core.log import set_up_logging
+from mtlpar.study.records import LAYOUTS, STUDIES
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
 
 
 def add_commands(commands: Commands) -> None:
-    """Add study with its three commands."""
+    """Add study with its commands."""
     parser = commands.add_parser(
-        "study", help="measure memory and scaling of the layouts", description="Measure layouts."
+        "study",
+        help="measure memory, scaling and communication of the layouts",
+        description="Measure layouts.",
     )
     studies = parser.add_subparsers(metavar="WHAT", required=True)
     memory = _add_measurement(studies, "memory", _memory, "measure the memory of a rank")
-    memory.add_argument("--layout", choices=("mtl-par", "mtl-base"), required=True, help="layout")
+    _add_layout(memory)
     memory.add_argument("--branches", type=int, required=True, metavar="N", help="branches")
     _add_measurement(studies, "scaling", _scaling, "time epochs on the ranks of this launch")
+    comm = _add_measurement(studies, "comm", _comm, "profile where the time of a step goes")
+    _add_layout(comm)
     draw = add_command(studies, "draw", _draw, "write table and figure of a study")
     add_config(draw)
-    draw.add_argument("--study", choices=("memory", "scaling"), required=True, help="which")
+    draw.add_argument("--study", choices=STUDIES, required=True, help="which")
 
 
 def _add_measurement(
@@ -35,6 +40,10 @@ def _add_measurement(
     add_config(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="record to write")
     return parser
+
+
+def _add_layout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--layout", choices=LAYOUTS, required=True, help="layout")
 
 
 def _memory(options: argparse.Namespace) -> None:
@@ -63,6 +72,17 @@ def _scaling(options: argparse.Namespace) -> None:
 
         set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
         scaling.run(options.out, settings=config.study, context=context)
+
+
+def _comm(options: argparse.Namespace) -> None:
+    from mtlpar.parallel.ranks import distributed_context
+
+    config = read_config(options)
+    with distributed_context() as context:
+        from mtlpar.study import comm
+
+        set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
+        comm.run(options.out, layout=options.layout, settings=config.study, context=context)
 
 
 def _draw(options: argparse.Namespace) -> None:

@@ -112,3 +112,7 @@ class Workspace:
     def scaling_record(self, ranks: int | str) -> Path:
         """Epoch times on so many ranks."""
         return self.studies / "scaling" / f"{ranks}-ranks.json"
+
+    def comm_record(self, layout: str) -> Path:
+        """Where the time of a step goes with a layout."""
+        return self.studies / "comm" / f"{layout}.json"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.parallel.groups import branch_groups
 from mtlpar.parallel.layout import ParallelLayout
+from mtlpar.parallel.trace import span
 
 _BUCKET_BYTES = 16 * 2**20
 
@@ -39,7 +40,7 @@ class _Bucket:
         if extra is not None:
             parts.append(extra.to(parts[0]))
         self.buffer = torch.cat(parts)
-        with self._explained():
+        with self._explained(), span(f"sum {self.part}"):
             self.work = dist.all_reduce(self.buffer, group=self.group, async_op=True)
 
     def receive(self) -> Tensor:

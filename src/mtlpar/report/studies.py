@@ -1,4 +1,4 @@
-"""Tables and figures of the studies: memory per rank, and strong and weak scaling."""
+"""Tables and figures of the studies; here those of memory per rank and of scaling."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from mtlpar.core.files import read_json, write_text
 from mtlpar.core.paths import Workspace
+from mtlpar.report.comm import comm_grid, draw_comm
 from mtlpar.report.grid import Cell, Grid, format_number, to_latex, to_markdown
 from mtlpar.report.style import FAINT, INK, PALETTE, house_style, save_figure
 
@@ -37,7 +38,7 @@ def write_study(name: str, records: Iterable[Path], *, workspace: Workspace, dpi
     """Write table and figure of a study from its measurements.
 
     Args:
-        name: ``memory`` or ``scaling``.
+        name: ``memory``, ``scaling`` or ``comm``.
         records: Files with the measurements.
         workspace: Paths of all products.
         dpi: Resolution of the figure.
@@ -287,4 +288,8 @@ _STUDIES: Final[
             Callable[[Sequence[Mapping[str, Any]]], Figure],
         ],
     ]
-] = {"memory": (memory_grid, draw_memory), "scaling": (scaling_grid, draw_scaling)}
+] = {
+    "memory": (memory_grid, draw_memory),
+    "scaling": (scaling_grid, draw_scaling),
+    "comm": (comm_grid, draw_comm),
+}

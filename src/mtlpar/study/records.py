@@ -7,7 +7,7 @@ from pathlib import Path
 from mtlpar.core.paths import Workspace
 from mtlpar.study.settings import StudySettings
 
-STUDIES = ("memory", "scaling")
+STUDIES = ("memory", "scaling", "comm")
 LAYOUTS = ("mtl-base", "mtl-par")
 # A rank of MTL-base holds the same whatever the number of ranks; two of them reduce.
 _BASE_RANKS = 2
@@ -21,6 +21,8 @@ def records_of(study: str, workspace: Workspace, settings: StudySettings) -> lis
             for branches in settings.memory.branches
             for layout in LAYOUTS
         ]
+    if study == "comm":
+        return [workspace.comm_record(layout) for layout in LAYOUTS]
     return [workspace.scaling_record(ranks) for ranks in settings.scaling.ranks]
 
 

@@ -39,8 +39,23 @@ class ScalingStudySettings(BaseModel):
     repeats: int = Field(default=3, gt=0, description="Epochs that are timed.")
 
 
+class CommStudySettings(BaseModel):
+    """Where the time of a step goes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ranks: int = Field(default=5, gt=0, description="Ranks.")
+    batch_structures: tuple[int, ...] = Field(
+        default=(8, 4, 2, 2),
+        min_length=1,
+        description="Structures of each branch in the global batch: branches as different as "
+        "datasets are.",
+    )
+    steps: int = Field(default=5, gt=0, description="Steps to take the mean of.")
+
+
 class StudySettings(BaseModel):
-    """The studies of memory and scaling, on made-up structures."""
+    """The studies of memory, scaling and communication, on made-up structures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,3 +76,4 @@ class StudySettings(BaseModel):
     scaling: ScalingStudySettings = Field(
         default=ScalingStudySettings(), description="`snakemake scaling`."
     )
+    comm: CommStudySettings = Field(default=CommStudySettings(), description="`snakemake comm`.")

@@ -19,8 +19,9 @@ from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
+from mtlpar.parallel.trace import span
 from mtlpar.plan.synthetic import make_structures
-from mtlpar.train.loader import RankLoader
+from mtlpar.train.loader import LocalBatch, RankLoader
 from mtlpar.train.objective import Objective
 from mtlpar.train.sampler import EpochPlan
 from mtlpar.train.settings import TrainSettings
@@ -56,40 +57,51 @@ def equal_branches(count: int, batch_structures: int) -> dict[str, int]:
 
 
 class StepRunner:
-    """Repeats one step of training; all ranks of the context run it together."""
+    """Runs steps of training; all ranks of the context run them together.
 
-    def __init__(self, shape: StepShape, context: RankContext, *, seed: int = 0) -> None:
-        """Build what a step needs, and this rank's share of the batch.
+    Attributes:
+        layout: Who owns which branch; groups follow the branches' numbers of structures.
+        structures: Structures in this rank's share of the first batch.
+        edges: Edges in it.
+    """
+
+    def __init__(
+        self, shape: StepShape, context: RankContext, *, steps_per_epoch: int = 1, seed: int = 0
+    ) -> None:
+        """Build what a step needs, and this rank's share of the first batch.
 
         Args:
             shape: What is trained.
             context: Who this process is.
+            steps_per_epoch: Batches to make up.
             seed: Seed of weights and structures.
         """
         self.context = context
-        layout = ParallelLayout.build(
+        self.layout = ParallelLayout.build(
             "mtl-base" if shape.layout == "mtl-base" else "mtl-par",
-            cost=dict.fromkeys(shape.branches, 1.0),
+            cost=shape.branches,
             world_size=context.world_size,
         )
-        model = MultiTaskModel(shape.model, layout.branches_of(context.rank), seed=seed)
+        model = MultiTaskModel(shape.model, self.layout.branches_of(context.rank), seed=seed)
         self._stepper = Stepper(
             model.to(context.device),
             Objective(
                 tuple(shape.branches), energy_weight=1.0, force_weight=1.0, dataset_weights={}
             ),
-            layout=layout,
+            layout=self.layout,
             context=context,
             settings=_SETTINGS,
         )
-        loader = made_up_loader(shape, layout, rank=context.rank, steps=1, seed=seed)
-        (self._passes,) = loader.epoch(0)
+        self._loader = made_up_loader(
+            shape, self.layout, rank=context.rank, steps=steps_per_epoch, seed=seed
+        )
+        self._passes = next(self._loader.epoch(0))
         graphs = [batch.graph for batch in self._passes if batch.graph is not None]
         self.structures = sum(graph.num_graphs for graph in graphs)
         self.edges = sum(graph.num_edges for graph in graphs)
 
     def run(self, steps: int, *, clock: Callable[[], float] = time.perf_counter) -> float:
-        """Run steps and return their seconds on this rank, until all ranks are done.
+        """Repeat the first step and return the seconds on this rank, until all ranks are done.
 
         Args:
             steps: Number of steps.
@@ -98,11 +110,19 @@ class StepRunner:
         self._wait()
         started = clock()
         for step in range(steps):
-            self._stepper.run(
-                self._passes, step=step, learning_rate=_SETTINGS.learning_rate, wishes=Wishes()
-            )
+            self._step(self._passes, step)
         self._wait()
         return clock() - started
+
+    def run_epoch(self) -> None:
+        """Run an epoch as training does, with batches that the loader builds meanwhile."""
+        self._wait()
+        batches = self._loader.epoch(0)
+        for step in range(self._loader.plan.steps):
+            with span("data"):
+                passes = next(batches)
+            self._step(passes, step)
+        self._wait()
 
     def held_bytes(self) -> dict[str, int]:
         """Exact bytes of parameters, gradients and the optimizer's state of this rank."""
@@ -118,6 +138,9 @@ class StepRunner:
             "gradients": _bytes([p.grad for p in parameters if p.grad is not None]),
             "moments": _bytes(states),
         }
+
+    def _step(self, passes: Sequence[LocalBatch], step: int) -> None:
+        self._stepper.run(passes, step=step, learning_rate=_SETTINGS.learning_rate, wishes=Wishes())
 
     def _wait(self) -> None:
         if self.context.device.type == "cuda":

@@ -15,6 +15,7 @@ from mtlpar.parallel.agree import AgreedError, raise_together
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.reduce import GradientReducer
+from mtlpar.parallel.trace import span
 from mtlpar.train.loader import LocalBatch
 from mtlpar.train.objective import Objective, Targets
 from mtlpar.train.optim import WeightAverage, clip_gradients, make_optimizer
@@ -110,12 +111,11 @@ class Stepper:
         started = time.perf_counter()
         self.optimizer.param_groups[0]["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
-        terms = self._backward(passes, step, wishes)
+        with span("compute"):
+            terms = self._backward(passes, step, wishes)
         computed = time.perf_counter()
-        try:
-            sums = self.reducer.finish().double().cpu()
-        except RuntimeError as error:
-            raise RuntimeError(f"step {step + 1}: {error}") from error
+        with span("reduce"):
+            sums = self._finish(step)
         reduced = time.perf_counter()
         ranks, bad_branches, steps, stops, checkpoints = sums[terms.numel() :].tolist()
         if steps != ranks * (step % _STEP_CYCLE):
@@ -124,18 +124,15 @@ class Stepper:
                 "other; start again from the last checkpoint"
             )
         terms = sums[: terms.numel()].view_as(terms)
-        norm = float(clip_gradients(self.model, self.settings.max_gradient_norm))
-        finite = bool(torch.isfinite(terms).all()) and math.isfinite(norm) and not bad_branches
-        if finite:
-            self.optimizer.step()
-            if self.average is not None:
-                self.average.update(self.model, updates=step)
-        elif self.settings.on_nonfinite == "stop":
+        fit = bool(torch.isfinite(terms).all()) and not bad_branches
+        with span("update"):
+            norm, taken = self._update(step, fit=fit)
+        if not taken and self.settings.on_nonfinite == "stop":
             self._stop(terms, step)
         return StepResult(
             terms=terms,
             gradient_norm=norm,
-            skipped=not finite,
+            skipped=not taken,
             wishes=Wishes(stop=stops > 0, checkpoint=checkpoints > 0),
             compute_seconds=computed - started,
             reduce_seconds=reduced - computed,
@@ -160,6 +157,22 @@ class Stepper:
             if terms.requires_grad:
                 self.objective.total(terms).backward()  # type: ignore[no-untyped-call]
         return total
+
+    def _finish(self, step: int) -> Tensor:
+        try:
+            return self.reducer.finish().double().cpu()
+        except RuntimeError as error:
+            raise RuntimeError(f"step {step + 1}: {error}") from error
+
+    def _update(self, step: int, *, fit: bool) -> tuple[float, bool]:
+        """Norm of the encoder's gradient, and whether everything is finite and the step taken."""
+        norm = float(clip_gradients(self.model, self.settings.max_gradient_norm))
+        finite = fit and math.isfinite(norm)
+        if finite:
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update(self.model, updates=step)
+        return norm, finite
 
     def _terms(self, batch: LocalBatch) -> Tensor:
         device = self.context.device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -128,8 +129,58 @@ def test_memory_table_puts_measurement_beside_the_formula(tmp_path: Path) -> Non
     assert lines[1:] == ["2,MTL-base,2,40.0,40.0,45.0", "2,MTL-par,2,24.0,24.0,29.0"]
 
 
+@pytest.mark.mpi
+def test_parts_of_a_profiled_step_add_up_and_hidden_sums_lie_within_compute(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-m", "mtlpar"]
+    study = {"ranks": 3, "batch_structures": [4, 1], "steps": 3}
+    line = [
+        *command, "launch", "--ranks-per-node", "3", "--", *command, "study", "comm",
+        "--config", str(REPOSITORY / "config.yaml"), "--layout", "mtl-par",
+        "--out", str(tmp_path / "record.json"), "--set", f"study.model={TINY.model_dump_json()}",
+        "--set", f"study.comm={json.dumps(study)}", "--set", "study.atoms=4",
+    ]  # fmt: skip
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    record = read_json(tmp_path / "record.json")
+    # The larger branch has two of the three ranks, and reduces inside its group alone.
+    assert record["branches"] == [["branch0"], ["branch0"], ["branch1"]]
+    for seconds in record["ranks"]:
+        hidden = {name: seconds.pop(name) for name in ("encoder_hidden", "branch_hidden")}
+        assert seconds.pop("step") == pytest.approx(sum(seconds.values()))
+        assert min(seconds.values()) >= 0
+        assert max(hidden.values()) <= seconds["compute"]
+    lonely = record["ranks"][2]
+    assert lonely["branch_exposed"] == 0
+    assert all(s["encoder_exposed"] + s["waiting"] > 0 for s in record["ranks"])
+
+
+def test_comm_table_and_figure_show_every_rank(tmp_path: Path) -> None:
+    workspace = Workspace(raw=tmp_path, results=tmp_path)
+    seconds = {
+        "data": 0.001, "compute": 0.1, "encoder_exposed": 0.02, "branch_exposed": 0.0,
+        "waiting": 0.03, "update": 0.004, "step": 0.155, "encoder_hidden": 0.05,
+        "branch_hidden": 0.0,
+    }  # fmt: skip
+    for layout, branches in (("mtl-base", [["a", "b"]] * 2), ("mtl-par", [["a"], ["b"]])):
+        record = {
+            "layout": layout, "device": "cpu", "steps": 3, "batch_structures": [2, 2],
+            "branches": branches, "oversubscribed": False, "ranks": [seconds, seconds],
+        }  # fmt: skip
+        write_json(workspace.comm_record(layout), record)
+    paths = [workspace.comm_record(layout) for layout in ("mtl-base", "mtl-par")]
+    write_study("comm", paths, workspace=workspace, dpi=40)
+    lines = (workspace.studies / "comm.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 2
+    assert lines[4] == "MTL-par,1,b,1.00,100,20.0,0,30.0,4.00,155,50.0,0"
+    assert (workspace.studies / "comm.png").stat().st_size > 1000
+
+
 def test_an_unknown_study_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no study is called 'speed'; there are memory, scaling"):
+    with pytest.raises(
+        ValueError, match="no study is called 'speed'; there are memory, scaling, comm"
+    ):
         write_study("speed", [], workspace=Workspace(raw=tmp_path, results=tmp_path), dpi=40)
 
 

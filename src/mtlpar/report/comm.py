@@ -1,0 +1,112 @@
+"""Table and figure of where the time of a step goes on every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from mtlpar.report.grid import Cell, Grid, format_number
+from mtlpar.report.style import FAINT, INK, PALETTE
+
+_TITLES: Final = {"mtl-base": "MTL-base", "mtl-par": "MTL-par"}
+# What adds up to a step, in the order in which it is stacked.
+_PARTS: Final = {
+    "data": ("Data", PALETTE[5]),
+    "compute": ("Compute", PALETTE[1]),
+    "encoder_exposed": ("Encoder sum, exposed", PALETTE[2]),
+    "branch_exposed": ("Branch sum, exposed", PALETTE[4]),
+    "waiting": ("Waiting for slower ranks", "#d0d0d0"),
+    "update": ("Update", PALETTE[3]),
+}
+_HIDDEN: Final = {
+    "encoder_hidden": ("Encoder sum, hidden", PALETTE[2]),
+    "branch_hidden": ("Branch sum, hidden", PALETTE[4]),
+}
+_MILLI: Final = 1e3
+
+
+def comm_grid(records: Sequence[Mapping[str, Any]]) -> Grid:
+    """Milliseconds of every part of the mean step, a row per layout and rank."""
+    columns = {**_PARTS, "step": ("Step", ""), **_HIDDEN}
+    rows = tuple(
+        tuple(
+            Cell(text)
+            for text in (
+                _TITLES[record["layout"]],
+                f"{rank}{' (shared)' if record['oversubscribed'] else ''}",
+                " ".join(record["branches"][rank]),
+                *(format_number(_MILLI * seconds[part]) for part in columns),
+            )
+        )
+        for record in records
+        for rank, seconds in enumerate(record["ranks"])
+    )
+    sizes = ", ".join(map(str, records[0]["batch_structures"]))
+    return Grid(
+        label="comm",
+        title="Where the time of a step goes",
+        caption=f"Milliseconds of the mean of {records[0]['steps']} steps, measured with the "
+        f"profiler; {sizes} structures of the branches in a step. Compute is the forward and "
+        "backward pass. Sums of gradients are exposed where a rank waits for them after its "
+        "backward pass, and hidden within compute. They run once the last rank has sent its part; "
+        "up to then ranks wait for slower ones. The columns up to Update add up to Step. Ranks "
+        "marked as shared are more than the machine has cores; they take turns.",
+        columns="lll" + "r" * len(columns),
+        header=("Layout", "Rank", "Branches", *(f"{title} (ms)" for title, _ in columns.values())),
+        rows=rows,
+    )
+
+
+def draw_comm(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """A stacked bar per rank; beside it, thin, what is hidden behind compute."""
+    figure = Figure(figsize=(7.0, 3.4))
+    panels = figure.subplots(1, len(records), sharey=True, squeeze=False)[0]
+    for axes, record in zip(panels, records, strict=True):
+        _draw_ranks(axes, record["ranks"])
+        shared = ", sharing cores" if record["oversubscribed"] else ""
+        axes.set_title(_TITLES[record["layout"]])
+        axes.set_xlabel(f"Rank{shared}")
+        axes.set_xticks(range(len(record["ranks"])), _labels(record["branches"]))
+    panels[0].set_ylabel("Mean step (ms), measured")
+    legend = [Patch(color=color, label=title) for title, color in _PARTS.values()]
+    legend += [
+        Patch(facecolor="white", edgecolor=color, hatch="////", label=title)
+        for title, color in _HIDDEN.values()
+    ]
+    figure.legend(handles=legend, loc="outside upper center", ncols=4)
+    return figure
+
+
+def _draw_ranks(axes: Axes, ranks: Sequence[Mapping[str, float]]) -> None:
+    places = range(len(ranks))
+    bottom = [0.0] * len(ranks)
+    for part, (_, color) in _PARTS.items():
+        heights = [_MILLI * seconds[part] for seconds in ranks]
+        axes.bar(places, heights, 0.6, bottom=bottom, color=color, edgecolor=INK, linewidth=0.3)
+        bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+    # Hidden sums end with the backward pass, so they are drawn down from there.
+    top = [_MILLI * (seconds["data"] + seconds["compute"]) for seconds in ranks]
+    for part, (_, color) in _HIDDEN.items():
+        heights = [_MILLI * seconds[part] for seconds in ranks]
+        top = [high - height for high, height in zip(top, heights, strict=True)]
+        axes.bar(
+            [place + 0.38 for place in places], heights, 0.12, bottom=top,
+            facecolor="white", edgecolor=color, hatch="//////",
+            linewidth=[0.8 if height else 0.0 for height in heights],
+        )  # fmt: skip
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=True, axis="y", color="#e5e5e5", linewidth=0.6)
+    axes.tick_params(axis="x", length=0, labelcolor=FAINT)
+    axes.set_axisbelow(True)
+
+
+def _labels(branches: Sequence[Sequence[str]]) -> list[str]:
+    """Rank numbers, over the branches that a rank holds unless all hold the same."""
+    same = all(names == branches[0] for names in branches)
+    return [
+        str(rank) if same else f"{rank}\n" + "\n".join(names) for rank, names in enumerate(branches)
+    ]

@@ -1,0 +1,76 @@
+"""Where the time of a step goes on every rank, from the profiler."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch.profiler import ProfilerActivity, profile
+
+from mtlpar.core.files import write_json
+from mtlpar.parallel.ranks import RankContext
+from mtlpar.study.settings import StudySettings
+from mtlpar.study.steps import StepRunner, StepShape
+from mtlpar.study.timeline import StepSpans, break_down, spans_of, steps_of
+
+
+def run(path: Path, *, layout: str, settings: StudySettings, context: RankContext) -> None:
+    """Profile an epoch of made-up structures and write where its time went.
+
+    Args:
+        path: File to write, on rank 0.
+        layout: ``mtl-par`` or ``mtl-base``.
+        settings: Model, batch and number of steps.
+        context: Who this process is.
+
+    Raises:
+        ValueError: If there is another number of ranks than the study takes.
+    """
+    study = settings.comm
+    if context.world_size != study.ranks:
+        raise ValueError(
+            f"the time of a step is studied on {study.ranks} ranks, got {context.world_size}; "
+            f"start it with `mtlpar launch --ranks-per-node {study.ranks}`, or set study.comm.ranks"
+        )
+    shape = StepShape(
+        model=settings.model,
+        branches={f"branch{index}": size for index, size in enumerate(study.batch_structures)},
+        atoms=settings.atoms,
+        layout=layout,
+    )
+    runner = StepRunner(shape, context, steps_per_epoch=study.steps)
+    runner.run(1)
+    with profile(activities=_activities(context), acc_events=True) as trace:
+        runner.run_epoch()
+    everyone = _of_all_ranks(steps_of(spans_of(trace)), context)
+    if context.rank == 0:
+        cores = os.cpu_count() or 1
+        write_json(
+            path,
+            {
+                "layout": layout,
+                "device": context.device.type,
+                "steps": study.steps,
+                "batch_structures": study.batch_structures,
+                "branches": [runner.layout.branches_of(rank) for rank in range(len(everyone))],
+                # Ranks without a core or GPU of their own take turns: they wait for each other.
+                "oversubscribed": context.device.type == "cpu" and len(everyone) > cores,
+                "ranks": break_down(everyone),
+            },
+        )
+
+
+def _activities(context: RankContext) -> list[ProfilerActivity]:
+    if context.device.type == "cuda":
+        return [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    return [ProfilerActivity.CPU]
+
+
+def _of_all_ranks(steps: list[StepSpans], context: RankContext) -> list[list[StepSpans]]:
+    if context.world_size == 1:
+        return [steps]
+    everyone: list[Any] = [None] * context.world_size
+    dist.all_gather_object(everyone, steps)
+    return everyone
