@@ -105,6 +105,9 @@ class MultiTaskModel(nn.Module):
     def forward(self, batch: Batch, segments: Sequence[Segment]) -> Prediction:
         """Predict a batch whose structures are grouped by branch.
 
+        A batch without structures is encoded too, and needs no segments: what is empty still
+        depends on the encoder, so that a process without data can take part in others' work.
+
         Conservative forces need no gradient mode of the caller's; where it is on, they can be
         differentiated again, as training does.
 
@@ -124,7 +127,7 @@ class MultiTaskModel(nn.Module):
         forces = [
             branch.direct_forces(part) for branch, part in self._parts(batch, segments, atoms)
         ]
-        return Prediction(energy / batch.num_atoms, torch.cat(forces))
+        return Prediction(energy / batch.num_atoms, torch.cat(forces or [atoms.vectors.sum(dim=1)]))
 
     def _conservative(
         self, batch: Batch, segments: Sequence[Segment], vectors: Tensor
@@ -145,7 +148,8 @@ class MultiTaskModel(nn.Module):
     def _energy(self, batch: Batch, segments: Sequence[Segment], atoms: AtomFeatures) -> Tensor:
         """Energies without references in eV, (S,)."""
         parts = self._parts(batch, segments, atoms)
-        of_atoms = torch.cat([branch.atom_energies(part) for branch, part in parts])
+        energies = [branch.atom_energies(part) for branch, part in parts]
+        of_atoms = torch.cat(energies or [atoms.scalars.sum(dim=1)])
         total = of_atoms.new_zeros(len(batch.num_atoms)).index_add(0, batch.batch, of_atoms)
         return total if self.settings.head.energy == "sum" else total / batch.num_atoms
 

@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from mtlpar.parallel.layout import ParallelLayout
+
+
+def encoder_mesh(layout: ParallelLayout, *, device_type: str) -> DeviceMesh:
+    """Ranks by copy of the encoder and shard; by shard alone if there is one copy.
+
+    Its groups are its own, even where they are the world or those of a branch: ranks that lack
+    structures for a branch reduce that branch later than others, but never shards.
+    Every rank must call this.
+    """
+    shards = layout.encoder_shards
+    copies = layout.world_size // shards
+    if copies == 1:
+        return DeviceMesh.from_group(
+            dist.new_group(), device_type, mesh_dim_names=("encoder_shard",)
+        )
+    names = ("encoder_copy", "encoder_shard")
+    return init_device_mesh(device_type, (copies, shards), mesh_dim_names=names)
 
 
 def branch_groups(

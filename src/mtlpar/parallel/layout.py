@@ -1,4 +1,4 @@
-"""`ParallelLayout`: which ranks own which branch. The only place that knows."""
+"""`ParallelLayout`: which ranks own which branch, and how many share an encoder. Only here."""
 
 from __future__ import annotations
 
@@ -18,12 +18,21 @@ class ParallelLayout:
     Attributes:
         world_size: Number of ranks.
         owners: Ranks of each branch, ascending, by name and in the order of the model.
+        encoder_shards: Consecutive ranks that hold one copy of the encoder together. They need
+            not own the same branches.
     """
 
     world_size: int
     owners: Mapping[str, tuple[int, ...]]
+    encoder_shards: int = 1
 
     def __post_init__(self) -> None:
+        if self.world_size % self.encoder_shards:
+            raise ValueError(
+                f"train.encoder_shards = {self.encoder_shards} ranks are to hold one copy of the "
+                f"encoder, but {self.world_size} rank(s) do not divide into such groups; choose "
+                "a divisor, or 1 for a copy on every rank"
+            )
         for branch, ranks in self.owners.items():
             if not ranks:
                 raise ValueError(f"branch {branch!r} has no rank; every branch needs an owner")
@@ -37,7 +46,12 @@ class ParallelLayout:
 
     @classmethod
     def build(
-        cls, kind: Literal["mtl-par", "mtl-base"], *, cost: Mapping[str, float], world_size: int
+        cls,
+        kind: Literal["mtl-par", "mtl-base"],
+        *,
+        cost: Mapping[str, float],
+        world_size: int,
+        encoder_shards: int = 1,
     ) -> ParallelLayout:
         """Lay out branches on ranks.
 
@@ -45,12 +59,18 @@ class ParallelLayout:
             kind: ``mtl-base`` or ``mtl-par``.
             cost: Relative work of each branch, for instance its training atoms.
             world_size: Number of ranks.
+            encoder_shards: Ranks that hold one copy of the encoder together.
+
+        Raises:
+            ValueError: If the ranks do not divide into such groups.
         """
         if kind == "mtl-base":
-            return cls(world_size, dict.fromkeys(cost, tuple(range(world_size))))
-        if world_size >= len(cost):
-            return cls(world_size, _groups_of_ranks(cost, world_size))
-        return cls(world_size, _several_per_rank(cost, world_size))
+            owners = dict.fromkeys(cost, tuple(range(world_size)))
+        elif world_size >= len(cost):
+            owners = _groups_of_ranks(cost, world_size)
+        else:
+            owners = _several_per_rank(cost, world_size)
+        return cls(world_size, owners, encoder_shards)
 
     @property
     def is_even(self) -> bool:
@@ -73,7 +93,9 @@ class ParallelLayout:
 
     def describe(self) -> str:
         """One line for people, for instance ``ani1x: 0-1, qm7x: 2``."""
-        return ", ".join(f"{branch}: {_ranges(ranks)}" for branch, ranks in self.owners.items())
+        owners = ", ".join(f"{branch}: {_ranges(ranks)}" for branch, ranks in self.owners.items())
+        shards = f"; each encoder on {self.encoder_shards} ranks" if self.encoder_shards > 1 else ""
+        return owners + shards
 
 
 def _groups_of_ranks(cost: Mapping[str, float], world_size: int) -> dict[str, tuple[int, ...]]:

@@ -1,7 +1,8 @@
 """Sums gradients over the ranks that share a parameter, while the backward pass still runs.
 
 The objective is a sum over samples divided by global counts, so gradients are *summed*: those of
-the encoder over all ranks, those of a branch over its owners. Parameters are packed into buckets;
+the encoder over all ranks, unless `mtlpar.parallel.shard` does that, and those of a branch over its
+owners. Parameters are packed into buckets;
 a bucket is sent as soon as all its gradients exist and all buckets before it were sent. The fixed
 order keeps ranks in step even where one of them has no sample for a branch, or none at all.
 """
@@ -38,7 +39,7 @@ class _Bucket:
     def send(self, extra: Tensor | None) -> None:
         parts = [p.grad.reshape(-1) for p in self.parameters if p.grad is not None]
         if extra is not None:
-            parts.append(extra.to(parts[0]))
+            parts.append(extra.to(parts[0]) if parts else extra)
         self.buffer = torch.cat(parts)
         with self._explained(), span(f"sum {self.part}"):
             self.work = dist.all_reduce(self.buffer, group=self.group, async_op=True)
@@ -95,8 +96,14 @@ class GradientReducer:
         device_type = next(model.parameters()).device.type
         groups = branch_groups(layout, rank=rank, device_type=device_type)
         parts = [(f"branch {name}", model.heads[name], group) for name, group in groups.items()]
-        for name, part, group in [*parts, ("the encoder", model.encoder, None)]:
+        for name, part, group in parts:
             self._buckets += [_Bucket(name, chunk, group) for chunk in _chunks(part)]
+        if layout.encoder_shards == 1:
+            chunks = _chunks(model.encoder)
+            self._buckets += [_Bucket("the encoder", chunk, None) for chunk in chunks]
+        else:
+            # Shards are summed by FSDP; what goes to all ranks travels alone.
+            self._buckets.append(_Bucket("the loss terms", [], None))
         for bucket in self._buckets:
             for parameter in bucket.parameters:
                 self._send_after_gradient(parameter, bucket)

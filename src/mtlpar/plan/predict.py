@@ -142,10 +142,10 @@ def predict(
             f"{ranks} ranks need {nodes} nodes, but a job of {machine.description} has at most "
             f"{machine.max_nodes}"
         )
-    layout = layout_of(plan, workload, ranks)
+    layout = layout_of(plan, workload, ranks, machine=machine)
     loads = _loads(layout, workload)
     itemsize = _ITEMSIZE[precision]
-    sizes = _Sizes.of(plan, census, machine, ranks, itemsize)
+    sizes = _Sizes.of(layout, census, itemsize)
     step = _step_time(layout, loads, sizes, machine=machine, census=census, precision=precision)
     memory = _memory(layout, loads, sizes, machine=machine, census=census, workload=workload)
     return Prediction(
@@ -159,14 +159,21 @@ def predict(
     )
 
 
-def layout_of(plan: Plan, workload: Workload, ranks: int) -> ParallelLayout:
+def layout_of(plan: Plan, workload: Workload, ranks: int, *, machine: Machine) -> ParallelLayout:
     """The layout that training would use."""
     cost = workload.cost()
     if plan == "mtl-base":
         return ParallelLayout.build("mtl-base", cost=cost, world_size=ranks)
     if plan == "mtl-par even":
         cost = dict.fromkeys(cost, 1.0)
-    return ParallelLayout.build("mtl-par", cost=cost, world_size=ranks)
+    shards = _shards(ranks, machine) if plan == "mtl-par sharded" else 1
+    return ParallelLayout.build("mtl-par", cost=cost, world_size=ranks, encoder_shards=shards)
+
+
+def _shards(ranks: int, machine: Machine) -> int:
+    """As many ranks as a node has, or the most below that divide all ranks into such groups."""
+    limit = min(machine.ranks_per_node, ranks)
+    return next(count for count in range(limit, 0, -1) if ranks % count == 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,13 +246,10 @@ class _Sizes:
     itemsize: int
 
     @classmethod
-    def of(
-        cls, plan: Plan, census: ModelCensus, machine: Machine, ranks: int, itemsize: int
-    ) -> _Sizes:
+    def of(cls, layout: ParallelLayout, census: ModelCensus, itemsize: int) -> _Sizes:
         encoder = float(census.encoder_parameters * itemsize)
-        shards = min(machine.ranks_per_node, ranks) if plan == "mtl-par sharded" else 1
         branch = float(census.branch_parameters * itemsize)
-        return cls(encoder, branch, encoder / census.layers, shards, itemsize)
+        return cls(encoder, branch, encoder / census.layers, layout.encoder_shards, itemsize)
 
     def held(self, branches: int) -> float:
         """Parameters of a rank with so many branches."""

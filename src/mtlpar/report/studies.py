@@ -22,8 +22,16 @@ from mtlpar.report.comm import comm_grid, draw_comm
 from mtlpar.report.grid import Cell, Grid, format_number, to_latex, to_markdown
 from mtlpar.report.style import FAINT, INK, PALETTE, house_style, save_figure
 
-_TITLES: Final = {"mtl-base": "MTL-base", "mtl-par": "MTL-par"}
-_COLORS: Final = {"mtl-base": PALETTE[2], "mtl-par": PALETTE[1]}
+_TITLES: Final = {
+    "mtl-base": "MTL-base",
+    "mtl-par": "MTL-par",
+    "mtl-par-sharded": "MTL-par, encoder sharded",
+}
+_COLORS: Final = {
+    "mtl-base": PALETTE[2],
+    "mtl-par": PALETTE[1],
+    "mtl-par-sharded": PALETTE[3],
+}
 _MARKERS: Final = ("o", "s", "^", "D")
 _MEGA: Final = 1e6
 _MEMORY_HEADER: Final = (
@@ -85,7 +93,8 @@ def memory_grid(records: Sequence[Mapping[str, Any]]) -> Grid:
         label="memory",
         title="Memory per rank",
         caption="Formula: four float32 numbers per parameter (weight, gradient, two moments), with "
-        "Ps + Nh Ph parameters for MTL-base and Ps + Ph for MTL-par. Held: the same tensors, "
+        "Ps + Nh Ph parameters for MTL-base, Ps + Ph for MTL-par and Ps / ranks + Ph where the "
+        "encoder is sharded. Held: the same tensors, "
         f"counted in the running model. Peak: {peak}, measured, with activations and gradients "
         "under way. All of the fullest rank.",
         columns="rlrrrr",
@@ -202,7 +211,8 @@ def draw_scaling(records: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_xlabel("Ranks")
         axes.set_ylabel("Epoch (s), measured")
         _rank_axis(axes, sorted({epoch.ranks for epoch in epochs}))
-    figure.legend(handles=_scaling_legend(batches), loc="outside upper center", ncols=4)
+    layouts = [name for name in _TITLES if any(epoch.layout == name for epoch in epochs)]
+    figure.legend(handles=_scaling_legend(batches, layouts), loc="outside upper center", ncols=4)
     return figure
 
 
@@ -234,8 +244,8 @@ def _draw_line(axes: Axes, line: Sequence[_Epoch], marker: str) -> None:
         )
 
 
-def _scaling_legend(batches: Sequence[int]) -> list[Line2D]:
-    lines = [Line2D([], [], color=_COLORS[name], label=title) for name, title in _TITLES.items()]
+def _scaling_legend(batches: Sequence[int], layouts: Sequence[str]) -> list[Line2D]:
+    lines = [Line2D([], [], color=_COLORS[name], label=_TITLES[name]) for name in layouts]
     lines += [
         Line2D([], [], color=INK, linestyle="", marker=marker, label=f"batch {batch}")
         for batch, marker in zip(batches, _MARKERS, strict=False)

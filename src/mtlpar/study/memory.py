@@ -13,7 +13,7 @@ from mtlpar.core.files import write_json
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.census import take_census
-from mtlpar.study.records import memory_ranks
+from mtlpar.study.records import SHARDED, memory_ranks
 from mtlpar.study.settings import StudySettings
 from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest
 
@@ -28,7 +28,8 @@ def run(
 
     Args:
         path: File to write, on rank 0.
-        layout: ``mtl-par`` or ``mtl-base``.
+        layout: ``mtl-base``, ``mtl-par``, or ``mtl-par-sharded``, which also spreads the encoder
+            over all ranks.
         branches: Number of branches.
         settings: Model and batch.
         context: Who this process is.
@@ -51,7 +52,8 @@ def run(
     values = largest([peak, *held.values()], context)
     census = take_census(settings.model)
     owned = branches if layout == "mtl-base" else 1
-    formula = census.encoder_parameters + owned * census.branch_parameters
+    shards = _encoder_shards(layout, context)
+    formula = census.encoder_parameters / shards + owned * census.branch_parameters
     record: dict[str, Any] = {
         "layout": layout,
         "branches": branches,
@@ -61,10 +63,15 @@ def run(
         **{f"{name}_bytes": int(v) for name, v in zip(held, values[1:], strict=True)},
         "encoder_parameters": census.encoder_parameters,
         "branch_parameters": census.branch_parameters,
-        "formula_bytes": formula * _NUMBERS_PER_PARAMETER * 4,
+        "encoder_shards": shards,
+        "formula_bytes": round(formula * _NUMBERS_PER_PARAMETER * 4),
     }
     if context.rank == 0:
         write_json(path, record)
+
+
+def _encoder_shards(layout: str, context: RankContext) -> int:
+    return context.world_size if layout == SHARDED else 1
 
 
 def _start_peak(context: RankContext) -> float:
@@ -96,6 +103,7 @@ def _train(
         branches=equal_branches(branches, batch),
         atoms=settings.atoms,
         layout=layout,
+        encoder_shards=_encoder_shards(layout, context),
     )
     runner = StepRunner(shape, context)
     runner.run(settings.memory.steps)

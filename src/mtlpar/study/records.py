@@ -9,6 +9,9 @@ from mtlpar.study.settings import StudySettings
 
 STUDIES = ("memory", "scaling", "comm")
 LAYOUTS = ("mtl-base", "mtl-par")
+# Memory is also that of an encoder spread over all ranks.
+SHARDED = "mtl-par-sharded"
+MEMORY_LAYOUTS = (*LAYOUTS, SHARDED)
 # A rank of MTL-base holds the same whatever the number of ranks; two of them reduce.
 _BASE_RANKS = 2
 
@@ -19,7 +22,7 @@ def records_of(study: str, workspace: Workspace, settings: StudySettings) -> lis
         return [
             workspace.memory_record(layout, branches)
             for branches in settings.memory.branches
-            for layout in LAYOUTS
+            for layout in MEMORY_LAYOUTS
         ]
     if study == "comm":
         return [workspace.comm_record(layout) for layout in LAYOUTS]
@@ -28,4 +31,4 @@ def records_of(study: str, workspace: Workspace, settings: StudySettings) -> lis
 
 def memory_ranks(layout: str, branches: int) -> int:
     """Ranks on which memory is measured: one per branch for MTL-par."""
-    return branches if layout == "mtl-par" else _BASE_RANKS
+    return _BASE_RANKS if layout == "mtl-base" else branches

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from mtlpar.core.hashing import derive_seed
 from mtlpar.core.structures import StructureBatch
@@ -39,12 +38,14 @@ class StepShape:
         branches: Structures of each branch in the global batch.
         atoms: Atoms of each structure.
         layout: ``mtl-par`` or ``mtl-base``.
+        encoder_shards: Ranks that hold one copy of the encoder together.
     """
 
     model: ModelSettings
     branches: dict[str, int]
     atoms: int
     layout: str
+    encoder_shards: int = 1
 
 
 def equal_branches(count: int, batch_structures: int) -> dict[str, int]:
@@ -81,6 +82,7 @@ class StepRunner:
             "mtl-base" if shape.layout == "mtl-base" else "mtl-par",
             cost=shape.branches,
             world_size=context.world_size,
+            encoder_shards=shape.encoder_shards,
         )
         model = MultiTaskModel(shape.model, self.layout.branches_of(context.rank), seed=seed)
         self._stepper = Stepper(
@@ -125,19 +127,8 @@ class StepRunner:
         self._wait()
 
     def held_bytes(self) -> dict[str, int]:
-        """Exact bytes of parameters, gradients and the optimizer's state of this rank."""
-        parameters = list(self._stepper.model.parameters())
-        states = [
-            value
-            for state in self._stepper.optimizer.state.values()
-            for value in state.values()
-            if isinstance(value, Tensor) and value.dim() > 0
-        ]
-        return {
-            "parameters": _bytes(parameters),
-            "gradients": _bytes([p.grad for p in parameters if p.grad is not None]),
-            "moments": _bytes(states),
-        }
+        """See `Stepper.held_bytes`."""
+        return self._stepper.held_bytes()
 
     def _step(self, passes: Sequence[LocalBatch], step: int) -> None:
         self._stepper.run(passes, step=step, learning_rate=_SETTINGS.learning_rate, wishes=Wishes())
@@ -208,7 +199,3 @@ def largest(values: Sequence[float], context: RankContext) -> list[float]:
     if dist.is_initialized():
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return [float(value) for value in tensor]
-
-
-def _bytes(tensors: Sequence[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -60,7 +60,9 @@ def choose_layout(
     cost = {
         branch: dataset.structures * dataset.atoms_per_structure for branch, dataset in work.items()
     }
-    return ParallelLayout.build(kind, cost=cost, world_size=context.world_size)
+    return ParallelLayout.build(
+        kind, cost=cost, world_size=context.world_size, encoder_shards=settings.encoder_shards
+    )
 
 
 def _work_of(

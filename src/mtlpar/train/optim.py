@@ -7,6 +7,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.train.settings import TrainSettings
@@ -15,9 +16,14 @@ _FINAL_FRACTION = 0.01
 
 
 def make_optimizer(model: MultiTaskModel, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW over the parameters that this rank holds."""
+    """AdamW over the parameters that this rank holds.
+
+    Encoder and branches are groups of their own: the fused update takes no mixture of tensors and
+    shards of them.
+    """
+    groups = (model.encoder.parameters(), model.heads.parameters())
     return torch.optim.AdamW(
-        model.parameters(),
+        [{"params": list(parameters)} for parameters in groups],
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         fused=True,
@@ -57,8 +63,18 @@ def clip_gradients(model: MultiTaskModel, max_norm: float | None) -> Tensor:
     """
     limit = math.inf if max_norm is None else max_norm
     for branch in model.heads.values():
-        nn.utils.clip_grad_norm_(branch.parameters(), limit)
-    return nn.utils.clip_grad_norm_(model.encoder.parameters(), limit)
+        _clip(branch, limit)
+    return _clip(model.encoder, limit)
+
+
+def _clip(part: nn.Module, limit: float) -> Tensor:
+    parameters = list(part.parameters())
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if isinstance(norm, DTensor):
+        # Of an encoder in shards: a sum over the ranks that hold it.
+        norm = norm.full_tensor()
+    nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return norm
 
 
 class WeightAverage:

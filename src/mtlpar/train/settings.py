@@ -11,6 +11,7 @@ Tracker = Literal["tensorboard", "wandb", "mlflow"]
 EXECUTION_ONLY: Final = frozenset(
     {
         "layout",
+        "encoder_shards",
         "data",
         "ranks_per_copy",
         "max_atoms_per_pass",
@@ -127,6 +128,13 @@ class TrainSettings(BaseModel):
         description="mtl-par: a rank holds the encoder and only the branches it owns; mtl-base: "
         "every rank holds every branch; auto: what `mtlpar plan layout` would take. All optimise "
         "the same objective.",
+    )
+    encoder_shards: int = Field(
+        default=1,
+        gt=0,
+        description="Ranks that hold one copy of the encoder together: its parameters, gradients "
+        "and optimizer state are spread over them and gathered layer by layer. For encoders that "
+        "do not fit otherwise; the ranks must divide into such groups. 1: a copy on every rank.",
     )
     data: Literal["auto", "memory", "stream"] = Field(
         default="auto",

@@ -7,14 +7,20 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from mtlpar.core.structures import StructureBatch
+from mtlpar.graph.collate import collate
 from mtlpar.model.multitask import MultiTaskModel, Prediction
 from mtlpar.parallel.agree import AgreedError, raise_together
+from mtlpar.parallel.groups import encoder_mesh
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.reduce import GradientReducer
+from mtlpar.parallel.shard import end_passes, most_passes, shard_encoder
 from mtlpar.parallel.trace import span
 from mtlpar.train.loader import LocalBatch
 from mtlpar.train.objective import Objective, Targets
@@ -24,6 +30,9 @@ from mtlpar.train.settings import TrainSettings
 
 # Ranks compare their steps modulo this: float32 adds such numbers exactly for any number of ranks.
 _STEP_CYCLE = 64
+_NOTHING = LocalBatch(
+    None, Targets(torch.zeros(0), torch.zeros(0, 3)), (), (), np.zeros(0, dtype=np.uint64)
+)
 
 
 class Wishes(NamedTuple):
@@ -83,8 +92,13 @@ class Stepper:
         self.objective = objective
         self.context = context
         self.settings = settings
-        self.optimizer = make_optimizer(model, settings)
         self.average = WeightAverage(model, settings.ema_decay) if settings.ema_decay else None
+        self._is_sharded = layout.encoder_shards > 1
+        if self._is_sharded:
+            mesh = encoder_mesh(layout, device_type=context.device.type)
+            for held in (model, self.average.model) if self.average else (model,):
+                shard_encoder(held, mesh)
+        self.optimizer = make_optimizer(model, settings)
         self.reducer = GradientReducer(model, layout, rank=context.rank)
         self._last: list[tuple[LocalBatch, Prediction]] = []
 
@@ -109,7 +123,8 @@ class Stepper:
                 before the optimizer's step.
         """
         started = time.perf_counter()
-        self.optimizer.param_groups[0]["lr"] = learning_rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
         with span("compute"):
             terms = self._backward(passes, step, wishes)
@@ -138,6 +153,21 @@ class Stepper:
             reduce_seconds=reduced - computed,
         )
 
+    def held_bytes(self) -> dict[str, int]:
+        """Exact bytes of parameters, gradients and the optimizer's moments on this rank."""
+        parameters = list(self.model.parameters())
+        moments = [
+            value
+            for state in self.optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor) and value.dim() > 0
+        ]
+        return {
+            "parameters": _local_bytes(parameters),
+            "gradients": _local_bytes([p.grad for p in parameters if p.grad is not None]),
+            "moments": _local_bytes(moments),
+        }
+
     def _backward(self, passes: Sequence[LocalBatch], step: int, wishes: Wishes) -> Tensor:
         """Add up gradients of all passes; returns the sum of their terms, (T, 2)."""
         dtype = weight_dtype(self.settings)
@@ -149,6 +179,7 @@ class Stepper:
             flags = (1, unfit, step % _STEP_CYCLE, wishes.stop, wishes.checkpoint)
             return torch.cat([total.flatten(), total.new_tensor([float(flag) for flag in flags])])
 
+        passes = self._as_many_as_others(passes)
         for index, batch in enumerate(passes):
             terms = self._terms(batch)
             total += terms.detach()
@@ -156,7 +187,16 @@ class Stepper:
                 self.reducer.start(extra)
             if terms.requires_grad:
                 self.objective.total(terms).backward()  # type: ignore[no-untyped-call]
+        if self._is_sharded:
+            end_passes(self.model)
         return total
+
+    def _as_many_as_others(self, passes: Sequence[LocalBatch]) -> Sequence[LocalBatch]:
+        """Passes without structures in front where others have more: each gathers the shards."""
+        if not self._is_sharded or self.settings.max_atoms_per_pass is None:
+            return passes
+        missing = most_passes(len(passes), self.context.device) - len(passes)
+        return [*[_NOTHING] * missing, *passes]
 
     def _finish(self, step: int) -> Tensor:
         try:
@@ -177,14 +217,25 @@ class Stepper:
     def _terms(self, batch: LocalBatch) -> Tensor:
         device = self.context.device
         if batch.graph is None:
-            dtype = weight_dtype(self.settings)
-            return torch.zeros(self.objective.shape, dtype=dtype, device=device)
+            return self._terms_of_nothing()
         with arithmetic(self.settings, device):
             prediction = self.model(batch.graph.to(device, non_blocking=True), batch.segments)
         targets = Targets(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
         seen = Prediction(prediction.energy_per_atom.detach(), prediction.forces.detach())
         self._last.append((batch, seen))
         return self.objective.terms(prediction, targets, batch.pieces)
+
+    def _terms_of_nothing(self) -> Tensor:
+        """Zeros; they depend on an encoder in shards, in whose passes every rank takes part."""
+        device, dtype = self.context.device, weight_dtype(self.settings)
+        zeros = torch.zeros(self.objective.shape, dtype=dtype, device=device)
+        if not self._is_sharded:
+            return zeros
+        graph = collate(StructureBatch.concatenate([]), self.model.settings.graph, dtype=dtype)
+        with arithmetic(self.settings, device):
+            nothing = self.model(graph.to(device), ())
+        nought: Tensor = nothing.energy_per_atom.sum() + nothing.forces.sum()
+        return zeros + nought
 
     def _branches_are_finite(self) -> bool:
         gradients = [p.grad for p in self.model.heads.parameters() if p.grad is not None]
@@ -214,6 +265,11 @@ class Stepper:
             ]
         more = f" and {len(found) - 8} more" if len(found) > 8 else ""
         return ", ".join(found[:8]) + more if found else None
+
+
+def _local_bytes(tensors: Sequence[Tensor]) -> int:
+    local = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+    return sum(tensor.numel() * tensor.element_size() for tensor in local)
 
 
 def _nonfinite_structures(batch: LocalBatch, prediction: Prediction) -> list[bool]:

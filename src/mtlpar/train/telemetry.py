@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,8 @@ import torch.distributed as dist
 from mtlpar.parallel.ranks import RankContext
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class RankClock:
@@ -61,6 +64,25 @@ class RankClock:
         everyone: list[dict[str, float]] = [{}] * self._context.world_size
         dist.all_gather_object(everyone, mine)
         return everyone
+
+
+def log_held(held: Mapping[str, int], context: RankContext) -> None:
+    """Log what tensors of the model each rank holds; all ranks must call this together.
+
+    Args:
+        held: Bytes by what they are, on this rank.
+        context: Who this process is.
+    """
+    everyone: list[Mapping[str, int]] = [held]
+    if context.world_size > 1:
+        everyone = [{}] * context.world_size
+        dist.all_gather_object(everyone, dict(held))
+    alike: dict[tuple[tuple[str, int], ...], list[int]] = defaultdict(list)
+    for rank, sizes in enumerate(everyone):
+        alike[tuple(sizes.items())].append(rank)
+    for sizes_of_rank, ranks in alike.items():
+        text = ", ".join(f"{what} {size:,} bytes" for what, size in sizes_of_rank)
+        logger.info("rank %s holds %s", ", ".join(map(str, ranks)), text)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

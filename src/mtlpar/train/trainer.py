@@ -15,6 +15,7 @@ from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.parallel.agree import AgreedError, Interrupted
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
+from mtlpar.parallel.shard import whole_encoder
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state, optimizer_state
 from mtlpar.train.data import TrainingData
 from mtlpar.train.history import History
@@ -25,7 +26,7 @@ from mtlpar.train.precision import arithmetic
 from mtlpar.train.settings import TrainSettings
 from mtlpar.train.step import Stepper, StepResult, Wishes
 from mtlpar.train.stopping import StopRequest
-from mtlpar.train.telemetry import RankClock
+from mtlpar.train.telemetry import RankClock, log_held
 from mtlpar.train.validate import relative_score, validation_errors
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class Trainer:
         )
         self.stepper = Stepper(model, objective, layout=layout, context=context, settings=settings)
         self._last_save = time.monotonic()
+        self._is_first_step = True
 
     def resume(self) -> None:
         """Continue from the newest checkpoint of an unfinished run, if there is one."""
@@ -119,6 +121,9 @@ class Trainer:
                 wishes=Wishes(self.stop.reason is not None, self._checkpoint_is_due()),
             )
             self._note_step(result, history, clock)
+            if self._is_first_step:
+                log_held(self.stepper.held_bytes(), self.context)
+                self._is_first_step = False
             stopping = result.wishes.stop
             if progress.step == (progress.epoch + 1) * self.steps_per_epoch:
                 # The epoch is validated and saved before anything else.
@@ -197,9 +202,10 @@ class Trainer:
         progress = self.progress
         started = time.perf_counter()
         average = self.stepper.average
-        with arithmetic(self.settings, self.context.device):
+        model = average.model if average else self.model
+        with arithmetic(self.settings, self.context.device), whole_encoder(model):
             errors = validation_errors(
-                average.model if average else self.model,
+                model,
                 self.data.validation,
                 branch_of=self.data.branch_of,
             )

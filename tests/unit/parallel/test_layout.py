@@ -79,3 +79,10 @@ def test_equal_groups_form_a_rectangle_and_others_do_not() -> None:
     assert ParallelLayout(4, {"a": (0, 1), "b": (2, 3)}).is_even
     assert not ParallelLayout(3, {"a": (0, 1), "b": (2,)}).is_even
     assert not ParallelLayout(2, {"a": (0, 1), "b": (0, 1)}).is_even
+
+
+def test_ranks_that_do_not_divide_into_copies_of_the_encoder_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"train.encoder_shards = 4 .* but 6 rank\(s\)"):
+        ParallelLayout.build("mtl-base", cost={"a": 1.0}, world_size=6, encoder_shards=4)
+    layout = ParallelLayout.build("mtl-par", cost={"a": 1, "b": 1}, world_size=4, encoder_shards=2)
+    assert layout.describe() == "a: 0-1, b: 2-3; each encoder on 2 ranks"
