@@ -182,9 +182,8 @@ class _MadeUpStore:
     def __len__(self) -> int:
         return len(self._structures)
 
-    @property
-    def num_atoms(self) -> npt.NDArray[np.int32]:
-        return self._structures.num_atoms
+    def count_atoms(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        return self._structures.num_atoms[indices]
 
     def gather(
         self, indices: npt.NDArray[np.int64]
