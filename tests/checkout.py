@@ -108,7 +108,7 @@ def run_mtlpar(
         env=environment_of(checkout, environment),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         check=False,
     )
 

@@ -14,6 +14,9 @@ from mtlpar.core.log import set_up_logging
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
 
+# Ranks that do not find each other are a finding, not something to wait for.
+_DOCTOR_TIMEOUT_S = 180.0
+
 
 def add_commands(commands: Commands) -> None:
     """Add doctor, jobs and profiles."""
@@ -33,7 +36,9 @@ def add_commands(commands: Commands) -> None:
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--cancel", action="store_true", help="cancel it, and unlock the folder")
     choice.add_argument(
-        "--adopt", action="store_true", help="wait until it has ended, and unlock the folder"
+        "--adopt",
+        action="store_true",
+        help="wait until it has ended, tell Snakemake what it made, and unlock the folder",
     )
     parser = add_command(
         commands, "profiles", _profiles, "make the profiles known to Snakemake by their bare names"
@@ -50,7 +55,7 @@ def _doctor(options: argparse.Namespace) -> None:
     from mtlpar.parallel import launch, ranks
 
     config = read_config(options)
-    with ranks.distributed_context() as context:
+    with ranks.distributed_context(timeout_s=_DOCTOR_TIMEOUT_S) as context:
         from mtlpar.machine import doctor, finding
 
         set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
@@ -72,6 +77,7 @@ def _doctor(options: argparse.Namespace) -> None:
 
 
 def _jobs(options: argparse.Namespace) -> None:
+    from mtlpar import adoption
     from mtlpar.machine import jobs
 
     checkout = Path.cwd()
@@ -83,6 +89,8 @@ def _jobs(options: argparse.Namespace) -> None:
     if options.cancel or options.adopt:
         jobs.wait(checkout)
         jobs.unlock(checkout)
+        for name in adoption.adopt(checkout):
+            sys.stdout.write(f"kept: {name}\n")
         sys.stdout.write("unlocked; start snakemake as before\n")
 
 

@@ -20,6 +20,13 @@ logger = logging.getLogger(__name__)
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 _SLURM_USED: Final = "SLURM run ID"
 _PBS_SUBMITTED: Final = re.compile(r"external jobid '([^']+)'")
+# Snakemake's number of a job and the scheduler's; the number of a job that it saw end well.
+_SENT_OR_FINISHED: Final = re.compile(
+    r"^Job (\d+) has been submitted with SLURM jobid (\d+)"
+    r"|^Submitted job (\d+) with external jobid '([^']+)'"
+    r"|^Finished jobid: (\d+)",
+    re.MULTILINE,
+)
 # Finished; finished subjob of an array.
 _PBS_ENDED: Final = frozenset("FX")
 _POLL_S: Final = 5.0
@@ -55,10 +62,30 @@ def find_jobs(checkout: Path) -> list[Job]:
     Raises:
         ValueError: If one of them does not answer: no jobs and no answer are not alike.
     """
-    logs = sorted((checkout / ".snakemake" / "log").glob("*.snakemake.log"))
-    text = "".join(log.read_text(encoding="utf-8", errors="replace") for log in logs)
+    text = "".join(_logs(checkout))
     jobs = _slurm_jobs(checkout) if _SLURM_USED in text else []
     return jobs + _pbs_jobs(list(dict.fromkeys(_PBS_SUBMITTED.findall(text))))
+
+
+def unseen(checkout: Path) -> set[str]:
+    """Jobs that Snakemake did not see end well, of the last Snakemake that sent any.
+
+    Returns:
+        Their identifiers; whether and how they have ended is not known.
+    """
+    for log in reversed(_logs(checkout)):
+        sent: dict[str, str] = {}
+        any_sent = False
+        for match in _SENT_OR_FINISHED.finditer(log):
+            slurm_number, slurm_job, pbs_number, pbs_job, finished = match.groups()
+            if finished:
+                sent.pop(finished, None)
+            else:
+                sent[slurm_number or pbs_number] = slurm_job or pbs_job
+                any_sent = True
+        if any_sent:
+            return set(sent.values())
+    return set()
 
 
 def cancel(jobs: Iterable[Job]) -> None:
@@ -122,6 +149,12 @@ def as_table(jobs: Sequence[Job]) -> str:
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
+
+
+def _logs(checkout: Path) -> list[str]:
+    """What the Snakemakes of a checkout logged, the last one at the end."""
+    logs = sorted((checkout / ".snakemake" / "log").glob("*.snakemake.log"))
+    return [log.read_text(encoding="utf-8", errors="replace") for log in logs]
 
 
 def _slurm_jobs(checkout: Path) -> list[Job]:

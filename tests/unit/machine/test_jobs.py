@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mtlpar.machine.jobs import as_table, cancel, find_jobs, snakemakes, unlock
+from mtlpar.machine.jobs import as_table, cancel, find_jobs, snakemakes, unlock, unseen
 
 RUN = "mtlpar_6f1de0a2-9a53-4c1b-8b8e-0123456789ab"
 
@@ -81,6 +81,24 @@ def test_jobs_of_pbs_come_from_the_logs(clients: Path, tmp_path: Path) -> None:
     add_client(clients, "qdel", f'echo "$1" >> {tmp_path}/deleted')
     cancel([job])
     assert (tmp_path / "deleted").read_text() == "7.aurora\n"
+
+
+def test_jobs_that_nobody_saw_end_are_those_of_the_last_snakemake_that_sent_any(
+    tmp_path: Path,
+) -> None:
+    logs = tmp_path / ".snakemake" / "log"
+    logs.mkdir(parents=True)
+    sent = "Job {} has been submitted with SLURM jobid {} (log: x).\n"
+    # What an earlier one missed, later ones have built upon.
+    (logs / "2026-01-01.snakemake.log").write_text(sent.format(1, 70))
+    lines = [sent.format(1, 71), sent.format(2, 72), "Finished jobid: 1 (Rule: train)\n"]
+    # A retry: the job before is known to have failed.
+    lines += [sent.format(3, 73), sent.format(3, 74)]
+    lines.append("Submitted job 4 with external jobid '75.aurora'.\n")
+    (logs / "2026-01-02.snakemake.log").write_text("".join(lines))
+    # One that only found the lock.
+    (logs / "2026-01-03.snakemake.log").write_text("Error: Directory cannot be locked.\n")
+    assert unseen(tmp_path) == {"72", "74", "75.aurora"}
 
 
 def test_a_lock_goes_only_when_nothing_is_left(clients: Path, tmp_path: Path) -> None:

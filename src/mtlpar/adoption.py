@@ -1,0 +1,88 @@
+"""Tells Snakemake about jobs that ended well after it had died.
+
+Snakemake notes the settings and the code of a job when it sees it end. Of a job that nobody saw end
+it has no note, or that of an earlier run: it would run the job again, or miss a later change of
+its settings. The record of the job itself (see `provenance`) knows better.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mtlpar import workflow as flow
+from mtlpar.config import load_config
+from mtlpar.core.files import read_json
+from mtlpar.machine import jobs
+from mtlpar.provenance import StageRun
+
+logger = logging.getLogger(__name__)
+
+
+def adopt(checkout: Path) -> list[str]:
+    """Mark as finished what the jobs made that the last Snakemake did not see end.
+
+    Only outputs count that are whole and that the present code would make of the present inputs.
+    They are marked with the settings that they were made with, so those of a later run are compared
+    with these. Nothing else is touched.
+
+    Args:
+        checkout: Folder in which Snakemake ran; the current one.
+
+    Returns:
+        Stage and target of each.
+
+    Raises:
+        ValueError: If Snakemake fails.
+    """
+    unseen = jobs.unseen(checkout)
+    runs: dict[tuple[str, str], list[StageRun]] = defaultdict(list)
+    for record in _records(checkout):
+        if record["attempts"][-1]["job"] not in unseen:
+            continue
+        config = record["config"]
+        run = StageRun.of(load_config([Path(config)]), record["stage"], record["target"])
+        if run.is_done():
+            runs[run.stage, config].append(run)
+        else:
+            logger.warning(
+                "%s %s: made of other inputs or by other code than are here now. To make it anew: "
+                "snakemake --force %s",
+                run.stage,
+                run.target,
+                run.outputs[0],
+            )
+    for (stage, config), made in runs.items():
+        _mark_finished(checkout, stage, config, [run.outputs[0] for run in made])
+    return [f"{run.stage} {run.target}" for made in runs.values() for run in made]
+
+
+def _records(checkout: Path) -> Iterator[dict[str, Any]]:
+    """Records of all folders of results that Snakemake used here."""
+    configs = (checkout / flow.RESOLVED_CONFIGS).glob("*.yaml")
+    contents = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in configs)
+    for results in sorted({content["paths"]["results"] for content in contents}):
+        for path in sorted((checkout / results / "provenance").glob("*/*.json")):
+            yield read_json(path)
+
+
+def _mark_finished(checkout: Path, rule: str, config: str, outputs: Sequence[Path]) -> None:
+    command = [
+        sys.executable, "-m", "snakemake", "--cores", "1", "--touch", "--ignore-incomplete",
+        # These outputs, whatever Snakemake thinks of them, and nothing that they are made of.
+        "--force", "--allowed-rules", rule,
+        "--configfile", config, "--", *map(str, outputs),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ValueError(
+            f"Snakemake cannot mark {', '.join(map(str, outputs))} as finished; run again, it will "
+            f"make them anew:\n{done.stderr[-2000:]}"
+        )
