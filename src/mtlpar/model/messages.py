@@ -159,9 +159,8 @@ class _Operands(NamedTuple):
 
     def ends(self) -> tuple[Tensor, Tensor]:
         """The formula's V_i and V_j, (E, D, 3)."""
-        return self.vectors.index_select(0, self.receiver), self.vectors.index_select(
-            0, self.sender
-        )
+        of_receiver = self.vectors.index_select(0, self.receiver)
+        return of_receiver, self.vectors.index_select(0, self.sender)
 
     def hidden(self, features: Tensor) -> Tensor:
         """The formula's p."""
