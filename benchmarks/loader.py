@@ -24,13 +24,14 @@ from torch_geometric.loader import DataLoader
 
 from mtlpar.config.load import load_config
 from mtlpar.core.fields import FIELDS
-from mtlpar.core.structures import StructureBatch
+from mtlpar.core.structures import StructureBatch, iterate_slices
 from mtlpar.graph.collate import collate
 from mtlpar.graph.settings import GraphSettings
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.store.bp import BpReader, write_bp
 from mtlpar.store.dataset import PackedDataset
+from mtlpar.store.streaming import StreamedDataset
 from mtlpar.train.loader import RankLoader
 from mtlpar.train.objective import Objective
 from mtlpar.train.sampler import EpochPlan
@@ -38,6 +39,7 @@ from mtlpar.train.sampler import EpochPlan
 GRAPH = GraphSettings(cutoff_angstrom=5.0, max_neighbors=20)
 REPOSITORY = Path(__file__).parents[1]
 BRANCH = "made-up"
+BLOCK = 4096
 
 
 def write_pack(path: Path, structures: StructureBatch) -> None:
@@ -45,7 +47,7 @@ def write_pack(path: Path, structures: StructureBatch) -> None:
     attributes = {"source": BRANCH, "references_ev": {"C": -1000.0}}
     write_bp(
         path,
-        [structures],
+        [structures.slice(*bounds) for bounds in iterate_slices(len(structures), BLOCK)],
         num_structures=len(structures),
         num_atoms=structures.total_atoms,
         attributes=attributes,
@@ -53,13 +55,21 @@ def write_pack(path: Path, structures: StructureBatch) -> None:
     )
 
 
-def rank_loader(path: Path, batch: int, threads: int) -> RankLoader:
-    """The project's loader on one rank."""
-    dataset = PackedDataset(path)
+def rank_loader(path: Path, batch: int, threads: int, *, window: int | None = None) -> RankLoader:
+    """The project's loader on one rank, from memory or in windows from disk."""
+    dataset = PackedDataset(path) if window is None else StreamedDataset(path)
+    with BpReader(path) as reader:
+        blocks = reader.attributes["blocks"]["num_structures"]
     return RankLoader(
         {BRANCH: dataset},
         {BRANCH: BRANCH},
-        EpochPlan({BRANCH: len(dataset)}, batch, seed=0),
+        EpochPlan(
+            {BRANCH: len(dataset)},
+            batch,
+            seed=0,
+            blocks={BRANCH: blocks},
+            window=window or len(dataset),
+        ),
         ParallelLayout(1, {BRANCH: (0,)}),
         0,
         GRAPH,
@@ -120,16 +130,21 @@ def best_rates(ways: dict[str, Callable[[], int]], rounds: int) -> dict[str, flo
     return best
 
 
+def structures_of(loader: RankLoader) -> int:
+    """Go through an epoch; returns its structures."""
+    return sum(part.graph.num_graphs for parts in loader.epoch(0) for part in parts)
+
+
 def compare_ways(path: Path, structures: StructureBatch, batch: int, rounds: int) -> None:
     """Print the rates of all ways."""
     few = structures.slice(0, min(len(structures), 16 * batch))
     graphs = per_structure_graphs(few)
     pickled = Pickled(graphs)
     loader = rank_loader(path, batch, threads=1)
+    streamed = rank_loader(path, batch, threads=1, window=4 * BLOCK)
     ways = {
-        "mtlpar, from the store": lambda: sum(
-            part.graph.num_graphs for parts in loader.epoch(0) for part in parts
-        ),
+        "mtlpar, from the store": lambda: structures_of(loader),
+        "mtlpar, streamed": lambda: structures_of(streamed),
         "read from .bp": lambda: sum(from_bp(path, batch, 4 * batch)),
         "PyG, prebuilt graphs": lambda: sum(
             b.num_graphs for b in DataLoader(graphs, batch, shuffle=True)

@@ -14,9 +14,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
-from training import command_line
+from training import command_line, epoch_lines, losses, run_alone, run_ranks
 
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.paths import Workspace
@@ -112,3 +113,40 @@ def test_a_rank_that_was_given_something_else_is_named(
     assert done.returncode != 0
     assert re.search(told, done.stderr), done.stderr
     assert "give all ranks the same config and the same packs" in done.stderr
+
+
+@pytest.mark.mpi
+def test_a_training_survives_two_kills_and_two_other_layouts(
+    five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
+) -> None:
+    workspace = copy_of(five_sources)
+    run_alone(workspace)
+    straight = [(line["step"], line["val"]) for line in epoch_lines(workspace)]
+    expected = losses(workspace)
+    for path in (workspace.model("mtl"), workspace.training_metrics("mtl")):
+        path.unlink()
+    # A branch per rank, then all branches on both of two ranks, then uneven groups of branches.
+    _kill_a_rank(command_line(workspace, 5), "epoch 2/", victim=3)
+    _kill_a_rank(command_line(workspace, 2, layout="mtl-base"), "epoch 4/", victim=1)
+    done = run_ranks(workspace, 3)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"resumed after epoch [34], step", done.stderr)
+    np.testing.assert_allclose(losses(workspace), expected, rtol=1e-10)
+    for (step, errors), (step_of_straight, errors_of_straight) in zip(
+        [(line["step"], line["val"]) for line in epoch_lines(workspace)], straight, strict=True
+    ):
+        assert step == step_of_straight
+        for source, values in errors.items():
+            assert values == pytest.approx(errors_of_straight[source], rel=1e-10)
+
+
+def _kill_a_rank(line: list[str], when: str, *, victim: int) -> None:
+    """Run until a line is logged, kill one rank, and wait for the launcher to end the others."""
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for text in process.stderr:
+        if when in text:
+            _rank(process.pid, victim).kill()
+            break
+    process.communicate(timeout=60)
+    assert process.returncode != 0
