@@ -165,3 +165,23 @@ def test_ranks_that_start_alone_are_refused(announced: str) -> None:
     assert done.returncode != 0
     assert "MPI finds 1 rank(s), but 16 were launched" in done.stderr
     assert "MTLPAR_SRUN_MPI" in done.stderr
+
+
+@pytest.mark.mpi
+def test_a_rank_that_waits_for_another_in_vain_is_ended_with_advice() -> None:
+    # In MPI_Init, where no signal and no thread of Python's would end it.
+    late = "import os, time; time.sleep(60 * int(os.environ['PMI_RANK']))\n"
+    meet = MEET.replace("distributed_context(", "distributed_context(timeout_s=2, ")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "mtlpar", "launch", "--ppn", "2", "--launcher", "mpiexec"),
+            *("--", sys.executable, "-c", late + meet),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "MPI did not start within 2 s" in done.stderr
+    assert "rank 0" not in done.stdout
