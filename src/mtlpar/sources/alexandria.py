@@ -10,33 +10,23 @@ A bzip2 stream can only be read from its start, so a file is one piece; the rele
 
 from __future__ import annotations
 
-import bz2
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
 from mtlpar.core.hashing import name_hash
-from mtlpar.sources.ahead import ahead
 from mtlpar.sources.base import RawBlock, Source
-from mtlpar.sources.json_members import JsonDamageError, Members, Run, read_chunks
+from mtlpar.sources.bz2_stream import read_bz2
+from mtlpar.sources.json_members import JsonDamageError, Members, Run
 from mtlpar.sources.pymatgen_json import parse_labelled, parse_runs
-from mtlpar.sources.reading import (
-    Columns,
-    Progress,
-    collect_records,
-    reduced_formula,
-    require,
-)
+from mtlpar.sources.quick_crystals import CrystalColumns, vector
+from mtlpar.sources.reading import Columns, Progress, collect_records, reduced_formula, require
 from mtlpar.sources.settings import SourceSettings
 
 THEORY: Final = "PBE or PBE+U per material (VASP), without corrections"
-_HEAD: Final = re.compile(rb'\s*(?:\[|\{\s*"entries"\s*:\s*\[)')
-_EXPECTED: Final = '{"entries": [...]} or a list'
 
 
 def read(path: Path, _settings: SourceSettings) -> Iterator[RawBlock]:
@@ -47,28 +37,83 @@ def read(path: Path, _settings: SourceSettings) -> Iterator[RawBlock]:
     Raises:
         ValueError: If the file is damaged or laid out otherwise.
     """
+    return read_archive(path, _LAYOUT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveLayout:
+    """What a bzip2-compressed JSON document of crystals looks like.
+
+    Attributes:
+        head: Matches its beginning up to the bracket that opens the container.
+        expected: The layout, for people.
+        brackets: Those of the container.
+        rows: What holds a structure, for people.
+        rows_are_members: Whether every member of the container is a row.
+        records: Key and content of each record among parsed members.
+        parse: Turns the content of a record and its place into columns, or into the reason why it
+            cannot be used.
+        gather: The same for regular records, all at once: see `gather_quickly`.
+    """
+
+    head: re.Pattern[bytes]
+    expected: str
+    brackets: bytes
+    rows: str
+    rows_are_members: bool
+    records: Callable[[Progress, Any], Iterator[tuple[str, Any]]]
+    parse: Callable[[Any, str], Columns | str]
+    gather: Callable[[Progress, Any, CrystalColumns], str]
+
+
+def read_archive(path: Path, layout: ArchiveLayout) -> Iterator[RawBlock]:
+    """Stream a bzip2-compressed JSON document of crystals.
+
+    Raises:
+        ValueError: If the file is damaged, laid out otherwise or holds nothing.
+    """
     progress = Progress(path)
-    records = parse_runs(_runs(path), b"[]", partial(_entries, progress), progress)
-    return collect_records(progress, records, _parse, OSError, EOFError, JsonDamageError)
+    records = parse_runs(
+        _runs(path, layout),
+        layout.brackets,
+        partial(layout.records, progress),
+        progress,
+        partial(layout.gather, progress),
+    )
+    yield from collect_records(progress, records, layout.parse, OSError, EOFError, JsonDamageError)
+    if not progress.rows:
+        raise ValueError(f"{path} holds no {layout.rows}, expected {layout.expected}")
 
 
-def _runs(path: Path) -> Iterator[Run]:
-    with bz2.BZ2File(path) as stream:
-        members = Members(ahead(read_chunks(stream)), _HEAD, expected=_EXPECTED)
-        runs = members.runs(members.chunks, offset=len(members.head), row_depth=members.depth)
-        count = 0
-        for run in runs:
-            count += 1
-            yield run
-    if not count:
-        raise ValueError(f"{path} holds no entries, expected {_EXPECTED}")
+def _runs(path: Path, layout: ArchiveLayout) -> Iterator[Run]:
+    members = Members(read_bz2(path), layout.head, expected=layout.expected)
+    row_depth = members.depth if layout.rows_are_members else None
+    yield from members.runs(members.chunks, offset=len(members.head), row_depth=row_depth)
 
 
 def _entries(progress: Progress, entries: list[Any]) -> Iterator[tuple[str, Any]]:
     for index, entry in enumerate(entries, start=progress.rows):
         data = entry.get("data") if isinstance(entry, dict) else None
-        material = data.get("mat_id") if isinstance(data, dict) else None
-        yield f"entries.{index}" + (f" ({material})" if material else ""), entry
+        yield _key(index, data.get("mat_id") if isinstance(data, dict) else None), entry
+
+
+def _key(index: int, material: Any) -> str:
+    return f"entries.{index}" + (f" ({material})" if material else "")
+
+
+def _gather(progress: Progress, entries: Any, columns: CrystalColumns) -> str:
+    data = {}
+    for entry in entries:
+        data = entry["data"]
+        structure = entry["structure"]
+        columns.add(
+            structure,
+            energy=data["energy_total"],
+            forces=b"".join([vector(site["properties"]["forces"]) for site in structure["sites"]]),
+            stress=data.get("stress"),
+            group=composition_group,
+        )
+    return _key(progress.rows + len(columns) - 1, data.get("mat_id"))
 
 
 def _parse(entry: Any, where: str) -> Columns | str:
@@ -76,26 +121,43 @@ def _parse(entry: Any, where: str) -> Columns | str:
     data = require(entry, "data", where)
     labels = data if isinstance(data, dict) else {}
     sites = require(structure, "sites", where)
-    columns = parse_labelled(
-        structure,
-        energy=labels.get("energy_total"),
-        forces=[_forces_of(site) for site in sites],
-        stress=labels.get("stress"),
-        where=where,
+    return grouped(
+        parse_labelled(
+            structure,
+            energy=labels.get("energy_total"),
+            forces=[_forces_of(site) for site in sites],
+            stress=labels.get("stress"),
+            where=where,
+        )
     )
-    if isinstance(columns, str):
-        return columns
-    return {**columns, "group": composition_group(columns["atomic_numbers"])}
 
 
 def _forces_of(site: Any) -> Any:
     return (site.get("properties") or {}).get("forces") if isinstance(site, dict) else None
 
 
-def composition_group(atomic_numbers: npt.NDArray[np.uint8]) -> int:
+def grouped(columns: Columns | str) -> Columns | str:
+    """Add the group to the columns of a crystal."""
+    if isinstance(columns, str):
+        return columns
+    return {**columns, "group": composition_group(columns["atomic_numbers"].tolist())}
+
+
+def composition_group(atomic_numbers: list[int]) -> int:
     """Group of a crystal: all polymorphs and cell sizes of a composition share it."""
     return name_hash(SOURCE.name, reduced_formula(atomic_numbers))
 
+
+_LAYOUT: Final = ArchiveLayout(
+    head=re.compile(rb'\s*(?:\[|\{\s*"entries"\s*:\s*\[)'),
+    expected='{"entries": [...]} or a list',
+    brackets=b"[]",
+    rows="entries",
+    rows_are_members=True,
+    records=_entries,
+    parse=_parse,
+    gather=_gather,
+)
 
 SOURCE: Final = Source(
     name="alexandria",

@@ -8,23 +8,23 @@ stress is taken to be VASP's in kbar, as there.
 
 from __future__ import annotations
 
-import bz2
 import re
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from mtlpar.sources.ahead import ahead
-from mtlpar.sources.alexandria import THEORY, composition_group
+from mtlpar.sources.alexandria import (
+    THEORY,
+    ArchiveLayout,
+    composition_group,
+    grouped,
+    read_archive,
+)
 from mtlpar.sources.base import RawBlock, Source
-from mtlpar.sources.json_members import JsonDamageError, Members, Run, read_chunks
-from mtlpar.sources.pymatgen_json import parse_labelled, parse_runs
-from mtlpar.sources.reading import Columns, Progress, collect_records, require
+from mtlpar.sources.pymatgen_json import parse_labelled
+from mtlpar.sources.quick_crystals import CrystalColumns, unique_keys, vectors
+from mtlpar.sources.reading import Columns, Progress, require
 from mtlpar.sources.settings import SourceSettings
-
-_HEAD: Final = re.compile(rb"\s*\{")
-_EXPECTED: Final = '{material: [{"steps": [...]}, ...]}'
 
 
 def read(path: Path, _settings: SourceSettings) -> Iterator[RawBlock]:
@@ -35,42 +35,62 @@ def read(path: Path, _settings: SourceSettings) -> Iterator[RawBlock]:
     Raises:
         ValueError: If the file is damaged or laid out otherwise.
     """
-    progress = Progress(path)
-    records = parse_runs(_runs(path), b"{}", partial(_steps, path), progress)
-    yield from collect_records(progress, records, _parse, OSError, EOFError, JsonDamageError)
-    if not progress.rows:
-        raise ValueError(f"{path} holds no steps, expected {_EXPECTED}")
+    return read_archive(path, _LAYOUT)
 
 
-def _runs(path: Path) -> Iterator[Run]:
-    with bz2.BZ2File(path) as stream:
-        members = Members(ahead(read_chunks(stream)), _HEAD, expected=_EXPECTED)
-        yield from members.runs(members.chunks, offset=len(members.head))
-
-
-def _steps(path: Path, materials: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _steps(progress: Progress, materials: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for material, calculations in materials.items():
-        where = f"{path}, key {material}"
+        where = f"{progress.path}, key {material}"
         if not isinstance(calculations, list):
             raise ValueError(f"{where}: expected a list, got {calculations!r:.80}")
         for number, calculation in enumerate(calculations):
             steps = require(calculation, "steps", f"{where}.{number}")
             for index, step in enumerate(steps):
-                yield f"{material}.{number}.steps.{index}", step
+                yield _key(material, number, index), step
+
+
+def _key(material: str, number: int, index: int) -> str:
+    return f"{material}.{number}.steps.{index}"
+
+
+def _gather(_progress: Progress, materials: Any, columns: CrystalColumns) -> str:
+    last = ""
+    for material in unique_keys(materials):
+        for number, calculation in enumerate(materials[material]):
+            for index, step in enumerate(calculation["steps"]):
+                columns.add(
+                    step["structure"],
+                    energy=step["energy"],
+                    forces=vectors(step["forces"]),
+                    stress=step.get("stress"),
+                    group=composition_group,
+                )
+                last = _key(material, number, index)
+    return last
 
 
 def _parse(step: Any, where: str) -> Columns | str:
-    columns = parse_labelled(
-        require(step, "structure", where),
-        energy=step.get("energy"),
-        forces=step.get("forces"),
-        stress=step.get("stress"),
-        where=where,
+    return grouped(
+        parse_labelled(
+            require(step, "structure", where),
+            energy=step.get("energy"),
+            forces=step.get("forces"),
+            stress=step.get("stress"),
+            where=where,
+        )
     )
-    if isinstance(columns, str):
-        return columns
-    return {**columns, "group": composition_group(columns["atomic_numbers"])}
 
+
+_LAYOUT: Final = ArchiveLayout(
+    head=re.compile(rb"\s*\{"),
+    expected='{material: [{"steps": [...]}, ...]}',
+    brackets=b"{}",
+    rows="steps",
+    rows_are_members=False,
+    records=_steps,
+    parse=_parse,
+    gather=_gather,
+)
 
 SOURCE: Final = Source(
     name="alexandria_paths",

@@ -151,7 +151,7 @@ def _columns(
         return "missing_energy"
     if labels.get(custom.forces_key) is None:
         return "missing_forces"
-    group = reduced_formula(atoms.numbers)
+    group = reduced_formula(atoms.numbers.tolist())
     if custom.group_key is not None:
         if labels.get(custom.group_key) is None:
             return "missing_group"

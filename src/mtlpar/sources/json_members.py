@@ -89,17 +89,20 @@ class Run:
     ends: list[int]
     row_ends: list[int]
 
+    def document(self, brackets: bytes) -> bytes:
+        """The members as the content of ``{}`` or of ``[]``."""
+        return b"%c%b%c" % (brackets[0], self.text.strip(_BLANK_OR_COMMA), brackets[1])
+
     def parse(self, brackets: bytes) -> Any:
         """Parse the members as the content of ``{}`` or of ``[]``.
 
         Raises:
             JsonDamageError: If they are no JSON.
         """
-        text = self.text.strip(_BLANK_OR_COMMA)
         # The collector would visit every new list again and again: half of the time of parsing.
         gc.disable()
         try:
-            return orjson.loads(b"%c%b%c" % (brackets[0], text, brackets[1]))
+            return orjson.loads(self.document(brackets))
         except orjson.JSONDecodeError as error:
             raise JsonDamageError(
                 f"no JSON in bytes {self.offset} to {self.offset + len(self.text)}: {error}"

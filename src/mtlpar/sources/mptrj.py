@@ -19,6 +19,7 @@ from mtlpar.core.hashing import name_hash
 from mtlpar.sources.base import Piece, RawBlock, Source
 from mtlpar.sources.json_members import JsonDamageError, Members, Run, read_chunks
 from mtlpar.sources.pymatgen_json import parse_labelled, parse_runs
+from mtlpar.sources.quick_crystals import CrystalColumns, unique_keys, vectors
 from mtlpar.sources.reading import Columns, Progress, collect_records, damage_named, require
 from mtlpar.sources.settings import SourceSettings
 
@@ -36,8 +37,9 @@ def read(path: Path, settings: SourceSettings, piece: Piece | None = None) -> It
         ValueError: If the file is damaged or laid out otherwise.
     """
     progress = Progress(path)
-    records = parse_runs(_runs(path, piece), b"{}", partial(_frames, path), progress)
-    parse = partial(_parse, f"{settings.mptrj_energy}_total_energy")
+    energy_key = f"{settings.mptrj_energy}_total_energy"
+    parse, gather = partial(_parse, energy_key), partial(_gather, energy_key)
+    records = parse_runs(_runs(path, piece), b"{}", partial(_frames, path), progress, gather)
     return collect_records(progress, records, parse, OSError, JsonDamageError)
 
 
@@ -77,6 +79,24 @@ def _frames(path: Path, materials: dict[str, Any]) -> Iterator[tuple[str, tuple[
         group = name_hash(SOURCE.name, material)
         for name, frame in frames.items():
             yield f"{material}/{name}", (group, frame)
+
+
+def _gather(energy_key: str, materials: Any, columns: CrystalColumns) -> str:
+    last = ""
+    for material in unique_keys(materials):
+        group = name_hash(SOURCE.name, material)
+        frames = materials[material]
+        for name in unique_keys(frames):
+            frame = frames[name]
+            columns.add(
+                frame["structure"],
+                energy=frame[energy_key],
+                forces=vectors(frame["force"]),
+                stress=frame.get("stress"),
+                group=group,
+            )
+            last = f"{material}/{name}"
+    return last
 
 
 def _parse(energy_key: str, record: tuple[int, Any], where: str) -> Columns | str:

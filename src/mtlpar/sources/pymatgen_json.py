@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ase.data import atomic_numbers as _ASE_NUMBERS
 
 from mtlpar.core.units import VASP_STRESS_KBAR_TO_EV_PER_CUBIC_ANGSTROM
 from mtlpar.sources.json_members import JsonDamageError, Run
-from mtlpar.sources.reading import Columns, Damage, FloatArray, Progress, as_floats, require
-
-# pymatgen writes the isotopes of hydrogen as elements; ase.data has "X" for dummy atoms.
-_NUMBER: Final[dict[str, int]] = {
-    **{symbol: number for symbol, number in _ASE_NUMBERS.items() if number > 0},
-    "D": 1,
-    "T": 1,
-}
-
-
-_PERIODIC: Final = np.ones(3, np.uint8)
-_VOIGT: Final = (0, 4, 8, 5, 2, 1)  # xx yy zz yz xz xy in a flat tensor
+from mtlpar.sources.quick_crystals import (
+    ELEMENT_NUMBERS,
+    PERIODIC,
+    VOIGT,
+    Gather,
+    gather_quickly,
+)
+from mtlpar.sources.reading import (
+    Columns,
+    Damage,
+    FloatArray,
+    Parsed,
+    Progress,
+    as_floats,
+    require,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +54,14 @@ def parse_structure(structure: Any, *, where: str) -> Crystal | None:
     """
     lattice = require(structure, "lattice", where)
     cell = as_floats(require(lattice, "matrix", where), (3, 3), name="lattice.matrix", where=where)
-    pbc = _PERIODIC
-    if lattice.get("pbc") not in (None, [True, True, True]):
-        pbc = as_floats(lattice["pbc"], (3,), name="lattice.pbc", where=where).astype(np.uint8)
+    pbc = lattice.get("pbc")
     sites = require(structure, "sites", where)
     try:
+        alone = [len(site["species"]) for site in sites].count(1)
         species = [one for site in sites for one in site["species"]]
         full = [one["occu"] for one in species].count(1)
-        numbers = [_NUMBER[one["element"]] for one in species]
-        if not len(sites) == len(species) == full:
+        numbers = [ELEMENT_NUMBERS[one["element"]] for one in species]
+        if not len(sites) == alone == full:
             return None
     except (KeyError, TypeError):
         raise ValueError(_odd_site(sites, where)) from None
@@ -67,14 +69,20 @@ def parse_structure(structure: Any, *, where: str) -> Crystal | None:
         atomic_numbers=np.array(numbers, np.uint8),
         positions=_positions(sites, cell, where=where),
         cell=cell,
-        pbc=pbc,
+        pbc=_parse_pbc(PERIODIC if pbc is None else pbc, where=where),
     )
+
+
+def _parse_pbc(pbc: Any, *, where: str) -> npt.NDArray[np.uint8]:
+    if not (isinstance(pbc, list) and len(pbc) == 3 and all(one in (0, 1) for one in pbc)):
+        raise ValueError(f"{where}: 'lattice.pbc' is {pbc!r:.80}, expected three booleans")
+    return np.array(pbc, np.uint8)
 
 
 def _odd_site(sites: Any, where: str) -> str:
     for index, site in enumerate(sites if isinstance(sites, list) else [sites]):
         try:
-            if all(one["element"] in _NUMBER and "occu" in one for one in site["species"]):
+            if all(one["element"] in ELEMENT_NUMBERS and "occu" in one for one in site["species"]):
                 continue
         except (KeyError, TypeError):
             pass
@@ -98,7 +106,7 @@ def parse_stress(stress: Any, *, where: str) -> FloatArray | None:
     if stress is None:
         return None
     tensor = as_floats(stress, (3, 3), name="stress", where=where)
-    return tensor.take(_VOIGT) * VASP_STRESS_KBAR_TO_EV_PER_CUBIC_ANGSTROM
+    return tensor.take(VOIGT) * VASP_STRESS_KBAR_TO_EV_PER_CUBIC_ANGSTROM
 
 
 def parse_forces(forces: Any, size: int, *, where: str) -> FloatArray | None:
@@ -159,7 +167,8 @@ def parse_runs(
     brackets: bytes,
     records_of: Callable[[Any], Iterator[tuple[str, Any]]],
     progress: Progress,
-) -> Iterator[tuple[str, Any] | Damage]:
+    gather: Gather,
+) -> Iterator[tuple[str, Any] | Damage | Parsed]:
     """Parse runs of members into records; a member that is no JSON is counted by its rows.
 
     Args:
@@ -167,16 +176,21 @@ def parse_runs(
         brackets: The container's own, ``b"{}"`` or ``b"[]"``.
         records_of: Key and content of the records in a parsed run.
         progress: For messages.
+        gather: Adds the records of a run to columns, if all are regular.
 
     Raises:
         ValueError: If a key stands twice in one object, where only the last would be read.
     """
     for run in runs:
+        quick = gather_quickly(run.document(brackets), gather)
+        if quick is not None:
+            yield Parsed(*quick)
+            continue
         try:
             members = run.parse(brackets)
         except JsonDamageError as error:
             if len(run.ends) > 1:
-                yield from parse_runs(run.members(), brackets, records_of, progress)
+                yield from parse_runs(run.members(), brackets, records_of, progress, gather)
             else:
                 yield Damage(progress.damage(error), len(run.row_ends))
             continue

@@ -77,13 +77,26 @@ class Damage:
     rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """Records that are parsed already.
+
+    Attributes:
+        last: Key of the last one.
+        batch: All of them.
+    """
+
+    last: str
+    batch: StructureBatch
+
+
 Columns = dict[str, Any]
 """One structure, as keyword arguments of `StructureBatch.from_labels`: a row of each column."""
 
 
 def collect_records(
     progress: Progress,
-    records: Iterable[tuple[str, Any] | Damage],
+    records: Iterable[tuple[str, Any] | Damage | Parsed],
     parse: Callable[[Any, str], Columns | str],
     *errors: type[Exception],
 ) -> Iterator[RawBlock]:
@@ -91,7 +104,7 @@ def collect_records(
 
     Args:
         progress: Where the file is read; kept up to date here.
-        records: Key and content of each record.
+        records: Key and content of each record, or what has become of some.
         parse: Turns the content of a record and its place into columns, or into the reason why it
             cannot be used; raises ValueError for a damaged record.
         *errors: What the container raises when it is damaged itself.
@@ -106,6 +119,11 @@ def collect_records(
             if isinstance(record, Damage):
                 block.drop(DAMAGED_RECORD, record.rows, damage=record.message)
                 progress.rows += record.rows
+                continue
+            if isinstance(record, Parsed):
+                progress.last = record.last
+                progress.rows += len(record.batch)
+                yield from block.fill(record.batch)
                 continue
             progress.last, content = record
             try:
@@ -191,8 +209,11 @@ def as_floats(values: Any, shape: tuple[int, ...], *, name: str, where: str) -> 
         ValueError: If the values are not numbers or have another shape.
     """
     try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiuO":
+            raise ValueError(f"got {values!r:.80}")
+        array = array.astype(np.float64, copy=False)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{where}: {name!r} is not an array of numbers of shape {shape}: {error}"
         ) from error
@@ -216,9 +237,9 @@ def as_atomic_numbers(values: npt.NDArray[Any], *, where: str) -> npt.NDArray[np
     return values.astype(np.uint8)
 
 
-def reduced_formula(atomic_numbers: npt.NDArray[Any]) -> str:
+def reduced_formula(atomic_numbers: Iterable[int]) -> str:
     """Name a composition, the same for all its polymorphs and cell sizes, e.g. ``8:3-26:2``."""
-    counts = Counter(atomic_numbers.tolist())
+    counts = Counter(atomic_numbers)
     divisor = gcd(*counts.values())
     return "-".join(f"{number}:{counts[number] // divisor}" for number in sorted(counts))
 
@@ -227,7 +248,9 @@ class BlockBuilder:
     """Collects records that a file holds one by one into blocks of columns."""
 
     def __init__(self) -> None:
-        self._kept: list[Columns] = []
+        self._batches: list[StructureBatch] = []
+        self._single: list[Columns] = []
+        self._kept = 0
         self._dropped: Counter[str] = Counter()
         self._damage: str | None = None
 
@@ -244,11 +267,24 @@ class BlockBuilder:
     @property
     def rows(self) -> int:
         """Rows since the last block."""
-        return len(self._kept) + sum(self._dropped.values())
+        return self._kept + self._dropped.total()
 
     def add(self, columns: Columns) -> None:
         """Add a structure; every call must give the same columns."""
-        self._kept.append(columns)
+        self._single.append(columns)
+        self._kept += 1
+
+    def fill(self, batch: StructureBatch) -> Iterator[RawBlock]:
+        """Add a batch, and yield the blocks that this fills."""
+        self._join_single()
+        start = 0
+        while start < len(batch):
+            stop = min(len(batch), start + max(1, BLOCK_STRUCTURES - self.rows))
+            self._batches.append(batch.slice(start, stop))
+            self._kept += stop - start
+            start = stop
+            if self.full:
+                yield self.take()
 
     def drop(self, reason: str, rows: int = 1, *, damage: str | None = None) -> None:
         """Count rows that cannot be used, and remember the first damage."""
@@ -258,16 +294,21 @@ class BlockBuilder:
 
     def take(self) -> RawBlock:
         """Return what was collected and start the next block."""
-        batch = StructureBatch.concatenate([])
-        if self._kept:
-            columns = {name: [row[name] for row in self._kept] for name in self._kept[0]}
-            columns["num_atoms"] = [len(numbers) for numbers in columns["atomic_numbers"]]
-            joined = {
-                name: np.concatenate(columns.pop(name))
-                for name in ("atomic_numbers", "positions", "forces")
-            }
-            group = np.array(columns.pop("group"), np.uint64)
-            batch = StructureBatch.from_labels(**joined, **columns, group=group)
-        block = RawBlock(batch, self._dropped, self._damage)
-        self._kept, self._dropped, self._damage = [], Counter(), None
+        self._join_single()
+        block = RawBlock(StructureBatch.concatenate(self._batches), self._dropped, self._damage)
+        self._batches, self._kept = [], 0
+        self._dropped, self._damage = Counter(), None
         return block
+
+    def _join_single(self) -> None:
+        if not self._single:
+            return
+        columns = {name: [row[name] for row in self._single] for name in self._single[0]}
+        columns["num_atoms"] = [len(numbers) for numbers in columns["atomic_numbers"]]
+        joined = {
+            name: np.concatenate(columns.pop(name))
+            for name in ("atomic_numbers", "positions", "forces")
+        }
+        group = np.array(columns.pop("group"), np.uint64)
+        self._batches.append(StructureBatch.from_labels(**joined, **columns, group=group))
+        self._single = []
