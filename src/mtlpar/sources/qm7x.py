@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Final
 
 import h5py
@@ -32,6 +31,7 @@ from mtlpar.sources.reading import (
     damage_named,
 )
 from mtlpar.sources.settings import SourceSettings
+from mtlpar.sources.unpacked import temporary_beside
 
 _DUPLICATES: Final = "DupMols.dat"
 _ERRORS: Final = (*HDF5_ERRORS, EOFError, lzma.LZMAError)
@@ -64,7 +64,7 @@ def read(path: Path, settings: SourceSettings, piece: Piece | None = None) -> It
 def divide(path: Path, piece_bytes: int) -> Iterator[list[Piece]]:
     """Unpack a file beside itself meanwhile, and cut it between molecules."""
     # Beside the raw file there is room for files of this size; in /tmp there often is not.
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as unpacked:
+    with temporary_beside(path) as unpacked:
         with damage_named(Progress(path), *_ERRORS):
             with lzma.open(path) as packed:
                 shutil.copyfileobj(packed, unpacked, _CHUNK_BYTES)
