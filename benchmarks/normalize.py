@@ -95,7 +95,14 @@ def write_source(workspace: Workspace, structures: int, atoms: int, elements: in
             attributes={},
         )
         parts.append({"name": name, "num_structures": count, "num_atoms": batch.total_atoms})
-    file = {"name": "made-up", "sha256": "", "rows": structures, "dropped": {}, "checks": {}}
+    file = {
+        "name": "made-up",
+        "sha256": "",
+        "rows": structures,
+        "dropped": {},
+        "damage": [],
+        "checks": {},
+    }
     manifest = {
         "source": SOURCE,
         "level_of_theory": "none",

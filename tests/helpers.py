@@ -82,6 +82,7 @@ def write_extracted(workspace: Workspace, source: str, *batches: StructureBatch)
                     "sha256": "0" * 64,
                     "rows": len(batch),
                     "dropped": {},
+                    "damage": [],
                     "checks": {},
                 }
                 for index, batch in enumerate(batches)

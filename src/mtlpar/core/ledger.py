@@ -24,6 +24,8 @@ class Ledger:
         dropped: Structures left out, by reason.
         split_by: Whether whole groups or single frames were dealt to the splits.
         files: The same for each raw file by name, where the rows are those of a source.
+        damage: What of a raw file could not be read and was skipped: the place, and how far it was
+            read. Rows after that are not in the books, for nobody knows how many there are.
     """
 
     rows: int = 0
@@ -31,6 +33,7 @@ class Ledger:
     dropped: Counter[str] = field(default_factory=Counter)
     split_by: SplitBy = "groups"
     files: dict[str, Ledger] = field(default_factory=dict)
+    damage: list[str] = field(default_factory=list)
 
     @property
     def is_leaky(self) -> bool:
@@ -77,7 +80,10 @@ class Ledger:
         return {
             "split_by": self.split_by,
             **_plain(self),
-            "files": [{"name": name, **_plain(ledger)} for name, ledger in self.files.items()],
+            "files": [
+                {"name": name, **_plain(ledger), "damage": ledger.damage}
+                for name, ledger in self.files.items()
+            ],
         }
 
     def write(self, path: Path) -> None:
@@ -92,7 +98,10 @@ class Ledger:
         return cls(
             **_from_plain(content),
             split_by=content["split_by"],
-            files={file["name"]: cls(**_from_plain(file)) for file in content["files"]},
+            files={
+                file["name"]: cls(**_from_plain(file), damage=file["damage"])
+                for file in content["files"]
+            },
         )
 
 

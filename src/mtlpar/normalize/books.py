@@ -63,6 +63,7 @@ class Books:
                 rows=file["rows"],
                 splits=dict(zip(SPLITS, of_file, strict=True)),
                 dropped=dropped,
+                damage=file["damage"],
             )
             for file, dropped, of_file in zip(
                 self._files, self._dropped, zip(*counts, strict=True), strict=True

@@ -29,12 +29,12 @@ def file_rows(ledgers: Mapping[str, Ledger]) -> list[CsvRow]:
     """The ledgers of all raw files with machine names, and a total for each source."""
     reasons = sorted(Ledger.total(ledgers.values()).dropped)
     rows: list[CsvRow] = [
-        (source, name, *_numbers(ledger, reasons))
+        (source, name, *_numbers(ledger, reasons), "; ".join(ledger.damage))
         for source, of_source in ledgers.items()
         for name, ledger in {**of_source.files, TOTAL: of_source}.items()
     ]
     dropped = (f"dropped_{reason}" for reason in reasons)
-    return [("source", "file", "rows", *SPLITS, *dropped, "lost"), *rows]
+    return [("source", "file", "rows", *SPLITS, *dropped, "lost", "damage"), *rows]
 
 
 def ledger_grid(ledgers: Mapping[str, Ledger]) -> Grid:
@@ -64,7 +64,8 @@ def file_grid(ledgers: Mapping[str, Ledger]) -> Grid:
         label="ledger_files",
         title="Ledger of the raw files",
         caption="Where every row of every raw file went: rows = train + val + test + dropped + "
-        "lost, in structures; lost must be 0.",
+        "lost, in structures; lost must be 0. Skipped: what could not be read; rows behind it are "
+        "not known and not counted.",
         columns="llrrrrrrp",
         header=("Source", "File", *_HEADER),
         rows=tuple(rows),
@@ -81,4 +82,12 @@ def _cells(ledger: Ledger) -> tuple[Cell, ...]:
     numbers = (ledger.rows, *splits, sum(ledger.dropped.values()), ledger.lost)
     reasons = sorted(ledger.dropped.items(), key=lambda entry: (-entry[1], entry[0]))
     by_reason = ", ".join(f"{reason_text(name)} {count:,}" for name, count in reasons if count)
-    return (*(Cell(f"{number:,}") for number in numbers), Cell(by_reason or "none"))
+    text = "; ".join([by_reason or "none", *_damage(ledger)])
+    return (*(Cell(f"{number:,}") for number in numbers), Cell(text))
+
+
+def _damage(ledger: Ledger) -> list[str]:
+    """What was skipped of a raw file, or how many files of a source that concerns."""
+    damaged = sum(bool(of_file.damage) for of_file in ledger.files.values())
+    of_source = [f"damaged files: {damaged}"] if damaged else []
+    return [*of_source, *(f"skipped: {one}" for one in ledger.damage)]

@@ -50,6 +50,20 @@ def test_lines_of_raw_files_add_up_to_their_source(fake_run) -> None:
         assert total["lost"] == "0"
 
 
+def test_what_was_skipped_of_a_damaged_file_stands_in_its_line(fake_run) -> None:
+    # Rows behind the damage are in no sum: without these words the books would look complete.
+    path = fake_run.workspace.ledger("mptrj")
+    ledger = Ledger.read(path)
+    ledger.files["mptrj.raw"].damage = ["mptrj.raw is cut off, the last key begun was mp-7/b"]
+    ledger.write(path)
+    for name in ("ledger", "ledger_files"):
+        stage.run(name, **fake_run.arguments)
+    folder = fake_run.workspace.tables
+    assert "last key begun was mp-7/b" in (folder / "ledger_files.csv").read_text(encoding="utf-8")
+    assert "skipped: mptrj.raw is cut off" in (folder / "ledger_files.md").read_text("utf-8")
+    assert "damaged files: 1" in (folder / "ledger.md").read_text(encoding="utf-8")
+
+
 def test_a_check_that_does_not_apply_is_not_a_number(fake_run) -> None:
     stage.run("checks", **fake_run.arguments)
     text = (fake_run.workspace.tables / "checks.md").read_text(encoding="utf-8")
