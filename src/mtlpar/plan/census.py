@@ -84,6 +84,7 @@ class ModelCensus:
         encoder_parameters: Ps, parameters of the encoder.
         branch_parameters: Ph, parameters of a branch.
         layers: Layers of the encoder.
+        is_conservative: Whether forces are gradients.
     """
 
     flops: Count
@@ -93,6 +94,7 @@ class ModelCensus:
     encoder_parameters: int
     branch_parameters: int
     layers: int
+    is_conservative: bool = False
 
 
 @dataclass(slots=True)
@@ -136,6 +138,7 @@ def take_census(settings: ModelSettings) -> ModelCensus:
         encoder_parameters=sizes["encoder"],
         branch_parameters=sizes["first"],
         layers=settings.encoder.layers,
+        is_conservative=dummy.model.is_conservative,
     )
 
 

@@ -39,22 +39,32 @@ class Memory:
 
     Attributes:
         parameters: Weights.
-        gradients: Gradients, and the copies of them that are being reduced.
+        gathered: Weights of a sharded encoder that are whole while they work.
+        gradients: Gradients.
+        copies: Copies of them that are being reduced.
         moments: The optimizer's state.
         activations: Largest sum of what a forward and backward pass keeps, beyond gradients.
         store_per_node: Training data in the memory of a node, one copy per group of owners.
     """
 
     parameters: float
+    gathered: float
     gradients: float
+    copies: float
     moments: float
     activations: float
     store_per_node: float
 
     @property
     def device(self) -> float:
-        """Bytes on a rank's device."""
-        return self.parameters + self.moments + max(self.gradients, self.activations)
+        """Bytes on a rank's device, when it holds most."""
+        largest = max(self.gradients + self.copies, self.activations)
+        return self.parameters + self.gathered + self.moments + largest
+
+    @property
+    def held(self) -> float:
+        """Bytes of what a rank holds from step to step."""
+        return self.parameters + self.gradients + self.moments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,13 +349,15 @@ def _memory(
 ) -> Memory:
     most = max(len(load.branches) for load in loads)
     parameters = sizes.held(most)
-    # Reduced gradients travel in copies; while one layer of a sharded encoder works, it is whole.
-    copies = parameters if layout.world_size > 1 else 0.0
-    whole = 2 * sizes.layer if sizes.shards > 1 else 0.0
+    # While one layer of a sharded encoder works it is whole, and the next is on its way. Where
+    # forces are gradients all layers stay whole until the second backward pass.
+    whole = sizes.encoder if census.is_conservative else 2 * sizes.layer
     largest = max(census.activation_bytes.of(load.largest) for load in loads)
     return Memory(
-        parameters=parameters + whole,
-        gradients=parameters + copies,
+        parameters=parameters,
+        gathered=whole if sizes.shards > 1 else 0.0,
+        gradients=parameters,
+        copies=parameters if layout.world_size > 1 else 0.0,
         moments=_MOMENTS * parameters,
         activations=largest,
         store_per_node=_store_per_node(layout, machine, workload),

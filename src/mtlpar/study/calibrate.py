@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import platform
+import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from mtlpar.model.settings import ModelSettings
+from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.census import BatchShape, take_census
 from mtlpar.plan.machine import Link, Machine
@@ -22,7 +25,7 @@ from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest
 
 Clock = Callable[[], float]
 
-_REPEATS = 3
+_ROUNDS = 3
 _PROBES = ((1, 4), (1, 12), (1, 24), (5, 10))
 _NARROW = 4
 _REDUCE_BYTES = (2**10, 2**16, 2**20, 2**23, 2**25)
@@ -45,74 +48,119 @@ class MeasuredStep:
     kernels: float
 
 
-def calibrate(
-    base: Machine,
-    *,
-    model: ModelSettings,
-    atoms: int,
-    context: RankContext,
-    clock: Clock = time.perf_counter,
-) -> Machine:
-    """Replace the rates of a machine by measured ones.
+def calibrate(base: Machine, *, model: ModelSettings, atoms: int, context: RankContext) -> Machine:
+    """Replace the rates of a machine by measured ones; see `Calibration`."""
+    calibration = Calibration(model=model, atoms=atoms, context=context)
+    for _ in range(_ROUNDS):
+        calibration.measure()
+    return calibration.machine(base)
+
+
+class Calibration:
+    """Measures the rates of a machine, in rounds that other measurements may alternate with.
 
     All ranks measure at the same time, for cores and memory are shared: start as many as the node
     has devices. Efficiencies are fitted to whole training steps of several sizes; peaks are those
-    of a product of large matrices and of a copy. Links between nodes, memory sizes and numbers of
-    nodes are kept.
-
-    Args:
-        base: What is known about the machine.
-        model: Architecture whose steps are timed.
-        atoms: Atoms of a structure.
-        context: Who this process is.
-        clock: What times are read from, but for reductions. `time.process_time` leaves out what a
-            busy machine takes away from a CPU, and is of no use on a GPU.
+    of a product of large matrices and of a copy. The median of the rounds counts, the slowest rank
+    of each.
     """
-    alone = RankContext(0, 1, context.device)
-    flops_per_s = 1 / _slowest(_matmul_seconds_per_flop(context.device, clock), context)
-    bytes_per_s = 1 / _slowest(_copy_seconds_per_byte(context.device, clock), context)
-    steps = [
-        _measure_step(settings, equal_branches(branches, batch), atoms, alone, context, clock)
-        for settings in (model, _narrow(model))
-        for branches, batch in _PROBES
-    ]
-    flop_s, byte_s, kernel_s = fit_rates(steps)
-    update: dict[str, object] = {
-        "peak_tflops": {**base.peak_tflops, "float32": _rounded(flops_per_s / 1e12)},
-        "memory_gb_per_s": _rounded(bytes_per_s / 1e9),
-        "matmul_efficiency": _rounded(1 / (flop_s * flops_per_s)),
-        "memory_efficiency": _rounded(1 / (byte_s * bytes_per_s)),
-        "kernel_us": _rounded(kernel_s * 1e6),
-        "calibrated": f"{platform.processor() or platform.machine()}, {context.world_size} "
-        f"{context.device.type} rank(s) at a time, torch {torch.__version__}",
-    }
-    if context.world_size > 1:
-        update["intra_node"] = _measure_reduction(context)
-    return base.model_copy(update=update)
+
+    def __init__(
+        self,
+        *,
+        model: ModelSettings,
+        atoms: int,
+        context: RankContext,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        """Prepare, and do everything once that is slower the first time.
+
+        Args:
+            model: Architecture whose steps are timed.
+            atoms: Atoms of a structure.
+            context: Who this process is.
+            clock: What times are read from, but for reductions. `time.process_time` leaves out what
+                a busy machine takes away from a CPU, and is of no use on a GPU.
+        """
+        self._context = context
+        self._clock = clock
+        self._probes = [
+            _Probe(settings, equal_branches(branches, batch), atoms, context.device)
+            for settings in (model, _narrow(model))
+            for branches, batch in _PROBES
+        ]
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+        self.measure()
+        self._seconds.clear()
+
+    def measure(self) -> None:
+        """Measure everything once more; all ranks must call this together."""
+        device, clock = self._context.device, self._clock
+        self._note("product", _matmul_seconds_per_flop(device, clock))
+        self._note("copy", _copy_seconds_per_byte(device, clock))
+        for index, probe in enumerate(self._probes):
+            self._note(f"step {index}", probe.runner.run(1, clock=clock))
+        if self._context.world_size > 1:
+            for size in _REDUCE_BYTES:
+                self._note(f"reduction {size}", _reduce_seconds(size, device))
+
+    def machine(self, base: Machine) -> Machine:
+        """The machine with measured rates.
+
+        Args:
+            base: What else is known: links between nodes, sizes of memory and numbers of nodes.
+        """
+        flops_per_s = 1 / self._median("product")
+        bytes_per_s = 1 / self._median("copy")
+        steps = [
+            probe.step(self._median(f"step {index}")) for index, probe in enumerate(self._probes)
+        ]
+        flop_s, byte_s, kernel_s = fit_rates(steps)
+        ranks = self._context.world_size
+        update: dict[str, object] = {
+            "peak_tflops": {**base.peak_tflops, "float32": _rounded(flops_per_s / 1e12)},
+            "memory_gb_per_s": _rounded(bytes_per_s / 1e9),
+            "matmul_efficiency": _rounded(1 / (flop_s * flops_per_s)),
+            "memory_efficiency": _rounded(1 / (byte_s * bytes_per_s)),
+            "kernel_us": _rounded(kernel_s * 1e6),
+            "calibrated": f"{platform.processor() or platform.machine()}, {ranks} "
+            f"{self._context.device.type} rank(s) at a time, torch {torch.__version__}",
+        }
+        if ranks > 1:
+            seconds = [self._median(f"reduction {size}") for size in _REDUCE_BYTES]
+            update["intra_node"] = _fit_ring(seconds, ranks)
+        return base.model_copy(update=update)
+
+    def _note(self, what: str, seconds: float) -> None:
+        self._seconds[what] += largest([seconds], self._context)
+
+    def _median(self, what: str) -> float:
+        return statistics.median(self._seconds[what])
 
 
-def _measure_step(
-    settings: ModelSettings,
-    branches: dict[str, int],
-    atoms: int,
-    alone: RankContext,
-    context: RankContext,
-    clock: Clock,
-) -> MeasuredStep:
-    """Time a step without reductions on all ranks at once."""
-    shape = StepShape(model=settings, branches=branches, atoms=atoms, layout="mtl-base")
-    runner = StepRunner(shape, alone)
-    seconds = _slowest(_best(lambda: runner.run(1, clock=clock)), context)
-    census = take_census(settings)
-    structures = sum(branches.values())
-    size = BatchShape(len(branches), structures, structures * atoms, runner.edges)
-    parameters = census.encoder_parameters + len(branches) * census.branch_parameters
-    return MeasuredStep(
-        seconds,
-        census.flops.of(size),
-        census.memory_bytes.of(size) + 4.0 * UPDATE_NUMBERS * parameters,
-        census.kernels.of(size),
-    )
+class _Probe:
+    """A step without reductions, beside what it takes."""
+
+    def __init__(
+        self, model: ModelSettings, branches: dict[str, int], atoms: int, device: torch.device
+    ) -> None:
+        layout = ParallelLayout.build("mtl-base", cost=branches, world_size=1)
+        shape = StepShape(model=model, branches=branches, atoms=atoms, layout=layout)
+        self.runner = StepRunner(shape, RankContext(0, 1, device))
+        self._model = model
+        structures = sum(branches.values())
+        self._size = BatchShape(len(branches), structures, structures * atoms, self.runner.edges)
+
+    def step(self, seconds: float) -> MeasuredStep:
+        # Counted last: ranks that count while others measure would disturb them.
+        census, branches = take_census(self._model), self._size.branches
+        parameters = census.encoder_parameters + branches * census.branch_parameters
+        return MeasuredStep(
+            seconds,
+            census.flops.of(self._size),
+            census.memory_bytes.of(self._size) + 4.0 * UPDATE_NUMBERS * parameters,
+            census.kernels.of(self._size),
+        )
 
 
 def fit_rates(steps: Sequence[MeasuredStep]) -> tuple[float, float, float]:
@@ -148,25 +196,21 @@ def _narrow(model: ModelSettings) -> ModelSettings:
     return model.model_copy(update={"encoder": encoder, "head": head})
 
 
-def _measure_reduction(context: RankContext) -> Link:
+def _reduce_seconds(size_bytes: int, device: torch.device) -> float:
+    buffer = torch.zeros(size_bytes // 4, device=device)
+    dist.barrier()
+    started = time.perf_counter()
+    dist.all_reduce(buffer)
+    _finish(device)
+    return time.perf_counter() - started
+
+
+def _fit_ring(seconds: Sequence[float], ranks: int) -> Link:
     """Latency and bandwidth of a ring, from all-reduces of several sizes.
 
     A ring of p ranks takes 2 (p - 1) alpha + 2 (p - 1) / p B / bandwidth.
     """
-    ranks = context.world_size
-    rows, seconds = [], []
-    for size in _REDUCE_BYTES:
-        buffer = torch.zeros(size // 4, device=context.device)
-
-        def reduce(buffer: torch.Tensor = buffer) -> float:
-            dist.barrier()
-            started = time.perf_counter()
-            dist.all_reduce(buffer)
-            _finish(context.device)
-            return time.perf_counter() - started
-
-        seconds.append(_slowest(_best(reduce), context))
-        rows.append([2 * (ranks - 1), 2 * (ranks - 1) / ranks * size])
+    rows = [[2 * (ranks - 1), 2 * (ranks - 1) / ranks * size] for size in _REDUCE_BYTES]
     weights = 1 / np.array(seconds)
     system = np.array(rows) * weights[:, None]
     alpha, per_byte = np.linalg.lstsq(system, np.ones(len(seconds)), rcond=None)[0]
@@ -179,33 +223,26 @@ def _measure_reduction(context: RankContext) -> Link:
 
 def _matmul_seconds_per_flop(device: torch.device, clock: Clock, size: int = 1024) -> float:
     a, b = torch.rand(size, size, device=device), torch.rand(size, size, device=device)
-    return _best(lambda: _timed(lambda: a @ b, device, clock)) / (2.0 * size**3)
+    return _timed(lambda: a @ b, device, clock) / (2.0 * size**3)
 
 
 def _copy_seconds_per_byte(device: torch.device, clock: Clock, size: int = 2**24) -> float:
     a, b = torch.rand(size, device=device), torch.rand(size, device=device)
-    return _best(lambda: _timed(lambda: b.copy_(a), device, clock)) / (8.0 * size)
+    return _timed(lambda: b.copy_(a), device, clock) / (8.0 * size)
 
 
 def _timed(work: Callable[[], object], device: torch.device, clock: Clock) -> float:
+    work()
+    _finish(device)
     started = clock()
     work()
     _finish(device)
     return clock() - started
 
 
-def _best(measure: Callable[[], float]) -> float:
-    measure()
-    return min(measure() for _ in range(_REPEATS))
-
-
 def _finish(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def _slowest(seconds: float, context: RankContext) -> float:
-    return largest([seconds], context)[0]
 
 
 def _rounded(value: float) -> float:

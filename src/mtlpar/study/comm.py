@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from mtlpar.core.files import write_json
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.study.settings import StudySettings
-from mtlpar.study.steps import StepRunner, StepShape
+from mtlpar.study.steps import StepRunner, StepShape, layout_named
 from mtlpar.study.timeline import StepSpans, break_down, spans_of, steps_of
 
 
@@ -34,11 +34,12 @@ def run(path: Path, *, layout: str, settings: StudySettings, context: RankContex
             f"the time of a step is studied on {study.ranks} ranks, got {context.world_size}; "
             f"start it with `mtlpar launch --ranks-per-node {study.ranks}`, or set study.comm.ranks"
         )
+    branches = {f"branch{index}": size for index, size in enumerate(study.batch_structures)}
     shape = StepShape(
         model=settings.model,
-        branches={f"branch{index}": size for index, size in enumerate(study.batch_structures)},
+        branches=branches,
         atoms=settings.atoms,
-        layout=layout,
+        layout=layout_named(layout, branches, context),
     )
     runner = StepRunner(shape, context, steps_per_epoch=study.steps)
     runner.run(1)
@@ -54,7 +55,7 @@ def run(path: Path, *, layout: str, settings: StudySettings, context: RankContex
                 "device": context.device.type,
                 "steps": study.steps,
                 "batch_structures": study.batch_structures,
-                "branches": [runner.layout.branches_of(rank) for rank in range(len(everyone))],
+                "branches": [shape.layout.branches_of(rank) for rank in range(len(everyone))],
                 # Ranks without a core or GPU of their own take turns: they wait for each other.
                 "oversubscribed": context.device.type == "cpu" and len(everyone) > cores,
                 "ranks": break_down(everyone),

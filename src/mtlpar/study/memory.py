@@ -13,9 +13,9 @@ from mtlpar.core.files import write_json
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.census import take_census
-from mtlpar.study.records import SHARDED, memory_ranks
+from mtlpar.study.records import memory_ranks
 from mtlpar.study.settings import StudySettings
-from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest
+from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest, layout_named
 
 # Parameter, gradient and two moments.
 _NUMBERS_PER_PARAMETER = 4
@@ -52,7 +52,7 @@ def run(
     values = largest([peak, *held.values()], context)
     census = take_census(settings.model)
     owned = branches if layout == "mtl-base" else 1
-    shards = _encoder_shards(layout, context)
+    shards = runner.shape.layout.encoder_shards
     formula = census.encoder_parameters / shards + owned * census.branch_parameters
     record: dict[str, Any] = {
         "layout": layout,
@@ -68,10 +68,6 @@ def run(
     }
     if context.rank == 0:
         write_json(path, record)
-
-
-def _encoder_shards(layout: str, context: RankContext) -> int:
-    return context.world_size if layout == SHARDED else 1
 
 
 def _start_peak(context: RankContext) -> float:
@@ -98,12 +94,12 @@ def _train(
     settings: StudySettings,
     context: RankContext,
 ) -> StepRunner:
+    sizes = equal_branches(branches, batch)
     shape = StepShape(
         model=model,
-        branches=equal_branches(branches, batch),
+        branches=sizes,
         atoms=settings.atoms,
-        layout=layout,
-        encoder_shards=_encoder_shards(layout, context),
+        layout=layout_named(layout, sizes, context),
     )
     runner = StepRunner(shape, context)
     runner.run(settings.memory.steps)

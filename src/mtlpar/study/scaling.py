@@ -10,7 +10,7 @@ from mtlpar.core.files import write_json
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.study.records import LAYOUTS
 from mtlpar.study.settings import StudySettings
-from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest
+from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest, layout_named
 
 SCALINGS: Final = ("strong", "weak")
 
@@ -32,7 +32,8 @@ def run(path: Path, *, settings: StudySettings, context: RankContext) -> None:
         for scaling in SCALINGS if ranks > 1 else SCALINGS[:1]:
             total = batch if scaling == "strong" else batch * ranks
             runners = {
-                layout: StepRunner(_shape(layout, total, settings), context) for layout in LAYOUTS
+                layout: StepRunner(_shape(layout, total, settings, context), context)
+                for layout in LAYOUTS
             }
             times: dict[str, list[float]] = {layout: [] for layout in LAYOUTS}
             for runner in runners.values():
@@ -61,10 +62,11 @@ def run(path: Path, *, settings: StudySettings, context: RankContext) -> None:
         )
 
 
-def _shape(layout: str, batch: int, settings: StudySettings) -> StepShape:
+def _shape(layout: str, batch: int, settings: StudySettings, context: RankContext) -> StepShape:
+    branches = equal_branches(settings.scaling.branches, batch)
     return StepShape(
         model=settings.model,
-        branches=equal_branches(settings.scaling.branches, batch),
+        branches=branches,
         atoms=settings.atoms,
-        layout=layout,
+        layout=layout_named(layout, branches, context),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.trace import span
 from mtlpar.plan.synthetic import make_structures
+from mtlpar.study.records import SHARDED
 from mtlpar.train.loader import LocalBatch, RankLoader
 from mtlpar.train.objective import Objective
 from mtlpar.train.sampler import EpochPlan
@@ -37,15 +38,13 @@ class StepShape:
         model: Architecture.
         branches: Structures of each branch in the global batch.
         atoms: Atoms of each structure.
-        layout: ``mtl-par`` or ``mtl-base``.
-        encoder_shards: Ranks that hold one copy of the encoder together.
+        layout: Who owns which branch.
     """
 
     model: ModelSettings
     branches: dict[str, int]
     atoms: int
-    layout: str
-    encoder_shards: int = 1
+    layout: ParallelLayout
 
 
 def equal_branches(count: int, batch_structures: int) -> dict[str, int]:
@@ -57,11 +56,28 @@ def equal_branches(count: int, batch_structures: int) -> dict[str, int]:
     }
 
 
+def layout_named(name: str, branches: Mapping[str, int], context: RankContext) -> ParallelLayout:
+    """A layout of the studies on all ranks; groups follow the branches' numbers of structures.
+
+    Args:
+        name: ``mtl-base``, ``mtl-par``, or ``mtl-par-sharded``, which also spreads the encoder over
+            all ranks.
+        branches: Structures of each branch in the global batch.
+        context: Who this process is.
+    """
+    return ParallelLayout.build(
+        "mtl-base" if name == "mtl-base" else "mtl-par",
+        cost=branches,
+        world_size=context.world_size,
+        encoder_shards=context.world_size if name == SHARDED else 1,
+    )
+
+
 class StepRunner:
     """Runs steps of training; all ranks of the context run them together.
 
     Attributes:
-        layout: Who owns which branch; groups follow the branches' numbers of structures.
+        shape: What is trained.
         structures: Structures in this rank's share of the first batch.
         edges: Edges in it.
     """
@@ -77,26 +93,19 @@ class StepRunner:
             steps_per_epoch: Batches to make up.
             seed: Seed of weights and structures.
         """
+        self.shape = shape
         self.context = context
-        self.layout = ParallelLayout.build(
-            "mtl-base" if shape.layout == "mtl-base" else "mtl-par",
-            cost=shape.branches,
-            world_size=context.world_size,
-            encoder_shards=shape.encoder_shards,
-        )
-        model = MultiTaskModel(shape.model, self.layout.branches_of(context.rank), seed=seed)
+        model = MultiTaskModel(shape.model, shape.layout.branches_of(context.rank), seed=seed)
         self._stepper = Stepper(
             model.to(context.device),
             Objective(
                 tuple(shape.branches), energy_weight=1.0, force_weight=1.0, dataset_weights={}
             ),
-            layout=self.layout,
+            layout=shape.layout,
             context=context,
             settings=_SETTINGS,
         )
-        self._loader = made_up_loader(
-            shape, self.layout, rank=context.rank, steps=steps_per_epoch, seed=seed
-        )
+        self._loader = made_up_loader(shape, rank=context.rank, steps=steps_per_epoch, seed=seed)
         self._passes = next(self._loader.epoch(0))
         graphs = [batch.graph for batch in self._passes if batch.graph is not None]
         self.structures = sum(graph.num_graphs for graph in graphs)
@@ -140,14 +149,11 @@ class StepRunner:
             dist.barrier()
 
 
-def made_up_loader(
-    shape: StepShape, layout: ParallelLayout, *, rank: int, steps: int, seed: int
-) -> RankLoader:
+def made_up_loader(shape: StepShape, *, rank: int, steps: int, seed: int) -> RankLoader:
     """The training loader of a rank, over made-up structures.
 
     Args:
         shape: What is trained.
-        layout: Who owns which branch.
         rank: This rank.
         steps: Steps of an epoch, each with the batch of the shape.
         seed: Seed of the structures, which depend on nothing else.
@@ -159,14 +165,14 @@ def made_up_loader(
                 counts[branch], atoms=shape.atoms, seed=derive_seed(seed, "made up", branch)
             )
         )
-        for branch in layout.branches_of(rank)
+        for branch in shape.layout.branches_of(rank)
         if branch in counts
     }
     return RankLoader(
         stores,
         {branch: branch for branch in shape.branches},
         EpochPlan(counts, max(shape.branches.values()), seed),
-        layout,
+        shape.layout,
         rank,
         shape.model.graph,
         torch.float32,
