@@ -1,17 +1,17 @@
-"""Predicted against measured: step time and parameters of both layouts on 1, 2 and 5 ranks.
+"""Predicted against measured: step time and memory of every layout of the planner.
 
     python benchmarks/planner.py
 
-Each round calibrates the planner on this machine and then measures what it is to predict, so that
-both see the same neighbours; of several rounds the fastest step and the fastest rates count. Five
-ranks share the cores of a small machine, which the planner takes into account.
+One launch measures rates and steps in alternation: a round of the planner's calibration, a step of
+each layout, again and again. Both sides see the same neighbours, and the median of the rounds
+counts on both. Five branches of different size make groups differ.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,25 +25,26 @@ from mtlpar.core.files import read_json, write_json
 from mtlpar.parallel.launch import Geometry, launch_command
 from mtlpar.parallel.ranks import distributed_context
 from mtlpar.plan.census import take_census
-from mtlpar.plan.machine import GENERIC_CPU, Machine, load_machine, write_machine
-from mtlpar.plan.predict import predict
+from mtlpar.plan.machine import GENERIC_CPU, Machine
+from mtlpar.plan.predict import PLANS, Plan, layout_of, predict
 from mtlpar.plan.text import duration_text, size_text, table_text
 from mtlpar.plan.workload import Dataset, Workload
 from mtlpar.study.settings import StudySettings
 
-BRANCHES = 5
-LAYOUTS = ("mtl-base", "mtl-par")
-RANKS = (1, 2, 5)
+CORES = len(os.sched_getaffinity(0))
+RANKS = tuple(ranks for ranks in (1, 2, 4, 8) if ranks <= CORES)
+SHARES = (0.4, 0.25, 0.15, 0.1, 0.1)
 STUDY = StudySettings()
 _TARGET = 0.15
+_HELD = ("parameters", "gradients", "moments")
 
 
 def main() -> None:
     """Measure, predict, and print both with their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=2, help="alternations (default: 2)")
-    parser.add_argument("--repeats", type=int, default=6, help="steps per round (default: 6)")
+    parser.add_argument("--rounds", type=int, default=5, help="alternations (default: 5)")
     parser.add_argument("--batch", type=int, default=20, help="global batch (default: 20)")
+    parser.add_argument("--width", type=int, default=256, help="of the encoder (default: 256)")
     parser.add_argument(
         "--cpu-time",
         action="store_true",
@@ -51,149 +52,151 @@ def main() -> None:
         "what can be measured on a machine that others use too",
     )
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--calibrate", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         _work(options)
         return
-    machines, measured = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(options.rounds):
-            machines.append(_calibrate(options, Path(folder)))
-            measured.append({ranks: _measure(ranks, options, Path(folder)) for ranks in RANKS})
     print(describe_machine())
-    print(f"{BRANCHES} branches, {options.batch} structures a step, load {os.getloadavg()[0]:.1f}")
-    print("busy time of the slowest rank" if options.cpu_time else "time of a step")
-    _report(_fastest(machines), measured, options)
+    print(f"{len(SHARES)} branches, {options.batch} structures a step, width {options.width}")
+    rows: list[tuple[str, ...]] = [
+        (
+            "layout",
+            "ranks",
+            "predicted",
+            "measured",
+            "ratio",
+            "held, predicted",
+            "measured",
+            "ratio",
+        )
+    ]
+    errors: list[tuple[float, float]] = []
+    for ranks in RANKS:
+        found = _measure(ranks, options)
+        for plan in PLANS if ranks > 1 else PLANS[:1]:
+            row, error = _compare(plan, ranks, found, options)
+            rows.append(row)
+            errors.append(error)
+    print(f"load {os.getloadavg()[0]:.1f} on {CORES} cores")
+    print("busy time of the slowest rank" if options.cpu_time else "time of a step", "and memory")
+    print(table_text(rows))
+    for what, values in zip(("step", "memory"), zip(*errors, strict=True), strict=True):
+        print(f"worst error of a predicted {what}  {max(values):.1%}  (target <= {_TARGET:.0%})")
+    within = sum(step <= _TARGET for step, _ in errors)
+    print(f"steps within the target  {within} of {len(errors)}")
+
+
+def _compare(
+    plan: Plan, ranks: int, found: dict[str, Any], options: argparse.Namespace
+) -> tuple[tuple[str, ...], tuple[float, float]]:
+    """A row of the table, and the relative errors of step and memory."""
+    prediction = predict(
+        plan,
+        machine=Machine.model_validate(found["machine"]),
+        census=take_census(_model(options)),
+        workload=_workload(options, edges_per_atom=found["edges_per_atom"]),
+        ranks=ranks,
+    )
+    step = prediction.step
+    predicted = step.total - step.exposed if options.cpu_time else step.total
+    measured = statistics.median(found["seconds"][plan])
+    held, predicted_held = found["held"][plan], prediction.memory.held
+    row = (
+        plan,
+        str(ranks),
+        duration_text(predicted),
+        duration_text(measured),
+        f"{predicted / measured:.2f}",
+        size_text(predicted_held),
+        size_text(held),
+        f"{predicted_held / held:.3f}",
+    )
+    return row, (abs(predicted / measured - 1), abs(predicted_held / held - 1))
 
 
 def _work(options: argparse.Namespace) -> None:
-    """What a rank does."""
+    """What a rank does: measure rates and steps in turn."""
     with distributed_context() as context:
         # Torch comes after MPI.
-        from mtlpar.study.calibrate import calibrate
-        from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest
+        from mtlpar.study.calibrate import Calibration
+        from mtlpar.study.steps import StepRunner, StepShape, largest
 
         clock = time.process_time if options.cpu_time else time.perf_counter
-        if options.calibrate:
-            found = calibrate(
-                _base(), model=STUDY.model, atoms=STUDY.atoms, context=context, clock=clock
-            )
-            if context.rank == 0:
-                write_machine(options.worker, found)
-            return
-        branches = equal_branches(BRANCHES, options.batch)
+        model, ranks = _model(options), context.world_size
+        machine = _base(ranks)
+        workload = _workload(options, edges_per_atom=1.0)
+        sizes = {
+            branch: round(workload.structures_per_step(branch)) for branch in workload.branches
+        }
         runners = {
-            layout: StepRunner(
-                StepShape(model=STUDY.model, branches=branches, atoms=STUDY.atoms, layout=layout),
+            plan: StepRunner(
+                StepShape(
+                    model=model,
+                    branches=sizes,
+                    atoms=STUDY.atoms,
+                    layout=layout_of(plan, workload, ranks, machine=machine),
+                ),
                 context,
             )
-            for layout in LAYOUTS
+            for plan in (PLANS if ranks > 1 else PLANS[:1])
         }
-        times: dict[str, list[float]] = {layout: [] for layout in LAYOUTS}
-        for _ in range(options.repeats + 1):
-            for layout, runner in runners.items():
-                times[layout] += largest([runner.run(1, clock=clock)], context)
+        calibration = Calibration(model=model, atoms=STUDY.atoms, context=context, clock=clock)
+        seconds: dict[str, list[float]] = {plan: [] for plan in runners}
+        for runner in runners.values():
+            runner.run(1)
+        for _ in range(options.rounds):
+            calibration.measure()
+            for plan, runner in runners.items():
+                seconds[plan] += largest([runner.run(1, clock=clock)], context)
         held = {
-            layout: largest([runner.held_bytes()["parameters"]], context)[0]
-            for layout, runner in runners.items()
+            plan: largest([sum(runner.held_bytes()[part] for part in _HELD)], context)[0]
+            for plan, runner in runners.items()
         }
-        edges = largest([r.edges / max(1, r.structures) for r in runners.values()], context)[0]
+        whole = runners["mtl-base"]
         if context.rank == 0:
-            best = {layout: min(seconds[1:]) for layout, seconds in times.items()}
-            write_json(options.worker, {"seconds": best, "parameters": held, "edges": edges})
+            found = {
+                "machine": calibration.machine(machine).model_dump(mode="json"),
+                "seconds": seconds,
+                "held": held,
+                "edges_per_atom": whole.edges / (whole.structures * STUDY.atoms),
+            }
+            write_json(options.worker, found)
 
 
-def _base() -> Machine:
-    cores = len(os.sched_getaffinity(0))
+def _base(ranks: int) -> Machine:
     return GENERIC_CPU.model_copy(
-        update={"max_nodes": 1, "ranks_per_node": cores, "cores_per_node": cores}
+        update={"max_nodes": 1, "ranks_per_node": ranks, "cores_per_node": CORES}
     )
 
 
-def _calibrate(options: argparse.Namespace, folder: Path) -> Machine:
-    path = folder / "machine.yaml"
-    _launch(_base().ranks_per_node, ["--worker", str(path), "--calibrate", *_clock(options)])
-    return load_machine(str(path))
+def _model(options: argparse.Namespace) -> Any:
+    encoder = STUDY.model.encoder.model_copy(update={"width": options.width})
+    head = STUDY.model.head.model_copy(update={"width": options.width})
+    return STUDY.model.model_copy(update={"encoder": encoder, "head": head})
 
 
-def _measure(ranks: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    path = folder / f"{ranks}.json"
-    sizes = ["--repeats", str(options.repeats), "--batch", str(options.batch)]
-    _launch(ranks, ["--worker", str(path), *sizes, *_clock(options)])
-    return dict(read_json(path))
-
-
-def _clock(options: argparse.Namespace) -> list[str]:
-    return ["--cpu-time"] if options.cpu_time else []
-
-
-def _launch(ranks: int, arguments: list[str]) -> None:
-    command = launch_command(Geometry(ranks_per_node=ranks), [sys.executable, __file__, *arguments])
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
-def _fastest(machines: list[Machine]) -> Machine:
-    """The calibration with the fastest rates for a typical step."""
-    census = take_census(STUDY.model)
-
-    def seconds(machine: Machine) -> float:
-        return machine.compute_seconds(
-            flops=census.flops.coefficients[4] * 1e3,
-            memory_bytes=census.memory_bytes.coefficients[4] * 1e3,
-            kernels=census.kernels.coefficients[0],
-            precision="float32",
+def _workload(options: argparse.Namespace, *, edges_per_atom: float) -> Workload:
+    branches = {
+        f"branch{index}": Dataset(
+            "made_up", 1000 * share, STUDY.atoms, edges_per_atom=edges_per_atom
         )
-
-    return min(machines, key=seconds)
-
-
-def _report(
-    machine: Machine, measured: list[dict[int, dict[str, Any]]], options: argparse.Namespace
-) -> None:
-    census = take_census(STUDY.model)
-    rows = [
-        ("layout", "ranks", "predicted", "measured", "ratio", "parameters", "measured", "ratio")
-    ]
-    errors = []
-    for ranks in RANKS:
-        edges = measured[0][ranks]["edges"] / STUDY.atoms
-        dataset = Dataset("made_up", 1000, STUDY.atoms, edges_per_atom=edges)
-        workload = Workload({f"branch{index}": dataset for index in range(BRANCHES)}, options.batch)
-        for layout in LAYOUTS:
-            found = predict(layout, machine=machine, census=census, workload=workload, ranks=ranks)
-            predicted = found.step.total
-            if options.cpu_time:
-                turns = max(1.0, ranks / machine.ranks_per_node)
-                predicted = (predicted - found.step.exposed) / turns
-            seconds = min(results[ranks]["seconds"][layout] for results in measured)
-            held = measured[0][ranks]["parameters"][layout]
-            ratio = predicted / seconds
-            errors.append(abs(ratio - 1))
-            rows.append(
-                (
-                    layout,
-                    f"{ranks}{' *' if ranks > machine.ranks_per_node else ''}",
-                    duration_text(predicted),
-                    duration_text(seconds),
-                    f"{ratio:.2f}",
-                    size_text(found.memory.parameters),
-                    size_text(held),
-                    f"{found.memory.parameters / held:.4f}",
-                )
-            )
-    print(json.dumps(machine.model_dump(include=_RATES)))
-    print(table_text(rows))
-    print("* more ranks than cores")
-    within = sum(error <= _TARGET for error in errors)
-    print(f"worst error of a predicted step  {max(errors):.0%}  (target <= {_TARGET:.0%})")
-    print(f"within the target  {within} of {len(errors)}")
+        for index, share in enumerate(SHARES)
+    }
+    return Workload(branches, options.batch)
 
 
-_RATES = {
-    "peak_tflops", "memory_gb_per_s", "matmul_efficiency", "memory_efficiency", "kernel_us",
-    "intra_node",
-}  # fmt: skip
+def _measure(ranks: int, options: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "found.json"
+        sizes = ("rounds", "batch", "width")
+        arguments = [f"--{name}={getattr(options, name)}" for name in sizes]
+        arguments += ["--cpu-time"] if options.cpu_time else []
+        command = launch_command(
+            Geometry(ranks_per_node=ranks),
+            [sys.executable, __file__, "--worker", str(path), *arguments],
+        )
+        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        return dict(read_json(path))
 
 
 if __name__ == "__main__":
