@@ -8,7 +8,7 @@ shared memory when they are touched first.
 
 A plain copy goes through memory in order; a batch of a shuffled epoch cannot. "Copy of pieces" is
 what the machine reaches where it may not: records as long as the structures, equally long and
-aligned, one NumPy gather by their numbers. No store is faster, whatever it is written in.
+aligned, one NumPy gather by their numbers. Compiled code that fetches ahead would do better.
 """
 
 from __future__ import annotations
