@@ -283,6 +283,8 @@ def _config_digest(config: Config) -> str:
 def _code_digest(config: Config, stage: str, target: str) -> str:
     if stage == "extract":
         return flow.reader_digest(config, target)
+    if stage == "leaks":
+        return flow.code_digest("mtlpar.normalize.leaks")
     return flow.code_digest(f"mtlpar.{stage}.stage")
 
 
@@ -322,6 +324,12 @@ def _normalize_files(config: Config, source: str) -> Files:
     return [work.extracted_manifest(source)], outputs
 
 
+def _leaks_files(config: Config, _target: str) -> Files:
+    work = config.workspace
+    inputs = [work.extracted_manifest(source) for source in config.sources]
+    return [*inputs, *(work.splits(source) for source in config.sources)], [work.leaks]
+
+
 def _pack_files(config: Config, source: str) -> Files:
     work = config.workspace
     inputs = [work.extracted_manifest(source), work.splits(source), work.references(source)]
@@ -350,6 +358,7 @@ _FILES: Final[dict[str, Callable[[Config, str], Files]]] = {
     "download": _download_files,
     "extract": _extract_files,
     "normalize": _normalize_files,
+    "leaks": _leaks_files,
     "pack": _pack_files,
     "train": _train_files,
     "evaluate": _evaluate_files,

@@ -167,3 +167,15 @@ def test_two_machines_write_the_same_bytes(config: Config) -> None:
     first = [path.read_bytes() for path in outputs]
     work(config, "report", "table1", allocation=Allocation("pbs", "9", "aurora", 1))
     assert [path.read_bytes() for path in outputs] == first
+
+
+def test_the_comparison_of_the_splits_is_recorded_with_all_that_it_read(config: Config) -> None:
+    sources = [config.workspace.splits(source) for source in config.sources]
+    for path in sources:
+        path.parent.mkdir(parents=True)
+        path.write_text("splits")
+    work(config, "leaks", "sources")
+    record = json.loads(StageRun.of(config, "leaks", "sources").record.read_text())
+    assert {str(path) for path in sources} <= set(record["inputs"])
+    assert list(record["outputs"]) == [str(config.workspace.leaks)]
+    assert not list(config.workspace.leaks.parent.glob("*.tmp"))

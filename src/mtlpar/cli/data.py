@@ -135,7 +135,9 @@ def _leaks(options: argparse.Namespace) -> None:
     from mtlpar.normalize import leaks
 
     config = read_config(options)
-    leaks.run(chosen_sources(options, config), workspace=config.workspace, jobs=options.jobs)
+    sources = chosen_sources(options, config)
+    arguments = {"workspace": config.workspace, "jobs": options.jobs}
+    run_stage(config, "leaks", "sources", lambda _: leaks.run(sources, **arguments))
 
 
 def _pack(options: argparse.Namespace) -> None:
