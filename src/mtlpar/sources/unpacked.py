@@ -24,9 +24,10 @@ def temporary_beside(path: Path) -> Iterator[IO[bytes]]:
         _remove_if_unlocked(abandoned)
     while True:
         with NamedTemporaryFile(dir=path.parent, prefix=prefix, suffix=".tmp") as stream:
-            # File systems without locks refuse; then nothing is ever taken for abandoned.
+            # Shared, because HDF5 locks what it reads the same way. File systems without locks
+            # refuse; then nothing is ever taken for abandoned.
             with suppress(OSError):
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
             # Another process may have looked between the last two lines and removed it.
             if Path(stream.name).exists():
                 yield stream
