@@ -62,9 +62,11 @@ MpiDefault=none
 ReturnToService=2
 KillWait=3
 MinJobAge=600
+FirstJobId={first_job}
 SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=100000,batch_sched_delay=0
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU=1000
 SlurmdParameters=config_overrides
 GresTypes=gpu
 AccountingStorageType=accounting_storage/slurmdbd
@@ -166,6 +168,9 @@ class _Cluster:
             "folder": self.folder, "host": socket.gethostname(), "nodes": nodes,
             "ctld_port": ctld_port, "dbd_port": dbd_port,
             "whole": ",".join(WHOLE_NODES), "shared": ",".join(SHARED_NODES),
+            # MPICH names its shared memory after the job, and a killed rank leaves it behind: jobs
+            # of another cluster on this machine must not have had the same numbers.
+            "first_job": int(time.time()) % 60_000_000 + 1,
         }  # fmt: skip
         (self.folder / "slurm.conf").write_text(_SLURM_CONF.format(**values))
         (self.folder / "slurmdbd.conf").write_text(_SLURMDBD_CONF.format(**values))

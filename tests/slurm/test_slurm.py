@@ -7,6 +7,7 @@ rest is what users run. Trainings start their ranks with srun, on both nodes.
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -30,15 +32,16 @@ from checkout import (
     start_snakemake,
 )
 from slurm.cluster import ACCOUNT
+from slurm.faults import endure
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+pytestmark = pytest.mark.workflow
 
 Environment = Mapping[str, str]
 
 _FOR_TESTS = {
     "default-resources.slurm_account": ACCOUNT,
-    # Polling is most of the time of a short run.
-    "slurm-init-seconds-before-status-checks": 1,
+    # Polling is most of the time of a short run; each round that finds nothing adds 10 s.
+    "slurm-init-seconds-before-status-checks": 5,
     "max-status-checks-per-second": 2,
     "latency-wait": 10,
     "retries": 1,
@@ -54,17 +57,23 @@ _FOR_TESTS = {
     "set-resources.train.gpus_per_node": 0,
 }
 SLURM, FRONTIER = ("--profile", "profiles/slurm"), ("--profile", "profiles/frontier")
+# As many ranks as on the two nodes, so that sums are formed in the same order.
+LOCAL = ("--set-resources", "train:tasks_per_node=4", "--profile", "profiles/local", "--cores", "2")
 
 # Appended to the training of a copy: it then rests after its first epoch, without using a core.
-_SLOW = """
+_REST = """
 import time as _time
+from mtlpar.parallel.launch import time_left_s as _time_left_s
 _save = CheckpointFolder.save
-def _save_slowly(self, state, progress):
+def _save_and_rest(self, state, progress):
     _save(self, state, progress)
     if progress.epoch == 1:
-        _time.sleep({seconds})
-CheckpointFolder.save = _save_slowly
+        {rest}
+CheckpointFolder.save = _save_and_rest
 """
+_A_MOMENT = _REST.format(rest="_time.sleep(3)")
+_FOR_LONG = _REST.format(rest="_time.sleep(300)")
+_UNTIL_THE_DEADLINE = _REST.format(rest="_time.sleep(max(0, _time_left_s()))")
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +93,23 @@ def site(slurm: Environment, tmp_path_factory: pytest.TempPathFactory) -> Enviro
 
 @pytest.fixture(scope="module")
 def packed(site: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small copy of the repository in which the whole DAG ran through profiles/slurm."""
+    """A small copy of the repository in which all up to a table ran through profiles/slurm."""
     checkout = copy_checkout(tmp_path_factory.mktemp("slurm") / "mtlpar")
     make_small(checkout)
     for profile in ("slurm", "frontier"):
         edit_profile(checkout, profile, _FOR_TESTS)
-    status, output = run_snakemake(checkout, *SLURM, environment=site)
+    status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
     assert status == 0, output[-5000:]
     return checkout
+
+
+@pytest.fixture(scope="module")
+def undisturbed(packed: Path) -> dict[str, str]:
+    """Errors of the model if it is trained on this machine, without a scheduler."""
+    checkout = untrained_copy(packed, packed.parent / "undisturbed")
+    status, output = run_snakemake(checkout, *LOCAL, "table1")
+    assert status == 0, output[-5000:]
+    return metrics(checkout)
 
 
 @pytest.fixture
@@ -100,14 +118,20 @@ def branch_off(packed: Path, tmp_path: Path) -> Callable[..., Path]:
     return lambda edit="": untrained_copy(packed, tmp_path / "mtlpar", edit)
 
 
-def untrained_copy(packed: Path, checkout: Path, edit: str) -> Path:
+def untrained_copy(packed: Path, checkout: Path, edit: str = "") -> Path:
     """Copy a finished run without what training and later stages wrote, and edit its training."""
     shutil.copytree(packed, checkout, symlinks=True)
-    for folder in ("models", "checkpoints", "metrics", "predictions", "tables", "figures"):
+    for folder in ("models", "checkpoints", "metrics", "predictions", "tables"):
         shutil.rmtree(checkout / "results" / folder)
     with (checkout / "src/mtlpar/train/checkpoint.py").open("a") as stream:
         stream.write(edit)
     return checkout
+
+
+def fresh_copy(packed: Path, checkout: Path) -> Path:
+    """Copy the files of a finished run without its results."""
+    ignored = shutil.ignore_patterns("results", "data", ".snakemake", "logs")
+    return shutil.copytree(packed, checkout, ignore=ignored)
 
 
 @dataclass
@@ -121,22 +145,31 @@ class Background:
 @pytest.fixture(scope="module")
 def frontier_run(packed: Path, site: Environment) -> Iterator[Background]:
     """The sample DAG from the start, through profiles/frontier."""
-    checkout = packed.parent / "frontier"
-    shutil.copytree(
-        packed, checkout, ignore=shutil.ignore_patterns("results", "data", ".snakemake")
-    )
-    yield from _in_background(checkout, *FRONTIER, "tables", site=site)
+    checkout = fresh_copy(packed, packed.parent / "frontier")
+    yield from _in_background(checkout, *FRONTIER, site=site)
 
 
 @pytest.fixture(scope="module")
 def walltime_run(packed: Path, site: Environment) -> Iterator[Background]:
-    """A training that cannot end in the job that begins it: that job has one minute."""
-    checkout = untrained_copy(packed, packed.parent / "walltime", _SLOW.format(seconds=300))
+    """A training that cannot end in its first job, and hears in time that this one ends."""
+    checkout = untrained_copy(packed, packed.parent / "walltime", _UNTIL_THE_DEADLINE)
+    yield from _in_background(_short_jobs(checkout, "2 * attempt"), *SLURM, "table1", site=site)
+
+
+@pytest.fixture(scope="module")
+def timeout_run(packed: Path, site: Environment) -> Iterator[Background]:
+    """A training that does not hear that its time is over, and is killed."""
+    checkout = untrained_copy(packed, packed.parent / "timeout", _FOR_LONG)
+    yield from _in_background(_short_jobs(checkout, "1 * attempt"), *SLURM, "table1", site=site)
+
+
+def _short_jobs(checkout: Path, runtime: str) -> Path:
+    """Give trainings so many minutes."""
     # Slurm sends signals up to a minute early: here that would be before the training begins.
-    changes = {"runtime": 1, "slurm_extra": None}
-    edit_profile(checkout, "slurm", {f"set-resources.train.{k}": v for k, v in changes.items()})
+    train = {"runtime": runtime, "slurm_extra": None}
+    edit_profile(checkout, "slurm", {f"set-resources.train.{k}": v for k, v in train.items()})
     edit_profile(checkout, "slurm", {"retries": 5})
-    yield from _in_background(checkout, *SLURM, "table1", site=site)
+    return checkout
 
 
 def _in_background(checkout: Path, *arguments: str, site: Environment) -> Iterator[Background]:
@@ -189,22 +222,50 @@ def training_runs(checkout: Path) -> Callable[[], bool]:
     return lambda: any((checkout / "results/checkpoints/mtl").glob("*/step-*/progress.json"))
 
 
+def attempts(checkout: Path) -> list[str]:
+    """How the attempts to train ended, the first one first."""
+    lines = (checkout / "results/provenance/train/mtl.attempts.jsonl").read_text().splitlines()
+    return [json.loads(line)["outcome"] for line in lines]
+
+
+def metrics(checkout: Path) -> dict[str, str]:
+    """Test errors of the model by source, to the last digit."""
+    return {path.name: path.read_text() for path in (checkout / "results/metrics").glob("*/*.json")}
+
+
 def assert_whole(checkout: Path) -> None:
-    with (checkout / "results/tables/table2.csv").open() as stream:
+    with (checkout / "results/tables/table1.csv").open() as stream:
         rows = list(csv.reader(stream))
     assert len(rows) >= 2
-    assert not (checkout / ".snakemake/incomplete").exists() or not list(
-        (checkout / ".snakemake/incomplete").iterdir()
-    )
+    assert not [path for path in (checkout / ".snakemake/incomplete").rglob("*") if path.is_file()]
 
 
-def test_the_sample_dag_runs_through_the_slurm_profile(packed: Path, site: Environment) -> None:
+def train_and_lose_login_node(checkout: Path, site: Environment) -> None:
+    """Start the workflow, and kill Snakemake when the training has written a checkpoint."""
+    run = start_snakemake(checkout, *SLURM, "table1", environment=site)
+    wait_for(training_runs(checkout))
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+
+
+def test_the_sample_dag_runs_through_the_slurm_profile(
+    packed: Path, site: Environment, walltime_run: Background
+) -> None:
+    # Runs from now on, for it mostly waits.
+    assert walltime_run.process.poll() is None
     assert_whole(packed)
     assert set(states(site, packed)) == {"COMPLETED"}
     assert "mtl: 4 rank(s)" in (packed / "logs/train/mtl.log").read_text()
     done = run_mtlpar(packed, ["provenance", "results/tables/table1.csv"], site)
     # The training was one job on two nodes.
     assert "2 node(s), 4 rank(s)" in done.stdout
+
+
+def test_ranks_of_srun_come_to_the_same_errors_as_those_of_this_machine(
+    packed: Path, undisturbed: dict[str, str]
+) -> None:
+    assert len(undisturbed) == 2
+    assert metrics(packed) == undisturbed
 
 
 def test_a_failing_job_is_retried_as_a_new_job_and_its_log_is_shown(
@@ -220,7 +281,7 @@ def test_a_failing_job_is_retried_as_a_new_job_and_its_log_is_shown(
 
 
 def test_ctrl_c_leaves_no_job_behind(branch_off: Callable[..., Path], site: Environment) -> None:
-    checkout = branch_off(_SLOW.format(seconds=300))
+    checkout = branch_off(_FOR_LONG)
     run = start_snakemake(checkout, *SLURM, "table1", environment=site)
     wait_for(training_runs(checkout))
     run.send_signal(signal.SIGINT)
@@ -229,14 +290,32 @@ def test_ctrl_c_leaves_no_job_behind(branch_off: Callable[..., Path], site: Envi
     wait_for(lambda: squeue(site, checkout) == [])
 
 
-def test_after_a_lost_login_node_jobs_are_found_and_cancelled_and_the_run_goes_on(
+def test_after_a_lost_login_node_an_adopted_job_is_not_run_again(
     branch_off: Callable[..., Path], site: Environment
 ) -> None:
-    checkout = branch_off(_SLOW.format(seconds=300))
-    run = start_snakemake(checkout, *SLURM, "table1", environment=site)
-    wait_for(training_runs(checkout))
-    os.killpg(run.pid, signal.SIGKILL)
-    run.communicate()
+    # Snakemake's notes in the copy are of a training by other code: by them it would run again.
+    checkout = branch_off(_A_MOMENT)
+    train_and_lose_login_node(checkout, site)
+    adopted = run_mtlpar(checkout, ["jobs", "--adopt"], site)
+    assert adopted.returncode == 0, adopted.stderr
+    assert "kept: train mtl" in adopted.stdout
+    status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
+    assert status == 0, output[-5000:]
+    assert states(site, checkout) == ["COMPLETED", "COMPLETED"]
+    # The copy begins with the attempt of the run that it is a copy of.
+    assert attempts(checkout)[1:] == ["done"]
+    # What it was made with is known: other settings are another training.
+    other = ("--dry-run", "--config", "train__epochs=3")
+    _, plan = run_snakemake(checkout, *SLURM, "table1", *other, environment=site)
+    assert re.search("^train +1$", plan, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_after_a_lost_login_node_jobs_are_found_and_cancelled_and_the_run_goes_on(
+    branch_off: Callable[..., Path], site: Environment, undisturbed: dict[str, str]
+) -> None:
+    checkout = branch_off(_FOR_LONG)
+    train_and_lose_login_node(checkout, site)
     (job,) = squeue(site, checkout)
     listed = run_mtlpar(checkout, ["jobs"], site)
     assert listed.returncode == 0, listed.stderr
@@ -249,28 +328,12 @@ def test_after_a_lost_login_node_jobs_are_found_and_cancelled_and_the_run_goes_o
     status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
     assert status == 0, output[-5000:]
     assert "resumed after epoch" in (checkout / "logs/train/mtl.log").read_text()
+    assert metrics(checkout) == undisturbed
 
 
-def test_after_a_lost_login_node_a_job_may_also_be_waited_for(
-    branch_off: Callable[..., Path], site: Environment
-) -> None:
-    checkout = branch_off(_SLOW.format(seconds=3))
-    run = start_snakemake(checkout, *SLURM, "table1", environment=site)
-    wait_for(training_runs(checkout))
-    os.killpg(run.pid, signal.SIGKILL)
-    run.communicate()
-    adopted = run_mtlpar(checkout, ["jobs", "--adopt"], site)
-    assert adopted.returncode == 0, adopted.stderr
-    assert squeue(site, checkout) == []
-    made = (checkout / "results/models/mtl/model.pt").read_bytes()
-    status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
-    assert status == 0, output[-5000:]
-    # Snakemake may send the job again, which then finds its training at the end.
-    assert (checkout / "results/models/mtl/model.pt").read_bytes() == made
-
-
+@pytest.mark.slow
 def test_srun_with_an_mpi_it_does_not_know_is_found_out(packed: Path, site: Environment) -> None:
-    line = ["srun", "--account", ACCOUNT, "--partition=gpu", "--ntasks=2"]
+    line = ["srun", "--account", ACCOUNT, "--partition=gpu", "--ntasks=2", "--kill-on-bad-exit=1"]
     doctor = [sys.executable, "-m", "mtlpar", "doctor"]
     results = {}
     for mpi in ("none", "pmi2"):
@@ -280,6 +343,7 @@ def test_srun_with_an_mpi_it_does_not_know_is_found_out(packed: Path, site: Envi
             env=environment_of(packed, site),
             capture_output=True,
             text=True,
+            timeout=600,
             check=False,
         )
     assert results["none"].returncode != 0
@@ -299,6 +363,36 @@ def test_an_unknown_account_is_refused_at_once(
     assert squeue(site, checkout) == []
 
 
+def test_a_training_longer_than_its_walltime_goes_on_in_the_next_job(
+    walltime_run: Background, site: Environment, undisturbed: dict[str, str]
+) -> None:
+    end_of(walltime_run)
+    checkout = walltime_run.checkout
+    *early, train, evaluate = states(site, checkout)
+    assert early
+    assert not {"COMPLETED", "CANCELLED"} & set(early)
+    assert train == evaluate == "COMPLETED"
+    *unfinished, last = attempts(checkout)[1:]
+    assert last == "done"
+    # On a busy machine Slurm may be faster than the checkpoint.
+    assert set(unfinished) <= {"to be continued", "killed"}
+    assert metrics(checkout) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_training_that_slurm_kills_at_its_walltime_goes_on_in_the_next_job(
+    timeout_run: Background, site: Environment, undisturbed: dict[str, str]
+) -> None:
+    end_of(timeout_run)
+    *early, train, evaluate = states(site, timeout_run.checkout)
+    assert early
+    assert set(early) == {"TIMEOUT"}
+    assert train == evaluate == "COMPLETED"
+    assert "resumed after epoch" in (timeout_run.checkout / "logs/train/mtl.log").read_text()
+    assert metrics(timeout_run.checkout) == undisturbed
+
+
+@pytest.mark.slow
 def test_the_sample_dag_runs_through_the_frontier_profile(
     frontier_run: Background, site: Environment
 ) -> None:
@@ -308,12 +402,30 @@ def test_the_sample_dag_runs_through_the_frontier_profile(
     assert "mtl: 4 rank(s)" in (frontier_run.checkout / "logs/train/mtl.log").read_text()
 
 
-def test_a_training_longer_than_its_walltime_goes_on_in_the_next_job(
-    walltime_run: Background, site: Environment
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("begin", ["from the start", "with the training"])
+def test_a_run_survives_whatever_is_killed_at_random(
+    packed: Path,
+    tmp_path: Path,
+    site: Environment,
+    undisturbed: dict[str, str],
+    seed: int,
+    begin: str,
 ) -> None:
-    end_of(walltime_run)
-    *early, train, evaluate = states(site, walltime_run.checkout)
-    assert early
-    assert not {"COMPLETED", "CANCELLED"} & set(early)
-    assert train == evaluate == "COMPLETED"
-    assert "resumed after epoch" in (walltime_run.checkout / "logs/train/mtl.log").read_text()
+    copy = fresh_copy if begin == "from the start" else untrained_copy
+    checkout = copy(packed, tmp_path / "mtlpar")
+    # Long enough to be hit.
+    with (checkout / "src/mtlpar/train/checkpoint.py").open("a") as stream:
+        stream.write(_REST.format(rest="_time.sleep(20)"))
+    edit_profile(checkout, "slurm", {"retries": 5})
+    story = endure(checkout, *SLURM, "table1", seed=seed, faults=6, environment=site)
+    assert story, "nothing went wrong"
+    assert_whole(checkout)
+    assert metrics(checkout) == undisturbed
+    assert squeue(site, checkout) == []
+    # Whatever was begun again, nothing had two writers at a time.
+    for path in (checkout / "results/provenance").glob("*/*.attempts.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for before, after in pairwise(lines):
+            assert before["started"] + before["seconds"] <= after["started"], (path.name, story)
