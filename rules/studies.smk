@@ -82,7 +82,8 @@ rule comm_record:
     threads: 512
     resources:
         nodes=flow.study_nodes(CONFIG, CONFIG.study.comm.ranks),
-        tasks_per_node=flow.study_ranks_per_node(CONFIG, CONFIG.study.comm.ranks),
+        ranks_per_node=flow.study_ranks_per_node(CONFIG, CONFIG.study.comm.ranks),
+        tasks_per_node=flow.study_tasks_per_node(CONFIG, CONFIG.study.comm.ranks),
         cpus_per_task=1,
         gpus_per_node=CONFIG.study.gpus_per_node,
         runtime=20,
@@ -92,7 +93,7 @@ rule comm_record:
         ),
         code=flow.code_digest("mtlpar.study.comm"),
     shell:
-        "mtlpar launch --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node}"
+        "mtlpar launch --nodes {resources.nodes} --ranks-per-node {resources.ranks_per_node}"
         " --cpus-per-rank {resources.cpus_per_task} --gpus-per-node {resources.gpus_per_node}"
         " -- mtlpar study comm --config $CONFIG_FILE --layout {wildcards.layout}"
         " --out {output} > {log} 2>&1"
