@@ -19,7 +19,8 @@ Result = TypeVar("Result")
 class Workers:
     """Processes that live as long as the ``with`` block; one job means this process, and no others.
 
-    A task and its result travel by pickle, and the function must be at the top of a module.
+    A task and its result travel by pickle, and the function must be at the top of a module. If a
+    process is killed, the block ends with a `ValueError`.
     """
 
     def __init__(self, jobs: int, *, hint: str) -> None:
@@ -43,36 +44,38 @@ class Workers:
             else None
         )
 
+    def submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
+        """Start one task; without processes it is done when this returns."""
+        if self._pool is not None:
+            return self._pool.submit(function, task)
+        future: Future[Result] = Future()
+        future.set_result(function(task))
+        return future
+
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """Yield ``function(task)`` for every task, in order.
 
         Two results per job at most wait to be taken, so a slow taker does not fill the memory.
-
-        Raises:
-            ValueError: If a process was killed.
         """
-        if self._pool is None:
-            yield from map(function, tasks)
-            return
+        ahead = 2 * self._jobs if self._pool is not None else 0
         waiting: deque[Future[Result]] = deque()
-        try:
-            for task in tasks:
-                waiting.append(self._pool.submit(function, task))
-                if len(waiting) > 2 * self._jobs:
-                    yield waiting.popleft().result()
-            while waiting:
+        for task in tasks:
+            waiting.append(self.submit(function, task))
+            if len(waiting) > ahead:
                 yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise ValueError(
-                f"a worker process was killed, most likely for want of memory; {self._hint}"
-            ) from error
+        while waiting:
+            yield waiting.popleft().result()
 
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise ValueError(
+                f"a worker process was killed, most likely for want of memory; {self._hint}"
+            ) from error
 
 
 def _set_up_worker() -> None:

@@ -7,19 +7,21 @@ piece writes parts of its own: the result is the same, byte for byte, however th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from functools import partial
 
 from tqdm import tqdm
 
 from mtlpar.core.files import read_json, write_json
+from mtlpar.core.processes import Workers
 from mtlpar.extract.piece import PieceResult, PieceTask, extract_piece, read_record
 from mtlpar.sources.base import Piece
 
 Submit = Callable[[PieceTask], "Future[PieceResult]"]
+
+_HINT = "use fewer jobs or lower extract.part_structures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,35 +80,22 @@ def extract_files(
     """
     mine = [(file, share.of_file(index, len(files))) for index, file in enumerate(files)]
     work = [(file, pieces) for file, pieces in mine if pieces is not None]
-    if jobs == 1:
-        for file, pieces in work:
-            yield _extract_file(file, pieces, _run_here)
-        return
-    # Forked children would inherit locks of libraries that have threads.
-    context = get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool, ThreadPoolExecutor(jobs) as threads:
+    with Workers(jobs, hint=_HINT) as workers:
 
         def extract_one(item: tuple[PieceTask, slice]) -> list[PieceResult]:
-            return _extract_file(*item, lambda task: pool.submit(extract_piece, task))
+            return _extract_file(*item, partial(workers.submit, extract_piece))
 
-        try:
-            outcomes = threads.map(extract_one, work)
-            yield from tqdm(outcomes, total=len(work), unit="files", disable=None)
-        except ValueError:
-            threads.shutdown(wait=False, cancel_futures=True)
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        except BrokenProcessPool as error:
-            raise ValueError(
-                f"a process that read files of {files[0].source.name} was killed, most likely for "
-                "want of memory; use fewer jobs or lower extract.part_structures"
-            ) from error
-
-
-def _run_here(task: PieceTask) -> Future[PieceResult]:
-    future: Future[PieceResult] = Future()
-    future.set_result(extract_piece(task))
-    return future
+        if jobs == 1:
+            yield from map(extract_one, work)
+            return
+        # A thread per file that is open: it divides the file and waits for its pieces.
+        with ThreadPoolExecutor(jobs) as threads:
+            try:
+                outcomes = threads.map(extract_one, work)
+                yield from tqdm(outcomes, total=len(work), unit="files", disable=None)
+            except ValueError:
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 def _extract_file(file: PieceTask, mine: slice, submit: Submit) -> list[PieceResult]:
