@@ -8,11 +8,12 @@ from helpers import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mtlpar.core import processes
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.paths import Workspace
 from mtlpar.download import stage as download
 from mtlpar.download.settings import DownloadSettings
-from mtlpar.extract import piece, pool
+from mtlpar.extract import piece
 from mtlpar.extract.pool import Share
 from mtlpar.extract.settings import ExtractSettings
 from mtlpar.extract.stage import run
@@ -78,7 +79,7 @@ def test_seven_workers_write_the_same_bytes_as_one(raw, tmp_path, source, monkey
     # take seconds to start; what is scheduled and collected is the same.
     one = digests(extracted(raw, tmp_path / "1", source), source)
     monkeypatch.setattr(
-        pool, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(jobs)
+        processes, "ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(jobs)
     )
     assert digests(extracted(raw, tmp_path / "7", source, jobs=7), source) == one
 
