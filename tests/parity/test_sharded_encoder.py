@@ -38,7 +38,10 @@ def _assert_same_model(one: Workspace, other: Workspace) -> None:
     ("ranks", "changes"),
     [
         # Thirty atoms are about five structures: ranks need different numbers of passes.
-        pytest.param(2, {"encoder_shards": 2, "max_atoms_per_pass": 30}, id="one copy, in passes"),
+        pytest.param(
+            2, {"encoder_shards": 2, "max_atoms_per_pass": 30},
+            id="one copy, in passes", marks=pytest.mark.slow,
+        ),
         # Four ranks for five branches, of which ani1x alone fills a rank: groups and shards cross.
         pytest.param(4, {"encoder_shards": 2, "ema_decay": 0.9}, id="two copies, averaged weights"),
         # A batch of two structures on four ranks that own everything: some ranks have none, and

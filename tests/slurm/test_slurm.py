@@ -34,7 +34,8 @@ from checkout import (
 from slurm.cluster import ACCOUNT
 from slurm.faults import endure
 
-pytestmark = pytest.mark.workflow
+# Slow: together they would take CI beyond its time.
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 Environment = Mapping[str, str]
 
@@ -310,7 +311,6 @@ def test_after_a_lost_login_node_an_adopted_job_is_not_run_again(
     assert re.search("^train +1$", plan, re.MULTILINE)
 
 
-@pytest.mark.slow
 def test_after_a_lost_login_node_jobs_are_found_and_cancelled_and_the_run_goes_on(
     branch_off: Callable[..., Path], site: Environment, undisturbed: dict[str, str]
 ) -> None:
@@ -331,7 +331,6 @@ def test_after_a_lost_login_node_jobs_are_found_and_cancelled_and_the_run_goes_o
     assert metrics(checkout) == undisturbed
 
 
-@pytest.mark.slow
 def test_srun_with_an_mpi_it_does_not_know_is_found_out(packed: Path, site: Environment) -> None:
     line = ["srun", "--account", ACCOUNT, "--partition=gpu", "--ntasks=2", "--kill-on-bad-exit=1"]
     doctor = [sys.executable, "-m", "mtlpar", "doctor"]
@@ -379,7 +378,6 @@ def test_a_training_longer_than_its_walltime_goes_on_in_the_next_job(
     assert metrics(checkout) == undisturbed
 
 
-@pytest.mark.slow
 def test_a_training_that_slurm_kills_at_its_walltime_goes_on_in_the_next_job(
     timeout_run: Background, site: Environment, undisturbed: dict[str, str]
 ) -> None:
@@ -392,7 +390,6 @@ def test_a_training_that_slurm_kills_at_its_walltime_goes_on_in_the_next_job(
     assert metrics(timeout_run.checkout) == undisturbed
 
 
-@pytest.mark.slow
 def test_the_sample_dag_runs_through_the_frontier_profile(
     frontier_run: Background, site: Environment
 ) -> None:
@@ -402,7 +399,6 @@ def test_the_sample_dag_runs_through_the_frontier_profile(
     assert "mtl: 4 rank(s)" in (frontier_run.checkout / "logs/train/mtl.log").read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("begin", ["from the start", "with the training"])
 def test_a_run_survives_whatever_is_killed_at_random(

@@ -38,7 +38,7 @@ def test_an_error_in_a_worker_is_the_error_of_the_caller() -> None:
 
 
 def test_a_killed_worker_is_an_error_that_says_what_to_do() -> None:
-    with Workers(2, hint=_HINT) as workers, pytest.raises(ValueError, match=r"killed.*fewer jobs"):
+    with pytest.raises(ValueError, match=r"killed.*fewer jobs"), Workers(2, hint=_HINT) as workers:
         list(workers.map(os._exit, [1]))
 
 
