@@ -267,7 +267,7 @@ def _backward(
         grad = torch.mm(grad, block.message_weight, out=activated)
         grad = torch.ops.aten.silu_backward(grad, hidden)
         totals.feature_weight.add_(grad.T @ features)
-        _add_along(totals, block, (grad @ block.feature_weight).to(exact))
+        _add_along(totals, block, grad)
         totals.at_receiver.index_add_(0, block.receiver, grad.to(exact))
         totals.at_sender.index_add_(0, block.sender, grad.to(exact))
     return [getattr(totals, name) for name in _DIFFERENTIATED]
@@ -287,11 +287,12 @@ def _add_carried(totals: _Operands, block: _Operands, message: Tensor, pushes: T
         totals.vectors.index_add_(0, block.sender, through[:, :, None] * pushes)
 
 
-def _add_along(totals: _Operands, block: _Operands, grad_features: Tensor) -> None:
+def _add_along(totals: _Operands, block: _Operands, grad_hidden: Tensor) -> None:
     """Add the gradients of the vectors whose components along the edges are features."""
     count = totals.vectors.shape[1]
     if count:
-        of_receiver, of_sender = grad_features[:, -2 * count :].chunk(2, dim=1)
+        grad_along = (grad_hidden @ block.feature_weight[:, -2 * count :]).to(totals.vectors.dtype)
+        of_receiver, of_sender = grad_along.chunk(2, dim=1)
         direction = block.direction[:, None, :]
         totals.vectors.index_add_(0, block.receiver, of_receiver[:, :, None] * direction)
         totals.vectors.index_add_(0, block.sender, of_sender[:, :, None] * direction)
