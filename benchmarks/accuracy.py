@@ -74,7 +74,7 @@ VARIANTS = {
     "baseline": Variant({"all": SOURCES}),
     **{source: Variant({source: (source,)}) for source in SOURCES},
     "paper": Variant(network=PaperModel),
-    # An epoch of PaiNN takes four times as long: beside `mtl` it has the same time, beside
+    # An epoch of PaiNN takes about five times as long: beside `mtl` it has as much time, beside
     # `mtl_short` the same epochs.
     "painn_short": Variant(changes=CONSERVATIVE_PAINN, epochs=0.25),
     "mtl_short": Variant(epochs=0.25),
