@@ -53,6 +53,7 @@ class PlainLayer(nn.Module):
         self.edge[0].bias = layer.receiver_in.bias
         self.vectors_in, self.filter = layer.vectors_in, layer.filter
         self.vector_out, self.update, self.norm = layer.vector_out, layer.update, layer.norm
+        self.inner_products = layer.inner_products
 
     def forward(self, scalars: Tensor, vectors: Tensor, edge: Edge) -> tuple[Tensor, Tensor]:
         """See `EgnnLayer.forward`."""
@@ -70,8 +71,8 @@ class PlainLayer(nn.Module):
             pushes = pushes + lengths[:, vectors.shape[1] :] * vectors[edge.sender]
         received = sum_to_receivers(message, edge.receiver, len(scalars))
         added = sum_to_receivers(pushes, edge.receiver, len(scalars))
-        lengths = ((vectors + added) ** 2).sum(dim=2)
-        return scalars + self.update(torch.cat([h, received, lengths], dim=1)), added
+        inner = self.inner_products(vectors + added)
+        return scalars + self.update(torch.cat([h, received, inner], dim=1)), added
 
 
 def paper_settings(**encoder: Any) -> ModelSettings:

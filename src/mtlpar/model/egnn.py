@@ -5,14 +5,16 @@ Messages follow E(n)-equivariant graph networks (Satorras et al. 2021, arXiv 210
     m_ij = phi_e(h_i, h_j, d_ij),   x_i <- x_i + sum_j (x_j - x_i) phi_x(m_ij),
     h_i  <- phi_h(h_i, sum_j m_ij)
 
-with four changes. (1) Coordinates are not moved. The accumulated displacement is kept as C
+with five changes. (1) Coordinates are not moved. The accumulated displacement is kept as C
 vectors per atom, V_ic, and phi_e sees how they change the distance to first order,
 V_jc . u_ij and V_ic . u_ij with u_ij the unit vector to the neighbour: this is what updated
 distances tell, for several displacements at once, and neighbours never leave the cutoff. (2) Every
 message is multiplied by a filter of the distance, as in SchNet and PaiNN, that goes to zero at the
 cutoff with two derivatives. (3) Messages also carry the sender's vectors, phi_c(m_ij) V_jc.
 (4) Species enter through an embedding and raw coordinates never do, so scalars are invariant and
-vectors rotate with the structure. `docs/accuracy.md` has what each of them brings.
+vectors rotate with the structure. (5) phi_h also sees inner products of mixed vectors,
+<(U V_i)_c, (W V_i)_c>, which depend on angles between neighbours; PaiNN has the like.
+`docs/accuracy.md` has what each of them brings.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class EgnnLayer(nn.Module):
         self.message = nn.Linear(width, width)
         self.filter = nn.Linear(settings.radial_basis, width, bias=False)
         self.vector_out = nn.Linear(width, channels + self.vectors_in, bias=False)
+        self.inner_products = InnerProducts(channels)
         self.update = nn.Sequential(
             nn.Linear(2 * width + channels, width), nn.SiLU(), nn.Linear(width, width)
         )
@@ -76,9 +79,24 @@ class EgnnLayer(nn.Module):
             edge,
             recompute=self.recompute,
         )
-        lengths = ((vectors + added) ** 2).sum(dim=2)
-        scalars = scalars + self.update(torch.cat([h, received, lengths], dim=1))
+        inner = self.inner_products(vectors + added)
+        scalars = scalars + self.update(torch.cat([h, received, inner], dim=1))
         return scalars, added
+
+
+class InnerProducts(nn.Module):
+    """As many invariants as there are vectors: products of two mixtures of them, U V and W V."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mix = nn.Linear(channels, 2 * channels, bias=False)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Map (A, C, 3) to (A, C)."""
+        # Rounded vectors would not have the same products in every orientation.
+        with torch.autocast(vectors.device.type, enabled=False):
+            left, right = self.mix(vectors.transpose(1, 2)).chunk(2, dim=2)
+            return (left * right).sum(dim=1)  # type: ignore[no-any-return]
 
 
 class EgnnEncoder(Encoder):

@@ -21,9 +21,9 @@ from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.predict import FloatArray, predict_batches
 from mtlpar.model.settings import ModelSettings
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 """1: EGNN with direct forces. 2: the settings say which encoder, energy and forces. 3: messages of
-the EGNN have a filter and carry vectors."""
+the EGNN have a filter and carry vectors. 4: its atoms mix vectors before they multiply them."""
 _OLDEST_VERSION: Final = 2
 
 
@@ -284,7 +284,18 @@ def _from_2(content: dict[str, Any]) -> None:
         )
 
 
-_UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], None]]] = {2: _from_2}
+def _from_3(content: dict[str, Any]) -> None:
+    encoder, state = content["settings"]["encoder"], content["state"]
+    if encoder["kind"] == "egnn":
+        # Squared lengths were products of each vector with itself.
+        same = torch.eye(encoder["vector_channels"]).repeat(2, 1)
+        for layer in range(encoder["layers"]):
+            prefix = f"encoder.layers.{layer}"
+            like = state[f"{prefix}.update.0.weight"]
+            state[f"{prefix}.inner_products.mix.weight"] = same.to(like)
+
+
+_UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], None]]] = {2: _from_2, 3: _from_3}
 
 
 def _voigt(stress: FloatArray) -> FloatArray | None:

@@ -19,6 +19,7 @@ import mtlpar
 from mtlpar.cli import main
 from mtlpar.core.references import References
 from mtlpar.model import geometry
+from mtlpar.model.egnn import InnerProducts
 from mtlpar.model.saved import save_model
 
 REFERENCES = {
@@ -169,11 +170,27 @@ def test_a_painn_of_an_older_format_predicts_the_same(tmp_path: Path) -> None:
     assert old.predict([molecule("H2O")], head="molecules")[0].energy == new[0].energy
 
 
+def test_an_egnn_of_format_3_predicts_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Then layers took squared lengths of vectors and had no weights to mix them.
+    with monkeypatch.context() as then:
+        then.setattr(InnerProducts, "forward", lambda _, vectors: (vectors**2).sum(dim=2))
+        expected = mtlpar.load_model(path).predict([ROCKSALT], head="crystals")[0]
+    content = torch.load(path, weights_only=True)
+    content["format_version"] = 3
+    content["state"] = {
+        name: weight for name, weight in content["state"].items() if "inner_products" not in name
+    }
+    torch.save(content, path)
+    upgraded = mtlpar.load_model(path).predict([ROCKSALT], head="crystals")[0]
+    assert upgraded.energy == pytest.approx(expected.energy, abs=1e-6)
+    np.testing.assert_allclose(upgraded.forces, expected.forces, atol=1e-6)
+
+
 def test_a_newer_format_is_refused(path: Path) -> None:
     content = torch.load(path, weights_only=True)
     content["format_version"] = 99
     torch.save(content, path)
-    with pytest.raises(ValueError, match="model format 99; this version of mtlpar reads 2 to 3"):
+    with pytest.raises(ValueError, match="model format 99; this version of mtlpar reads 2 to 4"):
         mtlpar.load_model(path)
 
 
@@ -205,11 +222,11 @@ def test_info_knows_the_sizes_of_the_paper_preset(capsys: pytest.CaptureFixture[
     assert main(["info", "--config", *map(str, config)]) == 0
     text = capsys.readouterr().out
     # Layers of 866: the edge MLP's two blocks per node, radial and vector inputs, its second
-    # layer, the filter, the vectors' output, the update MLP and a norm. After the first layer there
-    # are vectors to look at and to carry.
+    # layer, the filter, the vectors' output, the update MLP, the mixed vectors and a norm. After
+    # the first layer there are vectors to look at and to carry.
     f, c, k, w = 866, 8, 16, 889
     edge = (f * f + f) + f * f + f * k + (f * f + f) + f * k + f * c
-    update = (2 * f + c) * f + f + f * f + f
+    update = (2 * f + c) * f + f + f * f + f + 2 * c * c
     layers = 4 * (edge + update + 2 * f) + 3 * f * (2 * c + c)
     energy = (f * w + w) + 2 * (w * w + w) + w + 1
     force = (f * w + w) + 2 * (w * w + w) + (w + 1) * 4 * c
