@@ -14,7 +14,7 @@ from functools import partial
 
 from tqdm import tqdm
 
-from mtlpar.core.files import read_json, write_json
+from mtlpar.core.files import file_digest, read_json, write_json
 from mtlpar.core.processes import Workers
 from mtlpar.extract.piece import PieceResult, PieceTask, extract_piece, read_record
 from mtlpar.sources.base import Piece
@@ -103,6 +103,7 @@ def _extract_file(file: PieceTask, mine: slice, submit: Submit) -> list[PieceRes
     done = _recorded(file, mine)
     if done is not None:
         return done
+    changes = _changes_since_download(file)
     with ExitStack() as stack:
         pieces: list[Piece | None] = [None]
         if file.source.divide is not None:
@@ -112,20 +113,39 @@ def _extract_file(file: PieceTask, mine: slice, submit: Submit) -> list[PieceRes
             except ValueError as error:
                 if file.settings.on_error == "raise":
                     raise
-                return [PieceResult(damage=[str(error)])]
-        write_json(file.record, {"fingerprint": file.fingerprint, "pieces": len(pieces)})
+                return [PieceResult(damage=[*changes, str(error)])]
+        content = {"fingerprint": file.fingerprint, "pieces": len(pieces), "damage": changes}
+        write_json(file.record, content)
         tasks = [
             replace(file, piece=piece, name=name)
             for piece, name in zip(pieces, _piece_names(file, len(pieces)), strict=True)
         ]
         futures = [submit(task) for task in tasks[mine]]
         try:
-            return [future.result() for future in futures]
+            return [PieceResult(damage=changes), *(future.result() for future in futures)]
         finally:
             # The file must stay unpacked until the last process has read its piece.
             for future in futures:
                 future.cancel()
             wait(futures)
+
+
+def _changes_since_download(file: PieceTask) -> list[str]:
+    """What is wrong with the checksum: formats have few or none, and a wrong bit is a wrong label.
+
+    Raises:
+        ValueError: If it is wrong, and damage is not to be skipped.
+    """
+    digest = file_digest(file.path) if file.path.is_file() else None
+    if digest == file.sha256:
+        return []
+    message = (
+        f"{file.path} has changed since its download: sha256 is {digest}, expected {file.sha256}; "
+        "run the download stage again"
+    )
+    if file.settings.on_error == "raise":
+        raise ValueError(message)
+    return [message]
 
 
 def _recorded(file: PieceTask, mine: slice) -> list[PieceResult] | None:
@@ -135,7 +155,7 @@ def _recorded(file: PieceTask, mine: slice) -> list[PieceResult] | None:
     content = read_json(file.record)
     if content["fingerprint"] != file.fingerprint:
         return None
-    results = []
+    results = [PieceResult(damage=content["damage"])]
     for name in _piece_names(file, content["pieces"])[mine]:
         result = read_record(replace(file, name=name).record, file.fingerprint)
         if result is None:

@@ -92,14 +92,14 @@ def run(
     definition = get_source(source)
     manifest = workspace.extracted_manifest(source)
     remove(manifest)
-    files, complaints = _raw_data_files(source, workspace, settings)
+    files = _raw_data_files(source, workspace, settings)
     tasks = _tasks(definition, files, workspace, settings, code, show_progress=jobs == 1)
     results: list[FileResult] = []
     for pieces in extract_files(tasks, jobs=jobs, share=share or Share()):
         if share is not None:
             continue
         file = files[len(results)]
-        result = FileResult(file["name"], file["sha256"], damage=complaints.pop(file["name"], []))
+        result = FileResult(file["name"], file["sha256"])
         for piece in pieces:
             result.add(piece)
         _report(source, result)
@@ -154,30 +154,26 @@ def _remove_others(folder: Path, parts: list[dict[str, Any]]) -> None:
 
 def _raw_data_files(
     source: str, workspace: Workspace, settings: ExtractSettings
-) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
-    """Data files by the manifest of the download, and what is wrong with the size of some.
+) -> list[dict[str, Any]]:
+    """Data files by the manifest of the download.
 
     Raises:
-        ValueError: If a file is not as the manifest says, and damage is not to be skipped.
+        ValueError: If one has another length than the manifest says, and damage is not to be
+            skipped. Checksums are looked at when it is the turn of the file.
     """
     manifest = workspace.raw_manifest(source)
     files = [file for file in read_json(manifest)["files"] if file["kind"] == "data"]
-    complaints = {}
     for file in files:
         path = workspace.raw_folder(source) / file["name"]
         size = path.stat().st_size if path.is_file() else None
-        if size == file["bytes"]:
-            continue
-        absent = "is a folder" if path.is_dir() else "is missing"
-        got = absent if size is None else f"has {size} bytes"
-        message = (
-            f"{path} {got}, expected {file['bytes']} bytes by {manifest}; run the download stage "
-            "again"
-        )
-        if settings.on_error == "raise":
-            raise ValueError(message)
-        complaints[file["name"]] = [message]
-    return files, complaints
+        if settings.on_error == "raise" and size != file["bytes"]:
+            absent = "is a folder" if path.is_dir() else "is missing"
+            got = absent if size is None else f"has {size} bytes"
+            raise ValueError(
+                f"{path} {got}, expected {file['bytes']} bytes by {manifest}; run the download "
+                "stage again"
+            )
+    return files
 
 
 def _part_names(file_names: list[str]) -> list[str]:

@@ -29,6 +29,7 @@ from mtlpar.sources.hdf5 import (
     chosen,
     dataset,
     even_pieces,
+    names,
     open_file,
 )
 from mtlpar.sources.reading import (
@@ -53,10 +54,11 @@ def read(path: Path, _settings: SourceSettings, piece: Piece | None = None) -> I
         ValueError: If the file is damaged or laid out otherwise.
     """
     progress = Progress(path)
-    with damage_named(progress, *HDF5_ERRORS), open_file(path) as file:
+    first = piece is None or piece.start == 0
+    with damage_named(progress, *HDF5_ERRORS), open_file(path, to_end=first) as file:
         yield from collect_groups(
             progress,
-            chosen(list(file), piece),
+            chosen(names(file, where=str(path)), piece),
             partial(_read_group, file),
             lambda formula: announced_rows(file, f"{formula}/coordinates"),
             *HDF5_ERRORS,

@@ -33,6 +33,7 @@ from mtlpar.sources.base import RawBlock, Source
 from mtlpar.sources.reading import (
     Columns,
     Progress,
+    as_atomic_numbers,
     as_floats,
     collect_records,
     reduced_formula,
@@ -53,6 +54,7 @@ _STRESS: Final = {
 }
 _VOIGT: Final = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 _ROWS_AT_ONCE: Final = 256
+_MAX_FRAME_BYTES: Final = 1 << 28
 _CONTAINER_ERRORS: Final = (OSError, EOFError, lzma.LZMAError, sqlite3.Error)
 # What ASE raises for text that is no frame.
 _ASE_ERRORS: Final = (
@@ -105,9 +107,15 @@ def _frames(path: Path) -> Iterator[tuple[str, bytes]]:
 def _rest_of_frame(stream: IO[bytes], line: bytes, index: int) -> bytes:
     if not line.strip().isdigit():
         raise OSError(f"frame {index} begins with {line[:60]!r}, expected a number of atoms")
-    lines = [stream.readline() for _ in range(int(line) + 1)]
-    if not lines[-1]:
-        raise EOFError(f"the file ends inside frame {index} of {int(line)} atoms")
+    lines, size = list[bytes](), 0
+    # The number may be damaged, and then it may be of any size.
+    while len(lines) <= int(line) and size < _MAX_FRAME_BYTES:
+        lines.append(stream.readline())
+        size += len(lines[-1])
+        if not lines[-1]:
+            raise EOFError(f"the file ends inside frame {index} of {int(line)} atoms")
+    if len(lines) <= int(line):
+        raise OSError(f"frame {index} of {int(line)} atoms does not end")
     return b"".join(lines)
 
 
@@ -160,7 +168,7 @@ def _columns(
     energy = as_floats(labels[custom.energy_key], (), name=custom.energy_key, where=where)
     forces = as_floats(labels[custom.forces_key], (size, 3), name=custom.forces_key, where=where)
     return {
-        "atomic_numbers": atoms.numbers.astype(np.uint8),
+        "atomic_numbers": as_atomic_numbers(atoms.numbers, where=where),
         "positions": as_floats(atoms.positions, (size, 3), name="positions", where=where),
         "energy": float(energy) * energy_ev,
         "forces": forces * (energy_ev / _LENGTH[custom.length_unit]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,17 +15,34 @@ import numpy.typing as npt
 
 from mtlpar.sources.base import Piece
 
-HDF5_ERRORS: Final = (OSError, RuntimeError, KeyError)
-"""What h5py raises for damaged files: KeyError and RuntimeError where it cannot follow a link."""
+HDF5_ERRORS: Final = (
+    OSError, RuntimeError, KeyError, TypeError, OverflowError, MemoryError, SystemError,
+)  # fmt: skip
+"""What h5py raises for damaged files, besides ValueError: HDF5 checks next to nothing itself."""
 
 FloatArray = npt.NDArray[np.float64]
 
+_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+_END_ADDRESS: Final = {0: 40, 1: 44, 2: 28, 3: 28}
+"""Where each version of the superblock says at which byte the file ends, in 8 bytes."""
 _METADATA_CACHE_BYTES: Final = 1 << 20
+_LARGE_BYTES: Final = 1 << 24
+_MOST_COMPRESSED: Final = 1100  # deflate reaches 1032
+_DOUBLE_BYTES: Final = 8
+_KEYS_SHOWN: Final = 20
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file for a single pass over its objects."""
+def open_file(path: Path, *, to_end: bool = False) -> Iterator[h5py.File]:
+    """Open an HDF5 file for a single pass over its objects.
+
+    Args:
+        path: The file.
+        to_end: Whether nothing may follow what HDF5 reads; looked at when the pass is over.
+
+    Raises:
+        ValueError: If something follows, for instance another file.
+    """
     with h5py.File(path, "r") as file:
         # Nothing is asked for twice, but HDF5 would keep hundreds of MB of what it has seen.
         cache = file.id.get_mdc_config()
@@ -32,17 +50,38 @@ def open_file(path: Path) -> Iterator[h5py.File]:
         cache.initial_size = cache.min_size = cache.max_size = _METADATA_CACHE_BYTES
         file.id.set_mdc_config(cache)
         yield file
+    if to_end:
+        _refuse_more(path)
 
 
-def members(group: Any, *, where: str) -> Iterator[tuple[str, Any]]:
-    """Iterate over names and values of a group, in the order of the names.
+def _refuse_more(path: Path) -> None:
+    with path.open("rb") as stream:
+        superblock = stream.read(48)
+    address = _END_ADDRESS.get(superblock[8])
+    if not superblock.startswith(_SIGNATURE) or address is None:
+        return  # behind a user block, or of a version to come
+    end = int.from_bytes(superblock[address : address + 8], "little")
+    size = path.stat().st_size
+    if size > end:
+        raise ValueError(
+            f"{path} has {size} bytes, but by its superblock ends after {end}: what follows is not "
+            "read; is it two files in one?"
+        )
+
+
+def names(group: Any, *, where: str) -> list[str]:
+    """Names of what is in a group, in order.
+
+    A name that is damaged beyond UTF-8 is spelt in a way that nothing is found under.
 
     Raises:
-        ValueError: If it is a dataset.
+        ValueError: If it is no group.
     """
     if not isinstance(group, h5py.Group):
-        raise ValueError(f"{where}: expected an HDF5 group, got a dataset of shape {group.shape}")
-    yield from group.items()
+        raise ValueError(f"{where}: expected an HDF5 group, got {group!r:.80}")
+    return [
+        name if isinstance(name, str) else name.decode(errors="backslashreplace") for name in group
+    ]
 
 
 def dataset(group: Any, key: str, shape: tuple[int | None, ...], *, where: str) -> h5py.Dataset:
@@ -60,7 +99,8 @@ def dataset(group: Any, key: str, shape: tuple[int | None, ...], *, where: str) 
     if not isinstance(group, h5py.Group):
         raise ValueError(f"{where}: expected an HDF5 group with {key!r}, got a dataset")
     if key not in group:
-        raise ValueError(f"{where}: {key!r} is missing, got {', '.join(group) or 'no keys'}")
+        found = ", ".join(names(group, where=where)[:_KEYS_SHOWN])
+        raise ValueError(f"{where}: {key!r} is missing, got {found or 'no keys'}")
     found = group[key]
     if not isinstance(found, h5py.Dataset):
         raise ValueError(f"{where}: {key!r} is a group, expected a dataset of shape {_text(shape)}")
@@ -70,7 +110,19 @@ def dataset(group: Any, key: str, shape: tuple[int | None, ...], *, where: str) 
         )
     if found.dtype.kind not in "fiu":
         raise ValueError(f"{where}: {key!r} has dtype {found.dtype}, expected numbers")
+    if found.nbytes > _LARGE_BYTES:
+        _check_stored(found, where=f"{where}: {key!r}")
     return found
+
+
+def _check_stored(found: h5py.Dataset, *, where: str) -> None:
+    """Refuse what would fill the memory with nothing: a damaged shape announces any size."""
+    stored = found.id.get_storage_size()
+    if found.nbytes > _MOST_COMPRESSED * stored:
+        raise ValueError(
+            f"{where} announces {found.nbytes} bytes by its shape {_text(found.shape)}, but the "
+            f"file stores {stored}"
+        )
 
 
 def array(group: Any, key: str, shape: tuple[int | None, ...], *, where: str) -> npt.NDArray[Any]:
@@ -88,7 +140,7 @@ def float_array(
     """
     try:
         found = h5py.h5d.open(group, key.encode())
-        if _fits(found.shape, shape):
+        if _fits(found.shape, shape) and _DOUBLE_BYTES * prod(found.shape) <= _LARGE_BYTES:
             values = np.empty(found.shape)
             found.read(h5py.h5s.ALL, h5py.h5s.ALL, values, h5py.h5t.NATIVE_DOUBLE)
             return values

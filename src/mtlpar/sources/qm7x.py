@@ -21,7 +21,7 @@ import h5py
 
 from mtlpar.core.hashing import name_hash
 from mtlpar.sources.base import Piece, RawBlock, Source
-from mtlpar.sources.hdf5 import HDF5_ERRORS, chosen, even_pieces, float_array, open_file
+from mtlpar.sources.hdf5 import HDF5_ERRORS, chosen, even_pieces, float_array, names, open_file
 from mtlpar.sources.reading import (
     Columns,
     Damage,
@@ -57,7 +57,7 @@ def read(path: Path, settings: SourceSettings, piece: Piece | None = None) -> It
     duplicates = read_duplicates(path.with_name(_DUPLICATES))
     progress = Progress(path)
     parse = partial(_parse, duplicates, settings.qm7x_dispersion)
-    yield from collect_records(progress, _records(path, piece), parse, *_ERRORS)
+    yield from collect_records(progress, _records(progress, piece), parse, *_ERRORS)
 
 
 @contextmanager
@@ -98,17 +98,22 @@ def read_duplicates(path: Path) -> frozenset[str]:
     return frozenset(names)
 
 
-def _records(path: Path, piece: Piece) -> Iterator[tuple[str, _Record] | Damage]:
+def _records(progress: Progress, piece: Piece) -> Iterator[tuple[str, _Record] | Damage]:
     assert piece.unpacked is not None
-    with open_file(piece.unpacked) as file:
-        for molecule in chosen(list(file), piece):
-            group = file[molecule]
-            if not isinstance(group, h5py.Group):
-                yield Damage(f"{path}, key {molecule}: expected an HDF5 group, got a dataset", 0)
-                continue
-            key = name_hash(SOURCE.name, molecule)
-            for name in group:
-                yield f"{molecule}/{name}", (key, group.id, name)
+    with open_file(piece.unpacked, to_end=piece.start == 0) as file:
+        for molecule in chosen(names(file, where=str(progress.path)), piece):
+            progress.last = molecule
+            try:
+                group = file[molecule]
+                conformations = names(group, where=progress.where())
+            except ValueError as error:
+                yield Damage(progress.named(error), 0)
+            except HDF5_ERRORS as error:
+                yield Damage(progress.damage(error), 0)
+            else:
+                key = name_hash(SOURCE.name, molecule)
+                for name in conformations:
+                    yield f"{molecule}/{name}", (key, group.id, name)
 
 
 def _parse(

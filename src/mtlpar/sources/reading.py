@@ -50,16 +50,23 @@ class Progress:
             "Remove the file and run the download stage again, or set extract.on_error to skip"
         )
 
+    def named(self, error: ValueError) -> str:
+        """What an error says, with the place in front if it does not name the file itself."""
+        text = str(error)
+        return text if str(self.path) in text else f"{self.where()}: {text}"
+
 
 @contextmanager
 def damage_named(progress: Progress, *errors: type[Exception]) -> Iterator[None]:
     """Turn a container's own errors into one that names the file and what was read of it.
 
     Raises:
-        ValueError: In place of any of ``errors``.
+        ValueError: In place of any of ``errors``, or of a ValueError without the file's name.
     """
     try:
         yield
+    except ValueError as error:
+        raise ValueError(progress.named(error)) from error
     except errors as error:
         raise ValueError(progress.damage(error)) from error
 
@@ -113,7 +120,7 @@ def collect_records(
         ValueError: If the container cannot be read on; everything before it was yielded.
     """
     block = BlockBuilder()
-    failure = None
+    failure: Exception | None = None
     try:
         for record in records:
             if isinstance(record, Damage):
@@ -129,9 +136,7 @@ def collect_records(
             try:
                 columns = parse(content, progress.where())
             except ValueError as error:
-                text = str(error)
-                named = text if progress.last in text else f"{progress.where()}: {text}"
-                block.drop(DAMAGED_RECORD, damage=named)
+                block.drop(DAMAGED_RECORD, damage=progress.named(error))
             except errors as error:
                 block.drop(DAMAGED_RECORD, damage=progress.damage(error))
             else:
@@ -145,12 +150,12 @@ def collect_records(
     except ValueError as error:
         failure = error
     except errors as error:
-        failure = ValueError(progress.damage(error))
-        failure.__cause__ = error
+        failure = error
     if block.begun:
         yield block.take()
     if failure is not None:
-        raise failure
+        with damage_named(progress, *errors):
+            raise failure
 
 
 def collect_groups(
@@ -177,7 +182,7 @@ def collect_groups(
                 progress.rows += block.rows
                 yield block
         except ValueError as error:
-            yield _rest_of_group(progress, before + count_rows(key), str(error))
+            yield _rest_of_group(progress, before + count_rows(key), progress.named(error))
         except errors as error:
             yield _rest_of_group(progress, before + count_rows(key), progress.damage(error))
 

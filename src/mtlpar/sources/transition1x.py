@@ -29,7 +29,7 @@ from mtlpar.sources.hdf5 import (
     chosen,
     even_pieces,
     float_array,
-    members,
+    names,
     open_file,
 )
 from mtlpar.sources.reading import (
@@ -71,7 +71,8 @@ def read(path: Path, _settings: SourceSettings, piece: Piece | None = None) -> I
         ValueError: If the file is damaged or laid out otherwise.
     """
     progress = Progress(path)
-    with damage_named(progress, *HDF5_ERRORS), open_file(path) as file:
+    first = piece is None or piece.start == 0
+    with damage_named(progress, *HDF5_ERRORS), open_file(path, to_end=first) as file:
         yield from collect_groups(
             progress,
             chosen(_reactions(file, path), piece),
@@ -91,12 +92,20 @@ def divide(path: Path, piece_bytes: int) -> Iterator[list[Piece]]:
 
 def _reactions(file: h5py.File, path: Path) -> list[str]:
     """Keys of the form ``split/formula/reaction``, in the order of the file."""
-    return [
-        f"{split}/{formula}/{reaction}"
-        for split in _groups_to_read(file, path)
-        for formula, reactions in members(file[split], where=f"{path}, key {split}")
-        for reaction, _ in members(reactions, where=f"{path}, key {split}/{formula}")
-    ]
+    keys = []
+    for split in _groups_to_read(file, path):
+        for formula in names(file[split], where=f"{path}, key {split}"):
+            key = f"{split}/{formula}"
+            try:
+                keys += [f"{key}/{reaction}" for reaction in _members(file, key, str(path))]
+            except (ValueError, *HDF5_ERRORS):
+                # Reading it will fail in the same way, and say so in its place.
+                keys.append(key)
+    return keys
+
+
+def _members(file: h5py.File, key: str, path: str) -> list[str]:
+    return names(file[key], where=f"{path}, key {key}")
 
 
 def _count_rows(file: h5py.File, reaction: str) -> int:
@@ -116,13 +125,17 @@ def _groups_to_read(file: Any, path: Path) -> list[str]:
     if "data" in file:
         return ["data"]
     raise ValueError(
-        f"{path} has the top-level groups {list(file)}, expected {', '.join(SPLITS)} or data"
+        f"{path} has the top-level groups {names(file, where=str(path))[:20]}, expected "
+        f"{', '.join(SPLITS)} or data"
     )
 
 
 def _read_reaction(file: h5py.File, key: str, where: str) -> Iterator[RawBlock]:
-    split, formula, reaction = key.split("/")
+    if key.count("/") < 2:
+        _members(file, key, file.filename)
+    split, formula, reaction = key.split("/", 2)
     group = h5py.h5g.open(file.id, key.encode())
+    _refuse_unknown_records(group, where=where)
     path = _read_frames(group, where=where)
     dropped: Counter[str] = Counter()
     parts = [path]
@@ -149,6 +162,16 @@ def _read_reaction(file: h5py.File, key: str, where: str) -> Iterator[RawBlock]:
         official_split=np.full(total, SPLITS.index(split) if split in SPLITS else -1, np.int8),
     )
     yield RawBlock(batch, dropped)
+
+
+def _refuse_unknown_records(reaction: h5py.h5g.GroupID, *, where: str) -> None:
+    """A record under another name, a damaged one perhaps, would be rows that nobody counts."""
+    for name in reaction:
+        known = name.decode(errors="backslashreplace") in _END_POINTS
+        if not known and h5py.h5g.get_objinfo(reaction, name).type == h5py.h5g.GROUP:
+            raise ValueError(
+                f"{where}: there is a group {name!r}, expected none but {', '.join(_END_POINTS)}"
+            )
 
 
 def _read_frames(group: h5py.h5g.GroupID, *, where: str) -> _Frames:

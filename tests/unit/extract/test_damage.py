@@ -235,4 +235,4 @@ def test_a_file_that_changed_since_its_download_is_listed_and_read(workspace, sp
     run("alexandria", workspace=workspace, settings=ExtractSettings(on_error="skip"))
     file = read_json(workspace.extracted_manifest("alexandria"))["files"][0]
     assert file["rows"] > 50
-    assert "bytes, expected" in file["damage"][0]
+    assert "has changed since its download: sha256 is" in file["damage"][0]
