@@ -22,7 +22,7 @@ from mtlpar.sources.base import RawBlock, Source
 from mtlpar.sources.bz2_stream import read_bz2
 from mtlpar.sources.json_members import JsonDamageError, Members, Run
 from mtlpar.sources.pymatgen_json import parse_labelled, parse_runs
-from mtlpar.sources.quick_crystals import CrystalColumns, vector
+from mtlpar.sources.quick_crystals import CrystalColumns, unique_keys, vector
 from mtlpar.sources.reading import Columns, Progress, collect_records, reduced_formula, require
 from mtlpar.sources.settings import SourceSettings
 
@@ -104,16 +104,23 @@ def _key(index: int, material: Any) -> str:
 def _gather(progress: Progress, entries: Any, columns: CrystalColumns) -> str:
     data = {}
     for entry in entries:
+        unique_keys(entry)
         data = entry["data"]
+        unique_keys(data)
         structure = entry["structure"]
         columns.add(
             structure,
             energy=data["energy_total"],
-            forces=b"".join([vector(site["properties"]["forces"]) for site in structure["sites"]]),
+            forces=b"".join([_quick_forces(site["properties"]) for site in structure["sites"]]),
             stress=data.get("stress"),
             group=composition_group,
         )
     return _key(progress.rows + len(columns) - 1, data.get("mat_id"))
+
+
+def _quick_forces(properties: Any) -> memoryview:
+    unique_keys(properties)
+    return vector(properties["forces"])
 
 
 def _parse(entry: Any, where: str) -> Columns | str:
@@ -121,6 +128,8 @@ def _parse(entry: Any, where: str) -> Columns | str:
     data = require(entry, "data", where)
     labels = data if isinstance(data, dict) else {}
     sites = require(structure, "sites", where)
+    if not isinstance(sites, list):
+        raise ValueError(f"{where}: expected a list of 'sites', got {sites!r:.80}")
     return grouped(
         parse_labelled(
             structure,

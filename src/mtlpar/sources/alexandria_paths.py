@@ -41,12 +41,16 @@ def read(path: Path, _settings: SourceSettings) -> Iterator[RawBlock]:
 def _steps(progress: Progress, materials: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for material, calculations in materials.items():
         where = f"{progress.path}, key {material}"
-        if not isinstance(calculations, list):
-            raise ValueError(f"{where}: expected a list, got {calculations!r:.80}")
-        for number, calculation in enumerate(calculations):
-            steps = require(calculation, "steps", f"{where}.{number}")
+        for number, calculation in enumerate(_list(calculations, where)):
+            steps = _list(require(calculation, "steps", f"{where}.{number}"), f"{where}.{number}")
             for index, step in enumerate(steps):
                 yield _key(material, number, index), step
+
+
+def _list(values: Any, where: str) -> list[Any]:
+    if not isinstance(values, list):
+        raise ValueError(f"{where}: expected a list, got {values!r:.80}")
+    return values
 
 
 def _key(material: str, number: int, index: int) -> str:
@@ -57,7 +61,9 @@ def _gather(_progress: Progress, materials: Any, columns: CrystalColumns) -> str
     last = ""
     for material in unique_keys(materials):
         for number, calculation in enumerate(materials[material]):
+            unique_keys(calculation)
             for index, step in enumerate(calculation["steps"]):
+                unique_keys(step)
                 columns.add(
                     step["structure"],
                     energy=step["energy"],

@@ -25,13 +25,17 @@ MAX_MEMBER_BYTES: Final = 1 << 28
 _ESCAPE: Final = re.compile(rb"\\[\s\S]")
 _QUOTE: Final = ord('"')
 _ASCII_CASE: Final = 0x20  # lays [ on { and ] on }
-_BLANK_OR_COMMA: Final = b" \t\r\n,"
+_BLANK: Final = b" \t\r\n"
 
 IndexArray = npt.NDArray[np.int64]
 
 
 class JsonDamageError(Exception):
     """The document is no JSON, or another container than expected; the message says where."""
+
+
+class RepeatedKeyError(JsonDamageError):
+    """A key stands twice in one object, where parsers keep the last value and lose the others."""
 
 
 class DepthScanner:
@@ -48,7 +52,7 @@ class DepthScanner:
 
     def closings(self, chunk: bytes) -> tuple[IndexArray, IndexArray]:
         """Positions just after the closing brackets in the next chunk, and the depths there."""
-        text = np.frombuffer(self._without_escapes(chunk), np.uint8)
+        text = np.frombuffer(self.without_escapes(chunk), np.uint8)
         folded = text | _ASCII_CASE
         opens, closes = folded == ord("{"), folded == ord("}")
         where = np.flatnonzero(opens | closes | (text == _QUOTE))
@@ -63,7 +67,7 @@ class DepthScanner:
         closing = step < 0
         return where[closing] + 1, depth[closing]
 
-    def _without_escapes(self, chunk: bytes) -> bytes:
+    def without_escapes(self, chunk: bytes) -> bytes:
         """The chunk with every escape sequence replaced by as many harmless characters."""
         if not self._escaped and b"\\" not in chunk:
             return chunk
@@ -91,24 +95,18 @@ class Run:
 
     def document(self, brackets: bytes) -> bytes:
         """The members as the content of ``{}`` or of ``[]``."""
-        return b"%c%b%c" % (brackets[0], self.text.strip(_BLANK_OR_COMMA), brackets[1])
+        members = self.text.strip(_BLANK).removeprefix(b",")
+        return b"%c%b%c" % (brackets[0], members, brackets[1])
 
     def parse(self, brackets: bytes) -> Any:
         """Parse the members as the content of ``{}`` or of ``[]``.
 
         Raises:
             JsonDamageError: If they are no JSON.
+            RepeatedKeyError: If a key stands twice in one object.
         """
-        # The collector would visit every new list again and again: half of the time of parsing.
-        gc.disable()
-        try:
-            return orjson.loads(self.document(brackets))
-        except orjson.JSONDecodeError as error:
-            raise JsonDamageError(
-                f"no JSON in bytes {self.offset} to {self.offset + len(self.text)}: {error}"
-            ) from error
-        finally:
-            gc.enable()
+        place = f"bytes {self.offset} to {self.offset + len(self.text)}"
+        return _parse(self.document(brackets), place)
 
     def members(self) -> Iterator[Run]:
         """The members one by one, to find the one that is damaged."""
@@ -117,6 +115,36 @@ class Run:
             rows = [row - start for row in self.row_ends if start < row <= end]
             yield Run(self.text[start:end], self.offset + start, [end - start], rows)
             start = end
+
+
+def _parse(document: bytes, place: str) -> Any:
+    # The collector would visit every new list again and again: half of the time of parsing.
+    gc.disable()
+    try:
+        parsed = orjson.loads(document)
+    except orjson.JSONDecodeError as error:
+        raise JsonDamageError(f"no JSON in {place}: {error}") from error
+    finally:
+        gc.enable()
+    if _count_keys(parsed) < _count_colons(document):
+        raise RepeatedKeyError(f"a key is repeated in {place}")
+    return parsed
+
+
+def _count_keys(value: Any) -> int:
+    """Keys of all objects in parsed JSON."""
+    if isinstance(value, dict):
+        return len(value) + sum(map(_count_keys, value.values()))
+    if isinstance(value, list):
+        return sum(_count_keys(one) for one in value if isinstance(one, dict | list))
+    return 0
+
+
+def _count_colons(document: bytes) -> int:
+    """Colons outside of strings: as many as there are keys."""
+    text = np.frombuffer(DepthScanner().without_escapes(document), np.uint8)
+    in_string = np.cumsum(text == _QUOTE) % 2
+    return int(np.count_nonzero((text == ord(":")) & (in_string == 0)))
 
 
 class Members:
@@ -196,13 +224,16 @@ class Members:
             else:
                 length += len(chunk)
             if len(closed):
-                if b"".join(waiting).strip(_BLANK_OR_COMMA):
-                    yield Run(b"".join(waiting), offset, [], [])
+                rest = b"".join(waiting)
+                if rest.strip(_BLANK) == b",":
+                    raise JsonDamageError(f"nothing follows the comma at byte {offset}")
+                if rest.strip(_BLANK):
+                    yield Run(rest, offset, [], [])
                 self._check_end(tail + next(chunks, b"") + next(chunks, b""))
                 return
             if length > MAX_MEMBER_BYTES:
                 raise JsonDamageError(f"what begins at byte {offset} does not end")
-        if to_end or b"".join(waiting).strip(_BLANK_OR_COMMA):
+        if to_end or b"".join(waiting).strip(_BLANK):
             raise JsonDamageError(f"the file ends inside what begins at byte {offset}")
 
     def cuts(self, chunks: Iterable[bytes], *, every_bytes: int) -> Iterator[int]:
@@ -222,10 +253,7 @@ class Members:
 
     def _check_end(self, tail: bytes) -> None:
         """What follows the members must complete the document, with nothing after it."""
-        try:
-            orjson.loads(self.head + tail)
-        except orjson.JSONDecodeError as error:
-            raise JsonDamageError(f"what follows the last member is no JSON: {error}") from error
+        _parse(self.head + tail, "what follows the last member")
 
 
 def read_chunks(stream: IO[bytes], stop: int | None = None) -> Iterator[bytes]:

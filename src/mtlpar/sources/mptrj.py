@@ -88,6 +88,7 @@ def _gather(energy_key: str, materials: Any, columns: CrystalColumns) -> str:
         frames = materials[material]
         for name in unique_keys(frames):
             frame = frames[name]
+            unique_keys(frame)
             columns.add(
                 frame["structure"],
                 energy=frame[energy_key],

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.units import VASP_STRESS_KBAR_TO_EV_PER_CUBIC_ANGSTROM
-from mtlpar.sources.json_members import JsonDamageError, Run
+from mtlpar.sources.json_members import JsonDamageError, RepeatedKeyError, Run
 from mtlpar.sources.quick_crystals import (
     ELEMENT_NUMBERS,
     PERIODIC,
@@ -169,17 +169,15 @@ def parse_runs(
     progress: Progress,
     gather: Gather,
 ) -> Iterator[tuple[str, Any] | Damage | Parsed]:
-    """Parse runs of members into records; a member that is no JSON is counted by its rows.
+    """Parse runs of members into records; what is damaged costs the member that it is in.
 
     Args:
         runs: Members of the container.
         brackets: The container's own, ``b"{}"`` or ``b"[]"``.
-        records_of: Key and content of the records in a parsed run.
+        records_of: Key and content of the records in a parsed run; raises ValueError if a member
+            is laid out otherwise.
         progress: For messages.
         gather: Adds the records of a run to columns, if all are regular.
-
-    Raises:
-        ValueError: If a key stands twice in one object, where only the last would be read.
     """
     for run in runs:
         quick = gather_quickly(run.document(brackets), gather)
@@ -187,23 +185,19 @@ def parse_runs(
             yield Parsed(*quick)
             continue
         try:
-            members = run.parse(brackets)
-        except JsonDamageError as error:
+            records = list(records_of(run.parse(brackets)))
+        except (JsonDamageError, ValueError) as error:
             if len(run.ends) > 1:
                 yield from parse_runs(run.members(), brackets, records_of, progress, gather)
+                if isinstance(error, RepeatedKeyError):
+                    # One by one they are all read, even if two members have the same key.
+                    yield Damage(progress.damage(error), 0)
+            elif isinstance(error, ValueError):
+                yield Damage(progress.named(error), len(run.row_ends))
             else:
                 yield Damage(progress.damage(error), len(run.row_ends))
-            continue
-        rows = 0
-        for record in records_of(members):
-            rows += 1
-            yield record
-        if len(members) < len(run.ends) or rows < len(run.row_ends):
-            raise ValueError(
-                f"{progress.path}: a key is repeated in bytes {run.offset} to "
-                f"{run.offset + len(run.text)}, before {progress.last}: {len(run.ends)} members "
-                f"with {len(run.row_ends)} records have only {len(members)} and {rows} keys"
-            )
+        else:
+            yield from records
 
 
 def _positions(sites: list[Any], cell: FloatArray, *, where: str) -> FloatArray:

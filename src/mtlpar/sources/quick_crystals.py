@@ -26,6 +26,7 @@ ELEMENT_NUMBERS: Final[dict[str, int]] = {
 VOIGT: Final = (0, 4, 8, 5, 2, 1)  # xx yy zz yz xz xy in a flat tensor
 PERIODIC: Final = [True, True, True]
 
+_ONCE_PER_SITE: Final = (b'"species"', b'"element"', b'"occu"', b'"xyz"')
 _NUMBER_BYTES: Final = 8
 # What asking for something that is not there, or is something else, can end in.
 _IRREGULAR: Final = (
@@ -67,7 +68,9 @@ class CrystalColumns:
             stress: kbar, compression positive, (3, 3), or None.
             group: Hash of what must not be split, or what makes it of the atomic numbers.
         """
+        unique_keys(structure)
         lattice = structure["lattice"]
+        unique_keys(lattice)
         if lattice.get("pbc") is not None and lattice["pbc"].as_list() != PERIODIC:
             raise ValueError("not periodic in all directions")
         if type(energy) not in (float, int):
@@ -124,7 +127,13 @@ def gather_quickly(document: bytes, gather: Gather) -> tuple[str, StructureBatch
         last = gather(simdjson.Parser().parse(document), columns)
     except _IRREGULAR:
         return None
-    return (last, columns.batch()) if len(columns) else None
+    if not len(columns):
+        return None
+    batch = columns.batch()
+    # A key that stands twice in one site; sites are too many to look at the keys of each.
+    if any(document.count(key) != batch.total_atoms for key in _ONCE_PER_SITE):
+        return None
+    return last, batch
 
 
 def unique_keys(mapping: Any) -> list[str]:

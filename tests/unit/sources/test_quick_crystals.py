@@ -84,6 +84,22 @@ def test_both_ways_agree_on_regular_and_on_spoilt_frames(mptrj_file, frame, monk
     assert quick == careful
 
 
+@pytest.mark.parametrize(
+    "key", ["uncorrected_total_energy", "structure", "lattice", "matrix", "sites", "xyz", "element"]
+)
+def test_a_key_that_stands_twice_is_damage_either_way(mptrj_file, frame, monkeypatch, key):
+    # simdjson would take the first value, orjson the last: a label that nobody chose.
+    text = json.dumps({"mp-1": {"a": frame()}, "mp-2": {"b": frame()}})
+    path = mptrj_file(text.replace(f'"{key}"', f'"{key}": null, "{key}"', 1))
+    quick = outcome(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(pymatgen_json, "gather_quickly", lambda document, gather: None)
+        assert outcome(path) == quick
+    [(_, dropped, damage)] = quick
+    assert dropped == {"damaged_record": 1}
+    assert "a key is repeated in bytes 1 to" in damage
+
+
 @pytest.mark.parametrize("spoiler", ["a shared and an empty site", "forces transposed"])
 def test_two_mistakes_do_not_make_up_for_each_other(mptrj_file, frame, read, spoiler):
     # Three atoms: nine numbers are there either way round, and three species on three sites.
