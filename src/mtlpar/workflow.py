@@ -254,7 +254,7 @@ def code_digest(module: str) -> str:
     digest = hashlib.sha256()
     for name in sorted(_closure(module)):
         digest.update(name.encode())
-        digest.update(_canonical_code(_file_of(name)).encode())
+        digest.update(_code(_file_of(name)).canonical)
     return digest.hexdigest()[:16]
 
 
@@ -266,7 +266,7 @@ def _closure(module: str) -> set[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += _imports(_file_of(name))
+            waiting += _code(_file_of(name)).imports
     return found
 
 
@@ -275,26 +275,36 @@ def _file_of(module: str) -> Path:
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
+@dataclass(frozen=True, slots=True)
+class _Code:
+    """What the digests need of a module: the modules of this package it imports, and its code."""
+
+    imports: tuple[str, ...]
+    canonical: bytes
+
+
+# Each job of a cluster starts Snakemake twice, and each start reads all files: parse them once.
 @cache
-def _imports(path: Path) -> tuple[str, ...]:
+def _code(path: Path) -> _Code:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             # "from package import name" may import a module or something inside one.
             names += [f"{node.module}.{alias.name}" for alias in node.names]
             names.append(node.module)
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            _drop_docstring(node)
     own = [name for name in names if name.startswith(f"{_PACKAGE}.")]
-    return tuple(name for name in own if _file_of(name).is_file())
+    imports = tuple(name for name in own if _file_of(name).is_file())
+    return _Code(imports, ast.dump(tree).encode())
 
 
-@cache
-def _canonical_code(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            body = node.body
-            if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-                node.body = body[1:]
-    return ast.dump(tree)
+def _drop_docstring(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,
+) -> None:
+    body = node.body
+    if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        node.body = body[1:]

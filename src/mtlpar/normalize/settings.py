@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ase.data import chemical_symbols
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mtlpar.core.ledger import SplitBy
@@ -67,5 +66,8 @@ def check_symbols(symbols: object, where: str) -> None:
     """
     if not isinstance(symbols, dict) or not symbols:
         raise ValueError(f"{where}: expected reference energies in eV by chemical symbol")
+    # Every command reads these settings, and few need elements: ASE brings numpy.
+    from ase.data import chemical_symbols
+
     if unknown := [str(symbol) for symbol in symbols if symbol not in chemical_symbols[1:]]:
         raise ValueError(f"{where}: no element is called {', '.join(unknown)}")
