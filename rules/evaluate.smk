@@ -12,8 +12,6 @@ rule evaluate:
         "logs/benchmarks/evaluate/{model}.tsv"
     conda:
         "../envs/train-cpu.yaml"
-    resources:
-        runtime=60,
     params:
         settings=flow.rule_settings(CONFIG.evaluate, CONFIG.seed, CONFIG.sources),
         code=flow.code_digest("mtlpar.evaluate.stage"),

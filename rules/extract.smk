@@ -12,8 +12,6 @@ rule extract_share:
     conda:
         "../envs/data.yaml"
     threads: 1
-    resources:
-        runtime=120,
     params:
         settings=flow.extract_settings(CONFIG),
         code=lambda wildcards: flow.reader_digest(CONFIG, wildcards.source),
@@ -35,8 +33,6 @@ rule extract:
     conda:
         "../envs/data.yaml"
     threads: 1
-    resources:
-        runtime=120,
     params:
         settings=flow.extract_settings(CONFIG),
         code=lambda wildcards: flow.reader_digest(CONFIG, wildcards.source),

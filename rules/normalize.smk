@@ -15,8 +15,6 @@ rule normalize:
     conda:
         "../envs/data.yaml"
     threads: 1
-    resources:
-        runtime=60,
     params:
         settings=flow.rule_settings(CONFIG.normalize, CONFIG.seed),
         code=flow.code_digest("mtlpar.normalize.stage"),
@@ -39,8 +37,6 @@ rule find_leaks:
     conda:
         "../envs/data.yaml"
     threads: 1
-    resources:
-        runtime=60,
     params:
         sources=flow.rule_settings(CONFIG.sources),
         code=flow.code_digest("mtlpar.normalize.leaks"),

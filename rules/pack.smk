@@ -15,8 +15,6 @@ rule pack:
     conda:
         "../envs/data.yaml"
     threads: 1
-    resources:
-        runtime=60,
     params:
         settings=flow.rule_settings(CONFIG.pack, CONFIG.seed),
         code=flow.code_digest("mtlpar.pack.stage"),

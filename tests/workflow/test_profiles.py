@@ -271,10 +271,22 @@ class TestSlurm:
     @pytest.mark.parametrize("profile", CLUSTERS)
     def test_a_training_of_six_hours_fits_into_the_retries(self, profile):
         settings = yaml.safe_load((PROFILES / profile / "config.yaml").read_text())
-        runtime = settings["set-resources"]["train"]["runtime"]
+        # A number, or an expression of the attempt.
+        expression = str(settings["set-resources"]["train"]["runtime"])
+        runtimes = [eval(expression, {"attempt": i + 1}) for i in range(settings["retries"] + 1)]
         # A tenth of each job, at most two minutes, is kept back; allow as much again to start.
-        usable = (settings["retries"] + 1) * (runtime - 2 * min(2, runtime / 10))
-        assert usable >= 6 * 60
+        assert sum(runtime - 2 * min(2, runtime / 10) for runtime in runtimes) >= 6 * 60
+
+    @pytest.mark.parametrize(("profile", "limit"), [("slurm", 720), ("frontier", 120)])
+    def test_jobs_that_were_too_short_get_more_time(self, dry_run, profile, limit):
+        # A resource in the rule would win over the one in default-resources, whatever that says.
+        first, second = dry_run(profile), dry_run(profile, "--attempt", "2")
+        for rule in ("normalize", "pack", "train"):
+            target = "mtl" if rule == "train" else "ani1x"
+            before, after = (
+                jobs_of(output, rule)[target].resources.runtime for output in (first, second)
+            )
+            assert after == min(limit, 2 * before), rule
 
     @pytest.mark.parametrize("profile", CLUSTERS)
     def test_shares_of_a_source_get_what_the_source_gets(self, profile):
