@@ -77,6 +77,17 @@ def test_pins_are_the_tested_versions(file: Path) -> None:
     assert others == {"python", "pip", "setuptools"}
 
 
+@pytest.mark.parametrize("file", ENVIRONMENTS, ids=lambda file: file.stem)
+def test_the_python_is_the_tested_one(file: Path) -> None:
+    # Pins of compiled packages hold for one Python; the package itself takes newer ones too.
+    tested = re.search(r"Python (\d+\.\d+)", (ROOT / "constraints.txt").read_text())
+    assert tested
+    assert packages(file)["python"] == tested[1]
+    lowest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    numbers = [tuple(map(int, text.split("."))) for text in (tested[1], lowest.strip(">="))]
+    assert numbers[0] >= numbers[1]
+
+
 @pytest.mark.parametrize("device", ["cuda", "rocm", "xpu"])
 def test_an_environment_for_gpus_has_everything(device: str) -> None:
     # mpi4py is built by hand, with the MPI of the machine.
