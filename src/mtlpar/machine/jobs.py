@@ -41,7 +41,7 @@ class Job:
         scheduler: Who holds it.
         id: Its identifier there.
         what: Rule and wildcards, as far as the scheduler tells.
-        state: State in the scheduler's words.
+        state: State in the scheduler's words; of a waiting job also what it waits for.
         elapsed: How long it has run.
         nodes: Number of nodes.
     """
@@ -159,13 +159,15 @@ def _logs(checkout: Path) -> list[str]:
 
 def _slurm_jobs(checkout: Path) -> list[Job]:
     # The comment comes last, for it may hold anything.
-    form = "--format=%i|%T|%M|%D|%j|%Z|%k"
+    form = "--format=%i|%T|%r|%M|%D|%j|%Z|%k"
     answer = _answer_of("squeue", "--noheader", f"--user={getpass.getuser()}", form)
     jobs = []
     for line in answer.splitlines():
-        job, state, elapsed, nodes, name, folder, comment = line.split("|", 6)
+        job, state, reason, elapsed, nodes, name, folder, comment = line.split("|", 7)
         if _UUID.search(name) and Path(folder).resolve() == checkout.resolve():
-            jobs.append(Job("slurm", job, comment or name, state, elapsed, nodes))
+            # Some wait for ever, for instance for more time than their partition gives.
+            shown = f"{state} ({reason})" if state == "PENDING" else state
+            jobs.append(Job("slurm", job, comment or name, shown, elapsed, nodes))
     return jobs
 
 

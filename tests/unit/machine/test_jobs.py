@@ -32,10 +32,10 @@ def add_client(folder: Path, name: str, script: str) -> None:
 
 def test_only_jobs_of_snakemake_in_this_folder_count(clients: Path, tmp_path: Path) -> None:
     lines = [
-        f"7|RUNNING|1:02|4|{RUN}|{tmp_path}|rule_train_mtl",
+        f"7|RUNNING|None|1:02|4|{RUN}|{tmp_path}|rule_train_mtl",
         # Another folder; and a job that the user sent by hand from here.
-        f"8|RUNNING|1:02|4|{RUN}|/elsewhere|rule_train_mtl",
-        f"9|PENDING|0:00|1|interactive|{tmp_path}|",
+        f"8|RUNNING|None|1:02|4|{RUN}|/elsewhere|rule_train_mtl",
+        f"9|PENDING|Priority|0:00|1|interactive|{tmp_path}|",
     ]
     add_client(clients, "squeue", "\n".join(f"echo '{line}'" for line in lines))
     (job,) = find_jobs(tmp_path)
@@ -47,6 +47,14 @@ def test_only_jobs_of_snakemake_in_this_folder_count(clients: Path, tmp_path: Pa
         "4",
         "rule_train_mtl",
     ]
+
+
+def test_a_waiting_job_says_what_for(clients: Path, tmp_path: Path) -> None:
+    # This one waits for ever: its time limit is above that of its partition.
+    line = f"7|PENDING|PartitionTimeLimit|0:00|1|{RUN}|{tmp_path}|rule_pack"
+    add_client(clients, "squeue", f"echo '{line}'")
+    (job,) = find_jobs(tmp_path)
+    assert job.state == "PENDING (PartitionTimeLimit)"
 
 
 def test_a_scheduler_that_does_not_answer_is_not_an_empty_queue(
@@ -105,7 +113,7 @@ def test_a_lock_goes_only_when_nothing_is_left(clients: Path, tmp_path: Path) ->
     lock = tmp_path / ".snakemake" / "locks" / "0.input.lock"
     lock.parent.mkdir(parents=True)
     lock.touch()
-    add_client(clients, "squeue", f"echo '7|RUNNING|1:02|4|{RUN}|{tmp_path}|rule_train'")
+    add_client(clients, "squeue", f"echo '7|RUNNING|None|1:02|4|{RUN}|{tmp_path}|rule_train'")
     with pytest.raises(ValueError, match=r"1 job\(s\) are left \(7\)"):
         unlock(tmp_path)
     assert lock.exists()
