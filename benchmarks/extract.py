@@ -3,9 +3,10 @@
     python benchmarks/extract.py [--megabytes 24] [--large-gigabytes 0] [--repeats 3]
 
 Files are made from the embedded sample and removed afterwards. Rates are per second of CPU time of
-the reading process, which other programs on the machine disturb least; where a reader works in two
-threads, the time on the clock is compared instead. ``--large-gigabytes 2`` also reads an MPtrj-like
-file of that size and prints the peak memory.
+the reading process, all threads together, which other programs on the machine disturb least.
+Alexandria is read by two threads, one of which only decompresses: by CPU time the parser counts in
+full, by the clock next to nothing where each thread has a core. ``--large-gigabytes 2`` also reads
+an MPtrj-like file of that size and prints the peak memory.
 """
 
 from __future__ import annotations
@@ -185,10 +186,11 @@ def json_streams(folder: Path, size: int, repeats: int) -> None:
         read("alexandria", packed)
         return len(text)
 
-    ours, theirs = best(repeats, alexandria, by_bz2, clock=time.perf_counter)
-    line("alexandria, reader", f"{ours / 1e6:,.1f} MB/s of JSON")
-    line("bz2 alone", f"{theirs / 1e6:,.1f} MB/s of JSON")
-    line("ratio", f"{ours / theirs:.2f}x", ">= 0.80x, with a core for each of two threads")
+    for what, clock in (("CPU time", time.process_time), ("the clock", time.perf_counter)):
+        ours, theirs = best(repeats, alexandria, by_bz2, clock=clock)
+        line(f"alexandria, reader, by {what}", f"{ours / 1e6:,.1f} MB/s of JSON")
+        line(f"bz2 alone, by {what}", f"{theirs / 1e6:,.1f} MB/s of JSON")
+        line("ratio", f"{ours / theirs:.2f}x", ">= 0.80x")
 
 
 def write_mptrj(path: Path, size: int) -> int:

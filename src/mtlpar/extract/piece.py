@@ -89,8 +89,8 @@ def extract_piece(task: PieceTask) -> PieceResult:
     result = PieceResult()
     start = time.perf_counter()
     parts = _fill_parts(_checked(task, result), task.settings.part_structures)
-    # A number that float32 cannot hold becomes infinite and is counted by the checks.
-    with np.errstate(over="ignore"):
+    # What float32 cannot hold becomes infinite or no number, and is counted by the checks.
+    with np.errstate(over="ignore", invalid="ignore"):
         for batches in parts:
             result.parts.append(_write_part(task, batches, len(result.parts)))
     result.seconds = time.perf_counter() - start

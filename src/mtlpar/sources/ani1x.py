@@ -60,7 +60,7 @@ def read(path: Path, _settings: SourceSettings, piece: Piece | None = None) -> I
             progress,
             chosen(names(file, where=str(path)), piece),
             partial(_read_group, file),
-            lambda formula: announced_rows(file, f"{formula}/coordinates"),
+            lambda formula: announced_rows(file, [formula], "coordinates", _ENERGY),
             *HDF5_ERRORS,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from math import prod
@@ -149,15 +149,19 @@ def float_array(
     return array(h5py.Group(group), key, shape, where=where).astype(np.float64)
 
 
-def announced_rows(file: h5py.File, *datasets: str) -> int:
-    """Sum of the first dimensions of some datasets, as far as they can be opened."""
-    rows = 0
-    for name in datasets:
-        try:
-            rows += file[name].shape[0]
-        except (AttributeError, IndexError, *HDF5_ERRORS):
-            continue
-    return rows
+def announced_rows(file: h5py.File, groups: Iterable[str], *names: str) -> int:
+    """Rows of some groups, each by the first of several datasets that can be opened."""
+    return sum(
+        next(filter(None, (_length(file, f"{group}/{name}") for name in names)), 0)
+        for group in groups
+    )
+
+
+def _length(file: h5py.File, name: str) -> int:
+    try:
+        return int(file[name].shape[0])
+    except (AttributeError, IndexError, ValueError, *HDF5_ERRORS):
+        return 0
 
 
 def even_pieces(count: int, size_bytes: int, piece_bytes: int, **more: Any) -> list[Piece]:

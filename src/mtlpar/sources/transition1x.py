@@ -110,7 +110,7 @@ def _members(file: h5py.File, key: str, path: str) -> list[str]:
 
 def _count_rows(file: h5py.File, reaction: str) -> int:
     records = (reaction, *(f"{reaction}/{end}" for end in _END_POINTS))
-    return announced_rows(file, *(f"{record}/positions" for record in records))
+    return announced_rows(file, records, "positions", _ENERGY)
 
 
 def _groups_to_read(file: Any, path: Path) -> list[str]:

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import make_structures, write_extracted
 
+from mtlpar.core import processes
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
@@ -72,6 +74,18 @@ def test_jobs_and_partition_do_not_change_a_byte(tmp_path: Path) -> None:
     # In one part, or in other files, only the ledger's list of files differs.
     whole = _run(tmp_path / "c", batch)
     assert _bytes(whole, "splits", "references") == _bytes(one, "splits", "references")
+
+
+def test_seven_jobs_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # More jobs than parts. Threads stand in for processes, which take seconds to start.
+    batch = make_structures(60, seed=1, strength=2.7)
+    parts = [batch.slice(start, start + 12) for start in range(0, 60, 12)]
+    one = _run(tmp_path / "a", *parts)
+    monkeypatch.setattr(
+        processes, "ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(jobs)
+    )
+    seven = _run(tmp_path / "b", *parts, jobs=7)
+    assert _bytes(seven, *PRODUCTS) == _bytes(one, *PRODUCTS)
 
 
 def test_the_order_of_the_files_changes_no_reference_and_no_destination(tmp_path: Path) -> None:
