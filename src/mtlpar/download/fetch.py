@@ -91,6 +91,7 @@ def _fetch_from(file: RawFile, place: str, part: PartFile, web: Web, bar: Bar) -
     """Complete the part file from one place and compare it with what was announced."""
 
     def transfer() -> list[str]:
+        """Bring what is missing; in words, how the result differs from what was announced."""
         if is_url(place):
             web.patiently(
                 lambda: _transfer(web, file, place, part, bar),

@@ -74,9 +74,9 @@ def describe(
             try:
                 files, _ = planned_files(
                     source,
-                    mirrors=settings.mirrors,
+                    folder,
+                    settings.mirrors,
                     catalogue=catalogue,
-                    raw_folder=folder,
                     web=web,
                     lock_use=lock_use,
                 )

@@ -27,10 +27,10 @@ LockUse = Literal["check", "keep", "renew"]
 
 def planned_files(
     source: str,
-    *,
-    mirrors: Sequence[str],
-    catalogue: Path,
     raw_folder: Path,
+    mirrors: Sequence[str],
+    *,
+    catalogue: Path,
     web: Web,
     lock_use: LockUse = "check",
 ) -> tuple[list[RawFile], Lock | None]:
@@ -38,9 +38,9 @@ def planned_files(
 
     Args:
         source: Name of the source.
+        raw_folder: Where files go; listings are not read while all of them are there.
         mirrors: Places to take files from, in this order; ``"catalogue"`` is one of them.
         catalogue: Table of the real files.
-        raw_folder: Where files go; listings are not read while all of them are there.
         web: How servers are asked.
         lock_use: What to do with the lock.
 

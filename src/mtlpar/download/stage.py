@@ -66,12 +66,7 @@ def run(
         for source in sources:
             folder = workspace.raw_folder(source)
             files, lock = planned_files(
-                source,
-                mirrors=settings.mirrors,
-                catalogue=catalogue,
-                raw_folder=folder,
-                web=web,
-                lock_use=lock_use,
+                source, folder, settings.mirrors, catalogue=catalogue, web=web, lock_use=lock_use
             )
             manifest = workspace.raw_manifest(source)
             orders.append(

@@ -141,6 +141,7 @@ class Web:
         """
 
         def attempt() -> str | None:
+            """Ask once."""
             with self.stream(url, {}) as response:
                 if response.status_code in (404, 410):
                     return None
