@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import logging
 import os
+import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ _NO_START: Final = (
     "have died (see above); launcher and MPI library may not belong together (MTLPAR_SRUN_MPI); or "
     "shared memory that killed ranks left is in the way (/dev/shm/mpich_* on the job's nodes)."
 )
+# Launchers end all ranks at once when one aborts, and drop what they have not yet passed on.
+_LAST_WORDS_S: Final = 3.0
 _TORCHRUN: Final = "TORCHELASTIC_RUN_ID"
 _TORCHRUN_RANK: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
@@ -113,6 +117,9 @@ def _mpi_ranks(
         port = world.bcast(store.port if store else None)
         store = store or TCPStore(host, port, None, False, timeout=timeout)
         context = RankContext(world.rank, world.size, local_device(local_rank))
+        # MPICH's launcher tells the others by this signal that a rank has died: they shall live
+        # long enough to say which. Training listens to it by itself.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         with _process_group(context, store, timeout):
             yield context
     except (AgreedError, Interrupted):
@@ -121,8 +128,11 @@ def _mpi_ranks(
     except BaseException:
         # The other ranks wait in a collective and would wait for ever: end them all.
         logger.exception("rank %d of %d failed; stopping all ranks", world.rank, world.size)
+        time.sleep(_LAST_WORDS_S)
         world.Abort(1)
-        raise
+        # Abort returns where the launcher is gone already. Leaving in good order would wait for the
+        # dead, with whom this rank may share memory.
+        os._exit(1)
 
 
 @contextmanager
