@@ -99,6 +99,7 @@ class Prediction:
 
     Attributes:
         plan: The layout.
+        encoder_shards: Ranks that hold one copy of the encoder together.
         ranks: Number of ranks.
         nodes: Nodes they fill.
         memory: Bytes.
@@ -108,6 +109,7 @@ class Prediction:
     """
 
     plan: Plan
+    encoder_shards: int
     ranks: int
     nodes: int
     memory: Memory
@@ -160,6 +162,7 @@ def predict(
     memory = _memory(layout, loads, sizes, machine=machine, census=census, workload=workload)
     return Prediction(
         plan=plan,
+        encoder_shards=layout.encoder_shards,
         ranks=ranks,
         nodes=nodes,
         memory=memory,

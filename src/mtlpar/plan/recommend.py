@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from mtlpar.model.settings import ModelSettings
 from mtlpar.plan.census import take_census
@@ -17,6 +17,18 @@ _LEAST_EFFICIENCY: Final = 0.7
 _BRANCHES: Final = (2, 4, 8, 16, 32)
 
 
+class Choice(NamedTuple):
+    """What a training run should set.
+
+    Attributes:
+        layout: Which branches a rank holds.
+        encoder_shards: Ranks that hold one copy of the encoder together.
+    """
+
+    layout: Literal["mtl-par", "mtl-base"]
+    encoder_shards: int = 1
+
+
 def recommend(
     *,
     model: ModelSettings,
@@ -25,10 +37,11 @@ def recommend(
     world_size: int,
     machine: Machine,
     precision: Precision = "float32",
-) -> Literal["mtl-par", "mtl-base"]:
+) -> Choice:
     """Layout for a training run: the faster one among those that fit into memory.
 
-    The same arguments give the same answer on every rank. It takes a fraction of a second, once.
+    The encoder is spread over ranks only if that makes fit what otherwise does not. The same
+    arguments give the same answer on every rank. It takes a fraction of a second, once.
 
     Args:
         model: Architecture.
@@ -39,8 +52,9 @@ def recommend(
         precision: Arithmetic of the products.
     """
     workload = Workload(branches, batch_structures)
-    candidates = {
-        plan: predict(
+
+    def ask(plan: Plan) -> Prediction:
+        return predict(
             plan,
             machine=machine,
             census=take_census(model),
@@ -48,10 +62,12 @@ def recommend(
             ranks=world_size,
             precision=precision,
         )
-        for plan in ("mtl-base", "mtl-par")
-    }
-    best = fastest(list(candidates.values()))
-    return "mtl-base" if best is candidates["mtl-base"] else "mtl-par"
+
+    best = fastest([ask("mtl-base"), ask("mtl-par")])
+    if not best.fits:
+        sharded = ask("mtl-par sharded")
+        best = sharded if sharded.fits else best
+    return Choice("mtl-base" if best.plan == "mtl-base" else "mtl-par", best.encoder_shards)
 
 
 def fastest(predictions: Sequence[Prediction]) -> Prediction:

@@ -64,8 +64,9 @@ def recommendation_text(found: Prediction | None, epoch_hours: float | None) -> 
         wish = "" if epoch_hours is None else f" in {epoch_hours:g} h an epoch"
         return f"recommended: nothing that is allowed fits{wish}; allow more ranks"
     nodes = "1 node" if found.nodes == 1 else f"{found.nodes} nodes"
+    shards = f", train.encoder_shards: {found.encoder_shards}" if found.encoder_shards > 1 else ""
     return (
-        f"recommended: {found.plan} on {nodes} ({found.ranks} ranks), predicted "
+        f"recommended: {found.plan} on {nodes} ({found.ranks} ranks{shards}), predicted "
         f"{duration_text(found.epoch_seconds)} an epoch, {size_text(found.memory.device)} a device"
     )
 

@@ -126,8 +126,8 @@ class TrainSettings(BaseModel):
     layout: Literal["auto", "mtl-par", "mtl-base"] = Field(
         default="mtl-par",
         description="mtl-par: a rank holds the encoder and only the branches it owns; mtl-base: "
-        "every rank holds every branch; auto: what `mtlpar plan layout` would take. All optimise "
-        "the same objective.",
+        "every rank holds every branch; auto: what `mtlpar plan layout` would take, with "
+        "the encoder in shards if it does not fit otherwise. All optimise the same objective.",
     )
     encoder_shards: int = Field(
         default=1,

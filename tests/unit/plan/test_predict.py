@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
 from mtlpar.plan.census import take_census
-from mtlpar.plan.machine import GENERIC_CPU, GENERIC_GPU, Link
+from mtlpar.plan.machine import GENERIC_CPU, GENERIC_GPU, Link, Machine
 from mtlpar.plan.network import Group, all_reduce_seconds
 from mtlpar.plan.predict import PLANS, _loads, layout_of, predict
-from mtlpar.plan.recommend import Question, fastest, ladder, nodes_for, recommend
+from mtlpar.plan.recommend import Choice, Question, fastest, ladder, nodes_for, recommend
 from mtlpar.plan.workload import Dataset, Workload, make_branches
 
 MODEL = ModelSettings(
@@ -144,18 +145,19 @@ def test_trees_beat_rings_for_small_messages_on_many_nodes() -> None:
     assert 20 * latency < rounds < 30 * latency
 
 
-def _recommend(model: ModelSettings, world_size: int, batch: float = 512.0) -> str:
+def _recommend(
+    model: ModelSettings, world_size: int, batch: float = 512.0, machine: Machine = GENERIC_GPU
+) -> Choice:
     return recommend(
-        model=model, branches=EQUAL, batch_structures=batch, world_size=world_size,
-        machine=GENERIC_GPU,
-    )  # fmt: skip
+        model=model, branches=EQUAL, batch_structures=batch, world_size=world_size, machine=machine
+    )
 
 
 def test_heavy_branches_are_given_ranks_of_their_own() -> None:
     heavy = ModelSettings(
         encoder=EncoderSettings(width=64, layers=1), head=HeadSettings(width=2048, layers=3)
     )
-    assert _recommend(heavy, 8) == "mtl-par"
+    assert _recommend(heavy, 8) == Choice("mtl-par")
 
 
 def test_ranks_that_cannot_be_dealt_evenly_speak_for_mtl_base() -> None:
@@ -163,7 +165,31 @@ def test_ranks_that_cannot_be_dealt_evenly_speak_for_mtl_base() -> None:
     light = ModelSettings(
         encoder=EncoderSettings(width=256, layers=1), head=HeadSettings(width=16, layers=1)
     )
-    assert _recommend(light, 5, batch=4000.0) == "mtl-base"
+    assert _recommend(light, 5, batch=4000.0) == Choice("mtl-base")
+
+
+def test_an_encoder_is_spread_only_where_it_fits_no_other_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The encoder of a billion parameters in forty layers, with the activations of a small one.
+    deep = replace(CENSUS, encoder_parameters=10**9, layers=40)
+    monkeypatch.setattr("mtlpar.plan.recommend.take_census", lambda _: deep)
+    workload = Workload(EQUAL, 8.0)
+    memory = {
+        plan: predict(plan, machine=GENERIC_GPU, census=deep, workload=workload, ranks=8)
+        .memory.device / 2**30
+        for plan in PLANS
+    }  # fmt: skip
+
+    def choice(gib: float) -> Choice:
+        machine = GENERIC_GPU.model_copy(update={"device_memory_gib": gib})
+        return _recommend(MODEL, 8, batch=8.0, machine=machine)
+
+    assert choice(1.01 * memory["mtl-base"]).encoder_shards == 1
+    # The four ranks of a node hold it together.
+    assert choice(0.9 * memory["mtl-par"]) == Choice("mtl-par", 4)
+    # Where it would not help either, it is not done: activations can be cut by other means.
+    assert choice(0.9 * memory["mtl-par sharded"]).encoder_shards == 1
 
 
 def test_what_does_not_fit_is_not_recommended() -> None:
