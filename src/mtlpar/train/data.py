@@ -142,14 +142,7 @@ def load_data(
         for source in mine
     }
     placement, stores = open_stores(
-        {
-            source: SourceData(
-                pack=workspace.pack(source, "train"),
-                header=headers[source],
-                owners=layout.owners[branch_of[source]],
-            )
-            for source in mine
-        },
+        _source_data(workspace, headers, {source: branch_of[source] for source in mine}, layout),
         placement=settings.data,
         ranks_per_copy=settings.ranks_per_copy,
         window=settings.shuffle_structures,
@@ -175,6 +168,22 @@ def load_data(
             for source, (share, _) in validation.items()
         },
     )
+
+
+def _source_data(
+    workspace: Workspace,
+    headers: Mapping[str, Mapping[str, Any]],
+    branch_of: Mapping[str, str],
+    layout: ParallelLayout,
+) -> dict[str, SourceData]:
+    return {
+        source: SourceData(
+            pack=workspace.pack(source, "train"),
+            header=headers[source],
+            owners=layout.owners[branch],
+        )
+        for source, branch in branch_of.items()
+    }
 
 
 def _validation_share(
