@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mtlpar.parallel.agree import AgreedError, Interrupted
+from mtlpar.parallel.agree import AgreedError, Interrupted, Roll
 from mtlpar.parallel.launch import EXPECTED_WORLD_SIZE
-from mtlpar.parallel.watchdog import ends_within
+from mtlpar.parallel.watchdog import ends_with_others, ends_within
 
 if TYPE_CHECKING:
     import torch
+    from mpi4py import MPI
     from torch._C._distributed_c10d import Store
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,12 @@ def _mpi_ranks(
         # MPICH's launcher tells the others by this signal that a rank has died: they shall live
         # long enough to say which. Training listens to it by itself.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        with _process_group(context, store, timeout):
+        roll = Roll(world.allgather((socket.gethostname(), os.getpid())))
+        with (
+            _ended_together(world),
+            ends_with_others(roll, rank=world.rank),
+            _process_group(context, store, timeout),
+        ):
             yield context
     except (AgreedError, Interrupted):
         # All ranks agreed to end here.
@@ -133,6 +139,17 @@ def _mpi_ranks(
         # Abort returns where the launcher is gone already. Leaving in good order would wait for the
         # dead, with whom this rank may share memory.
         os._exit(1)
+
+
+@contextmanager
+def _ended_together(world: MPI.Intracomm) -> Iterator[None]:
+    """Let nobody leave in good order before all do: who watches would think that they had died."""
+    try:
+        yield
+    except (AgreedError, Interrupted):
+        world.Barrier()
+        raise
+    world.Barrier()
 
 
 @contextmanager

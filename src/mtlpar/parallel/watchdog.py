@@ -1,11 +1,22 @@
-"""Ends this process if something takes too long that no exception can interrupt."""
+"""Ends this process if something takes too long, or is gone, that no exception can tell of."""
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
+
+from mtlpar.parallel.agree import Roll
+
+logger = logging.getLogger(__name__)
+
+_LOOK_INTERVAL_S: Final = 1.0
+# Where connections break ranks notice by themselves within seconds, and know more to say.
+_GRACE_S: Final = 10.0
 
 # `timeout` ends with 124 if time ran out. Before, `cat` ends with its input, which is closed when
 # the block is left, and when this process dies.
@@ -33,3 +44,32 @@ def ends_within(seconds: float, advice: str) -> Iterator[None]:
     finally:
         # Closes its input.
         watcher.communicate()
+
+
+@contextmanager
+def ends_with_others(roll: Roll, *, rank: int) -> Iterator[None]:
+    """End this process some seconds after another rank of its node has died.
+
+    For what would wait for ever: MPI tells nobody that its partner is gone.
+
+    Args:
+        roll: All ranks, who must be alive; ranks that this one cannot see are not watched.
+        rank: This rank.
+    """
+    left = threading.Event()
+
+    def watch() -> None:
+        while not left.wait(_LOOK_INTERVAL_S):
+            missing = roll.missing(patience_s=0)
+            if missing and not left.wait(_GRACE_S):
+                names = ", ".join(f"rank {number}" for number in missing)
+                logger.error("rank %d: %s died; start again from the last checkpoint", rank, names)
+                os._exit(1)
+
+    # Processes in containers of their own do not see each other.
+    if not roll.missing(patience_s=0):
+        threading.Thread(target=watch, name="mtlpar-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        left.set()
