@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A throw-away Slurm with accounting on one machine: nodes shaped like Frontier's, two and two.
+"""A throw-away Slurm with accounting on one machine, by default with nodes like Frontier's.
 
 The tests start it by themselves; by hand::
 
@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = (
@@ -27,11 +28,50 @@ PACKAGES = (
     "mariadb-server",
 )  # fmt: skip
 ACCOUNT = "proj123"
-# Whole nodes in `batch` as on Frontier; shared ones in `main` and `gpu` as in profiles/slurm.
-WHOLE_NODES = ("frontier00001", "frontier00002")
-SHARED_NODES = ("shared00001", "shared00002")
-NODES = (*WHOLE_NODES, *SHARED_NODES)
-CPUS, GPUS, MEMORY_MB = 56, 8, 512_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a cluster is made of.
+
+    Attributes:
+        nodes: Names of the nodes.
+        cpus: Cores of each.
+        gpus: Accelerators of each, which are none.
+        memory_mb: Memory of each.
+        partitions: Their lines in slurm.conf.
+    """
+
+    nodes: tuple[str, ...]
+    cpus: int
+    gpus: int
+    memory_mb: int
+    partitions: str
+
+
+LIKE_FRONTIER = Shape(
+    nodes=("frontier00001", "frontier00002", "shared00001", "shared00002"),
+    cpus=56,
+    gpus=8,
+    memory_mb=512_000,
+    # Whole nodes in `batch` as on Frontier; shared ones in `main` and `gpu` as in profiles/slurm.
+    partitions="""\
+PartitionName=batch Nodes=frontier0000[1-2] Default=YES MaxTime=12:00:00 OverSubscribe=EXCLUSIVE
+PartitionName=main Nodes=shared0000[1-2] MaxTime=12:00:00 OverSubscribe=NO
+PartitionName=gpu Nodes=shared0000[1-2] MaxTime=12:00:00 OverSubscribe=NO
+""",
+)
+# Nothing that a profile could take for granted: small nodes, no GPUs, little time by default.
+SMALL_AND_SHORT = Shape(
+    nodes=("cn-a", "cn-b", "cn-c"),
+    cpus=4,
+    gpus=0,
+    memory_mb=16_000,
+    partitions="""\
+PartitionName=quick Nodes=cn-a,cn-b,cn-c Default=YES MaxTime=00:10:00 OverSubscribe=NO
+PartitionName=long Nodes=cn-b,cn-c MaxTime=02:00:00 OverSubscribe=NO
+""",
+)
 
 _DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "mariadb-install-db")
 _CLIENTS = (
@@ -77,10 +117,7 @@ AccountingStorageTRES=gres/gpu
 AccountingStorageEnforce=associations,limits,qos
 JobAcctGatherType=jobacct_gather/linux
 {nodes}
-PartitionName=batch Nodes={whole} Default=YES MaxTime=12:00:00 OverSubscribe=EXCLUSIVE
-PartitionName=main Nodes={shared} MaxTime=12:00:00 OverSubscribe=NO
-PartitionName=gpu Nodes={shared} MaxTime=12:00:00 OverSubscribe=NO
-"""
+{partitions}"""
 
 _SLURMDBD_CONF = """\
 AuthType=auth/munge
@@ -106,9 +143,9 @@ def missing() -> str:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[dict[str, str]]:
-    """Start the cluster in a folder, yield the environment to use it with, and stop it."""
-    cluster = _Cluster(folder)
+def running(folder: Path, shape: Shape = LIKE_FRONTIER) -> Iterator[dict[str, str]]:
+    """Start a cluster in a folder, yield the environment to use it with, and stop it."""
+    cluster = _Cluster(folder, shape)
     try:
         cluster.start()
         yield {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
@@ -117,8 +154,9 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
 
 
 class _Cluster:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shape: Shape) -> None:
         self.folder = folder
+        self.shape = shape
         self.mariadb: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -127,20 +165,20 @@ class _Cluster:
         self._start_accounting()
         conf = f"{self.folder}/slurm.conf"
         self._daemon("slurmctld", "-f", conf)
-        for node in NODES:
+        for node in self.shape.nodes:
             self._daemon("slurmd", "-N", node, "-f", conf)
         _wait("idle nodes", self._nodes_are_idle)
 
     def _nodes_are_idle(self) -> bool:
         names = set(self._client("sinfo", "-hN", "-t", "idle", "-o", "%N").split())
-        return names == set(NODES)
+        return names == set(self.shape.nodes)
 
     def stop(self) -> None:
         if (self.folder / "slurmctld.pid").exists():
             self._client("scancel", "--user=root")
             with suppress(TimeoutError):
                 _wait("jobs to end", lambda: not self._client("squeue", "-h"), seconds=20)
-        for node in NODES:
+        for node in self.shape.nodes:
             self._kill(f"slurmd.{node}.pid", "slurmd")
         self._kill("slurmctld.pid", "slurmctld")
         self._kill("slurmdbd.pid", "slurmdbd")
@@ -154,20 +192,21 @@ class _Cluster:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         # munged trusts no folder that others may write to, and serves all users.
         self.folder.chmod(0o755)
-        for index in range(GPUS):
+        for index in range(self.shape.gpus):
             # Slurm asks for a device file; a link to one passes.
             (self.folder / "gpus" / f"gpu{index}").symlink_to("/dev/null")
-        ctld_port, dbd_port, *node_ports = _free_ports(2 + len(NODES))
+        ctld_port, dbd_port, *node_ports = _free_ports(2 + len(self.shape.nodes))
+        cpus, gpus = self.shape.cpus, self.shape.gpus
         nodes = "\n".join(
             f"NodeName={name} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1 Port={port} "
-            f"CPUs={CPUS} Boards=1 SocketsPerBoard=1 CoresPerSocket={CPUS} ThreadsPerCore=1 "
-            f"RealMemory={MEMORY_MB} Gres=gpu:{GPUS}"
-            for name, port in zip(NODES, node_ports, strict=True)
+            f"CPUs={cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={cpus} ThreadsPerCore=1 "
+            f"RealMemory={self.shape.memory_mb}" + (f" Gres=gpu:{gpus}" if gpus else "")
+            for name, port in zip(self.shape.nodes, node_ports, strict=True)
         )
         values = {
             "folder": self.folder, "host": socket.gethostname(), "nodes": nodes,
             "ctld_port": ctld_port, "dbd_port": dbd_port,
-            "whole": ",".join(WHOLE_NODES), "shared": ",".join(SHARED_NODES),
+            "partitions": self.shape.partitions,
             # MPICH names its shared memory after the job, and a killed rank leaves it behind: jobs
             # of another cluster on this machine must not have had the same numbers.
             "first_job": int(time.time()) % 60_000_000 + 1,
@@ -176,8 +215,9 @@ class _Cluster:
         (self.folder / "slurmdbd.conf").write_text(_SLURMDBD_CONF.format(**values))
         (self.folder / "slurmdbd.conf").chmod(0o600)
         (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
-        gpus = f"Name=gpu File={self.folder}/gpus/gpu[0-{GPUS - 1}] Flags=amd_gpu_env\n"
-        (self.folder / "gres.conf").write_text(gpus)
+        if gpus:
+            devices = f"Name=gpu File={self.folder}/gpus/gpu[0-{gpus - 1}] Flags=amd_gpu_env\n"
+            (self.folder / "gres.conf").write_text(devices)
         # Snakemake's Slurm plugin removes SLURM_CONF from the environment of rules; PATH stays.
         for name in _CLIENTS:
             script = self.folder / "bin" / name

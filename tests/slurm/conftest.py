@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from checkout import copy_checkout, edit_profile, make_small, run_snakemake
 from slurm import cluster
+from slurm.runs import (
+    FOR_TESTS,
+    IMPATIENT,
+    LOCAL,
+    SLURM,
+    Environment,
+    metrics,
+    untrained_copy,
+)
 
 
 @pytest.fixture(scope="session")
-def slurm() -> Iterator[dict[str, str]]:
+def slurm() -> Iterator[Environment]:
     """Environment in which the clients of Slurm talk to a throw-away cluster."""
     if reason := cluster.missing():
         pytest.skip(f"no Slurm: {reason}")
@@ -25,3 +36,48 @@ def slurm() -> Iterator[dict[str, str]]:
             # What a sandbox forbids its daemons is no fault of the code under test.
             pytest.skip(f"no Slurm: it does not start here: {error}")
         yield environment
+
+
+@pytest.fixture(scope="session")
+def site(slurm: Environment, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Slurm, and stand-ins for what Frontier's env.sh finds on the machine."""
+    programs = tmp_path_factory.mktemp("site")
+    base = programs / "base" / "etc" / "profile.d"
+    base.mkdir(parents=True)
+    (base / "conda.sh").write_text('conda() { . "$2/bin/activate"; }\n')
+    for name, script in {"module": "exit 0", "conda": f"echo {programs / 'base'}"}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    # pmi2 goes with the mpich wheel; Frontier itself has Cray's MPI.
+    return {"PATH": f"{slurm['PATH'].split(':')[0]}:{programs}:{os.environ['PATH']}",
+            "MTLPAR_SRUN_MPI": "pmi2"}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def packed(site: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small copy of the repository in which all up to a table ran through profiles/slurm."""
+    checkout = copy_checkout(tmp_path_factory.mktemp("slurm") / "mtlpar")
+    make_small(checkout)
+    with (checkout / "Snakefile").open("a") as stream:
+        stream.write(IMPATIENT)
+    for profile in ("slurm", "frontier"):
+        edit_profile(checkout, profile, FOR_TESTS)
+    status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
+    assert status == 0, output[-5000:]
+    return checkout
+
+
+@pytest.fixture(scope="session")
+def undisturbed(packed: Path) -> Path:
+    """A copy in which the model was trained on this machine, without a scheduler."""
+    checkout = untrained_copy(packed, packed.parent / "undisturbed")
+    status, output = run_snakemake(checkout, *LOCAL, "table1")
+    assert status == 0, output[-5000:]
+    assert len(metrics(checkout)) == 2
+    return checkout
+
+
+@pytest.fixture
+def branch_off(packed: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Make a copy of the finished copy in which the model is not trained yet, with edits."""
+    return lambda edit="": untrained_copy(packed, tmp_path / "mtlpar", edit)

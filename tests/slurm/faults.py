@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What goes wrong on clusters, at random moments drawn from a seed.
 
-`endure` runs the workflow of a checkout through a profile, kills Snakemake, kills ranks and sets
-nodes down meanwhile, and starts Snakemake again until it ends well. By hand, with a cluster of
-`cluster.py` on PATH::
+`endure` runs the workflow of a checkout through a profile, kills Snakemake, ranks and what is
+between them, sets nodes down meanwhile, and starts Snakemake again until it ends well. By hand,
+with a cluster of `cluster.py` on PATH::
 
     python tests/slurm/faults.py CHECKOUT --seed 3 --faults 6
 """
@@ -24,9 +24,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from checkout import run_mtlpar, start_snakemake
+from slurm.runs import ask, processes
 
-KINDS = ("snakemake", "rank", "node")
-_NODES = ("shared00001", "shared00002")
+KINDS = ("snakemake", "rank", "job's snakemake", "node")
 # Starts after the last fault; each failure of a job has used up one of its retries.
 _RESTARTS = 5
 
@@ -75,11 +75,11 @@ def endure(
                 story.append(f"Snakemake killed, then jobs {choice}: {kept}")
                 process = start()
             elif kind == "rank":
-                story.append(_kill_rank(checkout, chance))
+                story.append(_kill_process(checkout, chance, "mtlpar"))
+            elif kind == "job's snakemake":
+                story.append(_kill_process(checkout, chance, "snakemake"))
             else:
-                node = chance.choice(_NODES)
-                _set_node_down(node, environment)
-                story.append(f"{node} down")
+                story.append(_set_node_down(checkout, chance, environment))
         for _ in range(_RESTARTS):
             if process.wait(timeout=1500) == 0:
                 return story
@@ -107,25 +107,34 @@ def _run_jobs(checkout: Path, choice: str, environment: Mapping[str, str] | None
     return ", ".join(lines) or "nothing kept"
 
 
-def _kill_rank(checkout: Path, chance: random.Random) -> str:
-    """Kill one process of a stage that works for this checkout as a job, if there is one."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            is_stage = any(word.endswith(b"/mtlpar") for word in words[:3])
-            is_job = b"SLURM_JOB_ID=" in (process / "environ").read_bytes()
-            if is_stage and is_job and (process / "cwd").resolve() == checkout.resolve():
-                found.append((int(process.name), b" ".join(words[-8:]).decode()))
+def _kill_process(checkout: Path, chance: random.Random, program: str) -> str:
+    """Kill a process of a program that works for this checkout in a job, if there is one."""
+    found = [
+        pid
+        for pid, words in sorted(processes(checkout).items())
+        if any(Path(word).name == program for word in words[:3]) and _is_in_job(pid)
+    ]
     if not found:
-        return "no rank to kill"
-    pid, what = chance.choice(sorted(found))
+        return f"no {program} in a job to kill"
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    return f"rank killed: {what}"
+        os.kill(chance.choice(found), signal.SIGKILL)
+    return f"{program} in a job killed"
 
 
-def _set_node_down(node: str, environment: Mapping[str, str] | None) -> None:
+def _is_in_job(pid: int) -> bool:
+    with suppress(OSError):
+        return b"SLURM_JOB_ID=" in Path(f"/proc/{pid}/environ").read_bytes()
+    return False
+
+
+def _set_node_down(
+    checkout: Path, chance: random.Random, environment: Mapping[str, str] | None
+) -> str:
+    """Set a node down that works for this checkout, if there is one, and up again."""
+    nodes = _nodes_at_work(checkout, environment)
+    if not nodes:
+        return "no node to set down"
+    node = chance.choice(nodes)
     for state in ("down", "resume"):
         # A node whose daemon has reported meanwhile is up again, and cannot be resumed.
         subprocess.run(
@@ -134,6 +143,15 @@ def _set_node_down(node: str, environment: Mapping[str, str] | None) -> None:
             check=state == "down",
         )
         time.sleep(2)
+    return f"{node} down"
+
+
+def _nodes_at_work(checkout: Path, environment: Mapping[str, str] | None) -> list[str]:
+    running = ask(environment or {}, "squeue", "-h", "--states=R", "-o", "%Z|%N").splitlines()
+    lists = [line.split("|")[1] for line in running if line.startswith(f"{checkout}|")]
+    if not lists:
+        return []
+    return ask(environment or {}, "scontrol", "show", "hostnames", ",".join(lists)).split()
 
 
 if __name__ == "__main__":
