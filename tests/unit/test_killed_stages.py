@@ -17,7 +17,7 @@ SETTINGS = (
     "extract.piece_bytes=300_000", "extract.part_structures=100", "pack.block_structures=32",
 )  # fmt: skip
 SOURCES = ("mptrj", "qm7x")
-KILLS = 4
+KILLS = 3
 
 
 def start(stage, folder, *more, jobs=2):
