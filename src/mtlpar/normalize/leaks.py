@@ -7,6 +7,7 @@ error, but a shared encoder has seen it, and readers of a table should know how 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from mtlpar.normalize.split import DROPPED, TEST, TRAIN, SplitArray
 from mtlpar.store.bp import BpReader
 from mtlpar.store.extracted import ExtractedSource
 
+_log = logging.getLogger(__name__)
 _LISTED: Final = 10
 _HINT: Final = "use fewer jobs, or lower extract.part_structures"
 
@@ -75,6 +77,26 @@ def run(sources: Sequence[str], *, workspace: Workspace, jobs: int = 1) -> None:
         for train in sources
     ]
     write_json(workspace.leaks, {"sources": list(sources), "pairs": pairs})
+    _report(pairs, workspace.leaks)
+
+
+def _report(pairs: list[dict[str, Any]], path: Path) -> None:
+    for pair in pairs:
+        if pair["same_geometry"]:
+            _log.warning(
+                "%s test: %d of %d structures have the very geometry of one in %s train",
+                pair["test"],
+                pair["same_geometry"],
+                pair["test_structures"],
+                pair["train"],
+            )
+    _log.info(
+        "%d pairs of a train and a test split: %d share geometries, %d share compositions; see %s",
+        len(pairs),
+        sum(pair["same_geometry"] > 0 for pair in pairs),
+        sum(pair["compositions"] > 0 for pair in pairs),
+        path,
+    )
 
 
 def part_keys(task: KeysTask) -> Keys:

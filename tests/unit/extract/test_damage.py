@@ -229,6 +229,17 @@ def test_other_files_are_read_when_one_is_damaged(workspace, spoilt):
     assert (second["rows"] > 50, second["damage"]) == (True, [])
 
 
+def test_a_bit_that_changed_since_the_download_stops_the_stage(workspace, spoilt):
+    # A wrong label that no format notices: one bit of one coordinate.
+    path = spoilt("ani1x", lambda path: None)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} has changed since its download"):
+        run("ani1x", workspace=workspace, settings=ExtractSettings())
+    assert not workspace.extracted_manifest("ani1x").exists()
+
+
 def test_a_file_that_changed_since_its_download_is_listed_and_read(workspace, spoilt):
     path = spoilt("alexandria", lambda path: None)
     path.write_bytes(path.read_bytes() + b"\0")

@@ -29,7 +29,9 @@ def _pairs(workspace: Workspace) -> dict[tuple[str, str], dict]:
     return {(p["train"], p["test"]): p for p in read_json(workspace.leaks)["pairs"]}
 
 
-def test_geometries_and_formulas_shared_across_sources_are_counted(tmp_path: Path) -> None:
+def test_geometries_and_formulas_shared_across_sources_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first, other = make_structures(90, seed=1), make_structures(60, seed=2)
     # Source b holds ten geometries of source a, under groups of its own.
     copies = first.take(np.arange(10))
@@ -44,6 +46,7 @@ def test_geometries_and_formulas_shared_across_sources_are_counted(tmp_path: Pat
     assert pairs["a", "b"]["same_geometry"] == int(((split_a == 0) & (split_b == 2)).sum())
     assert pairs["b", "a"]["same_geometry"] == int(((split_b == 0) & (split_a == 2)).sum())
     assert pairs["a", "b"]["same_geometry"] + pairs["b", "a"]["same_geometry"] > 0
+    assert "structures have the very geometry of one in" in caplog.text
     assert pairs["a", "a"]["same_geometry"] == pairs["b", "b"]["same_geometry"] == 0
 
     def formulas(batch: StructureBatch, split: np.ndarray, index: int) -> list[tuple[int, ...]]:
