@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import Command, add_command, add_config, read_config
 from mtlpar.core.log import set_up_logging
-from mtlpar.study.records import LAYOUTS, MEMORY_LAYOUTS, STUDIES
+from mtlpar.study.records import ALL_LAYOUTS, STUDIES
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
@@ -24,11 +24,11 @@ def add_commands(commands: Commands) -> None:
     )
     studies = parser.add_subparsers(metavar="WHAT", required=True)
     memory = _add_measurement(studies, "memory", _memory, "measure the memory of a rank")
-    _add_layout(memory, MEMORY_LAYOUTS)
+    _add_layout(memory, ALL_LAYOUTS)
     memory.add_argument("--branches", type=int, required=True, metavar="N", help="branches")
     _add_measurement(studies, "scaling", _scaling, "time epochs on the ranks of this launch")
     comm = _add_measurement(studies, "comm", _comm, "profile where the time of a step goes")
-    _add_layout(comm, LAYOUTS)
+    _add_layout(comm, ALL_LAYOUTS)
     draw = add_command(studies, "draw", _draw, "write table and figure of a study")
     add_config(draw)
     draw.add_argument("--study", choices=STUDIES, required=True, help="which")

@@ -12,7 +12,11 @@ from matplotlib.patches import Patch
 from mtlpar.report.grid import Cell, Grid, format_number
 from mtlpar.report.style import FAINT, INK, PALETTE
 
-_TITLES: Final = {"mtl-base": "MTL-base", "mtl-par": "MTL-par"}
+_TITLES: Final = {
+    "mtl-base": "MTL-base",
+    "mtl-par": "MTL-par",
+    "mtl-par-sharded": "MTL-par, encoder sharded",
+}
 # What adds up to a step, in the order in which it is stacked.
 _PARTS: Final = {
     "data": ("Data", PALETTE[5]),
@@ -53,8 +57,9 @@ def comm_grid(records: Sequence[Mapping[str, Any]]) -> Grid:
         f"profiler; {sizes} structures of the branches in a step. Compute is the forward and "
         "backward pass. Sums of gradients are exposed where a rank waits for them after its "
         "backward pass, and hidden within compute. They run once the last rank has sent its part; "
-        "up to then ranks wait for slower ones. The columns up to Update add up to Step. Ranks "
-        "marked as shared are more than the machine has cores; they take turns.",
+        "up to then ranks wait for slower ones. Where the encoder is sharded, what it gathers and "
+        "sums within the passes counts with its sum. The columns up to Update add up to Step. "
+        "Ranks marked as shared are more than the machine has cores; they take turns.",
         columns="lll" + "r" * len(columns),
         header=("Layout", "Rank", "Branches", *(f"{title} (ms)" for title, _ in columns.values())),
         rows=rows,
@@ -63,7 +68,7 @@ def comm_grid(records: Sequence[Mapping[str, Any]]) -> Grid:
 
 def draw_comm(records: Sequence[Mapping[str, Any]]) -> Figure:
     """A stacked bar per rank; beside it, thin, what is hidden behind compute."""
-    figure = Figure(figsize=(7.0, 3.4))
+    figure = Figure(figsize=(1.0 + 3.0 * len(records), 3.4))
     panels = figure.subplots(1, len(records), sharey=True, squeeze=False)[0]
     for axes, record in zip(panels, records, strict=True):
         _draw_ranks(axes, record["ranks"])

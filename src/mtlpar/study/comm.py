@@ -21,7 +21,8 @@ def run(path: Path, *, layout: str, settings: StudySettings, context: RankContex
 
     Args:
         path: File to write, on rank 0.
-        layout: ``mtl-par`` or ``mtl-base``.
+        layout: ``mtl-base``, ``mtl-par``, or ``mtl-par-sharded``, which also spreads the encoder
+            over all ranks.
         settings: Model, batch and number of steps.
         context: Who this process is.
 

@@ -9,9 +9,9 @@ from mtlpar.study.settings import StudySettings
 
 STUDIES = ("memory", "scaling", "comm")
 LAYOUTS = ("mtl-base", "mtl-par")
-# Memory is also that of an encoder spread over all ranks.
+# Memory and communication are also those of an encoder spread over all ranks.
 SHARDED = "mtl-par-sharded"
-MEMORY_LAYOUTS = (*LAYOUTS, SHARDED)
+ALL_LAYOUTS = (*LAYOUTS, SHARDED)
 # A rank of MTL-base holds the same whatever the number of ranks; two of them reduce.
 _BASE_RANKS = 2
 
@@ -22,10 +22,10 @@ def records_of(study: str, workspace: Workspace, settings: StudySettings) -> lis
         return [
             workspace.memory_record(layout, branches)
             for branches in settings.memory.branches
-            for layout in MEMORY_LAYOUTS
+            for layout in ALL_LAYOUTS
         ]
     if study == "comm":
-        return [workspace.comm_record(layout) for layout in LAYOUTS]
+        return [workspace.comm_record(layout) for layout in ALL_LAYOUTS]
     return [workspace.scaling_record(ranks) for ranks in settings.scaling.ranks]
 
 

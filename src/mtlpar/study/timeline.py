@@ -14,8 +14,14 @@ from mtlpar.parallel.trace import PREFIX
 
 PHASES = ("data", "compute", "reduce", "update")
 ENCODER = "the encoder"
+SHARDS = "shards"
+_KERNEL = "kernel"
 _SUM = "sum "
 _GLOO_SUM = "gloo:all_reduce"
+# What torch calls a sum when it is sent; the second is one of FSDP's.
+_SENT = ("c10d::allreduce_", "c10d::_reduce_scatter_base_")
+_FSDP = ("FSDP::all_gather", "FSDP::post_backward_reduce")
+_FSDP_COPY = "FSDP::all_gather_copy_out"
 
 
 class Span(NamedTuple):
@@ -38,15 +44,23 @@ class StepSpans:
         phases: What the rank did, by phase; phases follow one another.
         sums: Sums of gradients under way, from when this rank sent its part to when it had the
             sum. Named after the part of the model, several in a row for several buckets.
+        shards: Gathers and sums of an encoder in shards, within the passes.
+        kernels: What the device computed meanwhile. A CPU waits for shards and does nothing else.
     """
 
     phases: Mapping[str, Span]
     sums: Sequence[Span]
+    shards: Sequence[Span] = ()
+    kernels: Sequence[Span] = ()
 
     def shifted(self, seconds: float) -> StepSpans:
         """The same on another clock."""
         phases = {name: span.shifted(seconds) for name, span in self.phases.items()}
-        return StepSpans(phases, [span.shifted(seconds) for span in self.sums])
+        moved = (
+            [span.shifted(seconds) for span in spans]
+            for spans in (self.sums, self.shards, self.kernels)
+        )
+        return StepSpans(phases, *moved)
 
 
 def spans_of(trace: profile) -> list[Span]:
@@ -58,15 +72,25 @@ def spans_of(trace: profile) -> list[Span]:
     events: Any = trace.events()  # type: ignore[no-untyped-call]
     device = DeviceType.CUDA if any(_is_ours(e, DeviceType.CUDA) for e in events) else None
     spans = [_span(e) for e in events if _is_ours(e, DeviceType.CPU)]
+    shards = [_span(e)._replace(name=SHARDS) for e in events if _is_of_shards(e, device)]
     if device:
         on_device = [_span(e) for e in events if _is_ours(e, device)]
         seen = {span.name for span in on_device}
+        kernels = [_span(e)._replace(name=_KERNEL) for e in events if _is_kernel(e, device)]
+        on_device += shards + (kernels if shards else [])
         return [span for span in spans if span.name not in seen] + on_device
-    sent = sorted((s for s in spans if s.name.startswith(_SUM)), key=lambda s: s.start)
+    sent = sorted((_span(e) for e in events if e.name in _SENT), key=lambda s: s.start)
     taken = sorted((_span(e) for e in events if e.name == _GLOO_SUM), key=lambda s: s.start)
     assert len(sent) == len(taken), f"{len(sent)} sums were sent and {len(taken)} taken up"
     phases = [span for span in spans if not span.name.startswith(_SUM)]
-    return phases + [ours._replace(end=its.end) for ours, its in zip(sent, taken, strict=True)]
+    # Some are FSDP's, or of the norm for clipping.
+    sums = [
+        ours._replace(end=its.end)
+        for ours in spans
+        for theirs, its in zip(sent, taken, strict=True)
+        if ours.name.startswith(_SUM) and ours.start <= theirs.start <= ours.end
+    ]
+    return phases + sums + shards
 
 
 def steps_of(spans: Sequence[Span]) -> list[StepSpans]:
@@ -76,12 +100,15 @@ def steps_of(spans: Sequence[Span]) -> list[StepSpans]:
         for phase in PHASES
     }
     sums = [s._replace(name=s.name.removeprefix(_SUM)) for s in spans if s.name.startswith(_SUM)]
+    others = [[s for s in spans if s.name == name] for name in (SHARDS, _KERNEL)]
     steps = []
     for row in zip(*by_phase.values(), strict=True):
         first, last = row[0].start, row[-1].end
-        inside = [span for span in sums if first <= span.start < last]
-        phases = {span.name: span for span in row}
-        steps.append(StepSpans(phases, sorted(inside, key=lambda s: s.start)))
+        inside = [
+            sorted((s for s in kind if first <= s.start < last), key=lambda s: s.start)
+            for kind in (sums, *others)
+        ]
+        steps.append(StepSpans({span.name: span for span in row}, *inside))
     return steps
 
 
@@ -131,7 +158,7 @@ def _when_all_had_sent(ranks: Sequence[StepSpans]) -> dict[tuple[str, int], floa
     """Of every part and bucket the time at which the last rank sent its share."""
     latest: dict[tuple[str, int], float] = {}
     for step in ranks:
-        for key, span in _numbered(step.sums):
+        for key, span in (*_numbered(step.sums), *_numbered(step.shards)):
             latest[key] = max(latest.get(key, span.start), span.start)
     return latest
 
@@ -147,17 +174,36 @@ def _break_down_rank(
     compute, reduce = step.phases["compute"], step.phases["reduce"]
     encoder = _covered(moved[True], reduce)
     both = _covered(moved[True] + moved[False], reduce)
+    stalled, shards_exposed, shards_hidden = _break_down_shards(step, complete)
     return {
         "data": seconds["data"],
-        "compute": seconds["compute"],
-        "encoder_exposed": encoder,
+        "compute": seconds["compute"] - stalled,
+        "encoder_exposed": encoder + shards_exposed,
         "branch_exposed": both - encoder,
-        "waiting": seconds["reduce"] - both,
+        "waiting": seconds["reduce"] - both + stalled - shards_exposed,
         "update": seconds["update"],
         "step": sum(seconds.values()),
-        "encoder_hidden": _covered(moved[True], compute),
+        "encoder_hidden": _covered(moved[True], compute) + shards_hidden,
         "branch_hidden": _covered(moved[False], compute),
     }
+
+
+def _break_down_shards(
+    step: StepSpans, complete: Mapping[tuple[str, int], float]
+) -> tuple[float, float, float]:
+    """Seconds that a rank stood still for shards, moved them, and moved them while it computed.
+
+    All within its passes; the second is part of the first.
+    """
+    compute = step.phases["compute"]
+    moved = [(max(span.start, complete[key]), span.end) for key, span in _numbered(step.shards)]
+    asked = [(span.start, span.end) for span in step.shards]
+    kernels = [(span.start, span.end) for span in step.kernels]
+    busy = _covered(kernels, compute)
+    stalled, exposed = (
+        _covered([*stretches, *kernels], compute) - busy for stretches in (asked, moved)
+    )
+    return stalled, exposed, _covered(moved, compute) - exposed
 
 
 def _numbered(sums: Sequence[Span]) -> list[tuple[tuple[str, int], Span]]:
@@ -179,6 +225,18 @@ def _covered(stretches: Sequence[tuple[float, float]], span: Span) -> float:
             total += last - first
             reached = last
     return total
+
+
+def _is_of_shards(event: Any, device: DeviceType | None) -> bool:
+    of_fsdp = event.name.startswith(_FSDP) and not event.name.startswith(_FSDP_COPY)
+    return bool(of_fsdp and event.device_type == (device or DeviceType.CPU))
+
+
+def _is_kernel(event: Any, device: DeviceType) -> bool:
+    """Whether the device computed or copied; annotations and transport are neither."""
+    is_annotation = event.name.startswith((PREFIX, "FSDP::"))
+    is_transport = "nccl" in event.name.lower()
+    return bool(event.device_type == device and not is_annotation and not is_transport)
 
 
 def _is_ours(event: Any, device: DeviceType) -> bool:

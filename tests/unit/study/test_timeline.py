@@ -43,6 +43,29 @@ def test_clocks_that_differ_between_ranks_change_nothing() -> None:
         assert after == pytest.approx(before, abs=1e-9)
 
 
+def test_gathers_of_shards_are_taken_out_of_the_passes() -> None:
+    # Both compute from 0 to 6 s. Rank 0 asks for a layer at 1 s and rank 1 at 2 s; it comes at 3 s.
+    # A second comes at 5 s, asked for at 4 s by both. Rank 0 is a GPU with work until 4.5 s.
+    def spans(*asked: float) -> list[Span]:
+        gathers = [Span("shards", start, end) for start, end in zip(asked, (3.0, 5.0), strict=True)]
+        return [
+            Span("data", 0.0, 0.0), Span("compute", 0.0, 6.0), Span("reduce", 6.0, 6.0),
+            Span("update", 6.0, 7.0), *gathers,
+        ]  # fmt: skip
+
+    first, second = break_down(
+        [steps_of([*spans(1.0, 4.0), Span("kernel", 3.5, 4.5)]), steps_of(spans(2.0, 4.0))]
+    )
+    # Rank 0 stands still from 1 to 3 s, in the first of which nothing moves yet, and from 4.5 s.
+    assert first["waiting"] == pytest.approx(1.0)
+    assert (first["encoder_exposed"], first["encoder_hidden"]) == pytest.approx((1.5, 0.5))
+    assert first["compute"] == pytest.approx(6.0 - 2.5)
+    assert (second["waiting"], second["encoder_exposed"]) == pytest.approx((0.0, 2.0))
+    parts = ("data", "compute", "encoder_exposed", "branch_exposed", "waiting", "update")
+    for rank in (first, second):
+        assert rank["step"] == pytest.approx(sum(rank[part] for part in parts))
+
+
 def test_a_branch_sum_beside_an_encoder_sum_counts_once() -> None:
     spans = [
         Span("data", 0.0, 1.0), Span("compute", 1.0, 2.0), Span("reduce", 2.0, 6.0),
