@@ -105,6 +105,7 @@ def _mpi_ranks(
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
     single_host, local_rank = node.size == world.size, node.rank
     node.Free()
+    roll = Roll(world.allgather((socket.gethostname(), os.getpid())))
     try:
         if first and world.rank == 0:
             first(world.size)
@@ -121,7 +122,6 @@ def _mpi_ranks(
         # MPICH's launcher tells the others by this signal that a rank has died: they shall live
         # long enough to say which. Training listens to it by itself.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        roll = Roll(world.allgather((socket.gethostname(), os.getpid())))
         with (
             _ended_together(world),
             ends_with_others(roll, rank=world.rank),
@@ -133,7 +133,8 @@ def _mpi_ranks(
         raise
     except BaseException:
         # The other ranks wait in a collective and would wait for ever: end them all.
-        logger.exception("rank %d of %d failed; stopping all ranks", world.rank, world.size)
+        dead = "".join(f"rank {rank} died; " for rank in roll.missing())
+        logger.exception("%srank %d of %d failed; stopping all", dead, world.rank, world.size)
         time.sleep(_LAST_WORDS_S)
         world.Abort(1)
         # Abort returns where the launcher is gone already. Leaving in good order would wait for the

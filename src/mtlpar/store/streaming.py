@@ -30,6 +30,8 @@ FloatArray = npt.NDArray[np.float64]
 _WINDOWS_IN_MEMORY: Final = 3
 # What a window knows of every structure of its blocks: number of atoms and row.
 _INDEX_BYTES: Final = 8
+# What reading takes at most besides, whatever the pack: ADIOS2 and its buffers, a thread.
+_READER_BYTES: Final = 20 * 2**20
 
 
 class StreamedDataset:
@@ -229,4 +231,5 @@ def streamed_bytes(header: Mapping[str, Any], *, window: int, ranks: int) -> int
     atoms_per_structure = int(header["num_atoms"]) / count
     row_bytes = STRUCTURE_ROW.itemsize + ATOM_ROW.itemsize * atoms_per_structure
     # A block is in memory as it is read, and again the part of it that is kept.
-    return int(held * (row_bytes / ranks + _INDEX_BYTES) + 2 * largest * row_bytes)
+    blocks = 2 * largest * row_bytes
+    return int(held * (row_bytes / ranks + _INDEX_BYTES) + blocks) + _READER_BYTES
