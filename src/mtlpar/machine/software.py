@@ -76,6 +76,12 @@ def check_environment(environment: Mapping[str, str], *, nodes: int, device: str
             "note",
             "nodes will talk over TCP, several times slower: load the site's aws-ofi module",
         ),
+        (
+            torch.version.hip is not None and "MIOPEN_USER_DB_PATH" not in environment,
+            "no MIOPEN_USER_DB_PATH",
+            "note",
+            "processes that share MIOpen's cache in the home folder may hang: put it on the node",
+        ),
     ]
     found = [
         Finding("environment", what, level, advice)
@@ -87,25 +93,26 @@ def check_environment(environment: Mapping[str, str], *, nodes: int, device: str
 
 def check_scheduler(allocation: Allocation) -> list[Finding]:
     """Time left, and whether the scheduler can tell Snakemake how jobs end."""
-    left = seconds_left(allocation)
     if allocation.scheduler == "none":
-        return [Finding("scheduler", "none: no limit of time")]
-    job = f"{allocation.scheduler} job {allocation.job}"
-    findings = [Finding("scheduler", job)]
+        return [Finding("scheduler", "none: no limit of time"), *_check_accounting("note")]
+    left = seconds_left(allocation)
+    findings = [Finding("scheduler", f"{allocation.scheduler} job {allocation.job}")]
     if left is None:
         advice = "trainings then count from the runtime of their rule"
         findings.append(Finding("walltime left", "unknown", "note", advice))
     else:
         findings.append(Finding("walltime left", f"{left / 60:.0f} min"))
-    if allocation.scheduler == "slurm" and shutil.which("sacct"):
-        answer = run_client("sacct", "--jobs", allocation.job, "--noheader")
-        advice = "Snakemake would never see a job end: set slurm-status-command: squeue"
-        findings.append(
-            Finding("sacct", "answers")
-            if answer is not None
-            else Finding("sacct", "does not answer", "FAULT", advice)
-        )
-    return findings
+    return [*findings, *(_check_accounting("FAULT") if allocation.scheduler == "slurm" else ())]
+
+
+def _check_accounting(level: Level) -> list[Finding]:
+    """Whether ``sacct``, where there is one, knows how jobs ended; of jobs since now, so few."""
+    if not shutil.which("sacct"):
+        return []
+    if run_client("sacct", "--noheader", "--starttime=now") is not None:
+        return [Finding("sacct", "answers")]
+    advice = "Snakemake would never see a job of Slurm end: set slurm-status-command: squeue"
+    return [Finding("sacct", "does not answer", level, advice)]
 
 
 def _has_network_plugin(environment: Mapping[str, str]) -> bool:
