@@ -20,7 +20,7 @@ from typing import Any, Final
 from mtlpar.core.hashing import name_hash
 from mtlpar.sources.base import RawBlock, Source
 from mtlpar.sources.bz2_stream import read_bz2
-from mtlpar.sources.json_members import JsonDamageError, Members, Run
+from mtlpar.sources.json_members import JSON_ERRORS, Members, Run
 from mtlpar.sources.pymatgen_json import parse_labelled, parse_runs
 from mtlpar.sources.quick_crystals import CrystalColumns, unique_keys, vector
 from mtlpar.sources.reading import Columns, Progress, collect_records, reduced_formula, require
@@ -80,7 +80,7 @@ def read_archive(path: Path, layout: ArchiveLayout) -> Iterator[RawBlock]:
         progress,
         partial(layout.gather, progress),
     )
-    yield from collect_records(progress, records, layout.parse, OSError, EOFError, JsonDamageError)
+    yield from collect_records(progress, records, layout.parse, *JSON_ERRORS)
     if not progress.rows:
         raise ValueError(f"{path} holds no {layout.rows}, expected {layout.expected}")
 

@@ -34,6 +34,10 @@ class JsonDamageError(Exception):
     """The document is no JSON, or another container than expected; the message says where."""
 
 
+JSON_ERRORS: Final = (OSError, EOFError, RecursionError, JsonDamageError)
+"""What reading a document may raise: files, bzip2, nesting deeper than Python's, and no JSON."""
+
+
 class RepeatedKeyError(JsonDamageError):
     """A key stands twice in one object, where parsers keep the last value and lose the others."""
 
@@ -132,12 +136,15 @@ def _parse(document: bytes, place: str) -> Any:
 
 
 def _count_keys(value: Any) -> int:
-    """Keys of all objects in parsed JSON."""
-    if isinstance(value, dict):
-        return len(value) + sum(map(_count_keys, value.values()))
-    if isinstance(value, list):
-        return sum(_count_keys(one) for one in value if isinstance(one, dict | list))
-    return 0
+    """Keys of all objects in parsed JSON, however deep."""
+    keys, waiting = 0, [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            keys += len(one)
+            one = one.values()
+        waiting += [inner for inner in one if isinstance(inner, dict | list)]
+    return keys
 
 
 def _count_colons(document: bytes) -> int:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from mtlpar.core.hashing import name_hash
 from mtlpar.sources.base import Piece, RawBlock, Source
-from mtlpar.sources.json_members import JsonDamageError, Members, Run, read_chunks
+from mtlpar.sources.json_members import JSON_ERRORS, Members, Run, read_chunks
 from mtlpar.sources.pymatgen_json import parse_labelled, parse_runs
 from mtlpar.sources.quick_crystals import CrystalColumns, unique_keys, vectors
 from mtlpar.sources.reading import Columns, Progress, collect_records, damage_named, require
@@ -40,13 +40,13 @@ def read(path: Path, settings: SourceSettings, piece: Piece | None = None) -> It
     energy_key = f"{settings.mptrj_energy}_total_energy"
     parse, gather = partial(_parse, energy_key), partial(_gather, energy_key)
     records = parse_runs(_runs(path, piece), b"{}", partial(_frames, path), progress, gather)
-    return collect_records(progress, records, parse, OSError, JsonDamageError)
+    return collect_records(progress, records, parse, *JSON_ERRORS)
 
 
 @contextmanager
 def divide(path: Path, piece_bytes: int) -> Iterator[list[Piece]]:
     """Cut the file between materials."""
-    with damage_named(Progress(path), OSError, JsonDamageError), path.open("rb") as stream:
+    with damage_named(Progress(path), *JSON_ERRORS), path.open("rb") as stream:
         members = Members(read_chunks(stream), _HEAD, expected=_EXPECTED)
         inner = members.cuts(members.chunks, every_bytes=piece_bytes)
         cuts = [len(members.head), *inner, path.stat().st_size]

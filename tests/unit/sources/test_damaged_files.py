@@ -479,6 +479,7 @@ WRONG_TEXT = {
     "no number": lambda text: text.replace("-7.5", "NaN", 1),
     "a number that is none": lambda text: text.replace("-7.5", "-7.5.5", 1),
     "a number beyond any": lambda text: text.replace("-7.5", "1e999", 1),
+    "brackets in brackets": lambda text: text.replace("-7.5", "[" * 1010 + "]" * 1010, 1),
     "brackets without end": lambda text: text.replace("-7.5", "[" * 5000 + "]" * 5000, 1),
     "a key twice": lambda text: text.replace('"structure"', '"structure": 1, "structure"', 1),
     "half a character": lambda text: text.replace("Na", "\udcc3", 1),
