@@ -86,7 +86,8 @@ def read_duplicates(path: Path) -> frozenset[str]:
             "download stage"
         )
     names = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    text = path.read_text(encoding="utf-8", errors="backslashreplace")
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         match = _CONFORMATION.fullmatch(line.strip())

@@ -10,6 +10,7 @@ import io
 import json
 import lzma
 import random
+import re
 import zipfile
 from collections import Counter
 from contextlib import nullcontext
@@ -191,6 +192,16 @@ def test_a_folder_or_nothing_in_its_place_is_named(native, source):
     assert account(source, path)[2]
     path.mkdir()
     assert account(source, path)[2]
+
+
+@pytest.mark.parametrize("spoilt", [b"Geom-m1\xff", b"<html>", b"Geom-m1-i1-c1-opt\0\n"])
+def test_a_list_of_duplicates_that_is_none_is_named(native, spoilt):
+    path = native("qm7x")
+    duplicates = path.with_name("DupMols.dat")
+    duplicates.write_bytes(spoilt)
+    with pytest.raises(ValueError, match=re.escape(f"{duplicates} line 1 is")) as error:
+        list(get_source("qm7x").read(path, SourceSettings()))
+    assert error.type is ValueError
 
 
 @pytest.mark.parametrize("other", ["ani1x", "qm7x", "transition1x", "mptrj", "alexandria"])
