@@ -8,7 +8,8 @@ shared memory when they are touched first.
 
 A plain copy goes through memory in order; a batch of a shuffled epoch cannot. "Copy of pieces" is
 what the machine reaches where it may not: records as long as the structures, equally long and
-aligned, one NumPy gather by their numbers. Compiled code that fetches ahead would do better.
+aligned, one NumPy gather by their numbers. The last table says how long pieces at random places of
+shared memory would have to be to reach the target.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ WORLD = MPI.COMM_WORLD
 REQUEST = 512
 REQUESTS_PER_ROUND = 16
 COPY_BYTES = 64 * 2**20
+PIECES_KIB = (0.5, 2, 8, 32, 128)
+SHARED_BYTES = 512 * 2**20
+REQUEST_BYTES = 2 * 2**20
 
 
 def payload_bytes(structures: int, atoms: int) -> int:
@@ -116,6 +120,36 @@ def measure(path: Path, atoms: int, rounds: int) -> None:
     )
 
 
+def measure_pieces(rounds: int) -> None:
+    """Print what copies of pieces of shared memory reach, by their length."""
+    if WORLD.rank > 0:
+        return
+    window = MPI.Win.Allocate_shared(SHARED_BYTES, comm=MPI.COMM_SELF)
+    memory = np.frombuffer(window.Shared_query(0)[0], np.uint8)
+    # Pages exist once they were written to.
+    memory[:] = 1
+    rng = np.random.default_rng(0)
+    source = np.ones(COPY_BYTES // 8)
+    target = np.empty_like(source)
+
+    def gather(size: int) -> Callable[[], int]:
+        pieces = memory.reshape(-1, size)
+        taken = np.empty((REQUEST_BYTES // size, size), np.uint8)
+
+        def one() -> int:
+            request = rng.integers(0, len(pieces), len(taken))
+            return pieces.take(request, axis=0, out=taken, mode="clip").nbytes
+
+        return several(one)
+
+    ways: dict[str, Callable[[], int]] = {"memory copy": lambda: copy_memory(source, target)}
+    ways |= {f"{kib:g} KiB": gather(int(kib * 2**10)) for kib in PIECES_KIB}
+    rates = best_rates(ways, rounds)
+    print(f"\npieces at random places of shared memory, {REQUEST_BYTES >> 20} MiB a request")
+    for name, rate in rates.items():
+        print(f"  {name:<22}{rate:>8.3f} GB/s  {rate / rates['memory copy']:>5.2f} of a copy")
+
+
 def measure_node(path: Path, rounds: int) -> dict[str, float]:
     """Reads of ranks that share memory, beside those that need no other rank."""
     store = DistributedDataset(path, Copy.of(WORLD, width=WORLD.size))
@@ -183,6 +217,7 @@ def main() -> None:
     if options.packs is not None:
         for atoms in options.atoms:
             measure(options.packs / f"{atoms}.bp", atoms, options.rounds)
+        measure_pieces(options.rounds)
         return
     print(describe_machine(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
