@@ -11,11 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkout import edit_profile, finish, run_mtlpar, run_snakemake, start_snakemake
+import yaml
+from checkout import (
+    edit_profile,
+    environment_of,
+    finish,
+    run_mtlpar,
+    run_snakemake,
+    start_snakemake,
+)
+from slurm.cluster import ACCOUNT
 from slurm.runs import (
     FOR_LONG,
     SLURM,
     Environment,
+    ask,
     assert_nothing_left,
     assert_whole,
     states,
@@ -25,6 +35,12 @@ from slurm.runs import (
 
 pytestmark = pytest.mark.workflow
 
+_HANG = """
+import pathlib, signal, time
+signal.signal(signal.SIGTERM, lambda *_: time.sleep(600))
+pathlib.Path("hangs").touch()
+time.sleep(600)
+"""
 # Two ranks start faster than four, where it is not about them.
 ONE_NODE = {"set-resources.train.nodes": 1}
 
@@ -61,6 +77,23 @@ def test_ctrl_c_leaves_no_job_and_no_process_behind(
     run.send_signal(signal.SIGINT)
     status, _ = finish(run, timeout_s=300)
     assert status != 0
+    assert_nothing_left(site, checkout)
+
+
+def test_what_hangs_on_sigterm_dies_with_its_job(
+    branch_off: Callable[..., Path], site: Environment
+) -> None:
+    # Snakemake takes a lock in its handler of SIGTERM, and may have it already. Its shell dies, and
+    # a Slurm that finds processes by their parents (proctrack/linuxproc) then knows it no more.
+    checkout = branch_off()
+    (checkout / "hang.py").write_text(_HANG)
+    profile = yaml.safe_load((checkout / "profiles/slurm/config.yaml").read_text())
+    command = f"{profile['precommand']} && /bin/sh -c 'python hang.py; true'"
+    where = ["--account", ACCOUNT, "--partition=main", f"--chdir={checkout}"]
+    variables = environment_of(checkout, site)
+    job = ask(variables, "sbatch", "--parsable", *where, "--wrap", command).strip()
+    wait_for((checkout / "hangs").exists, seconds=60)
+    ask(site, "scancel", job)
     assert_nothing_left(site, checkout)
 
 
