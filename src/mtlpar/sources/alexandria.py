@@ -102,6 +102,7 @@ def _key(index: int, material: Any) -> str:
 
 
 def _gather(progress: Progress, entries: Any, columns: CrystalColumns) -> str:
+    columns.once_per_site.add(b'"forces"')
     data = {}
     for entry in entries:
         unique_keys(entry)
@@ -111,16 +112,11 @@ def _gather(progress: Progress, entries: Any, columns: CrystalColumns) -> str:
         columns.add(
             structure,
             energy=data["energy_total"],
-            forces=b"".join([_quick_forces(site["properties"]) for site in structure["sites"]]),
+            forces=b"".join([vector(site["properties"]["forces"]) for site in structure["sites"]]),
             stress=data.get("stress"),
             group=composition_group,
         )
     return _key(progress.rows + len(columns) - 1, data.get("mat_id"))
-
-
-def _quick_forces(properties: Any) -> memoryview:
-    unique_keys(properties)
-    return vector(properties["forces"])
 
 
 def _parse(entry: Any, where: str) -> Columns | str:

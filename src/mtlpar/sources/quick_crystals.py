@@ -38,9 +38,14 @@ class CrystalColumns:
     """Columns of ordered, fully periodic crystals that have all labels but perhaps the stress.
 
     What it is given comes from simdjson; what is not regular ends in one of many exceptions.
+
+    Attributes:
+        once_per_site: Keys, in quotes, that the text must hold as often as there are sites: sites
+            are too many to look at the keys of each for one that stands twice.
     """
 
     def __init__(self) -> None:
+        self.once_per_site = set(_ONCE_PER_SITE)
         self._numbers: list[list[int]] = []
         self._energy: list[float] = []
         self._group: list[int] = []
@@ -130,8 +135,7 @@ def gather_quickly(document: bytes, gather: Gather) -> tuple[str, StructureBatch
     if not len(columns):
         return None
     batch = columns.batch()
-    # A key that stands twice in one site; sites are too many to look at the keys of each.
-    if any(document.count(key) != batch.total_atoms for key in _ONCE_PER_SITE):
+    if any(document.count(key) != batch.total_atoms for key in columns.once_per_site):
         return None
     return last, batch
 

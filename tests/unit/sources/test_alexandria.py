@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mtlpar.sources.registry import get_source
+from mtlpar.sources.settings import SourceSettings
 
 
 def load(path):
@@ -112,6 +113,19 @@ def test_another_layout_is_named_with_the_material(alexandria_file, entry, read)
 def test_a_file_of_something_else_is_named(alexandria_file, read, content, message):
     with pytest.raises(ValueError, match=rf"alexandria_000\.json\.bz2.*{message}"):
         read("alexandria", alexandria_file(content))
+
+
+def test_forces_that_stand_twice_on_a_site_are_damage(alexandria_file, entry):
+    # The reader looks at no site's keys; taking either value would be a guess.
+    path = alexandria_file([entry(), entry()])
+    text = bz2.decompress(path.read_bytes()).replace(
+        b'"forces"', b'"forces": [0, 0, 0], "forces"', 1
+    )
+    path.write_bytes(bz2.compress(text))
+    [block] = get_source("alexandria").read(path, SourceSettings())
+    assert dict(block.dropped) == {"damaged_record": 1}
+    assert "a key is repeated" in block.damage
+    assert len(block.batch) == 1
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.95])
