@@ -174,7 +174,13 @@ def _break_down_rank(
     compute, reduce = step.phases["compute"], step.phases["reduce"]
     encoder = _covered(moved[True], reduce)
     both = _covered(moved[True] + moved[False], reduce)
-    stalled, shards_exposed, shards_hidden = _break_down_shards(step, complete)
+    shards = [(max(span.start, complete[key]), span.end) for key, span in _numbered(step.shards)]
+    # A rank that asks for shards stands still unless its device has work left.
+    asked = [(span.start, span.end) for span in step.shards]
+    busy = [(span.start, span.end) for span in step.kernels]
+    still = _without(asked, busy)
+    stalled = _covered(still, compute)
+    shards_exposed = _covered(_without(shards, busy), compute)
     return {
         "data": seconds["data"],
         "compute": seconds["compute"] - stalled,
@@ -183,27 +189,9 @@ def _break_down_rank(
         "waiting": seconds["reduce"] - both + stalled - shards_exposed,
         "update": seconds["update"],
         "step": sum(seconds.values()),
-        "encoder_hidden": _covered(moved[True], compute) + shards_hidden,
-        "branch_hidden": _covered(moved[False], compute),
+        "encoder_hidden": _covered(moved[True] + shards + still, compute) - stalled,
+        "branch_hidden": _covered(moved[False] + still, compute) - stalled,
     }
-
-
-def _break_down_shards(
-    step: StepSpans, complete: Mapping[tuple[str, int], float]
-) -> tuple[float, float, float]:
-    """Seconds that a rank stood still for shards, moved them, and moved them while it computed.
-
-    All within its passes; the second is part of the first.
-    """
-    compute = step.phases["compute"]
-    moved = [(max(span.start, complete[key]), span.end) for key, span in _numbered(step.shards)]
-    asked = [(span.start, span.end) for span in step.shards]
-    kernels = [(span.start, span.end) for span in step.kernels]
-    busy = _covered(kernels, compute)
-    stalled, exposed = (
-        _covered([*stretches, *kernels], compute) - busy for stretches in (asked, moved)
-    )
-    return stalled, exposed, _covered(moved, compute) - exposed
 
 
 def _numbered(sums: Sequence[Span]) -> list[tuple[tuple[str, int], Span]]:
@@ -225,6 +213,18 @@ def _covered(stretches: Sequence[tuple[float, float]], span: Span) -> float:
             total += last - first
             reached = last
     return total
+
+
+def _without(
+    stretches: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """The parts of stretches in which none of the others runs."""
+    parts = list(stretches)
+    for start, end in others:
+        before = [(first, min(last, start)) for first, last in parts]
+        after = [(max(first, end), last) for first, last in parts]
+        parts = [(first, last) for first, last in before + after if first < last]
+    return parts
 
 
 def _is_of_shards(event: Any, device: DeviceType | None) -> bool:

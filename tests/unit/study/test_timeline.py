@@ -66,6 +66,18 @@ def test_gathers_of_shards_are_taken_out_of_the_passes() -> None:
         assert rank["step"] == pytest.approx(sum(rank[part] for part in parts))
 
 
+def test_a_sum_beside_a_rank_that_waits_for_shards_is_hidden_by_nothing() -> None:
+    # The rank stands still from 1 to 4 s. Of the branch's sum only the second from 4 to 5 s lies
+    # beside work.
+    spans = [
+        Span("data", 0.0, 0.0), Span("compute", 0.0, 5.0), Span("reduce", 5.0, 5.0),
+        Span("update", 5.0, 6.0), Span("shards", 1.0, 4.0), Span("sum branch a", 2.0, 5.0),
+    ]  # fmt: skip
+    (alone,) = break_down([steps_of(spans)])
+    assert alone["compute"] == pytest.approx(2.0)
+    assert alone["branch_hidden"] == pytest.approx(1.0)
+
+
 def test_a_branch_sum_beside_an_encoder_sum_counts_once() -> None:
     spans = [
         Span("data", 0.0, 1.0), Span("compute", 1.0, 2.0), Span("reduce", 2.0, 6.0),
