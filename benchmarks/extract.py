@@ -173,7 +173,7 @@ def json_streams(folder: Path, size: int, repeats: int) -> None:
     line("mptrj, finding where to cut", f"{cutting / 1e6:,.0f} MB/s")
 
     packed = folder / "alexandria_000.json.bz2"
-    text = alexandria_text(size // 4)
+    text = alexandria_text(size)
     packed.write_bytes(bz2.compress(text))
 
     def by_bz2() -> int:
@@ -190,7 +190,8 @@ def json_streams(folder: Path, size: int, repeats: int) -> None:
         ours, theirs = best(repeats, alexandria, by_bz2, clock=clock)
         line(f"alexandria, reader, by {what}", f"{ours / 1e6:,.1f} MB/s of JSON")
         line(f"bz2 alone, by {what}", f"{theirs / 1e6:,.1f} MB/s of JSON")
-        line("ratio", f"{ours / theirs:.2f}x", ">= 0.80x")
+        # The reader may use the other core, so the clock says whether decompression is the limit.
+        line("ratio", f"{ours / theirs:.2f}x", *([">= 0.80x"] if what == "the clock" else []))
 
 
 def write_mptrj(path: Path, size: int) -> int:
