@@ -85,7 +85,7 @@ def read_duplicates(path: Path) -> frozenset[str]:
             f"{path} is missing; QM7-X cannot be read without its list of duplicates: run the "
             "download stage"
         )
-    names = set()
+    duplicates = set()
     text = path.read_text(encoding="utf-8", errors="backslashreplace")
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -95,8 +95,8 @@ def read_duplicates(path: Path) -> frozenset[str]:
             raise ValueError(
                 f"{path} line {number} is {line!r}, expected for instance Geom-m1-i1-c1-opt"
             )
-        names.add(match[1])
-    return frozenset(names)
+        duplicates.add(match[1])
+    return frozenset(duplicates)
 
 
 def _records(progress: Progress, piece: Piece) -> Iterator[tuple[str, _Record] | Damage]:
