@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -28,18 +29,30 @@ _MPIEXEC = [str(Path(sys.executable).parent / "mpiexec"), "-disable-auto-cleanup
 OWNERS = {0: "ani1x", 1: "alexandria, transition1x", 2: "qm7x, mptrj"}
 
 
-def test_a_process_that_ended_is_missed_whether_or_not_anybody_noticed() -> None:
-    alive = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+def test_a_rank_that_died_is_missed_whether_or_not_anybody_noticed() -> None:
+    ranks = [subprocess.Popen(["sleep", "60"]) for _ in range(3)]
+    places = [(socket.gethostname(), rank.pid) for rank in ranks]
+    notices, looks_later, sees_nobody = Roll(places), Roll(places), Roll([("elsewhere", 1)])
+    assert notices.dead(patience_s=0) == ()
+    ranks[1].kill()
+    # A zombie at first, and after `wait` not even that.
+    assert notices.dead(patience_s=30) == (1,)
+    ranks[1].wait()
+    assert looks_later.dead() == (1,)
+    # Rank 2 ends because of rank 1, as survivors do: it is not to blame.
+    ranks[2].kill()
+    ranks[2].wait()
+    assert notices.dead() == looks_later.dead() == (1,)
+    assert sees_nobody.dead(patience_s=0) == ()
+    ranks[0].kill()
+    ranks[0].wait()
+
+
+def test_processes_that_were_never_seen_are_not_missed() -> None:
+    # As in containers that have numbers of processes of their own.
     ended = subprocess.Popen([sys.executable, "-c", ""])
-    roll = Roll.call()
-    places = [(roll.processes[0][0], pid) for pid in (alive.pid, ended.pid)]
-    # A zombie first, and after `wait` not even that. Nodes that cannot be seen are not accused.
-    roll = Roll([*roll.processes, *places, ("elsewhere", ended.pid)])
-    assert roll.missing(patience_s=30) == [2]
     ended.wait()
-    assert roll.missing() == [2]
-    alive.communicate(b"\n")
-    assert Roll(roll.processes[:1]).missing(patience_s=0) == []
+    assert Roll([(socket.gethostname(), ended.pid)]).dead(patience_s=0) == ()
 
 
 @pytest.mark.mpi

@@ -6,7 +6,6 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,37 +60,45 @@ def check_same(facts: Mapping[str, str], *, advice: str) -> None:
         raise AgreedError(f"{'; '.join(differing[:8])}; {advice}")
 
 
-@dataclass(frozen=True, slots=True)
 class Roll:
-    """Which process on which node each rank is, to say later who is missing.
+    """Which process each rank is, to say later which ones have died.
 
-    Attributes:
-        processes: Name of the node and number of the process, by rank.
+    Whoever dies takes others along within seconds: they fail, or are ended. The ranks that are
+    found dead first are therefore remembered, and later ones are not blamed.
     """
 
-    processes: Sequence[tuple[str, int]]
+    def __init__(self, processes: Sequence[tuple[str, int]] = ()) -> None:
+        """Note who can be seen: live processes of this node, and of this container.
+
+        Args:
+            processes: Name of the node and number of the process, by rank.
+        """
+        here = socket.gethostname()
+        self._seen = {
+            rank: process
+            for rank, (node, process) in enumerate(processes)
+            if node == here and _lives(process)
+        }
+        self._dead: tuple[int, ...] = ()
 
     @classmethod
     def call(cls) -> Roll:
         """Let all ranks say who they are; all must call this together."""
         return cls(gather((socket.gethostname(), os.getpid())))
 
-    def missing(self, *, patience_s: float = 1.0) -> list[int]:
-        """Ranks of this node whose process has ended; those of other nodes cannot be seen.
+    def dead(self, *, patience_s: float = 1.0) -> tuple[int, ...]:
+        """Ranks that died first, of those that can be seen.
 
         Args:
             patience_s: How long to look: connections break a little before a process is gone.
         """
         deadline = time.monotonic() + patience_s
-        while True:
-            missing = [
-                rank
-                for rank, (node, process) in enumerate(self.processes)
-                if node == socket.gethostname() and not _lives(process)
-            ]
-            if missing or time.monotonic() > deadline:
-                return missing
+        while not self._dead:
+            self._dead = tuple(rank for rank, process in self._seen.items() if not _lives(process))
+            if time.monotonic() > deadline:
+                break
             time.sleep(0.02)
+        return self._dead
 
 
 def _lives(process: int) -> bool:

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from mtlpar.parallel.agree import AgreedError, Interrupted, Roll
@@ -46,11 +46,13 @@ class RankContext:
         rank: Number of this process.
         world_size: Number of processes.
         device: Where its model lives.
+        roll: Which processes the ranks are; nobody to miss in a world of one.
     """
 
     rank: int
     world_size: int
     device: torch.device
+    roll: Roll = field(default_factory=Roll)
 
 
 @contextmanager
@@ -118,7 +120,7 @@ def _mpi_ranks(
             store = TCPStore(host, 0, None, True, timeout=timeout, wait_for_workers=False)
         port = world.bcast(store.port if store else None)
         store = store or TCPStore(host, port, None, False, timeout=timeout)
-        context = RankContext(world.rank, world.size, local_device(local_rank))
+        context = RankContext(world.rank, world.size, local_device(local_rank), roll)
         # MPICH's launcher tells the others by this signal that a rank has died: they shall live
         # long enough to say which. Training listens to it by itself.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -133,7 +135,7 @@ def _mpi_ranks(
         raise
     except BaseException:
         # The other ranks wait in a collective and would wait for ever: end them all.
-        dead = "".join(f"rank {rank} died; " for rank in roll.missing())
+        dead = "".join(f"rank {rank} died; " for rank in roll.dead())
         logger.exception("%srank %d of %d failed; stopping all", dead, world.rank, world.size)
         time.sleep(_LAST_WORDS_S)
         world.Abort(1)
@@ -170,7 +172,7 @@ def _torchrun_ranks(
     store.wait(["mtlpar/first"], datetime.timedelta(days=365))
     context = RankContext(rank, size, local_device(local_rank))
     with _process_group(context, store, timeout):
-        yield context
+        yield replace(context, roll=Roll.call())
 
 
 @contextmanager

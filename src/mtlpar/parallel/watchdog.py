@@ -53,22 +53,20 @@ def ends_with_others(roll: Roll, *, rank: int) -> Iterator[None]:
     For what would wait for ever: MPI tells nobody that its partner is gone.
 
     Args:
-        roll: All ranks, who must be alive; ranks that this one cannot see are not watched.
+        roll: All ranks; those that this one cannot see are not watched.
         rank: This rank.
     """
     left = threading.Event()
 
     def watch() -> None:
         while not left.wait(_LOOK_INTERVAL_S):
-            missing = roll.missing(patience_s=0)
-            if missing and not left.wait(_GRACE_S):
-                names = ", ".join(f"rank {number}" for number in missing)
+            dead = roll.dead(patience_s=0)
+            if dead and not left.wait(_GRACE_S):
+                names = ", ".join(f"rank {number}" for number in dead)
                 logger.error("rank %d: %s died; start again from the last checkpoint", rank, names)
                 os._exit(1)
 
-    # Processes in containers of their own do not see each other.
-    if not roll.missing(patience_s=0):
-        threading.Thread(target=watch, name="mtlpar-watch", daemon=True).start()
+    threading.Thread(target=watch, name="mtlpar-watch", daemon=True).start()
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mtlpar.model.multitask import MultiTaskModel, parameter_counts
 from mtlpar.model.saved import FORMAT_VERSION, load_model, save_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.start import start_from
-from mtlpar.parallel.agree import Roll, check_same
+from mtlpar.parallel.agree import check_same
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state
@@ -89,11 +89,10 @@ def run(
         trainer = job.trainer(stop)
         trainer.resume()
         history = job.history(trainer.progress.step)
-        roll = Roll.call()
         try:
             progress = trainer.run(history)
         except RuntimeError as error:
-            job.blame(roll.missing(), trainer, error)
+            job.blame(trainer, error)
             raise
         finally:
             history.close()
@@ -175,12 +174,13 @@ class _Job:
             stop=stop,
         )
 
-    def blame(self, missing: Sequence[int], trainer: Trainer, error: RuntimeError) -> None:
+    def blame(self, trainer: Trainer, error: RuntimeError) -> None:
         """Say which ranks an error comes from, if any of them have died."""
-        if missing:
+        dead = self.context.roll.dead()
+        if dead:
             gone = ", ".join(
                 f"rank {rank} (branch {', '.join(trainer.layout.branches_of(rank))})"
-                for rank in missing
+                for rank in dead
             )
             raise RuntimeError(
                 f"after step {trainer.progress.step}, {gone} died; start again from the last "
