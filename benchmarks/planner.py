@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +44,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="alternations (default: 5)")
     parser.add_argument("--batch", type=int, default=20, help="global batch (default: 20)")
     parser.add_argument("--width", type=int, default=256, help="of the encoder (default: 256)")
-    parser.add_argument(
-        "--cpu-time",
-        action="store_true",
-        help="compare the busy time of the slowest rank, without reductions and without waiting: "
-        "what can be measured on a machine that others use too",
-    )
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -78,7 +71,7 @@ def main() -> None:
             rows.append(row)
             errors.append(error)
     print(f"load {os.getloadavg()[0]:.1f} on {CORES} cores")
-    print("busy time of the slowest rank" if options.cpu_time else "time of a step", "and memory")
+    print("time of a step and memory")
     print(table_text(rows))
     for what, values in zip(("step", "memory"), zip(*errors, strict=True), strict=True):
         print(f"worst error of a predicted {what}  {max(values):.1%}  (target <= {_TARGET:.0%})")
@@ -97,8 +90,7 @@ def _compare(
         workload=_workload(options, edges_per_atom=found["edges_per_atom"]),
         ranks=ranks,
     )
-    step = prediction.step
-    predicted = step.total - step.exposed if options.cpu_time else step.total
+    predicted = prediction.step.total
     measured = statistics.median(found["seconds"][plan])
     held, predicted_held = found["held"][plan], prediction.memory.held
     row = (
@@ -121,7 +113,6 @@ def _work(options: argparse.Namespace) -> None:
         from mtlpar.study.calibrate import Calibration
         from mtlpar.study.steps import StepRunner, StepShape, largest
 
-        clock = time.process_time if options.cpu_time else time.perf_counter
         model, ranks = _model(options), context.world_size
         machine = _base(ranks)
         workload = _workload(options, edges_per_atom=1.0)
@@ -140,14 +131,14 @@ def _work(options: argparse.Namespace) -> None:
             )
             for plan in (PLANS if ranks > 1 else PLANS[:1])
         }
-        calibration = Calibration(model=model, atoms=STUDY.atoms, context=context, clock=clock)
+        calibration = Calibration(model=model, atoms=STUDY.atoms, context=context)
         seconds: dict[str, list[float]] = {plan: [] for plan in runners}
         for runner in runners.values():
             runner.run(1)
         for _ in range(options.rounds):
             calibration.measure()
             for plan, runner in runners.items():
-                seconds[plan] += largest([runner.run(1, clock=clock)], context)
+                seconds[plan] += largest([runner.run(1)], context)
         held = {
             plan: largest([sum(runner.held_bytes()[part] for part in _HELD)], context)[0]
             for plan, runner in runners.items()
@@ -190,7 +181,6 @@ def _measure(ranks: int, options: argparse.Namespace) -> dict[str, Any]:
         path = Path(folder) / "found.json"
         sizes = ("rounds", "batch", "width")
         arguments = [f"--{name}={getattr(options, name)}" for name in sizes]
-        arguments += ["--cpu-time"] if options.cpu_time else []
         command = launch_command(
             Geometry(ranks_per_node=ranks),
             [sys.executable, __file__, "--worker", str(path), *arguments],

@@ -66,6 +66,11 @@ class Machine(BaseModel):
     )
     intra_node: Link = Field(description="Between two ranks of a node.")
     inter_node: Link = Field(description="Between nodes; bandwidth of a whole node.")
+    shards: Link | None = Field(
+        default=None,
+        description="Gathering or scattering a layer of a sharded encoder inside a node, with the "
+        "work around it; null: as intra_node.",
+    )
     data: DataRates | None = Field(default=None, description="Rates of the data stages.")
     calibrated: str | None = Field(
         default=None, description="Where and how rates were measured; null if they are stated."

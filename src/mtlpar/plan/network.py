@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mtlpar.plan.machine import Machine
+from mtlpar.plan.machine import Link, Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def all_reduce_seconds(group: Group, size_bytes: float, machine: Machine) -> flo
     The ranks of a node hold a part each while the nodes exchange, and share the node's network.
     Between nodes the better of ring and tree is taken.
     """
-    inside = 2 * scatter_seconds(group, size_bytes, machine)
+    inside = 2 * scatter_seconds(group, size_bytes, machine.intra_node)
     if group.nodes == 1:
         return inside
     part = size_bytes / group.ranks
@@ -50,7 +50,7 @@ def all_reduce_seconds(group: Group, size_bytes: float, machine: Machine) -> flo
     return inside + min(ring, tree)
 
 
-def scatter_seconds(group: Group, size_bytes: float, machine: Machine) -> float:
+def scatter_seconds(group: Group, size_bytes: float, link: Link) -> float:
     """Ring reduce-scatter, or all-gather, among a group's ranks of one node."""
     others = group.ranks - 1
-    return machine.intra_node.seconds(others, others / group.ranks * size_bytes)
+    return link.seconds(others, others / group.ranks * size_bytes)

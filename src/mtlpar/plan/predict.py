@@ -29,6 +29,8 @@ _BACKWARD_SHARE: Final = 2 / 3
 # copies it into a bucket (2).
 UPDATE_NUMBERS: Final = 10
 _REDUCE_NUMBERS: Final = 2
+# A layer in shards is gathered before its forward and its backward pass; gradients are scattered.
+SHARD_MESSAGES: Final = 3
 # Operations per parameter tensor outside the model: clipping, zeroing, the fused update.
 _MOMENTS: Final = 2
 
@@ -318,12 +320,11 @@ def _step_time(
 def _encoder_reduction(world: Group, sizes: _Sizes, machine: Machine) -> float:
     if sizes.shards == 1:
         return all_reduce_seconds(world, sizes.encoder, machine) if world != Group(1, 1) else 0.0
-    # Each layer is gathered before its forward and its backward pass, and its gradients are
-    # scattered; the shards are then summed over the nodes.
-    layers = sizes.encoder / sizes.layer
-    inside = 3 * layers * scatter_seconds(world, sizes.layer, machine)
+    # The shards are summed over the nodes last.
+    layers, link = sizes.encoder / sizes.layer, machine.intra_node
+    inside = SHARD_MESSAGES * layers * scatter_seconds(world, sizes.layer, machine.shards or link)
     across = all_reduce_seconds(world, sizes.encoder, machine) - 2 * scatter_seconds(
-        world, sizes.encoder, machine
+        world, sizes.encoder, link
     )
     return inside + across
 

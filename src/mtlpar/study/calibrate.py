@@ -1,4 +1,4 @@
-"""Measures the rates that the planner needs: of a device, and of reductions inside a node."""
+"""Measures the rates that the planner needs: of a device, and of what ranks of a node exchange."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.census import BatchShape, take_census
 from mtlpar.plan.machine import Link, Machine
-from mtlpar.plan.predict import UPDATE_NUMBERS
+from mtlpar.plan.predict import SHARD_MESSAGES, UPDATE_NUMBERS
 from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest
-
-Clock = Callable[[], float]
 
 _ROUNDS = 3
 _PROBES = ((1, 4), (1, 12), (1, 24), (5, 10))
@@ -71,7 +69,6 @@ class Calibration:
         model: ModelSettings,
         atoms: int,
         context: RankContext,
-        clock: Clock = time.perf_counter,
     ) -> None:
         """Prepare, and do everything once that is slower the first time.
 
@@ -79,15 +76,16 @@ class Calibration:
             model: Architecture whose steps are timed.
             atoms: Atoms of a structure.
             context: Who this process is.
-            clock: What times are read from, but for reductions. `time.process_time` leaves out what
-                a busy machine takes away from a CPU, and is of no use on a GPU.
         """
         self._context = context
-        self._clock = clock
+        models = (model, _narrow(model))
         self._probes = [
             _Probe(settings, equal_branches(branches, batch), atoms, context.device)
-            for settings in (model, _narrow(model))
+            for settings in models
             for branches, batch in _PROBES
+        ]
+        self._shard_probes = [
+            _ShardProbe(settings, atoms, context) for settings in models if context.world_size > 1
         ]
         self._seconds: dict[str, list[float]] = defaultdict(list)
         self.measure()
@@ -95,11 +93,14 @@ class Calibration:
 
     def measure(self) -> None:
         """Measure everything once more; all ranks must call this together."""
-        device, clock = self._context.device, self._clock
-        self._note("product", _matmul_seconds_per_flop(device, clock))
-        self._note("copy", _copy_seconds_per_byte(device, clock))
+        device = self._context.device
+        self._note("product", _matmul_seconds_per_flop(device))
+        self._note("copy", _copy_seconds_per_byte(device))
         for index, probe in enumerate(self._probes):
-            self._note(f"step {index}", probe.runner.run(1, clock=clock))
+            self._note(f"step {index}", probe.runner.run(1))
+        for index, shard_probe in enumerate(self._shard_probes):
+            self._note(f"whole {index}", shard_probe.whole.run(1))
+            self._note(f"sharded {index}", shard_probe.sharded.run(1))
         if self._context.world_size > 1:
             for size in _REDUCE_BYTES:
                 self._note(f"reduction {size}", _reduce_seconds(size, device))
@@ -128,8 +129,19 @@ class Calibration:
         }
         if ranks > 1:
             seconds = [self._median(f"reduction {size}") for size in _REDUCE_BYTES]
-            update["intra_node"] = _fit_ring(seconds, ranks)
+            # A ring all-reduce scatters sums and gathers them.
+            update["intra_node"] = fit_link(_REDUCE_BYTES, seconds, ranks=ranks, messages=2)
+            update["shards"] = self._shards_link()
         return base.model_copy(update=update)
+
+    def _shards_link(self) -> Link:
+        sizes = [probe.layer_bytes() for probe in self._shard_probes]
+        seconds = [
+            max(0.0, self._median(f"sharded {index}") - self._median(f"whole {index}"))
+            / (SHARD_MESSAGES * probe.layers)
+            for index, probe in enumerate(self._shard_probes)
+        ]
+        return fit_link(sizes, seconds, ranks=self._context.world_size, messages=1)
 
     def _note(self, what: str, seconds: float) -> None:
         self._seconds[what] += largest([seconds], self._context)
@@ -161,6 +173,35 @@ class _Probe:
             census.memory_bytes.of(self._size) + 4.0 * UPDATE_NUMBERS * parameters,
             census.kernels.of(self._size),
         )
+
+
+class _ShardProbe:
+    """A step of one structure per rank, with the encoder whole on each rank and in shards."""
+
+    def __init__(self, model: ModelSettings, atoms: int, context: RankContext) -> None:
+        self.layers = model.encoder.layers
+        self._model = model
+        # Every branch has one owner: nothing but the encoder is exchanged.
+        branches = {f"branch{rank}": 1 for rank in range(context.world_size)}
+        one = {"branch0": 1}
+        self.whole, self.sharded = (
+            StepRunner(
+                StepShape(
+                    model=model,
+                    branches=names,
+                    atoms=atoms,
+                    layout=ParallelLayout.build(
+                        "mtl-par", cost=names, world_size=len(names), encoder_shards=len(names)
+                    ),
+                ),
+                ranks,
+            )
+            for names, ranks in ((one, RankContext(0, 1, context.device)), (branches, context))
+        )
+
+    def layer_bytes(self) -> float:
+        # Counted last, as in `_Probe.step`.
+        return 4.0 * take_census(self._model).encoder_parameters / self.layers
 
 
 def fit_rates(steps: Sequence[MeasuredStep]) -> tuple[float, float, float]:
@@ -205,39 +246,42 @@ def _reduce_seconds(size_bytes: int, device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def _fit_ring(seconds: Sequence[float], ranks: int) -> Link:
-    """Latency and bandwidth of a ring, from all-reduces of several sizes.
+def fit_link(
+    sizes: Sequence[float], seconds: Sequence[float], *, ranks: int, messages: int
+) -> Link:
+    """Latency and bandwidth of a ring, from exchanges of several sizes.
 
-    A ring of p ranks takes 2 (p - 1) alpha + 2 (p - 1) / p B / bandwidth.
+    Each of p ranks sends p - 1 pieces of B / p bytes, ``messages`` times over.
     """
-    rows = [[2 * (ranks - 1), 2 * (ranks - 1) / ranks * size] for size in _REDUCE_BYTES]
-    weights = 1 / np.array(seconds)
-    system = np.array(rows) * weights[:, None]
-    alpha, per_byte = np.linalg.lstsq(system, np.ones(len(seconds)), rcond=None)[0]
-    smallest = seconds[0] / (2 * (ranks - 1))
+    others = messages * (ranks - 1)
+    # What shows no time at all still has some.
+    times = np.maximum(seconds, 1e-7)
+    system = np.array([[others, others / ranks * size] for size in sizes]) / times[:, None]
+    alpha, per_byte = np.linalg.lstsq(system, np.ones(len(times)), rcond=None)[0]
+    smallest = times.min() / others
     return Link(
         latency_us=_rounded(max(alpha, smallest / 10) * 1e6),
         gb_per_s=_rounded(1e-9 / max(per_byte, 1e-12)),
     )
 
 
-def _matmul_seconds_per_flop(device: torch.device, clock: Clock, size: int = 1024) -> float:
+def _matmul_seconds_per_flop(device: torch.device, size: int = 1024) -> float:
     a, b = torch.rand(size, size, device=device), torch.rand(size, size, device=device)
-    return _timed(lambda: a @ b, device, clock) / (2.0 * size**3)
+    return _timed(lambda: a @ b, device) / (2.0 * size**3)
 
 
-def _copy_seconds_per_byte(device: torch.device, clock: Clock, size: int = 2**24) -> float:
+def _copy_seconds_per_byte(device: torch.device, size: int = 2**24) -> float:
     a, b = torch.rand(size, device=device), torch.rand(size, device=device)
-    return _timed(lambda: b.copy_(a), device, clock) / (8.0 * size)
+    return _timed(lambda: b.copy_(a), device) / (8.0 * size)
 
 
-def _timed(work: Callable[[], object], device: torch.device, clock: Clock) -> float:
+def _timed(work: Callable[[], object], device: torch.device) -> float:
     work()
     _finish(device)
-    started = clock()
+    started = time.perf_counter()
     work()
     _finish(device)
-    return clock() - started
+    return time.perf_counter() - started
 
 
 def _finish(device: torch.device) -> None:

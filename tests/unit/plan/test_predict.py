@@ -108,6 +108,22 @@ def test_sharding_takes_memory_off_and_puts_communication_on() -> None:
     assert sharded.step.encoder_reduction > plain.step.encoder_reduction
 
 
+def test_what_shards_of_a_layer_take_may_be_stated_apart_from_other_messages() -> None:
+    # Eight times the latency and an eighth of the bandwidth of the node's link.
+    link = GENERIC_CPU.intra_node
+    slow = Link(latency_us=8 * link.latency_us, gb_per_s=link.gb_per_s / 8)
+    node = GENERIC_CPU.model_copy(update={"max_nodes": 1})
+    before, after = (
+        _predict("mtl-par sharded", ranks=8, machine=machine).step.encoder_reduction
+        for machine in (node, node.model_copy(update={"shards": slow}))
+    )
+    assert after == pytest.approx(8 * before)
+    plain = _predict("mtl-par", ranks=8, machine=node).step
+    assert (
+        plain == _predict("mtl-par", ranks=8, machine=node.model_copy(update={"shards": slow})).step
+    )
+
+
 def test_more_nodes_than_a_machine_has_are_refused() -> None:
     few = GENERIC_GPU.model_copy(update={"max_nodes": 2})
     with pytest.raises(ValueError, match=r"9 ranks need 3 nodes.*at most 2"):

@@ -20,7 +20,7 @@ from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.machine import GENERIC_CPU
 from mtlpar.report.studies import write_study
 from mtlpar.study import scaling
-from mtlpar.study.calibrate import MeasuredStep, calibrate, fit_rates
+from mtlpar.study.calibrate import MeasuredStep, calibrate, fit_link, fit_rates
 from mtlpar.study.settings import ScalingStudySettings, StudySettings
 from mtlpar.study.steps import equal_branches
 
@@ -208,6 +208,20 @@ def test_rates_that_made_the_times_are_found_again() -> None:
 def test_rates_are_positive_even_where_times_contradict_each_other() -> None:
     steps = [MeasuredStep(s, f, 1e8, 300) for s, f in ((1.0, 4e9), (1.2, 2e9), (1.1, 1e9))]
     assert min(fit_rates(steps)) > 0
+
+
+def test_the_link_that_made_the_times_is_found_again() -> None:
+    # Four ranks; messages of 2 B bytes in all, as in a ring all-reduce: 3 pieces out, 3 back.
+    sizes = (2.0**23, 2.0**10)
+    seconds = [6 * 40e-6 + 6 / 4 * size / 3e9 for size in sizes]
+    link = fit_link(sizes, seconds, ranks=4, messages=2)
+    assert (link.latency_us, link.gb_per_s) == pytest.approx((40, 3), rel=1e-3)
+
+
+def test_an_exchange_that_takes_no_time_still_has_a_link() -> None:
+    # The difference of two noisy times may be nothing; a link of no latency cannot be divided by.
+    link = fit_link((2.0**20, 2.0**16), (0.0, 0.0), ranks=2, messages=1)
+    assert link.latency_us > 0
 
 
 def test_calibration_replaces_rates_and_keeps_the_rest() -> None:
