@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from torch.distributed import HashStore
 from training import command_line, epoch_lines, losses, run_alone, run_ranks
 
 from mtlpar.core.files import read_json, write_json
@@ -48,6 +49,24 @@ def test_a_rank_that_died_is_missed_whether_or_not_anybody_noticed() -> None:
     ranks[0].wait()
 
 
+def test_ranks_of_other_nodes_are_told_who_died() -> None:
+    here, other = subprocess.Popen(["sleep", "60"]), subprocess.Popen(["sleep", "60"])
+    board = HashStore()
+    on_this_node = Roll([(socket.gethostname(), here.pid), ("other", other.pid)])
+    on_the_other = Roll([("this", here.pid), (socket.gethostname(), other.pid)])
+    for roll in (on_this_node, on_the_other):
+        assert not roll.sees_all
+        roll.share(board)
+        assert roll.dead(patience_s=0) == ()
+    here.kill()
+    here.wait()
+    assert on_this_node.dead() == (0,)
+    # Its own eyes see rank 1 die later, and by then it knows better.
+    other.kill()
+    other.wait()
+    assert on_the_other.dead(patience_s=0) == (0,)
+
+
 def test_processes_that_were_never_seen_are_not_missed() -> None:
     # As in containers that have numbers of processes of their own.
     ended = subprocess.Popen([sys.executable, "-c", ""])
@@ -56,19 +75,24 @@ def test_processes_that_were_never_seen_are_not_missed() -> None:
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize(
+    ("victim", "nodes"), [pytest.param(0, 1, marks=pytest.mark.slow), (2, 1), (2, 2)]
+)
 def test_all_others_name_a_killed_rank_its_branches_and_the_step(
     victim: int,
+    nodes: int,
     five_sources: Workspace,
     copy_of: Callable[[Workspace], Workspace],
     tmp_path: Path,
 ) -> None:
+    if nodes > 1 and subprocess.run(["unshare", "--uts", "true"], check=False).returncode:
+        pytest.skip("this machine lets nobody give processes host names of their own")
     workspace = copy_of(five_sources)
     line = command_line(workspace, 3, epochs=10_000, patience_epochs=10_000)
     # Out of the launcher's reach, as ranks on other nodes are: it kills whoever has not yet spoken,
     # and drops what it has not yet passed on.
     script = tmp_path / "rank.sh"
-    script.write_text(f'exec setsid --wait "$@" 2> {tmp_path}/said.$PMI_RANK\n')
+    script.write_text(f'exec setsid --wait {_on_nodes(nodes)} "$@" 2> {tmp_path}/said.$PMI_RANK\n')
     start = line.index("--") + 1
     process = subprocess.Popen([*_MPIEXEC, "-n", "3", "sh", str(script), *line[start:]])
     said = [tmp_path / f"said.{rank}" for rank in range(3)]
@@ -85,6 +109,15 @@ def test_all_others_name_a_killed_rank_its_branches_and_the_step(
             rf"after step \d+, rank {victim} \(branch {OWNERS[victim]}\) died.*last checkpoint",
             errors,
         ), errors
+
+
+def _on_nodes(nodes: int) -> str:
+    """Words before a command that let ranks believe that they take turns on so many nodes."""
+    if nodes == 1:
+        return ""
+    # Gloo looks up the host name, which nobody else knows.
+    name = f"hostname node$((PMI_RANK % {nodes})) && export GLOO_SOCKET_IFNAME=lo"
+    return f"unshare --uts sh -c '{name} && exec \"$@\"' sh"
 
 
 def _wait(condition: Callable[[], bool], *, seconds: float) -> None:

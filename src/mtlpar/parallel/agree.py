@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 T = TypeVar("T")
+
+_DEAD: Final = "mtlpar/dead"
 
 
 class AgreedError(ValueError):
@@ -64,7 +70,8 @@ class Roll:
     """Which process each rank is, to say later which ones have died.
 
     Whoever dies takes others along within seconds: they fail, or are ended. The ranks that are
-    found dead first are therefore remembered, and later ones are not blamed.
+    found dead first are therefore remembered, and later ones are not blamed. A rank sees the
+    processes of its node only; what others see they can tell on a board.
     """
 
     def __init__(self, processes: Sequence[tuple[str, int]] = ()) -> None:
@@ -79,6 +86,8 @@ class Roll:
             for rank, (node, process) in enumerate(processes)
             if node == here and _lives(process)
         }
+        self.sees_all = len(self._seen) == len(processes)
+        self._board: Store | None = None
         self._dead: tuple[int, ...] = ()
 
     @classmethod
@@ -86,19 +95,46 @@ class Roll:
         """Let all ranks say who they are; all must call this together."""
         return cls(gather((socket.gethostname(), os.getpid())))
 
-    def dead(self, *, patience_s: float = 1.0) -> tuple[int, ...]:
-        """Ranks that died first, of those that can be seen.
+    def share(self, board: Store) -> None:
+        """Tell the ranks of other nodes who died, and hear it from them.
+
+        Args:
+            board: A store that all ranks read and write. It is asked often, and may be gone with
+                its rank: an answer should not be waited for long.
+        """
+        self._board = board
+
+    def dead(self, *, patience_s: float = 2.0) -> tuple[int, ...]:
+        """Ranks that died first, of those that anybody can see.
 
         Args:
             patience_s: How long to look: connections break a little before a process is gone.
         """
         deadline = time.monotonic() + patience_s
         while not self._dead:
-            self._dead = tuple(rank for rank, process in self._seen.items() if not _lives(process))
+            self._dead = self._look()
             if time.monotonic() > deadline:
                 break
             time.sleep(0.02)
         return self._dead
+
+    def _look(self) -> tuple[int, ...]:
+        found = tuple(rank for rank, process in self._seen.items() if not _lives(process))
+        if self._board is None:
+            return found
+        try:
+            if found:
+                # Whoever writes first is right; the others get what that rank wrote.
+                told = self._board.compare_set(_DEAD, "", json.dumps(found))
+            elif self._board.check([_DEAD]):
+                told = self._board.get(_DEAD)
+            else:
+                return ()
+        except RuntimeError:
+            # The board went with the rank that held it.
+            self._board = None
+            return found
+        return tuple(json.loads(told))
 
 
 def _lives(process: int) -> bool:

@@ -34,6 +34,7 @@ _NO_START: Final = (
 )
 # Launchers end all ranks at once when one aborts, and drop what they have not yet passed on.
 _LAST_WORDS_S: Final = 3.0
+_BOARD_TIMEOUT: Final = datetime.timedelta(seconds=5)
 _TORCHRUN: Final = "TORCHELASTIC_RUN_ID"
 _TORCHRUN_RANK: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
@@ -120,6 +121,9 @@ def _mpi_ranks(
             store = TCPStore(host, 0, None, True, timeout=timeout, wait_for_workers=False)
         port = world.bcast(store.port if store else None)
         store = store or TCPStore(host, port, None, False, timeout=timeout)
+        if not roll.sees_all:
+            # A connection of its own: nobody waits for what somebody else asks of the store.
+            roll.share(TCPStore(host, port, None, False, timeout=_BOARD_TIMEOUT))
         context = RankContext(world.rank, world.size, local_device(local_rank), roll)
         # MPICH's launcher tells the others by this signal that a rank has died: they shall live
         # long enough to say which. Training listens to it by itself.

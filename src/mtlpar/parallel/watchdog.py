@@ -48,12 +48,12 @@ def ends_within(seconds: float, advice: str) -> Iterator[None]:
 
 @contextmanager
 def ends_with_others(roll: Roll, *, rank: int) -> Iterator[None]:
-    """End this process some seconds after another rank of its node has died.
+    """End this process some seconds after another rank has died.
 
     For what would wait for ever: MPI tells nobody that its partner is gone.
 
     Args:
-        roll: All ranks; those that this one cannot see are not watched.
+        roll: All ranks; those that nobody tells of are not watched.
         rank: This rank.
     """
     left = threading.Event()
