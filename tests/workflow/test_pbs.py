@@ -47,7 +47,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(tmp_path_factory: pytest.TempPathFactory, site: dict[str, str]) -> Path:
+    """A small copy of the repository in which all up to a table ran through profiles/aurora."""
     folder = copy_checkout(tmp_path_factory.mktemp("aurora") / "mtlpar")
     make_small(folder)
     # The ranks of all nodes share this machine; waiting would be most of the time.
@@ -66,6 +67,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "set-resources.doctor.gpus_per_node": 0,
     }
     edit_profile(folder, "aurora", changes)
+    status, output = run_snakemake(folder, *AURORA, "table1", environment=site)
+    assert status == 0, output[-5000:]
     return folder
 
 
@@ -77,8 +80,6 @@ def arguments_of_jobs(site: dict[str, str]) -> list[list[str]]:
 def test_the_sample_dag_runs_through_the_aurora_profile(
     checkout: Path, site: dict[str, str]
 ) -> None:
-    status, output = run_snakemake(checkout, *AURORA, "table1", environment=site)
-    assert status == 0, output[-5000:]
     assert (checkout / "results/tables/table1.csv").exists()
     jobs = arguments_of_jobs(site)
     names = [arguments[arguments.index("-N") + 1].split(".")[1] for arguments in jobs]
