@@ -29,6 +29,10 @@ include: "rules/report.smk"
 include: "rules/studies.smk"
 
 
+onerror:
+    flow.after_failure(log, is_main_process=workflow.is_main_process)
+
+
 rule all:
     default_target: True
     input:

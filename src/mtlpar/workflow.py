@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,10 +27,13 @@ from mtlpar.core.files import file_digest, write_text
 from mtlpar.download.catalogue import read_catalogue
 from mtlpar.download.mirror import mirror_fingerprint
 from mtlpar.download.settings import CATALOGUE
+from mtlpar.machine.jobs import cancel_left
 from mtlpar.report.items import FIGURE_FORMATS, ITEMS, TABLE_FORMATS, inputs_of, outputs_of
 from mtlpar.sources.registry import reader_file
 from mtlpar.study.records import memory_ranks as memory_ranks
 from mtlpar.study.records import records_of
+
+logger = logging.getLogger(__name__)
 
 RESOLVED_CONFIGS = Path(".snakemake", "mtlpar")
 """Where the configurations lie that Snakemake merged."""
@@ -80,6 +84,17 @@ def shell_prefix(config: Config) -> str:
     programs = shlex.quote(str(Path(sys.executable).parent))
     config_file = shlex.quote(str(write_resolved(config, RESOLVED_CONFIGS)))
     return f'set -euo pipefail; PATH="$PATH":{programs}; CONFIG_FILE={config_file}; '
+
+
+def after_failure(logs: Sequence[str], *, is_main_process: bool) -> None:
+    """Cancel what Ctrl-C has left; Snakemake calls this where a run did not end well.
+
+    Args:
+        logs: Log files of this Snakemake.
+        is_main_process: Whether this Snakemake is the user's, and not one that runs a job.
+    """
+    for job in cancel_left(Path.cwd(), map(Path, logs)) if is_main_process else ():
+        logger.warning("cancelled job %s: %s", job.id, job.what)
 
 
 def rule_settings(*blocks: BaseModel | int | Sequence[str] | Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ else is what users run. Trainings start their ranks with srun, on both nodes.
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -68,12 +69,23 @@ def test_a_failing_job_is_retried_as_a_new_job_and_its_log_is_shown(
 
 
 def test_ctrl_c_leaves_no_job_and_no_process_behind(
-    branch_off: Callable[..., Path], site: Environment
+    branch_off: Callable[..., Path], site: Environment, tmp_path: Path
 ) -> None:
     checkout = branch_off(FOR_LONG)
     edit_profile(checkout, "slurm", ONE_NODE)
-    run = start_snakemake(checkout, *SLURM, "table1", environment=site)
+    # The worst moment: while Snakemake asks about its jobs it has none on its list to cancel.
+    asked = tmp_path / "asked"
+    for client in ("squeue", "sacct"):
+        program = shutil.which(client, path=site["PATH"])
+        shim = tmp_path / "slow" / client
+        shim.parent.mkdir(exist_ok=True)
+        shim.write_text(f'#!/bin/sh\ntouch {asked}\nsleep 3\nexec {program} "$@"\n')
+        shim.chmod(0o755)
+    slow = {**site, "PATH": f"{tmp_path / 'slow'}:{site['PATH']}"}
+    run = start_snakemake(checkout, *SLURM, "table1", environment=slow)
     wait_for(training_runs(checkout))
+    asked.unlink(missing_ok=True)
+    wait_for(asked.exists)
     run.send_signal(signal.SIGINT)
     status, _ = finish(run, timeout_s=300)
     assert status != 0

@@ -29,6 +29,7 @@ _SENT_OR_FINISHED: Final = re.compile(
 )
 # Finished; finished subjob of an array.
 _PBS_ENDED: Final = frozenset("FX")
+_INTERRUPTED: Final = "Terminating processes on user request"
 _POLL_S: Final = 5.0
 _REMIND_S: Final = 60.0
 
@@ -94,6 +95,27 @@ def cancel(jobs: Iterable[Job]) -> None:
         run_client("scancel" if job.scheduler == "slurm" else "qdel", job.id)
 
 
+def cancel_left(checkout: Path, logs: Iterable[Path]) -> list[Job]:
+    """Cancel the jobs that an interrupted Snakemake should have cancelled, and did not.
+
+    It takes jobs off its list while it asks the scheduler about them, and knows none to cancel when
+    Ctrl-C comes just then.
+
+    Args:
+        checkout: Folder of the workflow.
+        logs: Log files of that Snakemake, the last one here that sent jobs.
+
+    Returns:
+        The jobs; none if it was not interrupted.
+    """
+    if not any(_INTERRUPTED in _text(log) for log in logs):
+        return []
+    sent = unseen(checkout)
+    left = [job for job in find_jobs(checkout) if job.id in sent] if sent else []
+    cancel(left)
+    return left
+
+
 def wait(checkout: Path, *, sleep: Callable[[float], None] = time.sleep) -> None:
     """Wait until no job is left."""
     started = reminded = time.monotonic()
@@ -154,7 +176,11 @@ def as_table(jobs: Sequence[Job]) -> str:
 def _logs(checkout: Path) -> list[str]:
     """What the Snakemakes of a checkout logged, the last one at the end."""
     logs = sorted((checkout / ".snakemake" / "log").glob("*.snakemake.log"))
-    return [log.read_text(encoding="utf-8", errors="replace") for log in logs]
+    return [_text(log) for log in logs]
+
+
+def _text(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")
 
 
 def _slurm_jobs(checkout: Path) -> list[Job]:

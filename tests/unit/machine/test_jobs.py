@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mtlpar.machine.jobs import as_table, cancel, find_jobs, snakemakes, unlock, unseen
+from mtlpar.machine.jobs import as_table, cancel, cancel_left, find_jobs, snakemakes, unlock, unseen
 
 RUN = "mtlpar_6f1de0a2-9a53-4c1b-8b8e-0123456789ab"
 
@@ -107,6 +107,25 @@ def test_jobs_that_nobody_saw_end_are_those_of_the_last_snakemake_that_sent_any(
     # One that only found the lock.
     (logs / "2026-01-03.snakemake.log").write_text("Error: Directory cannot be locked.\n")
     assert unseen(tmp_path) == {"72", "74", "75.aurora"}
+
+
+def test_what_ctrl_c_left_is_cancelled_and_nothing_else(clients: Path, tmp_path: Path) -> None:
+    # 70 was sent by another Snakemake of this folder, 71 is known to have ended, 72 ended unseen.
+    running = "\n".join(
+        f"echo '{job}|RUNNING|None|1:02|4|{RUN}|{tmp_path}|rule_train_mtl'" for job in (70, 73)
+    )
+    add_client(clients, "squeue", running)
+    add_client(clients, "scancel", f'echo "$@" >> {tmp_path}/cancelled')
+    sent = "Job {} has been submitted with SLURM jobid {} (log: x).\n"
+    lines = [sent.format(job, 70 + job) for job in (1, 2, 3)]
+    log = tmp_path / ".snakemake" / "log" / "2026.snakemake.log"
+    log.write_text("".join([*lines, "Finished jobid: 1 (Rule: train)\n"]))
+    # A run that failed, but was not interrupted, waits for its jobs or leaves them to be adopted.
+    assert cancel_left(tmp_path, [log]) == []
+    with log.open("a") as stream:
+        stream.write("Terminating processes on user request, this might take some time.\n")
+    assert [job.id for job in cancel_left(tmp_path, [log])] == ["73"]
+    assert (tmp_path / "cancelled").read_text() == "73\n"
 
 
 def test_a_lock_goes_only_when_nothing_is_left(clients: Path, tmp_path: Path) -> None:
