@@ -13,7 +13,7 @@ import platform
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -111,15 +111,15 @@ def stage_run(
             yield False
             return
         identity = run.identity()
-        outcome = "failed"
         try:
             yield True
-            outcome = "done"
-        except Interrupted:
-            outcome = "to be continued"
+        except BaseException as error:
+            outcome = "to be continued" if isinstance(error, Interrupted) else "failed"
+            # On a full disk the error says more than a note of it.
+            with suppress(OSError):
+                _note_attempt(run, owner, ended=time.time(), outcome=outcome)
             raise
-        finally:
-            _note_attempt(run, owner, ended=time.time(), outcome=outcome)
+        _note_attempt(run, owner, ended=time.time(), outcome="done")
         _write_record(run, identity, allocation)
 
 

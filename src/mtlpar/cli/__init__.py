@@ -7,6 +7,7 @@ runs it.
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -32,6 +33,11 @@ logger = logging.getLogger(__name__)
 
 INTERRUPTED = 75
 """Exit status of a run that was stopped in good order and is to be continued (EX_TEMPFAIL)."""
+
+# What a system refuses for reasons that the user can do away with.
+_REFUSED = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
+}  # fmt: skip
 
 # In the order of `mtlpar --help`: the stages first.
 _GROUPS = (data, packs, models, report, model_files, plan, study, sample, launch, cluster)
@@ -67,6 +73,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever reads the output, such as `head`, has seen enough. Python would flush once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        logger.error(
+            "error: %s%s. Free space or correct permissions there, then run again",
+            where,
+            error.strerror,
+        )
+        return 1
     return 0
 
 

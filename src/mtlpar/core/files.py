@@ -25,7 +25,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     remove(temporary)
     try:
-        yield temporary
+        with _named_in_errors(path):
+            yield temporary
         if temporary.is_dir():
             remove(path)
         temporary.replace(path)
@@ -40,9 +41,21 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     remove(temporary)
     temporary.mkdir(parents=True)
     try:
-        yield temporary
+        with _named_in_errors(path):
+            yield temporary
     finally:
         remove(temporary)
+
+
+@contextmanager
+def _named_in_errors(path: Path) -> Iterator[None]:
+    """Put a path into errors of the operating system: a write that fails does not say where."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def remove_leftovers(folder: Path) -> None:

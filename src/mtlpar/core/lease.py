@@ -134,8 +134,13 @@ class LeaseFolder:
             stream = self.path(generation).open("x", encoding="utf-8")
         except FileExistsError:
             return False
-        with stream:
-            json.dump(_plain(Lease(generation, owner, beat_at=time.time())), stream)
+        try:
+            with stream:
+                json.dump(_plain(Lease(generation, owner, beat_at=time.time())), stream)
+        except OSError:
+            # On a full disk. Nobody could tell whose this is, and all would wait for them.
+            self.path(generation).unlink()
+            raise
         # Its file may have been free because the generation was over long ago.
         *older, newest = self.generations()
         if newest != generation:
@@ -186,7 +191,11 @@ class HeldLease:
         self._stop.set()
         self._heart.join()
         self._check()
-        self._rewrite(released=True)
+        try:
+            self._rewrite(released=True)
+        except OSError as error:
+            # What the run itself has come to matters more, and others see when it has gone.
+            logger.warning("%s: cannot release the lease: %s", self._files.folder, error)
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_S):

@@ -93,7 +93,7 @@ def extract_files(
             try:
                 outcomes = threads.map(extract_one, work)
                 yield from tqdm(outcomes, total=len(work), unit="files", disable=None)
-            except ValueError:
+            except BaseException:
                 threads.shutdown(wait=False, cancel_futures=True)
                 raise
 

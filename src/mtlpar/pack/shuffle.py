@@ -226,7 +226,8 @@ def _write_columns(path: Path, batch: StructureBatch, order: IndexArray) -> None
             column = getattr(batch, field.name)
             # In pieces that stay in the cache, and in memory that is used again.
             for start, stop in iterate_slices(len(rows[field.level]), _CHUNK_ROWS):
-                column.take(rows[field.level][start:stop], axis=0).tofile(stream)
+                # Unlike ndarray.tofile, this says why it fails.
+                stream.write(column.take(rows[field.level][start:stop], axis=0).data)
 
 
 def _read_pieces(pieces: Sequence[Piece], fields: list[Field]) -> dict[str, npt.NDArray[Any]]:

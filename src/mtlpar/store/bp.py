@@ -22,6 +22,7 @@ import numpy.typing as npt
 from mtlpar.core.fields import FIELDS, Field
 from mtlpar.core.files import atomic_path
 from mtlpar.core.structures import StructureBatch
+from mtlpar.store.adios import open_to_write
 from mtlpar.store.seal import check_seal, write_seal
 
 SCHEMA_VERSION: Final = 2
@@ -62,11 +63,12 @@ def write_bp(
 
     Raises:
         ValueError: If the batches do not hold the announced numbers.
+        OSError: If the disk is full, or the folder cannot be written for another such reason.
     """
     if num_structures == 0:
         raise ValueError(f"{path}: a .bp file must hold at least one structure, got none")
     with atomic_path(path) as temporary:
-        with adios2.Stream(str(temporary), "w") as stream:
+        with open_to_write(temporary) as stream:
             stream.begin_step()
             writer = _Writer(stream, num_structures, num_atoms, fields, constants or {})
             for batch in batches:

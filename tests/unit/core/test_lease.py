@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -210,3 +212,28 @@ def test_the_file_says_who_and_where(tmp_path: Path) -> None:
         (path,) = tmp_path.iterdir()
         owner = json.loads(path.read_text())["owner"]
     assert (owner["pid"], owner["job"], owner["nodes"], owner["ranks"]) == (os.getpid(), "7", 2, 16)
+
+
+def test_on_a_full_disk_an_error_of_the_run_is_not_hidden_by_one_of_the_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        with hold(tmp_path, "out", Owner.this_process()):
+            full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+            monkeypatch.setattr(lease, "write_json", full)
+            raise ValueError("what really went wrong")
+
+    with pytest.raises(ValueError, match="what really went wrong"):
+        fail()
+
+
+def test_a_lease_that_cannot_be_written_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An empty file would count as held by somebody who is just writing it, for two minutes.
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "dump", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
+        with pytest.raises(OSError, match="No space left"):
+            LeaseFolder(tmp_path, "out").create(1, Owner.this_process())
+    with hold(tmp_path, "out", Owner.this_process(), patience_s=0.0):
+        pass
