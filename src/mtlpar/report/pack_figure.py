@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from mtlpar.core.files import atomic_path
 from mtlpar.report.pack_text import energy_title
@@ -18,7 +18,8 @@ from mtlpar.store.summary import FORCE_EDGES_EV_PER_ANGSTROM, FloatArray, Summar
 
 _COLOR: Final = PALETTE[1]
 _BINS: Final = 60
-_MAX_ELEMENTS: Final = 30
+_MAX_ELEMENTS: Final = 25
+_FEW_DECADES: Final = 1e2
 # Energies beyond these percentiles would squeeze the others into one bar.
 _SHOWN_PERCENTILES: Final = (0.1, 99.9)
 
@@ -63,7 +64,8 @@ def _draw_elements(axes: Axes, summary: Summary) -> None:
     total = summary.atoms_of_element.total()
     axes.bar(range(len(counts)), [count / total for _, count in counts], color=_COLOR)
     many = len(counts) > _MAX_ELEMENTS // 2
-    axes.set_xticks(range(len(counts)), [symbol for symbol, _ in counts], fontsize=6 if many else 8)
+    axes.set_xticks(range(len(counts)), [symbol for symbol, _ in counts], fontsize=5 if many else 8)
+    axes.margins(x=0.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.set_title("Elements, share of atoms")
     left_out = len(summary.atoms_of_element) - len(counts)
@@ -98,7 +100,14 @@ def _draw_forces(axes: Axes, summary: Summary) -> None:
     axes.stairs(summary.atoms_of_force, edges, fill=True, color=_COLOR)
     axes.set_xscale("log")
     filled = np.flatnonzero(summary.atoms_of_force)
-    axes.set_xlim(edges[filled[0]], edges[filled[-1] + 1])
+    low, high = edges[filled[0]], edges[filled[-1] + 1]
+    axes.set_xlim(low, high)
+    if high < _FEW_DECADES * low:
+        # Powers of ten would be one label or none, and matplotlib then writes them all, one over
+        # the other.
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(title="Forces", xlabel="length on an atom, eV/Å", ylabel="atoms")
     below = f"\nfirst bar: up to {edges[1]:.1e}" if filled[0] == 0 else ""
     _remark(axes, f"longest {summary.max_force_ev_per_angstrom:.3g}{below}")

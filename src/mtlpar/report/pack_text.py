@@ -105,14 +105,15 @@ def _column(field: Field, meaning: str) -> tuple[str, ...]:
 def _elements(summary: Summary) -> list[str]:
     counts = summary.atoms_of_element.most_common()
     rest = sum(count for _, count in counts[_MAX_ELEMENTS:])
-    rows = counts[:_MAX_ELEMENTS]
-    if rest:
-        rows.append((f"{len(counts) - _MAX_ELEMENTS} more", rest))
     total, largest = _atoms(summary), counts[0][1]
-    return _aligned(
+    rows = [
         (name, f"{count / total:6.1%}", "█" * max(1, round(_BAR_CELLS * count / largest)))
-        for name, count in rows
-    )
+        for name, count in counts[:_MAX_ELEMENTS]
+    ]
+    if rest:
+        # No bar: together they can be many times the largest.
+        rows.append((f"{len(counts) - _MAX_ELEMENTS} more", f"{rest / total:6.1%}", ""))
+    return _aligned(rows)
 
 
 def _sizes(summary: Summary) -> list[str]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.data import chemical_symbols
 from helpers import ELEMENT_ENERGIES_EV, make_structures, make_workspace
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
 from mtlpar.cli import main
 from mtlpar.core.structures import StructureBatch
 from mtlpar.report.pack_figure import draw_pack
 from mtlpar.report.pack_text import pack_text
+from mtlpar.report.style import house_style
 from mtlpar.store import summary as summary_module
 from mtlpar.store.bp import write_bp
 from mtlpar.store.summary import FORCE_EDGES_EV_PER_ANGSTROM, summarize
@@ -89,6 +92,26 @@ def test_text_explains_columns_and_constants(tmp_path: Path) -> None:
     assert "0 in all structures" in lines["cell"]
     assert "Energy without references, eV/atom" in text
     assert "SHA-256 0000" in lines["raw"]
+
+
+def test_many_elements_and_forces_of_one_size_fit_into_text_and_figure(tmp_path: Path) -> None:
+    # As in MPTrj: the elements that are not listed hold most atoms, and forces span one decade.
+    batch = make_structures(200, seed=2)
+    batch.atomic_numbers[:] = 1 + np.arange(batch.total_atoms) % 89
+    batch.forces[:] = np.geomspace(0.25, 4, batch.total_atoms)[:, None] * (1, 0, 0)
+    summary = summarize(_write(tmp_path / "a.bp", batch), everything=False)
+    elements = pack_text(summary).partition("Elements")[2].partition("Atoms per")[0]
+    assert max(map(len, elements.splitlines())) < 80
+    with house_style():
+        figure = draw_pack(summary)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    for panel in figure.axes:
+        both = (False, True)
+        texts = [text for minor in both for text in panel.get_xticklabels(minor=minor)]
+        boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts if text.get_text()]
+        boxes.sort(key=lambda box: box.x0)
+        assert all(left.x1 <= right.x0 for left, right in pairwise(boxes)), panel.get_title()
 
 
 @pytest.mark.parametrize("count", [1, 2, 30])
