@@ -78,7 +78,7 @@ def _fill_empty(
         if len(in_train) < 2:
             raise ValueError(
                 f"only {len(split)} group(s): too few for train and {SPLITS[target]} without "
-                "leaking; add data, or set normalize.val_fraction or test_fraction to 0"
+                "leaking; add data of other groups (molecules, reactions, materials)"
             )
         split[in_train[np.argmin(draw[in_train])]] = target
 
