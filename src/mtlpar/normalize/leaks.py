@@ -120,10 +120,8 @@ def part_keys(task: KeysTask) -> Keys:
 
 
 def _keys_of(source: str, workspace: Workspace, workers: Workers) -> Keys:
-    path = workspace.splits(source)
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; run normalize for {source} first")
-    tasks = [KeysTask(*cut) for cut in ExtractedSource(workspace, source).cut(np.load(path))]
+    extracted = ExtractedSource(workspace, source)
+    tasks = [KeysTask(*cut) for cut in extracted.cut(extracted.splits())]
     parts = list(workers.map(part_keys, tasks))
     keys = np.concatenate([part.composition for part in parts])
     composition, first, member = np.unique(keys, return_index=True, return_inverse=True)

@@ -52,7 +52,10 @@ def assign_splits(
     run_official = official_split[starts]
     official = run_official[first]
     if not np.array_equal(official[member], run_official):
-        raise ValueError("a group lies in two official splits; it must lie in one")
+        raise ValueError(
+            "a group lies in two official splits, and must lie in one: the raw files are not the "
+            "released ones, or set normalize.official_splits to false"
+        )
     with np.errstate(over="ignore"):
         draw = uniform_from_hash(units + np.uint64(derive_seed(seed, "split")))
     split = np.where(

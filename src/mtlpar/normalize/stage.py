@@ -122,13 +122,16 @@ def _split(
     official = extracted.column("official_split")
     if frames or not settings.official_splits:
         official = np.full_like(official, -1)
-    return assign_splits(
-        structure_id if frames else group,
-        official,
-        val_fraction=settings.val_fraction,
-        test_fraction=settings.test_fraction,
-        seed=seed,
-    )
+    try:
+        return assign_splits(
+            structure_id if frames else group,
+            official,
+            val_fraction=settings.val_fraction,
+            test_fraction=settings.test_fraction,
+            seed=seed,
+        )
+    except ValueError as error:
+        raise ValueError(f"{extracted.manifest['source']}: {error}") from error
 
 
 def _take_references(

@@ -62,7 +62,7 @@ def run(
         ValueError: If a split is empty or out of date, a part is damaged, or the disk lacks room.
     """
     extracted = ExtractedSource(workspace, source)
-    split = _read_splits(workspace.splits(source), extracted)
+    split = extracted.splits()
     counts = _count(split, workspace.ledger(source))
     shuffle = Shuffle(
         seeds=tuple(derive_seed(seed, "shuffle", source, name) for name in SPLITS),
@@ -81,16 +81,6 @@ def run(
         for index, name in enumerate(SPLITS):
             _write_split(workspace.pack(source, name), index, runs, shuffle, attributes, workers)
             _write_manifest(workspace, source, name)
-
-
-def _read_splits(path: Path, extracted: ExtractedSource) -> npt.NDArray[np.int8]:
-    split: npt.NDArray[np.int8] = np.load(path)
-    if len(split) != len(extracted):
-        raise ValueError(
-            f"{path} is for {len(split)} structures, but {extracted.folder} holds "
-            f"{len(extracted)}; run the normalize stage again"
-        )
-    return split
 
 
 def _count(split: npt.NDArray[np.int8], ledger: Path) -> list[int]:

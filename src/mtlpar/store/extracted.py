@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from mtlpar.core.files import read_json
 from mtlpar.core.paths import Workspace
-from mtlpar.core.structures import StructureBatch
 from mtlpar.store.bp import BpReader
 
 
@@ -25,6 +24,7 @@ class ExtractedSource:
     def __init__(self, workspace: Workspace, source: str) -> None:
         """Open the source's manifest; parts are opened when they are read."""
         self.folder = workspace.extracted_folder(source)
+        self._splits = workspace.splits(source)
         self.manifest: dict[str, Any] = read_json(workspace.extracted_manifest(source))
         self.part_paths: list[Path] = [self.folder / p["name"] for p in self.manifest["parts"]]
 
@@ -34,6 +34,27 @@ class ExtractedSource:
     def column(self, name: str) -> npt.NDArray[Any]:
         """One column of all structures."""
         return np.concatenate([BpReader(path).read_column(name) for path in self.part_paths])
+
+    def splits(self) -> npt.NDArray[np.int8]:
+        """Where the normalize stage put each structure, (S,): its place in `SPLITS`, -1 for none.
+
+        Raises:
+            ValueError: If it did not run, or not on these structures.
+        """
+        try:
+            split: npt.NDArray[np.int8] = np.load(self._splits, allow_pickle=False)
+        except FileNotFoundError:
+            raise ValueError(f"{self._splits} is missing; run the normalize stage first") from None
+        except (EOFError, ValueError) as error:
+            raise ValueError(
+                f"{self._splits} is damaged ({error}); run the normalize stage again"
+            ) from error
+        if split.shape != (len(self),):
+            raise ValueError(
+                f"{self._splits} has shape {split.shape}, expected {(len(self),)} for the "
+                f"structures in {self.folder}; run the normalize stage again"
+            )
+        return split
 
     def cut(self, rows: npt.NDArray[Any]) -> Iterator[tuple[Path, npt.NDArray[Any]]]:
         """Cut rows of all structures (S, ...) into those of each part, in order."""
@@ -57,16 +78,3 @@ class ExtractedSource:
             count += part["num_structures"]
         if group:
             yield tuple(group), count
-
-    def iterate(
-        self, keep: npt.NDArray[np.bool_], *, block_structures: int
-    ) -> Iterator[tuple[npt.NDArray[np.int64], StructureBatch]]:
-        """Yield the structures marked by ``keep`` (S,) in order, with their positions."""
-        first = 0
-        for path in self.part_paths:
-            with BpReader(path) as reader:
-                for batch in reader.iterate(block_structures):
-                    chosen = np.flatnonzero(keep[first : first + len(batch)])
-                    if len(chosen):
-                        yield first + chosen, batch.take(chosen)
-                    first += len(batch)

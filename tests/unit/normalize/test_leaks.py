@@ -71,7 +71,8 @@ def test_the_report_is_the_same_for_any_number_of_jobs(tmp_path: Path) -> None:
 
 def test_a_source_that_is_not_normalized_is_named(tmp_path: Path) -> None:
     workspace = Workspace(raw=tmp_path / "raw", results=tmp_path / "results")
-    with pytest.raises(ValueError, match=r"splits\.npy is missing; run normalize for a first"):
+    write_extracted(workspace, "a", make_structures(10, seed=3))
+    with pytest.raises(ValueError, match=r"a/splits\.npy is missing; run the normalize"):
         leaks.run(["a"], workspace=workspace)
 
 

@@ -234,7 +234,21 @@ def test_splits_of_another_extraction_are_refused(tmp_path: Path) -> None:
     # One structure less shifts every split after it: nothing else would notice.
     workspace = _in_parts(tmp_path)
     np.save(workspace.splits("qm7x"), np.load(workspace.splits("qm7x"))[1:])
-    with pytest.raises(ValueError, match=r"is for 119 structures, but .* holds 120"):
+    with pytest.raises(ValueError, match=r"has shape \(119,\), expected \(120,\)"):
+        stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
+
+
+@pytest.mark.parametrize("left_bytes", [None, 0, 50, 200])
+def test_splits_that_are_missing_or_damaged_are_named(
+    tmp_path: Path, left_bytes: int | None
+) -> None:
+    workspace = _in_parts(tmp_path)
+    path = workspace.splits("qm7x")
+    content = path.read_bytes()
+    path.unlink()
+    if left_bytes is not None:
+        path.write_bytes(content[:left_bytes])
+    with pytest.raises(ValueError, match=r"splits\.npy is (missing|damaged.*); run the normalize"):
         stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
 
 
