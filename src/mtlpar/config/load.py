@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,30 @@ def load_config(files: Sequence[Path], assignments: Iterable[str] = ()) -> Confi
         assignments: Overrides of the form ``train.epochs=5``, applied last.
 
     Raises:
-        ValueError: With every problem on a line of its own, by dotted key.
+        ValueError: With every problem on a line of its own, by dotted key, file and line.
     """
     merged: dict[str, Any] = {}
+    places: dict[str, str] = {}
     for path in files:
-        merge(merged, _read_yaml(path))
+        content, lines = _read_yaml(path)
+        merge(merged, content)
+        places |= {key: f"{path}, line {line}" for key, line in lines.items()}
     for assignment in assignments:
         merge(merged, parse_assignment(assignment))
-    return check_config(merged, where=" + ".join(str(path) for path in files))
+        places[assignment.partition("=")[0]] = f"--set {assignment}"
+    return check_config(merged, where=" + ".join(str(path) for path in files), places=places)
 
 
-def check_config(content: Mapping[str, Any], *, where: str) -> Config:
+def check_config(
+    content: Mapping[str, Any], *, where: str, places: Mapping[str, str] | None = None
+) -> Config:
     """Turn merged content into a checked configuration, and make its sources known.
 
     Args:
         content: Nested mapping. A key such as ``train__epochs`` stands for ``train.epochs``,
             because ``snakemake --config`` allows no dots.
         where: What to call the content in error messages.
+        places: Where each dotted key was given, as far as that is known.
 
     Raises:
         ValueError: With every problem on a line of its own, by dotted key.
@@ -51,7 +58,8 @@ def check_config(content: Mapping[str, Any], *, where: str) -> Config:
     try:
         config = Config.model_validate(expanded)
     except ValidationError as error:
-        lines = [line for problem in error.errors() for line in _explain(problem)]
+        problems = [line for problem in error.errors() for line in _explain(problem)]
+        lines = [_placed(line, places or {}) for line in problems]
         raise ValueError(f"{where}: {len(lines)} problem(s)\n  " + "\n  ".join(lines)) from None
     define_custom_sources(config.custom_sources)
     return config
@@ -86,24 +94,51 @@ def as_plain(settings: BaseModel) -> dict[str, Any]:
     return dict(json.loads(json.dumps(settings.model_dump(mode="json"), sort_keys=False)))
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Content of a file, and the line of each dotted key."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
     except FileNotFoundError:
         raise ValueError(f"config file {path} does not exist") from None
     except yaml.YAMLError as error:
         raise ValueError(f"config file {path} is not valid YAML: {error}") from error
     if content is None:
-        return {}
+        return {}, {}
     if not isinstance(content, dict):
         raise ValueError(f"config file {path} must hold a mapping, got {type(content).__name__}")
-    return content
+    lines: dict[str, int] = {}
+    for key, line in _lines(yaml.compose(text, Loader=yaml.SafeLoader)):
+        # YAML keeps the last of them and says nothing.
+        if lines.setdefault(key, line) != line:
+            raise ValueError(
+                f"config file {path} has {key} twice, on lines {lines[key]} and {line}"
+            )
+    return content, lines
+
+
+def _lines(node: yaml.Node | None, *above: str) -> Iterator[tuple[str, int]]:
+    """Dotted key and line of everything in a block."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        name = str(key.value)
+        yield ".".join((*above, name)), key.start_mark.line + 1
+        yield from _lines(value, *above, name)
 
 
 def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
     for key in reversed(keys):
         value = {key: value}
     return dict(value)
+
+
+def _placed(line: str, places: Mapping[str, str]) -> str:
+    """Add where the key was given that a line begins with, or else the block around it."""
+    key = line.partition(":")[0]
+    while key and key not in places:
+        key = key.rpartition(".")[0]
+    return f"{line} ({places[key]})" if key else line
 
 
 def _explain(problem: Any) -> list[str]:

@@ -51,6 +51,31 @@ def test_all_problems_are_reported_at_once_with_hints() -> None:
     assert "seed:" in text
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("extract:\n  max_force_ev_per_angstrom: 'False'\n", "got 'False' ({}, line 2)"),
+        ("normalize:\n  val: 0.1\n", "normalize.val: unknown key ({}, line 2)"),
+        ("\nmodels:\n  a:\n    branches: {b: [oc20]}\n", "is not listed in sources ({}, line 3)"),
+    ],
+)  # fmt: skip
+def test_every_problem_is_said_with_its_file_and_line(tmp_path: Path, text: str, said: str) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text)
+    with pytest.raises(ValueError) as error:
+        load_config([DEFAULT, mine])
+    assert str(error.value).endswith(said.format(mine))
+
+
+def test_a_key_that_stands_twice_is_refused_because_yaml_keeps_one_in_silence(
+    tmp_path: Path,
+) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("train:\n  epochs: 3\n  seed: 1\n  epochs: 4\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml has train\.epochs twice, on lines 2 and 4"):
+        load_config([mine])
+
+
 def test_models_may_only_use_listed_sources_once() -> None:
     with pytest.raises(ValueError, match=r"models\.x: source 'oc20' is not listed"):
         load_config([DEFAULT], ["models.x={branches: {a: [oc20]}}"])
