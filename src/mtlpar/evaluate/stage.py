@@ -60,6 +60,7 @@ def run(
                 "source": source,
                 "branch": branch,
                 "level_of_theory": dataset.attributes["level_of_theory"],
+                "split_by": dataset.attributes["split_by"],
                 **result,
                 "num_structures": errors.num_structures,
                 "num_atoms": errors.num_atoms,

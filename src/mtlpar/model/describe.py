@@ -42,7 +42,11 @@ def describe_model(model: SavedModel) -> str:
                 f"  elements         {' '.join(model.references[source].energies_ev)}",
             ]
     facts = [f"{key} {model.training[key]}" for key in _TRAINING if key in model.training]
-    return "\n".join([*lines, *(["", f"trained: {', '.join(facts)}"] if facts else [])])
+    if facts:
+        lines += ["", f"trained: {', '.join(facts)}"]
+    if leaky := model.training.get("leaky_sources"):
+        lines.append(f"LEAKY SPLITS ({', '.join(leaky)}): single frames were split; errors flatter")
+    return "\n".join(lines)
 
 
 _TRAINING = ("model", "seed", "epochs", "steps", "best_step", "best_score")

@@ -44,6 +44,8 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
     for key in ("source", "split", "level_of_theory"):
         if key in attributes:
             yield key.replace("_", " "), str(attributes[key])
+    if attributes.get("split_by") == "frames":
+        yield "LEAKY", "single frames were split: their neighbours lie in the other splits"
     yield "structures", f"{_number(structures)}, {atoms / structures:.1f} atoms on average"
     yield "atoms", _number(atoms)
     yield (

@@ -260,6 +260,11 @@ class _Job:
                 "best_step": progress.best_step,
                 "best_score": progress.best_score,
                 "fingerprint": self.fingerprint,
+                "leaky_sources": [
+                    source
+                    for source, header in self.headers.items()
+                    if header["split_by"] == "frames"
+                ],
             },
         )
 
