@@ -95,7 +95,9 @@ def data_text(costs: Sequence[StageCost], rates: DataRates, *, cores: int, origi
             "",
             table_text(rows),
             "",
-            "disk: native files, extracted columns and packs; memory: of the hungriest stage",
+            "disk: native files, extracted columns and packs; meanwhile packing needs room for one",
+            "more copy of its source, and reading QM7-X for an unpacked file a job; memory: of the",
+            "hungriest stage",
         ]
     )
 
