@@ -49,7 +49,6 @@ class ArchiveLayout:
         expected: The layout, for people.
         brackets: Those of the container.
         rows: What holds a structure, for people.
-        rows_are_members: Whether every member of the container is a row.
         records: Key and content of each record among parsed members.
         parse: Turns the content of a record and its place into columns, or into the reason why it
             cannot be used.
@@ -60,7 +59,6 @@ class ArchiveLayout:
     expected: str
     brackets: bytes
     rows: str
-    rows_are_members: bool
     records: Callable[[Progress, Any], Iterator[tuple[str, Any]]]
     parse: Callable[[Any, str], Columns | str]
     gather: Callable[[Progress, Any, CrystalColumns], str]
@@ -87,8 +85,7 @@ def read_archive(path: Path, layout: ArchiveLayout) -> Iterator[RawBlock]:
 
 def _runs(path: Path, layout: ArchiveLayout) -> Iterator[Run]:
     members = Members(read_bz2(path), layout.head, expected=layout.expected)
-    row_depth = members.depth if layout.rows_are_members else None
-    yield from members.runs(members.chunks, offset=len(members.head), row_depth=row_depth)
+    yield from members.runs(members.chunks, offset=len(members.head))
 
 
 def _entries(progress: Progress, entries: list[Any]) -> Iterator[tuple[str, Any]]:
@@ -158,7 +155,6 @@ _LAYOUT: Final = ArchiveLayout(
     expected='{"entries": [...]} or a list',
     brackets=b"[]",
     rows="entries",
-    rows_are_members=True,
     records=_entries,
     parse=_parse,
     gather=_gather,

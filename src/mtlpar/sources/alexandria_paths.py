@@ -92,7 +92,6 @@ _LAYOUT: Final = ArchiveLayout(
     expected='{material: [{"steps": [...]}, ...]}',
     brackets=b"{}",
     rows="steps",
-    rows_are_members=False,
     records=_steps,
     parse=_parse,
     gather=_gather,

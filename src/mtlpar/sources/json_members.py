@@ -89,13 +89,11 @@ class Run:
         text: The members, separated by commas; there may be one in front.
         offset: Where the text starts in the document.
         ends: Where in the text each member that is an object or a list ends.
-        row_ends: The same for the rows, where they lie at a known depth.
     """
 
     text: bytes
     offset: int
     ends: list[int]
-    row_ends: list[int]
 
     def document(self, brackets: bytes) -> bytes:
         """The members as the content of ``{}`` or of ``[]``."""
@@ -116,8 +114,7 @@ class Run:
         """The members one by one, to find the one that is damaged."""
         start = 0
         for end in self.ends:
-            rows = [row - start for row in self.row_ends if start < row <= end]
-            yield Run(self.text[start:end], self.offset + start, [end - start], rows)
+            yield Run(self.text[start:end], self.offset + start, [end - start])
             start = end
 
 
@@ -190,20 +187,12 @@ class Members:
         yield self._first
         yield from self._chunks
 
-    def runs(
-        self,
-        chunks: Iterable[bytes],
-        *,
-        offset: int,
-        row_depth: int | None = None,
-        to_end: bool = True,
-    ) -> Iterator[Run]:
+    def runs(self, chunks: Iterable[bytes], *, offset: int, to_end: bool = True) -> Iterator[Run]:
         """Cut members into runs of about a chunk, or of one member if that is longer.
 
         Args:
             chunks: `chunks`, or a part of the document that begins and ends between two members.
             offset: Where the first chunk starts in the document, for messages.
-            row_depth: Brackets that are open around a row, if rows lie at one depth.
             to_end: Whether the chunks go on to the end of the document.
 
         Raises:
@@ -211,7 +200,7 @@ class Members:
         """
         depth = self.depth
         scanner = DepthScanner(depth)
-        waiting, length, row_ends = list[bytes](), 0, list[int]()
+        waiting, length = list[bytes](), 0
         chunks = iter(chunks)
         for chunk in chunks:
             positions, depths = scanner.closings(chunk)
@@ -220,14 +209,11 @@ class Members:
                 positions, depths = positions[: closed[0] + 1], depths[: closed[0] + 1]
                 chunk, tail = chunk[: positions[-1] - 1], chunk[positions[-1] - 1 :]
             ends = positions[depths == depth]
-            row_ends += (positions[depths == (row_depth or -1)] + length).tolist()
             waiting.append(chunk)
             if len(ends):
                 text, cut = b"".join(waiting), int(ends[-1]) + length
-                rows = sum(end <= cut for end in row_ends)
-                yield Run(text[:cut], offset, (ends + length).tolist(), row_ends[:rows])
-                waiting, offset = [text[cut:]], offset + cut
-                row_ends, length = [end - cut for end in row_ends[rows:]], len(text) - cut
+                yield Run(text[:cut], offset, (ends + length).tolist())
+                waiting, offset, length = [text[cut:]], offset + cut, len(text) - cut
             else:
                 length += len(chunk)
             if len(closed):
@@ -235,7 +221,7 @@ class Members:
                 if rest.strip(_BLANK) == b",":
                     raise JsonDamageError(f"nothing follows the comma at byte {offset}")
                 if rest.strip(_BLANK):
-                    yield Run(rest, offset, [], [])
+                    yield Run(rest, offset, [])
                 self._check_end(tail + next(chunks, b"") + next(chunks, b""))
                 return
             if length > MAX_MEMBER_BYTES:

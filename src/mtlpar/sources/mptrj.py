@@ -25,7 +25,6 @@ from mtlpar.sources.settings import SourceSettings
 
 _HEAD: Final = re.compile(rb"\s*\{")
 _EXPECTED: Final = "{material: {frame: {...}}}"
-_FRAME_DEPTH: Final = 2
 
 
 def read(path: Path, settings: SourceSettings, piece: Piece | None = None) -> Iterator[RawBlock]:
@@ -59,9 +58,7 @@ def _runs(path: Path, piece: Piece | None) -> Iterator[Run]:
         start = len(members.head) if piece is None else piece.start
         stop = None if piece is None or piece.stop == path.stat().st_size else piece.stop
         stream.seek(start)
-        runs = members.runs(
-            read_chunks(stream, stop), offset=start, row_depth=_FRAME_DEPTH, to_end=stop is None
-        )
+        runs = members.runs(read_chunks(stream, stop), offset=start, to_end=stop is None)
         count = 0
         for run in runs:
             count += 1

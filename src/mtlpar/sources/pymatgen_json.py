@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ from mtlpar.sources.reading import (
     as_floats,
     require,
 )
+
+_ONCE_PER_ROW: Final = (b'"structure"', b'"lattice"', b'"sites"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +195,17 @@ def parse_runs(
                     # One by one they are all read, even if two members have the same key.
                     yield Damage(progress.damage(error), 0)
             elif isinstance(error, ValueError):
-                yield Damage(progress.named(error), len(run.row_ends))
+                yield Damage(progress.named(error), _rows(run))
             else:
-                yield Damage(progress.damage(error), len(run.row_ends))
+                yield Damage(progress.damage(error), _rows(run))
         else:
             yield from records
+
+
+def _rows(run: Run) -> int:
+    """Rows in members that cannot be parsed, where brackets and quotes need not be in pairs."""
+    # One of the keys may be damaged or stand twice.
+    return max(len(run.ends), sorted(run.text.count(key) for key in _ONCE_PER_ROW)[1])
 
 
 def _positions(sites: list[Any], cell: FloatArray, *, where: str) -> FloatArray:
