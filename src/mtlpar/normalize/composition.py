@@ -14,6 +14,7 @@ from mtlpar.core.hashing import UInt64Array, mix64
 from mtlpar.core.structures import IndexArray, atom_indices, segment_sum
 
 CountArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 NUM_ELEMENTS: Final = MAX_ATOMIC_NUMBER + 1
 _HASH_OF_ELEMENT: Final = mix64(np.arange(NUM_ELEMENTS, dtype=np.uint64))
@@ -51,6 +52,26 @@ def compositions(
     elements = atomic_numbers[atom_indices(offsets, first)]
     counts = np.bincount(rows * NUM_ELEMENTS + elements, minlength=len(key) * NUM_ELEMENTS)
     return Compositions(key, counts.reshape(len(key), NUM_ELEMENTS), member)
+
+
+def reduced_where(found: Compositions, crystals: BoolArray) -> Compositions:
+    """The same with the formula units of crystals: those of all cells of a crystal are alike.
+
+    Args:
+        found: Compositions of S structures.
+        crystals: Which of these are crystals, (S,).
+    """
+    units = found.counts // np.gcd.reduce(found.counts, axis=1)[:, None]
+    # As `compositions` sums the hashes of atoms, wrapping around.
+    keys = (units.astype(np.uint64) * _HASH_OF_ELEMENT).sum(axis=1, dtype=np.uint64)
+    key, first, member = np.unique(
+        np.where(crystals, keys[found.member], found.key[found.member]),
+        return_index=True,
+        return_inverse=True,
+    )
+    of_first = found.member[first]
+    counts = np.where(crystals[first, None], units[of_first], found.counts[of_first])
+    return Compositions(key, counts, member)
 
 
 def formula(counts: CountArray) -> str:

@@ -21,7 +21,7 @@ from mtlpar.core.files import write_json
 from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.paths import Workspace
 from mtlpar.core.processes import Workers
-from mtlpar.normalize.composition import CountArray, compositions, formula
+from mtlpar.normalize.composition import CountArray, compositions, formula, reduced_where
 from mtlpar.normalize.split import DROPPED, TEST, TRAIN, SplitArray
 from mtlpar.store.bp import BpReader
 from mtlpar.store.extracted import ExtractedSource
@@ -46,7 +46,7 @@ class Keys:
     Attributes:
         train_ids: Hashes of the training structures, ascending for a source.
         test_ids: Hashes of the test structures.
-        composition: Hashes of the distinct compositions, (U,).
+        composition: Hashes of the distinct compositions, in formula units for crystals, (U,).
         elements: Atoms by atomic number of each composition, (U, 119).
         structures: Structures of each composition by split, (U, 3).
     """
@@ -107,7 +107,10 @@ def part_keys(task: KeysTask) -> Keys:
         ids = reader.read_column("structure_id")[kept]
         num_atoms = reader.read_column("num_atoms")
         numbers = reader.read_column("atomic_numbers")
-    found = compositions(num_atoms[kept], numbers[np.repeat(kept, num_atoms)])
+        crystals = reader.read_column("pbc")[kept].any(axis=1)
+    found = reduced_where(
+        compositions(num_atoms[kept], numbers[np.repeat(kept, num_atoms)]), crystals
+    )
     places = found.member * len(SPLITS) + split
     structures = np.bincount(places, minlength=len(found.key) * len(SPLITS))
     return Keys(

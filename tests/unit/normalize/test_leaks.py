@@ -60,6 +60,26 @@ def test_geometries_and_formulas_shared_across_sources_are_counted(
     assert pairs["a", "b"]["test_structures"] == len(tested)
 
 
+def test_cells_of_any_size_are_one_crystal_but_molecules_are_not(tmp_path: Path) -> None:
+    # H2O2 and HO are two molecules; a crystal of the first has cells with twice the atoms too.
+    def pairs(folder: Path, periodic: bool) -> dict[tuple[str, str], dict]:
+        sources = {}
+        for source, copies in (("a", 1), ("b", 2)):
+            batch = make_structures(60, seed=copies, atoms=(4 * copies, 4 * copies + 1))
+            batch.atomic_numbers = np.tile(np.uint8([1, 8, 1, 8]), len(batch) * copies)
+            batch.pbc[:] = periodic
+            batch.cell[:] = np.eye(3) * periodic
+            sources[source] = [batch]
+        workspace = _workspace(folder, sources)
+        leaks.run(["a", "b"], workspace=workspace)
+        return _pairs(workspace)
+
+    found = pairs(tmp_path / "crystals", periodic=True)["a", "b"]
+    assert found["same_composition"] == found["test_structures"] > 0
+    assert [one["formula"] for one in found["most_frequent"]] == ["HO"]
+    assert pairs(tmp_path / "molecules", periodic=False)["a", "b"]["same_composition"] == 0
+
+
 def test_the_report_is_the_same_for_any_number_of_jobs(tmp_path: Path) -> None:
     batch = make_structures(60, seed=3)
     workspace = _workspace(tmp_path, {"a": [batch.slice(0, 31), batch.slice(31, 60)]})
