@@ -139,9 +139,10 @@ def _changes_since_download(file: PieceTask) -> list[str]:
     digest = file_digest(file.path) if file.path.is_file() else None
     if digest == file.sha256:
         return []
+    got = "it is no file" if digest is None else f"sha256 is {digest}"
     message = (
-        f"{file.path} has changed since its download: sha256 is {digest}, expected {file.sha256}; "
-        "run the download stage again"
+        f"{file.path} has changed since its download: {got}, expected sha256 {file.sha256}; run "
+        "the download stage again"
     )
     if file.settings.on_error == "raise":
         raise ValueError(message)
