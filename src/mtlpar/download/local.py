@@ -41,6 +41,14 @@ def presence(file: RawFile, folder: Path) -> Presence:
     return Presence("absent", 0)
 
 
+def length(file: RawFile, folder: Path) -> int | None:
+    """Length of a file as announced, or as it is here; None if nobody knows."""
+    if file.bytes is not None:
+        return file.bytes
+    found = presence(file, folder)
+    return found.size if found.state == "whole" else None
+
+
 def bytes_to_fetch(file: RawFile, folder: Path) -> int:
     """Bytes that still have to come; 0 if the length is not known."""
     return max(0, (file.bytes or 0) - presence(file, folder).size)

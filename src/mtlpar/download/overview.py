@@ -11,7 +11,7 @@ from typing import Final
 from mtlpar.core.files import format_bytes
 from mtlpar.core.paths import Workspace
 from mtlpar.download.catalogue import CatalogueRow, read_catalogue
-from mtlpar.download.local import bytes_to_fetch, presence
+from mtlpar.download.local import bytes_to_fetch, length, presence
 from mtlpar.download.part import RawFile
 from mtlpar.download.plan import LockUse, planned_files
 from mtlpar.download.settings import CATALOGUE, DownloadSettings
@@ -37,8 +37,9 @@ class _Sum:
     def add(self, file: RawFile, folder: Path) -> None:
         self.files += 1
         self.whole += presence(file, folder).state == "whole"
-        self.unknown += file.bytes is None
-        self.bytes += file.bytes or 0
+        size = length(file, folder)
+        self.unknown += size is None
+        self.bytes += size or 0
         self.to_fetch += bytes_to_fetch(file, folder)
 
     def __str__(self) -> str:
@@ -110,9 +111,9 @@ def _data_doi(row: CatalogueRow) -> str:
 
 
 def _cells(file: RawFile, folder: Path) -> tuple[str, ...]:
-    size = "?" if file.bytes is None else format_bytes(file.bytes)
-    exact = "?" if file.bytes is None else f"{file.bytes:,}"
-    return file.name, size, exact, _checksum(file), _here(file, folder)
+    size = length(file, folder)
+    texts = ("?", "?") if size is None else (format_bytes(size), f"{size:,}")
+    return file.name, *texts, _checksum(file), _here(file, folder)
 
 
 def _checksum(file: RawFile) -> str:

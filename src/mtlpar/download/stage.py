@@ -11,7 +11,7 @@ from typing import Final
 from mtlpar.core.files import format_bytes, remove, write_json
 from mtlpar.core.paths import Workspace
 from mtlpar.download.fetch import fetch
-from mtlpar.download.local import bytes_to_fetch, check_space
+from mtlpar.download.local import bytes_to_fetch, check_space, length
 from mtlpar.download.lock import Lock
 from mtlpar.download.part import Contents, RawFile, disk_errors
 from mtlpar.download.plan import LockUse, planned_files
@@ -83,7 +83,8 @@ def _begin(orders: list[_Order]) -> None:
     files = [(file, order.folder) for order in orders for file in order.files]
     check_space(files)
     to_come = sum(bytes_to_fetch(file, folder) for file, folder in files)
-    _log.info("%d files, %s of them to fetch", len(files), format_bytes(to_come))
+    at_least = "at least " if any(length(*one) is None for one in files) else ""
+    _log.info("%d files, %s%s of them to fetch", len(files), at_least, format_bytes(to_come))
     for order in orders:
         # A manifest of an earlier run must not vouch for files that are being replaced.
         with disk_errors(order.manifest):

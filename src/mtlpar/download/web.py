@@ -177,7 +177,7 @@ class Web:
                 reason = _in_words(error)
                 if failures > allowed:
                     raise ValueError(
-                        f"{what} could not be fetched: {failures} attempts failed, the last with "
+                        f"{what} could not be fetched: {_attempts(failures)} failed, the last with "
                         f"{reason}.{_what_is_kept(best)} Run again later; if it stays like this, "
                         "name another place that has it in download.mirrors"
                     ) from error
@@ -220,6 +220,10 @@ def check_status(url: str, response: httpx.Response) -> None:
         "the address in the catalogue, or fetch the file by hand and name its folder in "
         "download.mirrors"
     )
+
+
+def _attempts(count: int) -> str:
+    return "1 attempt" if count == 1 else f"{count} attempts"
 
 
 def _what_is_kept(size: int) -> str:

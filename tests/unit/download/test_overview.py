@@ -65,6 +65,27 @@ def test_sums_over_sources(table, catalogue):
     assert text.splitlines()[-1].startswith("total: 2 files, 7.00 MB (7,000,000 bytes); 0 here")
 
 
+def test_a_length_that_nobody_announces_is_that_of_the_file_once_it_is_here(
+    tmp_path, workspace, server, caplog
+):
+    # Python's own index, of a mirror that is a bare folder, has no lengths.
+    server.files = {
+        "/ani1x/": b'<a href="ani1x-release.h5">x</a>',
+        "/ani1x/ani1x-release.h5": b"data",
+    }
+    settings = DownloadSettings(mirrors=(server.url,))
+    more = {"workspace": workspace, "settings": settings, "catalogue": tmp_path / "none.csv"}
+    text = describe(["ani1x"], **more)
+    assert row(text, "ani1x-release.h5") == ["ani1x-release.h5", "?", "?", "none", "yet", "no"]
+    assert "1 file, at least 0 B (0 bytes); 0 here, at least 0 B to fetch" in text
+    caplog.set_level("INFO")
+    run("ani1x", **more)
+    assert "1 files, at least 0 B of them to fetch" in caplog.text
+    text = describe(["ani1x"], **more)
+    assert row(text, "ani1x-release.h5")[1:4] == ["4", "B", "4"]
+    assert "1 file, 4 B (4 bytes); all here" in text
+
+
 def test_a_folder_is_listed_until_it_is_locked_and_nothing_is_written(
     table, workspace, catalogue, server
 ):
