@@ -127,7 +127,7 @@ def describe(path: Path, results: Path) -> str:
     """The chain of stages that a file came from, down to the raw data, as indented text.
 
     Args:
-        path: Any output of the workflow.
+        path: Any output of the workflow; for a ``.bp`` folder its manifest speaks.
         results: Folder of the results.
 
     Raises:
@@ -137,6 +137,9 @@ def describe(path: Path, results: Path) -> str:
     for file in sorted((results / "provenance").glob("*/*.json")):
         record = read_json(file)
         records |= {Path(name).resolve(): record for name in record["outputs"]}
+    if path.suffix == ".bp" and path.exists():
+        manifests = (path.with_suffix(".manifest.json"), path.with_name("manifest.json"))
+        path = next((one for one in manifests if one.resolve() in records), path)
     if path.resolve() not in records:
         raise ValueError(
             f"no record in {results / 'provenance'} speaks of {path}: it is no output of a stage, "

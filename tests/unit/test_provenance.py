@@ -74,6 +74,16 @@ def test_a_file_that_was_edited_by_hand_is_named(config: Config) -> None:
     assert "qm7x.json" in changed[0]
 
 
+def test_a_pack_and_a_part_are_known_by_their_manifests(config: Config) -> None:
+    # What is packed and asked about is the folder; what is recorded is the manifest beside it.
+    whole_chain(config)
+    workspace = config.workspace
+    pack, part = workspace.pack("qm7x", "test"), workspace.extracted_folder("qm7x") / "1000.bp"
+    for folder, maker in ((pack, "pack qm7x"), (part, "extract qm7x")):
+        folder.mkdir(parents=True)
+        assert f"by {maker}" in describe(folder, workspace.results).splitlines()[1]
+
+
 def test_a_file_of_nobody_is_refused(config: Config) -> None:
     with pytest.raises(ValueError, match="no record"):
         describe(config.workspace.tables / "table1.csv", config.workspace.results)
