@@ -122,8 +122,11 @@ def _mpi_ranks(
         port = world.bcast(store.port if store else None)
         store = store or TCPStore(host, port, None, False, timeout=timeout)
         if not roll.sees_all:
-            # A connection of its own: nobody waits for what somebody else asks of the store.
-            roll.share(TCPStore(host, port, None, False, timeout=_BOARD_TIMEOUT))
+            # A connection of its own: nobody waits for what somebody else asks of the store. It may
+            # take its time to come about, where thousands connect at once.
+            board = TCPStore(host, port, None, False, timeout=timeout)
+            board.set_timeout(_BOARD_TIMEOUT)
+            roll.share(board)
         context = RankContext(world.rank, world.size, local_device(local_rank), roll)
         # MPICH's launcher tells the others by this signal that a rank has died: they shall live
         # long enough to say which. Training listens to it by itself.
