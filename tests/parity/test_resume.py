@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -229,6 +230,33 @@ def test_a_killed_training_loses_no_more_than_an_epoch_and_ends_the_same(
     np.testing.assert_allclose(losses(workspace), straight, rtol=1e-10)
     for name, tensor in _state(workspace).items():
         torch.testing.assert_close(tensor, weights[name], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("damaged", ["__0_0.distcp", ".metadata"])
+@pytest.mark.parametrize("left", [0.0, 0.5], ids=["empty", "half"])
+def test_a_damaged_checkpoint_is_named_and_training_continues_from_the_one_before(
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    stop_after: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    damaged: str,
+    left: float,
+) -> None:
+    # What a lost node's file system may leave behind, long after the folder got its name.
+    workspace = copy_of(five_sources)
+    stop_after(3)
+    with pytest.raises(InterruptionError):
+        run_alone(workspace)
+    monkeypatch.undo()
+    *_, newest = sorted(workspace.results.rglob("step-*"))
+    content = (newest / damaged).read_bytes()
+    (newest / damaged).write_bytes(content[: int(left * len(content))])
+    with pytest.raises(ValueError, match=f"{newest} is damaged or lacks files.*remove that folder"):
+        run_alone(workspace)
+    shutil.rmtree(newest)
+    run_alone(workspace)
+    # Five epochs of four steps, each told once.
+    assert len(losses(workspace)) == 20
 
 
 def test_other_settings_never_continue_from_old_checkpoints(

@@ -25,6 +25,7 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -170,10 +171,21 @@ class CheckpointFolder:
             state: Tensors by the names to look up.
             step: Which checkpoint.
             alone: Whether only this rank loads; otherwise all ranks must call this together.
+
+        Raises:
+            ValueError: If the checkpoint is damaged or files of it are missing.
         """
-        no_dist = alone or self._group is None
-        with _one_process_is_meant():
-            load(dict(state), checkpoint_id=self.path(step), no_dist=no_dist)
+        path, no_dist = self.path(step), alone or self._group is None
+        try:
+            with _one_process_is_meant():
+                load(dict(state), checkpoint_id=path, no_dist=no_dist)
+        except CheckpointException as error:
+            # Torch's is no `Exception`, is raised on every rank, and names neither file nor cause.
+            cause = " ".join(str(next(iter(error.failures.values()))[0]).split())
+            raise ValueError(
+                f"the checkpoint {path} is damaged or lacks files ({cause}); remove that folder "
+                "and rerun: training continues from the checkpoint before it"
+            ) from error
 
     def _write(self, state: dict[str, Tensor], progress: Progress) -> None:
         started = time.monotonic()
