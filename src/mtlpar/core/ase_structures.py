@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 from ase import Atoms
@@ -10,18 +11,27 @@ from ase import Atoms
 from mtlpar.core.structures import DoubleStructureBatch
 
 
-def structure_batch(structures: Sequence[Atoms]) -> DoubleStructureBatch:
+def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch:
     """Columns of ASE structures, with float64 geometry and zero labels.
 
     Charge and spin multiplicity are read from ``atoms.info["charge"]`` and ``atoms.info["spin"]``;
     without them a structure has charge 0 and a spin that nobody stated.
 
     Raises:
-        ValueError: If there is no structure or one has no atoms.
+        ValueError: If this is no list, or an empty one, or a structure has no atoms or is not
+            finite.
     """
+    if isinstance(structures, Atoms):
+        raise ValueError(f"expected a list of structures, got one: {structures}; write [atoms]")
     empty = [index for index, atoms in enumerate(structures) if len(atoms) == 0]
     if empty or not structures:
         raise ValueError(f"nothing to predict: got {len(structures)} structures, empty: {empty}")
+    for index, atoms in enumerate(structures):
+        # Atoms that are nowhere have no neighbours: the answer would look like one.
+        if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+            raise ValueError(
+                f"structure {index} has positions or a cell that are not finite: {atoms}"
+            )
     positions = np.concatenate([atoms.positions for atoms in structures])
     return DoubleStructureBatch.from_labels(
         num_atoms=[len(atoms) for atoms in structures],
@@ -39,6 +49,7 @@ def structure_batch(structures: Sequence[Atoms]) -> DoubleStructureBatch:
 
 def _whole_number(atoms: Atoms, key: str, default: int) -> int:
     value = atoms.info.get(key, default)
-    if value != int(value) or abs(value) > np.iinfo(np.int8).max:
+    is_whole = isinstance(value, Real) and float(value).is_integer()
+    if not is_whole or abs(value) > np.iinfo(np.int8).max:
         raise ValueError(f"atoms.info[{key!r}] of {atoms} is {value!r}; expected a small integer")
     return int(value)

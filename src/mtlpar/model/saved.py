@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import atomic_numbers
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from torch import Tensor
 
 from mtlpar.core.ase_structures import structure_batch
@@ -18,7 +20,7 @@ from mtlpar.core.files import atomic_path
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.model.predict import FloatArray, predict_batches
+from mtlpar.model.predict import FloatArray, PredictedBatch, predict_batches
 from mtlpar.model.settings import ModelSettings
 
 FORMAT_VERSION: Final = 4
@@ -88,7 +90,7 @@ class SavedModel:
         if head is None and len(self.sources) > 1:
             levels = ", ".join(f"{name} ({self.level_of_theory[name]})" for name in self.sources)
             raise ValueError(f"this model has several heads; choose one with head=...: {levels}")
-        head = head or self.sources[0]
+        head = self.sources[0] if head is None else head
         self.branch_of(head)
         return head
 
@@ -106,12 +108,12 @@ class SavedModel:
 
         Raises:
             ValueError: If the head does not exist or was not chosen, if a structure holds an
-                element that the head never saw, or if it is charged or open-shell and the model
-                was not told about charge and spin.
+                element that the head never saw, if it is charged or open-shell and the model was
+                not told about charge and spin, or if its energy comes out as no number.
         """
+        head = self.choose_head(head)
         if not structures:
             return []
-        head = self.choose_head(head)
         batch = structure_batch(structures)
         self._check_charge_and_spin(batch)
         references = self.references[head].sums(batch)
@@ -125,6 +127,7 @@ class SavedModel:
         ):
             sizes = batch.num_atoms[part.structures]
             energy = part.energy_per_atom * sizes + references[part.structures]
+            _check_finite(energy, part)
             forces = np.split(part.forces, np.cumsum(sizes)[:-1])
             stress = [None] * len(sizes) if part.stress is None else map(_voigt, part.stress)
             predictions += map(StructurePrediction, energy.tolist(), forces, stress)
@@ -220,28 +223,55 @@ def load_model(
     if not path.is_file():
         raise ValueError(f"there is no model at {path}; the train stage writes it")
     content = _upgrade(_read(path, device), path)
-    settings = ModelSettings.model_validate(content["settings"])
-    state = content["state"]
-    network = MultiTaskModel(settings, content["branches"], seed=0)
-    network.to(device=device, dtype=next(iter(state.values())).dtype)
     try:
-        network.load_state_dict(state)
+        whole = _Content.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path} is no whole model file: {where}: {first['msg']}") from None
+    network = MultiTaskModel(whole.settings, whole.branches, seed=0)
+    network.to(device=device, dtype=next(iter(whole.state.values())).dtype)
+    try:
+        network.load_state_dict(whole.state)
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
     network.to(dtype=dtype)
     network.eval()
     return SavedModel(
         network=network,
-        settings=settings,
-        branches={branch: tuple(sources) for branch, sources in content["branches"].items()},
-        references={
-            name: References.from_dict(energies)
-            for name, energies in content["references_ev"].items()
-        },
-        level_of_theory=content["level_of_theory"],
-        training=content["training"],
-        format_version=content["written_as"],
+        settings=whole.settings,
+        branches=whole.branches,
+        references={name: References(energies) for name, energies in whole.references_ev.items()},
+        level_of_theory=whole.level_of_theory,
+        training=whole.training,
+        format_version=whole.written_as,
     )
+
+
+class _Content(BaseModel):
+    """What a file of the current format holds."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
+
+    written_as: int
+    settings: ModelSettings
+    branches: dict[str, tuple[str, ...]] = Field(min_length=1)
+    references_ev: dict[str, dict[str, FiniteFloat]]
+    level_of_theory: dict[str, str]
+    training: dict[str, Any]
+    state: dict[str, Tensor] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _knows_every_source(self) -> _Content:
+        for source in (source for sources in self.branches.values() for source in sources):
+            if not self.references_ev.get(source):
+                raise ValueError(f"there are no reference energies of {source}")
+            if source not in self.level_of_theory:
+                raise ValueError(f"there is no level of theory of {source}")
+            foreign = self.references_ev[source].keys() - atomic_numbers.keys()
+            if foreign:
+                raise ValueError(f"{source} has references of no elements: {sorted(foreign)}")
+        return self
 
 
 # What torch raises on files that are cut short, empty, no archive, or hold foreign objects.
@@ -261,7 +291,8 @@ def _read(path: Path, device: torch.device | str) -> Any:
 def _upgrade(content: Any, path: Path) -> dict[str, Any]:
     """Bring the content of a file to the current format, one version at a time."""
     version: Any = content.get("format_version") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or version not in range(_OLDEST_VERSION, FORMAT_VERSION + 1):
+    known = range(_OLDEST_VERSION, FORMAT_VERSION + 1)
+    if not isinstance(content, dict) or not isinstance(version, int) or version not in known:
         raise ValueError(
             f"{path} has model format {version!r}; this version of mtlpar reads {_OLDEST_VERSION} "
             f"to {FORMAT_VERSION}. A newer format needs a newer mtlpar, an older model has to be "
@@ -273,6 +304,8 @@ def _upgrade(content: Any, path: Path) -> dict[str, Any]:
             _UPGRADES[step](content)
         except ValueError as error:
             raise ValueError(f"{path} has model format {version}: {error}") from None
+        except (LookupError, TypeError) as error:
+            raise ValueError(f"{path} is no whole model file: {error!r}") from error
     return content
 
 
@@ -296,6 +329,15 @@ def _from_3(content: dict[str, Any]) -> None:
 
 
 _UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], None]]] = {2: _from_2, 3: _from_3}
+
+
+def _check_finite(energy: FloatArray, part: PredictedBatch) -> None:
+    wrong = np.flatnonzero(~np.isfinite(energy))
+    if len(wrong):
+        raise ValueError(
+            f"the energy of structure {part.structures.start + wrong[0]} is not finite: two of its "
+            "atoms lie on one another, or the model's weights are not finite (`mtlpar check` tells)"
+        )
 
 
 def _voigt(stress: FloatArray) -> FloatArray | None:

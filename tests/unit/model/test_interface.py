@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +78,19 @@ def test_lists_of_structures_come_back_in_order_with_references_added(path: Path
         ([molecule("H2O")], None, r"several heads; choose one.*crystals \(PBE\)"),
         ([molecule("H2O")], "qm9", r"no head is called 'qm9'; this model has molecules, crystals"),
         ([molecule("NH3")], "molecules", r"no reference energy for N.*H, C, O"),
+        # An empty name is a name, not the absence of one.
+        ([molecule("H2O")], "", r"no head is called ''"),
+        ([], "qm9", r"no head is called 'qm9'"),
+        (molecule("H2O"), "molecules", r"expected a list of structures.*write \[atoms\]"),
         ([Atoms()], "molecules", r"empty: \[0\]"),
+        # Without neighbours both would be answered by the energy of lone atoms.
+        ([Atoms("O2", [[0, 0, 0], [np.nan, 0, 0]])], "molecules", r"structure 0 .*not finite"),
+        ([Atoms("O2", [[0, 0, 0], [np.inf, 0, 0]])], "molecules", r"structure 0 .*not finite"),
+        (
+            [molecule("H2O"), Atoms("O2", np.zeros((2, 3)))],
+            "molecules",
+            r"energy of structure 1 is not finite: two of its atoms lie on one another",
+        ),
         (
             [Atoms("O", info={"charge": -2})],
             "molecules",
@@ -87,10 +101,12 @@ def test_lists_of_structures_come_back_in_order_with_references_added(path: Path
             "molecules",
             r"'spin'.*is 1.5; expected",
         ),
+        ([Atoms("O", info={"charge": None})], "molecules", r"'charge'.*is None; expected"),
+        ([Atoms("O", info={"charge": np.nan})], "molecules", r"'charge'.*is nan; expected"),
     ],
 )
 def test_what_cannot_be_answered_is_an_error(
-    path: Path, structures: list[Atoms], head: str | None, message: str
+    path: Path, structures: Sequence[Atoms], head: str | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         mtlpar.load_model(path).predict(structures, head=head)
@@ -205,6 +221,36 @@ def test_damaged_files_and_weights_that_do_not_fit_are_refused(path: Path) -> No
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="damaged or not a model file"):
             mtlpar.load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        *((lambda content, key=key: content.pop(key), key) for key in ("settings", "state")),
+        (lambda content: content.pop("references_ev"), "references_ev"),
+        (lambda content: content["references_ev"].pop("crystals"), "no reference.* of crystals"),
+        (lambda content: content["references_ev"]["crystals"].update(O=np.nan), "crystals.O"),
+        (lambda content: content["references_ev"]["crystals"].update(Qq=1.0), r"\['Qq'\]"),
+        (lambda content: content["level_of_theory"].clear(), "no level of theory of molecules"),
+        (lambda content: content["state"].clear(), "state"),
+        (lambda content: content.update(branches=["a", "b"]), "branches"),
+        (lambda content: content["settings"]["encoder"].update(kind="mace"), "encoder.kind"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "info"])
+def test_a_file_that_lacks_or_contradicts_something_is_refused_by_name(
+    path: Path,
+    command: str,
+    edit: Callable[[dict[str, Any]], object],
+    message: str,
+) -> None:
+    # Total energies need all of it: without references a head would be off by thousands of eV.
+    content = torch.load(path, weights_only=True)
+    edit(content)
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=f"{path} is no whole model file: .*{message}"):
+        mtlpar.load_model(path)
+    assert main([command, str(path)]) == 1
 
 
 def test_info_counts_every_parameter_once(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
