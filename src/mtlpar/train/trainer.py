@@ -176,7 +176,7 @@ class Trainer:
             learning_rate=self.stepper.optimizer.param_groups[0]["lr"],
             gradient_norm=None if result.skipped else result.gradient_norm,
             skipped=result.skipped,
-            terms=None if result.skipped else self._by_source(result.terms),
+            terms=None if result.skipped else self._terms_of_step(result.terms),
             seconds=clock.last(),
         )
 
@@ -212,6 +212,10 @@ class Trainer:
         clock.add("validate", time.perf_counter() - started)
         score = relative_score(errors, self.data.target_sizes)
         terms = torch.tensor(progress.epoch_terms, dtype=torch.float64) / progress.epoch_steps
+        # Steps without a structure of a small dataset have no error of it: they added nothing.
+        plan = self.data.loader.plan
+        took_part = [min(1.0, plan.num_samples[source] / plan.steps) for source in self.sources]
+        terms /= terms.new_tensor(took_part)[:, None]
         progress.epoch += 1
         progress.epoch_terms, progress.epoch_steps = [], 0
         is_best = self._note_score(score)
@@ -275,6 +279,14 @@ class Trainer:
     def _out_of_patience(self) -> bool:
         patience = self.settings.patience_epochs
         return patience is not None and self.progress.epochs_without_improvement >= patience
+
+    def _terms_of_step(self, terms: Tensor) -> dict[str, dict[str, float]]:
+        """Errors of the datasets that the last step held structures of."""
+        plan = self.data.loader.plan
+        step = (self.progress.step - 1) % plan.steps
+        bounds = {source: plan.bounds(source, step) for source in self.sources}
+        by_source = self._by_source(terms)
+        return {source: by_source[source] for source, (a, b) in bounds.items() if a < b}
 
     def _by_source(self, terms: Tensor) -> dict[str, dict[str, float]]:
         rows: Sequence[Sequence[float]] = terms.tolist()

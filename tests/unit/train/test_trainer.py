@@ -224,3 +224,18 @@ def test_building_a_model_leaves_the_global_random_state_alone() -> None:
     torch.manual_seed(5)
     MultiTaskModel(MODEL, ["a"], seed=0)
     np.testing.assert_array_equal(torch.rand(3), expected)
+
+
+def test_errors_of_a_small_dataset_are_means_over_the_steps_that_held_it(
+    five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
+) -> None:
+    # Small batches leave most steps without a structure of Alexandria; counted as steps without
+    # error, they would make its training error a fraction of its validation error.
+    workspace = copy_of(five_sources)
+    run_alone(workspace, epochs=1, batch_structures=3)
+    *steps, epoch = history(workspace)
+    held = [line["terms"]["alexandria"] for line in steps if "alexandria" in line["terms"]]
+    assert 0 < len(held) < len(steps)
+    for task, mean in epoch["train"]["alexandria"].items():
+        assert mean == pytest.approx(np.mean([terms[task] for terms in held]))
+        assert min(terms[task] for terms in held) > 0
