@@ -96,7 +96,7 @@ def launch_command(
     elif kind == "pals":
         prefix = _pals(geometry, variables)
     elif kind == "mpiexec":
-        prefix = [_find_program("mpiexec") or "mpiexec", "-n", str(geometry.world_size)]
+        prefix = _mpiexec(geometry)
     elif kind == "torchrun":
         prefix = [_find_program("torchrun") or "torchrun", "--standalone", "--no-python"]
         prefix.append(f"--nproc-per-node={geometry.world_size}")
@@ -218,6 +218,15 @@ def _srun(geometry: Geometry, variables: Mapping[str, str]) -> list[str]:
     if variables.get(_SRUN_MPI):
         line.append(f"--mpi={variables[_SRUN_MPI]}")
     return line
+
+
+def _mpiexec(geometry: Geometry) -> list[str]:
+    program = _find_program("mpiexec") or "mpiexec"
+    # MPICH's kills all ranks in the same moment as one dies; told not to, it takes a little longer,
+    # in which most of them say which one it was.
+    is_mpich = Path(program).with_name("mpichversion").exists()
+    options = ["-disable-auto-cleanup"] if is_mpich else []
+    return [program, *options, "-n", str(geometry.world_size)]
 
 
 def _pals(geometry: Geometry, variables: Mapping[str, str]) -> list[str]:

@@ -76,6 +76,21 @@ def test_ranks_start_in_an_environment_that_nobody_activated(
     )
 
 
+def test_only_mpich_is_told_to_let_ranks_speak_when_one_has_died(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Other launchers do not know that word, and would start nothing.
+    (tmp_path / "mpiexec").touch(mode=0o755)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+
+    def words() -> list[str]:
+        return launch_command(Geometry(ranks_per_node=2), ["x"], launcher="mpiexec")[1:]
+
+    assert words() == ["-n", "2", "x"]
+    (tmp_path / "mpichversion").touch()
+    assert words() == ["-disable-auto-cleanup", "-n", "2", "x"]
+
+
 def test_torchrun_starts_ranks_without_mpi() -> None:
     line = launch_command(Geometry(ranks_per_node=4), ["x"], launcher="torchrun", environment={})
     assert line[1:] == ["--standalone", "--no-python", "--nproc-per-node=4", "x"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,8 @@ def test_no_more_than_three_windows_are_in_memory_and_only_this_ranks_structures
     def note(self: StreamedDataset, blocks: list[int], wanted: np.ndarray) -> Window:
         window = read(self, blocks, wanted)
         windows.add(window)
+        # A thread lets go of the windows of its batch a moment after it has delivered that.
+        time.sleep(0.05)
         alive.append(len(windows))
         kept.append(len(wanted))
         return window
