@@ -42,6 +42,8 @@ SLURM, FRONTIER = ("--profile", "profiles/slurm"), ("--profile", "profiles/front
 # As many ranks as on the two nodes, so that sums are formed in the same order.
 LOCAL = ("--set-resources", "train:tasks_per_node=4", "--profile", "profiles/local", "--cores", "2")
 
+MODEL = "results/models/mtl/model.pt"
+
 # Appended to the Snakefile of a copy. Snakemake waits ten seconds longer after each question to
 # Slurm that brings no news, which is most of the time of short jobs.
 IMPATIENT = """
@@ -197,3 +199,19 @@ def assert_nothing_left(site: Environment, checkout: Path) -> None:
     while left := [*squeue(site, checkout), *processes(checkout).items()]:
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
+
+
+def assert_as_if_undisturbed(checkout: Path, undisturbed: Path, site: Environment) -> None:
+    """A training took several jobs, each later one went on, and nothing else tells of it."""
+    *early, train, evaluate = states(site, checkout)
+    assert early
+    assert not {"COMPLETED", "CANCELLED"} & set(early)
+    assert train == evaluate == "COMPLETED"
+    # The copy begins with the attempt of the run that it is a copy of.
+    tries = attempts(checkout)[1:]
+    assert tries[-1]["outcome"] == "done"
+    assert len({attempt["job"] for attempt in tries}) == len(tries) > 1
+    assert "resumed after epoch" in (checkout / "logs/train/mtl.log").read_text()
+    assert (checkout / MODEL).read_bytes() == (undisturbed / MODEL).read_bytes()
+    assert metrics(checkout) == metrics(undisturbed)
+    assert_nothing_left(site, checkout)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,13 +24,21 @@ from checkout import (
 from slurm.cluster import ACCOUNT
 from slurm.runs import (
     FOR_LONG,
+    FRONTIER,
     SLURM,
+    Background,
     Environment,
     ask,
+    assert_as_if_undisturbed,
     assert_nothing_left,
     assert_whole,
+    fresh_copy,
+    in_background,
+    metrics,
+    set_train,
     states,
     training_runs,
+    untrained_copy,
     wait_for,
 )
 
@@ -46,7 +54,27 @@ time.sleep(600)
 ONE_NODE = {"set-resources.train.nodes": 1}
 
 
-def test_the_sample_dag_runs_through_the_slurm_profile(packed: Path, site: Environment) -> None:
+@pytest.fixture(scope="module")
+def killed_run(packed: Path, site: Environment) -> Iterator[Background]:
+    """A training that does not hear that its time is over, and is killed."""
+    checkout = untrained_copy(packed, packed.parent / "killed", FOR_LONG)
+    set_train(checkout, runtime="1 * attempt", slurm_extra=None)
+    yield from in_background(checkout, *SLURM, "table1", site=site)
+
+
+@pytest.fixture(scope="module")
+def frontier_run(packed: Path, site: Environment) -> Iterator[Background]:
+    """Everything through profiles/frontier itself, shape and account aside."""
+    checkout = fresh_copy(packed, packed.parent / "frontier")
+    yield from in_background(checkout, *FRONTIER, site=site)
+
+
+def test_the_sample_dag_runs_through_the_slurm_profile(
+    packed: Path, site: Environment, killed_run: Background, frontier_run: Background
+) -> None:
+    # These mostly wait, from now on.
+    for run in (killed_run, frontier_run):
+        assert run.process.poll() is None
     assert_whole(packed)
     assert set(states(site, packed)) == {"COMPLETED"}
     assert "mtl: 4 rank(s)" in (packed / "logs/train/mtl.log").read_text()
@@ -117,4 +145,25 @@ def test_an_unknown_account_is_refused_at_once(
     status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
     assert status == 1
     assert "nobody" in output
+    assert_nothing_left(site, checkout)
+
+
+def test_a_training_that_slurm_kills_at_its_walltime_goes_on_in_a_new_job(
+    killed_run: Background, site: Environment, undisturbed: Path
+) -> None:
+    killed_run.end()
+    *early, _, _ = states(site, killed_run.checkout)
+    assert set(early) == {"TIMEOUT"}
+    assert_as_if_undisturbed(killed_run.checkout, undisturbed, site)
+
+
+def test_the_sample_dag_runs_through_the_frontier_profile(
+    packed: Path, frontier_run: Background, site: Environment
+) -> None:
+    frontier_run.end()
+    checkout = frontier_run.checkout
+    assert_whole(checkout)
+    assert set(states(site, checkout)) == {"COMPLETED"}
+    assert "mtl: 4 rank(s)" in (checkout / "logs/train/mtl.log").read_text()
+    assert metrics(checkout) == metrics(packed)
     assert_nothing_left(site, checkout)

@@ -11,28 +11,25 @@ from pathlib import Path
 import pytest
 from checkout import start_snakemake
 from slurm.runs import (
-    FOR_LONG,
+    MODEL,
     SLURM,
     UNTIL_A_SIGNAL,
     UNTIL_THE_DEADLINE,
     Background,
     Environment,
     ask,
-    assert_nothing_left,
+    assert_as_if_undisturbed,
     attempts,
     in_background,
     metrics,
     set_train,
     squeue,
-    states,
     training_runs,
     untrained_copy,
     wait_for,
 )
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
-
-MODEL = "results/models/mtl/model.pt"
 
 
 @pytest.fixture(scope="module")
@@ -52,39 +49,14 @@ def warned_run(packed: Path, site: Environment) -> Iterator[Background]:
     yield from in_background(checkout, *SLURM, "table1", site=site)
 
 
-@pytest.fixture(scope="module")
-def killed_run(packed: Path, site: Environment) -> Iterator[Background]:
-    """A training that does not hear that its time is over, and is killed."""
-    checkout = untrained_copy(packed, packed.parent / "killed", FOR_LONG)
-    set_train(checkout, runtime="1 * attempt", slurm_extra=None)
-    yield from in_background(checkout, *SLURM, "table1", site=site)
-
-
-def assert_as_if_undisturbed(checkout: Path, undisturbed: Path, site: Environment) -> None:
-    """A training took several jobs, each later one went on, and nothing else tells of it."""
-    *early, train, evaluate = states(site, checkout)
-    assert early
-    assert not {"COMPLETED", "CANCELLED"} & set(early)
-    assert train == evaluate == "COMPLETED"
-    # The copy begins with the attempt of the run that it is a copy of.
-    tries = attempts(checkout)[1:]
-    assert tries[-1]["outcome"] == "done"
-    assert len({attempt["job"] for attempt in tries}) == len(tries) > 1
-    assert "resumed after epoch" in (checkout / "logs/train/mtl.log").read_text()
-    assert (checkout / MODEL).read_bytes() == (undisturbed / MODEL).read_bytes()
-    assert metrics(checkout) == metrics(undisturbed)
-    assert_nothing_left(site, checkout)
-
-
 def test_ranks_of_srun_come_to_the_same_model_as_those_of_this_machine(
     packed: Path,
     undisturbed: Path,
     signalled_run: Background,
     warned_run: Background,
-    killed_run: Background,
 ) -> None:
     # These mostly wait, from now on.
-    for run in (signalled_run, warned_run, killed_run):
+    for run in (signalled_run, warned_run):
         assert run.process.poll() is None
     assert (packed / MODEL).read_bytes() == (undisturbed / MODEL).read_bytes()
     assert metrics(packed) == metrics(undisturbed)
@@ -142,12 +114,3 @@ def test_a_training_that_knows_its_walltime_goes_on_in_a_new_job(
     outcomes = {attempt["outcome"] for attempt in attempts(warned_run.checkout)[1:-1]}
     assert outcomes <= {"to be continued", "killed"}
     assert_as_if_undisturbed(warned_run.checkout, undisturbed, site)
-
-
-def test_a_training_that_slurm_kills_at_its_walltime_goes_on_in_a_new_job(
-    killed_run: Background, site: Environment, undisturbed: Path
-) -> None:
-    killed_run.end()
-    *early, _, _ = states(site, killed_run.checkout)
-    assert set(early) == {"TIMEOUT"}
-    assert_as_if_undisturbed(killed_run.checkout, undisturbed, site)
