@@ -115,7 +115,8 @@ class Roll:
             self._dead = self._look()
             if time.monotonic() > deadline:
                 break
-            time.sleep(0.02)
+            # All ranks may ask one board.
+            time.sleep(0.1)
         return self._dead
 
     def _look(self) -> tuple[int, ...]:
