@@ -69,12 +69,6 @@ def read(store: StructureStore, request: np.ndarray) -> int:
     return payload_bytes(len(batch), batch.total_atoms)
 
 
-def read_rows(store: DistributedDataset, request: np.ndarray) -> int:
-    """The same, left in rows as the store keeps them."""
-    structures, atoms = store.read_rows(request)
-    return payload_bytes(len(structures), len(atoms))
-
-
 def read_bp(path: Path, request: np.ndarray) -> int:
     """One request, structure by structure from the file."""
     with BpReader(path) as reader:
@@ -106,16 +100,14 @@ def measure(path: Path, atoms: int, rounds: int) -> None:
     print(f"\nstructures of {atoms} atoms, requests of {REQUEST}")
     for name, rate in rates.items():
         print(f"  {name:<22}{rate:>8.3f} GB/s")
-    columns = rates["own node, in columns"]
-    print(f"  ratio of columns to .bp file       {columns / rates['.bp file']:.0f}x")
-    print(f"  ratio of columns to private copy   {columns / rates['private copy']:.2f}x")
-    print(f"  ratio of columns to memory copy    {columns / rates['memory copy']:.2f}")
-    rows = rates["own node, in rows"]
-    print(f"  ratio of rows to copy of pieces    {rows / rates['copy of pieces']:.2f}")
+    own = rates["own node"]
+    print(f"  ratio of own node to .bp file        {own / rates['.bp file']:.0f}x")
+    print(f"  ratio of own node to private copy    {own / rates['private copy']:.2f}x")
+    print(f"  ratio of own node to copy of pieces  {own / rates['copy of pieces']:.2f}")
     limit = rates["copy of pieces"] / rates["memory copy"]
-    print(f"  ratio of pieces to memory copy     {limit:.2f}  (what random access leaves)")
+    print(f"  ratio of pieces to memory copy       {limit:.2f}  (what random access leaves)")
     print(
-        f"ratio  {rows / rates['memory copy']:.2f} of rows to memory copy  (target >= 0.60)",
+        f"ratio  {own / rates['memory copy']:.2f} of own node to memory copy  (target >= 0.60)",
         flush=True,
     )
 
@@ -168,8 +160,7 @@ def measure_node(path: Path, rounds: int) -> dict[str, float]:
             {
                 "memory copy": lambda: copy_memory(source, target),
                 "copy of pieces": several(lambda: copy_pieces(pieces, next(requests))),
-                "own node, in rows": several(lambda: read_rows(store, next(requests))),
-                "own node, in columns": several(lambda: read(store, next(requests))),
+                "own node": several(lambda: read(store, next(requests))),
                 "private copy": several(lambda: read(private, next(requests))),
                 ".bp file": lambda: read_bp(path, next(requests)[:8]),
             },

@@ -79,7 +79,7 @@ def check_memory(pack: Path) -> None:
         header = reader.attributes
     copy = Copy.of(WORLD, width=WORLD.size)
     needed = copy.node.allreduce(copy.bytes_of_rank(header))
-    rows = 128 * header["num_structures"] + 32 * header["num_atoms"]
+    rows = (112 + 16) * header["num_structures"] + 25 * header["num_atoms"]
     index = 12 * header["num_structures"]
     assert rows + index - WORLD.size <= needed <= rows + index, needed
     copy.free()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -14,6 +14,7 @@ from mtlpar.core.fields import FIELDS
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch, iterate_slices
 from mtlpar.store.bp import BpReader
+from mtlpar.store.table import OFFSET_BYTES, AtomSegments, first_bytes
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -33,14 +34,29 @@ class StructureStore(Protocol):
         """Copy the structures at ``indices``, in that order, with their targets in eV/atom."""
 
 
+def merge(
+    parts: Sequence[tuple[StructureBatch, FloatArray]], part_of: npt.NDArray[np.integer]
+) -> tuple[StructureBatch, FloatArray]:
+    """Bring structures that came in parts into the order they were asked for.
+
+    Args:
+        parts: Structures and targets; those of a part are in order among themselves.
+        part_of: Part that each structure came in, (K,); parts are in ascending order.
+    """
+    order = np.argsort(np.argsort(part_of, kind="stable"))
+    batch = StructureBatch.concatenate([batch for batch, _ in parts]).take(order)
+    return batch, np.concatenate([target for _, target in parts])[order]
+
+
 def column_bytes(num_structures: int, num_atoms: int) -> int:
-    """Memory of the columns of some structures and their targets."""
+    """Memory of a `PackedDataset`."""
     rows = {"structure": num_structures, "atom": num_atoms}
     columns = sum(
         rows[field.level] * math.prod(field.shape) * np.dtype(field.dtype).itemsize
         for field in FIELDS.values()
     )
-    return columns + 8 * num_structures
+    targets = 8 * num_structures
+    return columns + targets + OFFSET_BYTES * num_structures
 
 
 # Targets are computed in slices: the float64 of every atom at once would take half as much again.
@@ -76,6 +92,9 @@ class PackedDataset:
                 for start, stop in iterate_slices(len(self), _SLICE_STRUCTURES)
             ]
         )
+        self._segments = AtomSegments(
+            self.structures.columns(), first_bytes(self.structures.offsets)
+        )
 
     def __len__(self) -> int:
         return len(self.structures)
@@ -86,7 +105,13 @@ class PackedDataset:
 
     def gather(self, indices: npt.NDArray[np.int64]) -> tuple[StructureBatch, FloatArray]:
         """Copy the structures at ``indices``, in that order, with their targets in eV/atom."""
-        return self.structures.take(indices), self.target_ev_per_atom[indices]
+        columns = {
+            name: getattr(self.structures, name).take(indices, axis=0)
+            for name, field in FIELDS.items()
+            if field.level == "structure"
+        }
+        batch = StructureBatch({**columns, **self._segments.take(indices)})
+        return batch, self.target_ev_per_atom[indices]
 
 
 class PackSlice:

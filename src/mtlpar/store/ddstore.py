@@ -20,11 +20,20 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from mtlpar.core.ragged import ragged_arange
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
 from mtlpar.store.bp import BpReader
-from mtlpar.store.rows import ATOM_ROW, STRUCTURE_ROW, Rows, fill_rows, take_atoms, to_columns
+from mtlpar.store.dataset import merge
+from mtlpar.store.table import (
+    OFFSET_BYTES,
+    OFFSET_SIZES,
+    AtomSegments,
+    StructureTable,
+    first_bytes,
+    table_bytes,
+    table_pieces,
+    to_columns,
+)
 
 IndexArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -96,9 +105,9 @@ class Copy:
         """
         count = int(header["num_structures"])
         first, last = self.bounds(count)[self.ranks.rank : self.ranks.rank + 2]
-        rows: int = STRUCTURE_ROW.itemsize * count + ATOM_ROW.itemsize * int(header["num_atoms"])
+        held = table_bytes(count, int(header["num_atoms"])) + OFFSET_BYTES * count
         index = _INDEX_BYTES * count if self.node.rank == 0 else 0
-        return int(last - first) * rows // count + index
+        return int(last - first) * held // count + index
 
 
 class DistributedDataset:
@@ -123,25 +132,33 @@ class DistributedDataset:
             )
         self._copy = copy
         self._windows: list[MPI.Win] = []
-        self._remote: tuple[MPI.Win, MPI.Win] | None = None
+        self._remote: MPI.Win | None = None
         self._progress: _Progress | None = None
         with BpReader(path) as reader:
-            self._bounds = copy.bounds(len(reader))
-            leader = copy.node.bcast(copy.ranks.rank)
-            self._first = int(self._bounds[leader])
-            self._last = int(self._bounds[leader + copy.node.size])
             first_atom = reader.offsets
-            part_atoms = int(first_atom[self._last] - first_atom[self._first])
+            bounds = copy.bounds(len(reader))
+            # The first rank of each node answers for what the node holds.
+            self._leaders = np.unique(copy.ranks.allgather(copy.node.bcast(copy.ranks.rank)))
+            self._bounds = bounds[[*self._leaders, copy.ranks.size]]
+            self._node = int(np.searchsorted(self._leaders, copy.ranks.rank, side="right")) - 1
+            self._first, self._last = map(int, self._bounds[self._node : self._node + 2])
             self.num_atoms: npt.NDArray[np.int32] = self._share(np.dtype(np.int32), len(reader))
-            self._first_atom: IndexArray = self._share(np.dtype(np.int64), len(reader))
-            self._structures: Rows = self._share(STRUCTURE_ROW, self._last - self._first)
-            self._atoms: Rows = self._share(ATOM_ROW, part_atoms)
+            self._first_atom: IndexArray = self._share(np.dtype(np.int64), len(reader) + 1)
+            part = first_atom[self._first : self._last + 1] - first_atom[self._first]
+            count, atoms = self._last - self._first, int(part[-1])
+            memory = self._share(np.dtype(np.uint8), table_bytes(count, atoms))
+            self._table = StructureTable(memory, count, atoms)
+            first_byte = {size: self._share(np.dtype(np.int64), count + 1) for size in OFFSET_SIZES}
             if copy.node.rank == 0:
                 self.num_atoms[:] = np.diff(first_atom)
-                self._first_atom[:] = first_atom[:-1]
-            self._fill(reader, first_atom)
+                self._first_atom[:] = first_atom
+                for size, offsets in first_bytes(part).items():
+                    first_byte[size][:] = offsets
+            self._segments = AtomSegments(self._table.atoms, first_byte)
+            begin, end = map(int, bounds[copy.ranks.rank : copy.ranks.rank + 2])
+            self._fill(reader, begin, end)
             if copy.nodes > 1:
-                self._expose(first_atom)
+                self._expose(memory)
         self._synchronise()
         atexit.register(self.close)
 
@@ -154,23 +171,22 @@ class DistributedDataset:
 
     def gather(self, indices: IndexArray) -> tuple[StructureBatch, FloatArray]:
         """Copy the structures at ``indices``, in that order, with their targets in eV/atom."""
-        return to_columns(*self.read_rows(indices))
-
-    def read_rows(self, indices: IndexArray) -> tuple[Rows, Rows]:
-        """Copy the rows of the structures at ``indices``, in that order, and of their atoms."""
-        counts = self.num_atoms[indices].astype(np.int64)
-        on_node = (indices >= self._first) & (indices < self._last)
-        if on_node.all():
-            return self._take(indices, counts)
-        structures = np.empty(len(indices), STRUCTURE_ROW)
-        atoms = np.empty(int(counts.sum()), ATOM_ROW)
-        begin = np.cumsum(counts) - counts
-        self._get(np.flatnonzero(~on_node), indices, structures, atoms, begin)
-        near = np.flatnonzero(on_node)
-        rows = ragged_arange(begin[near], counts[near])
-        structures[near], atoms[rows] = self._take(indices[near], counts[near])
-        self._wait(indices[~on_node])
-        return structures, atoms
+        if ((indices >= self._first) & (indices < self._last)).all():
+            return self._take(indices)
+        owner = np.searchsorted(self._bounds, indices, side="right") - 1
+        parts = {node: indices[owner == node] for node in np.unique(owner).tolist()}
+        # All nodes are asked before the first one is waited for.
+        tables = {
+            node: self._get(node, wanted) for node, wanted in parts.items() if node != self._node
+        }
+        batches = []
+        for node, wanted in parts.items():
+            if node == self._node:
+                batches.append(self._take(wanted))
+            else:
+                self._wait(node)
+                batches.append(tables[node].to_columns())
+        return merge(batches, owner)
 
     def close(self) -> None:
         """Free the memory; all ranks of the copy call this together, and none reads any more.
@@ -181,8 +197,8 @@ class DistributedDataset:
         self._copy.ranks.Barrier()
         if self._progress is not None:
             self._progress.stop()
-        del self.num_atoms, self._first_atom, self._structures, self._atoms
-        for window in (*(self._remote or ()), *self._windows):
+        del self.num_atoms, self._first_atom, self._table, self._segments
+        for window in (*([self._remote] if self._remote else ()), *self._windows):
             window.Unlock_all()
             window.Free()
 
@@ -204,113 +220,54 @@ class DistributedDataset:
         for window in self._windows:
             window.Sync()
 
-    def _slice(self) -> tuple[int, int]:
-        rank = self._copy.ranks.rank
-        return int(self._bounds[rank]), int(self._bounds[rank + 1])
-
-    def _fill(self, reader: BpReader, first_atom: IndexArray) -> None:
+    def _fill(self, reader: BpReader, begin: int, end: int) -> None:
+        """Read this rank's slice into the memory of the node."""
         references = References.from_dict(reader.attributes["references_ev"])
-        begin, end = self._slice()
         for start, stop in reader.slices(_PIECE_STRUCTURES):
             low, high = max(start, begin), min(stop, end)
             if low >= high:
                 continue
             # Whole pieces, because only whole blocks are compared with their checksums.
             batch = reader.read(start, stop).slice(low - start, high - start)
-            first, last = first_atom[[low, high]] - first_atom[self._first]
-            fill_rows(
-                self._structures[low - self._first : high - self._first],
-                self._atoms[first:last],
-                batch,
-                references.to_target(batch),
-            )
+            first_atom = int(reader.offsets[low] - reader.offsets[self._first])
+            self._table.fill(low - self._first, first_atom, batch, references.to_target(batch))
 
-    def _expose(self, first_atom: IndexArray) -> None:
-        """Let the other nodes of the copy read this rank's slice."""
-        begin, end = self._slice()
-        first, last = first_atom[[begin, end]] - first_atom[self._first]
-        parts = (self._structures[begin - self._first : end - self._first], self._atoms[first:last])
-        structures, atoms = (
-            MPI.Win.Create(
-                part.view(np.uint8) if len(part) else None, part.itemsize, comm=self._copy.ranks
-            )
-            for part in parts
-        )
-        for window in (structures, atoms):
-            window.Lock_all(MPI.MODE_NOCHECK)
-        self._remote = structures, atoms
+    def _expose(self, memory: npt.NDArray[np.uint8]) -> None:
+        """Let the other nodes of the copy read what this node holds."""
+        mine = memory if self._copy.node.rank == 0 and len(memory) else None
+        self._remote = MPI.Win.Create(mine, 1, comm=self._copy.ranks)
+        self._remote.Lock_all(MPI.MODE_NOCHECK)
         self._progress = _Progress(self._copy.ranks)
 
-    def _take(self, indices: IndexArray, counts: IndexArray) -> tuple[Rows, Rows]:
-        """Rows that lie on this node."""
-        first_atom = self._first_atom[indices]
-        if len(indices):
-            first_atom -= self._first_atom[self._first]
-        return (
-            self._structures.take(indices - self._first),
-            take_atoms(self._atoms, first_atom, counts),
+    def _take(self, indices: IndexArray) -> tuple[StructureBatch, FloatArray]:
+        """Structures that lie on this node."""
+        places = indices - self._first
+        return to_columns(self._table.structures.take(places), self._segments.take(places))
+
+    def _get(self, node: int, indices: IndexArray) -> StructureTable:
+        """Ask another node for structures, in one message; what comes is complete after `_wait`."""
+        assert self._remote is not None
+        first, last = self._bounds[node : node + 2]
+        base, end = self._first_atom[[first, last]]
+        counts = self.num_atoms[indices].astype(np.int64)
+        starts, lengths = table_pieces(
+            int(last - first),
+            int(end - base),
+            structures=indices - first,
+            first_atom=self._first_atom[indices] - base,
+            counts=counts,
         )
-
-    def _get(
-        self,
-        places: IndexArray,
-        indices: IndexArray,
-        structures: Rows,
-        atoms: Rows,
-        begin: IndexArray,
-    ) -> None:
-        """Ask other nodes for the structures at some places, in one request to each owner."""
-        assert self._remote is not None
-        structure_window, atom_window = self._remote
-        owner_of_place = self._owners(indices[places])
-        size, atom_size = structures.itemsize, atoms.itemsize
-        for owner in np.unique(owner_of_place).tolist():
-            here = places[owner_of_place == owner]
-            there, first = indices[here], self._bounds[owner]
-            _get_pieces(
-                structure_window,
-                owner,
-                structures.view(np.uint8),
-                lengths=np.full(len(here), size),
-                here=here * size,
-                there=(there - first) * size,
-            )
-            _get_pieces(
-                atom_window,
-                owner,
-                atoms.view(np.uint8),
-                lengths=self.num_atoms[there] * atom_size,
-                here=begin[here] * atom_size,
-                there=(self._first_atom[there] - self._first_atom[first]) * atom_size,
-            )
-
-    def _wait(self, indices: IndexArray) -> None:
-        """Wait until what the owners of these structures were asked for has come."""
-        assert self._remote is not None
-        for owner in np.unique(self._owners(indices)).tolist():
-            for window in self._remote:
-                window.Flush(owner)
-
-    def _owners(self, indices: IndexArray) -> IndexArray:
-        return np.searchsorted(self._bounds, indices, side="right") - 1
-
-
-def _get_pieces(
-    window: MPI.Win,
-    owner: int,
-    memory: npt.NDArray[np.uint8],
-    *,
-    lengths: IndexArray,
-    here: IndexArray,
-    there: IndexArray,
-) -> None:
-    """Get many pieces of a window as one message; all numbers are bytes, one per piece."""
-    sizes = lengths.tolist()
-    types = [MPI.BYTE.Create_hindexed(sizes, starts.tolist()).Commit() for starts in (here, there)]
-    window.Get([memory, 1, types[0]], owner, [0, 1, types[1]])
-    for datatype in types:
+        memory = np.empty(int(lengths.sum()), np.uint8)
+        pieces = MPI.BYTE.Create_hindexed(lengths.tolist(), starts.tolist()).Commit()
+        self._remote.Get([memory, MPI.BYTE], int(self._leaders[node]), [0, 1, pieces])
         # MPI keeps what it needs until the message is complete.
-        datatype.Free()
+        pieces.Free()
+        return StructureTable(memory, len(indices), int(counts.sum()))
+
+    def _wait(self, node: int) -> None:
+        """Wait until what a node was asked for has come."""
+        assert self._remote is not None
+        self._remote.Flush(int(self._leaders[node]))
 
 
 class _Progress:

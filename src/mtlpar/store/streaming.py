@@ -20,8 +20,15 @@ import numpy.typing as npt
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
 from mtlpar.store.bp import BpReader
-from mtlpar.store.dataset import StructureStore
-from mtlpar.store.rows import ATOM_ROW, STRUCTURE_ROW, Rows, fill_rows, take_atoms, to_columns
+from mtlpar.store.dataset import StructureStore, merge
+from mtlpar.store.table import (
+    OFFSET_BYTES,
+    AtomSegments,
+    StructureTable,
+    first_bytes,
+    table_bytes,
+    to_columns,
+)
 
 IndexArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -99,8 +106,9 @@ class Window:
         self._row[self._places] = np.arange(len(self._places), dtype=np.int32)
         counts = self._num_atoms[self._places]
         self._first_atom = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        self._structures: Rows = np.empty(len(self._places), STRUCTURE_ROW)
-        self._atoms: Rows = np.empty(int(self._first_atom[-1]), ATOM_ROW)
+        size = len(self._places), int(self._first_atom[-1])
+        self._table = StructureTable(np.empty(table_bytes(*size), np.uint8), *size)
+        self._segments = AtomSegments(self._table.atoms, first_bytes(self._first_atom))
 
     def __len__(self) -> int:
         return len(self._num_atoms)
@@ -110,10 +118,8 @@ class Window:
         start, stop = self._base[block : block + 2]
         low, high = np.searchsorted(self._places, [start, stop])
         kept = batch.take(self._places[low:high] - start)
-        first, last = self._first_atom[[low, high]]
-        fill_rows(
-            self._structures[low:high], self._atoms[first:last], kept, references.to_target(kept)
-        )
+        first_atom = int(self._first_atom[low])
+        self._table.fill(int(low), first_atom, kept, references.to_target(kept))
 
     def holds(self, indices: IndexArray) -> npt.NDArray[np.bool_]:
         """Which structures can be gathered."""
@@ -132,10 +138,8 @@ class Window:
 
     def gather(self, indices: IndexArray) -> tuple[StructureBatch, FloatArray]:
         """Copy the structures at ``indices``, which were wanted, in that order."""
-        rows = self._row[self._place(indices)]
-        first = self._first_atom[rows]
-        counts = self._first_atom[rows + 1] - first
-        return to_columns(self._structures.take(rows), take_atoms(self._atoms, first, counts))
+        rows = self._row[self._place(indices)].astype(np.int64)
+        return to_columns(self._table.structures.take(rows), self._segments.take(rows))
 
     def _place(self, indices: IndexArray) -> IndexArray:
         """Where structures are among all structures of the blocks."""
@@ -169,9 +173,7 @@ class JoinedWindows:
         # A structure may be in two windows, where one pass ends and the next begins.
         owner = np.argmax([window.holds(indices) for window in windows], axis=0)
         parts = [window.gather(indices[owner == number]) for number, window in enumerate(windows)]
-        order = np.argsort(np.argsort(owner, kind="stable"))
-        batch = StructureBatch.concatenate([part for part, _ in parts]).take(order)
-        return batch, np.concatenate([target for _, target in parts])[order]
+        return merge(parts, owner)
 
 
 class ReadAhead:
@@ -228,8 +230,7 @@ def streamed_bytes(header: Mapping[str, Any], *, window: int, ranks: int) -> int
     """
     count, largest = int(header["num_structures"]), max(header["blocks"]["num_structures"])
     held = _WINDOWS_IN_MEMORY * min(count, max(window, largest))
-    atoms_per_structure = int(header["num_atoms"]) / count
-    row_bytes = STRUCTURE_ROW.itemsize + ATOM_ROW.itemsize * atoms_per_structure
+    structure_bytes = table_bytes(count, int(header["num_atoms"])) / count + OFFSET_BYTES
     # A block is in memory as it is read, and again the part of it that is kept.
-    blocks = 2 * largest * row_bytes
-    return int(held * (row_bytes / ranks + _INDEX_BYTES) + blocks) + _READER_BYTES
+    blocks = 2 * largest * structure_bytes
+    return int(held * (structure_bytes / ranks + _INDEX_BYTES) + blocks) + _READER_BYTES

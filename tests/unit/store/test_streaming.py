@@ -125,10 +125,11 @@ def test_memory_grows_with_the_window_and_not_with_the_dataset() -> None:
         "num_atoms": 20 * sum(blocks),
         "blocks": {"num_structures": blocks},
     }
-    # Three windows of 768 bytes a structure on four ranks, and sizes of all: half a gigabyte each.
-    # Reading itself takes twenty megabytes, be the pack large or small.
+    # Three windows of 628 bytes a structure on four ranks, and sizes of all: half a gigabyte.
+    # Reading itself takes two blocks and twenty megabytes, be the pack large or small.
     needed = streamed_bytes(header, window=1_000_000, ranks=4)
-    assert needed == pytest.approx(3e6 * (768 / 4 + 8), rel=0.08)
+    reading = 2 * 16_384 * 628 + 20 * 2**20
+    assert needed == pytest.approx(3e6 * (628 / 4 + 8) + reading, rel=0.001)
     header["num_structures"], header["num_atoms"] = 500, 10_000
     header["blocks"]["num_structures"] = [500]
     assert 0 < streamed_bytes(header, window=1_000_000, ranks=1) - 20 * 2**20 < 3e6
