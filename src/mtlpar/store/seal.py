@@ -1,8 +1,9 @@
-"""The seal of a ``.bp`` folder: which files it holds, how long they are, and checksums.
+"""The seal of a folder: which files it holds, how long they are, and checksums.
 
 ADIOS2 hangs on a truncated file and crashes on damaged metadata, so a folder is checked before
 ADIOS2 sees it. Metadata files are small and checked whole. The data files can be huge: only their
 length is checked here, their content by the checksums of `mtlpar.store.bp` when it is read.
+Checkpoints are sealed too, and checked whole.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 from mtlpar.core.files import file_digest, write_json
 
 SEAL: Final = "seal.json"
+_ADVICE: Final = "write or copy the folder again"
 
 
 def write_seal(folder: Path) -> None:
@@ -26,8 +28,12 @@ def write_seal(folder: Path) -> None:
     write_json(folder / SEAL, files)
 
 
-def check_seal(folder: Path) -> None:
+def check_seal(folder: Path, *, advice: str = _ADVICE) -> None:
     """Make sure that a folder holds the files that were sealed.
+
+    Args:
+        folder: The folder.
+        advice: What to do if it does not.
 
     Raises:
         ValueError: If it has no seal, or if a file is missing, truncated or damaged.
@@ -37,28 +43,24 @@ def check_seal(folder: Path) -> None:
     try:
         files = json.loads((folder / SEAL).read_bytes())
         for name, sealed in files.items():
-            _check_file(
+            problem = _compare(
                 folder / name, sealed["bytes"], None if _is_data(name) else sealed["sha256"]
             )
+            if problem:
+                raise ValueError(f"{folder / name} {problem}; {advice}")
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{folder / SEAL} is damaged ({error}); write or copy the folder again"
-        ) from error
+        raise ValueError(f"{folder / SEAL} is damaged ({error}); {advice}") from error
 
 
 def _is_data(name: str) -> bool:
     return name.startswith("data.")
 
 
-def _check_file(path: Path, num_bytes: int, sha256: str | None) -> None:
+def _compare(path: Path, num_bytes: int, sha256: str | None) -> str:
+    """What is wrong with a file, or nothing."""
     got = f"has {path.stat().st_size} bytes" if path.is_file() else "is missing"
     if got != f"has {num_bytes} bytes":
-        raise ValueError(
-            f"{path} {got}, expected {num_bytes} bytes: the folder is truncated or was not copied "
-            "whole; write or copy it again"
-        )
+        return f"{got}, expected {num_bytes} bytes: the folder is truncated or was not copied whole"
     if sha256 is not None and file_digest(path) != sha256:
-        raise ValueError(
-            f"{path} is damaged: its SHA-256 is {file_digest(path)}, expected {sha256}; write or "
-            "copy the folder again"
-        )
+        return f"is damaged: its SHA-256 is {file_digest(path)}, expected {sha256}"
+    return ""

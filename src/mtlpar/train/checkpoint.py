@@ -3,7 +3,8 @@
 A checkpoint is a folder ``step-<n>`` made by `torch.distributed.checkpoint`: tensors by name, such
 as ``model.heads.ani1x.energy.0.weight``, each stored once however many ranks hold it. Ranks read
 the names they own, so a run may continue on another number of ranks. ``progress.json`` beside the
-tensors is written before the folder gets its name.
+tensors is written before the folder gets its name, and so is a seal over them: torch itself loads
+flipped bits without a word.
 
 Nothing else is needed to continue bit by bit: order and content of the batches follow from the
 seed and the step, and nothing in a step is random.
@@ -31,11 +32,15 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from mtlpar.core.files import read_json, remove, write_json
 from mtlpar.model.multitask import MultiTaskModel
+from mtlpar.store.seal import SEAL, check_seal, write_seal
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION: Final = 2
 _PROGRESS: Final = "progress.json"
+_ADVICE: Final = (
+    "remove that folder of a checkpoint and rerun: training continues from the one before it"
+)
 
 
 @dataclass(kw_only=True)
@@ -176,6 +181,7 @@ class CheckpointFolder:
             ValueError: If the checkpoint is damaged or files of it are missing.
         """
         path, no_dist = self.path(step), alone or self._group is None
+        self._check(path, alone=alone)
         try:
             with _one_process_is_meant():
                 load(dict(state), checkpoint_id=path, no_dist=no_dist)
@@ -183,9 +189,22 @@ class CheckpointFolder:
             # Torch's is no `Exception`, is raised on every rank, and names neither file nor cause.
             cause = " ".join(str(next(iter(error.failures.values()))[0]).split())
             raise ValueError(
-                f"the checkpoint {path} is damaged or lacks files ({cause}); remove that folder "
-                "and rerun: training continues from the checkpoint before it"
+                f"the checkpoint {path} cannot be read ({cause}); {_ADVICE}"
             ) from error
+
+    def _check(self, path: Path, *, alone: bool) -> None:
+        """Compare a checkpoint with its seal; one rank does so for all."""
+        problem: list[str] = [""]
+        # Earlier versions did not seal.
+        if (alone or self.rank == 0) and (path / SEAL).exists():
+            try:
+                check_seal(path, advice=_ADVICE)
+            except ValueError as error:
+                problem = [str(error)]
+        if self._group is not None and not alone:
+            dist.broadcast_object_list(problem, src=0, group=self._group)
+        if problem[0]:
+            raise ValueError(problem[0])
 
     def _write(self, state: dict[str, Tensor], progress: Progress) -> None:
         started = time.monotonic()
@@ -204,6 +223,7 @@ class CheckpointFolder:
             )
         if self.rank == 0:
             # Rank 0 wrote the metadata after hearing from all others: the folder is complete.
+            write_seal(temporary)
             self._write_progress(temporary, progress)
             remove(final)
             temporary.rename(final)
