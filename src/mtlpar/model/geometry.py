@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
+from ase.data import covalent_radii
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
+from mtlpar.core.fields import MAX_ATOMIC_NUMBER
+
 TYPICAL_NEIGHBORS = 16.0
+
+# Cordero et al. 2008, as in ASE, end with curium; heavier atoms are taken to be as large as that.
+_LAST_RADIUS: Final = 96
+_RADII_ANGSTROM: Final = [
+    float(covalent_radii[min(number, _LAST_RADIUS)]) for number in range(MAX_ATOMIC_NUMBER + 1)
+]
 
 
 class Edge(NamedTuple):
@@ -31,32 +40,49 @@ class Edge(NamedTuple):
 
 
 class RadialBasis(nn.Module):
-    """Bessel functions sin(k pi d / r_c) / d times a polynomial envelope.
+    """Functions of the distance d in Å, and of d measured by the size of the two atoms.
 
-    Basis and envelope as in Gasteiger et al. 2020 (arXiv 2003.03123), eqs. 7 and 8 with p = 6.
+    One half are Bessel functions sqrt(2) sin(k pi d / r_c) / (d / r_c), the other half
+    sqrt(2) sin(k pi d / (d + R_i + R_j)) with covalent radii R: a bond is where its elements touch,
+    so what is learned of one pair of elements holds for others. All are multiplied by a
+    polynomial envelope. Bessel functions and envelope as in Gasteiger et al. 2020
+    (arXiv 2003.03123), eqs. 7 and 8 with p = 6.
     """
 
+    radii_angstrom: Tensor
     frequencies: Tensor
+    relative_frequencies: Tensor
 
     def __init__(self, size: int, cutoff_angstrom: float) -> None:
         super().__init__()
         self.cutoff = cutoff_angstrom
-        frequencies = math.pi * torch.arange(1, size + 1, dtype=torch.float64)
+        frequencies = math.pi * torch.arange(1, (size + 1) // 2 + 1, dtype=torch.float64)
+        radii = torch.tensor(_RADII_ANGSTROM, dtype=torch.float64)
         self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("relative_frequencies", frequencies[: size // 2], persistent=False)
+        self.register_buffer("radii_angstrom", radii, persistent=False)
 
-    def forward(self, distance: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, distance: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Expand distances.
 
         Args:
             distance: (E, 1) lengths in Å.
+            sizes: (E, 1) sums of the atoms' radii in Å; see `sizes`.
 
         Returns:
             Radial functions (E, K) and the envelope (E, 1).
         """
         x = distance / self.cutoff
         envelope = cutoff_envelope(x)
-        bessel = math.sqrt(2.0) * torch.sin(self.frequencies.to(x.dtype) * x) / x
-        return bessel * envelope, envelope
+        bessel = torch.sin(self.frequencies.to(x.dtype) * x) / x
+        relative = distance / (distance + sizes)
+        waves = torch.sin(self.relative_frequencies.to(x.dtype) * relative)
+        return math.sqrt(2.0) * torch.cat([bessel, waves], dim=1) * envelope, envelope
+
+    def sizes(self, first: Tensor, second: Tensor, dtype: torch.dtype) -> Tensor:
+        """Sums of covalent radii in Å, (E, 1), of atomic numbers (E,)."""
+        radii = self.radii_angstrom.to(dtype)
+        return (radii[first] + radii[second])[:, None]
 
 
 def cutoff_envelope(x: Tensor) -> Tensor:
@@ -79,7 +105,8 @@ def describe_edges(batch: Batch, vector: Tensor, basis: RadialBasis) -> Edge:
     """Directions, radial functions and envelope of edge vectors (E, 3)."""
     sender, receiver = batch.edge_index
     distance = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
-    radial, envelope = basis(distance)
+    sizes = basis.sizes(batch.z[sender], batch.z[receiver], distance.dtype)
+    radial, envelope = basis(distance, sizes)
     return Edge(sender, receiver, vector / distance, radial, envelope)
 
 

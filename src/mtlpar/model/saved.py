@@ -23,7 +23,7 @@ from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.predict import FloatArray, PredictedBatch, predict_batches
 from mtlpar.model.settings import ModelSettings
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 """1: EGNN with direct forces. 2: the settings say which encoder, energy and forces. 3: messages of
 the EGNN have a filter and carry vectors. 4: its atoms mix vectors before they multiply them."""
 _OLDEST_VERSION: Final = 2
@@ -328,7 +328,24 @@ def _from_3(content: dict[str, Any]) -> None:
             state[f"{prefix}.inner_products.mix.weight"] = same.to(like)
 
 
-_UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], None]]] = {2: _from_2, 3: _from_3}
+def _from_4(content: dict[str, Any]) -> None:
+    encoder, state = content["settings"]["encoder"], content["state"]
+    # All functions were of the distance alone: the other half gets weights of zero.
+    count = encoder["radial_basis"]
+    encoder["radial_basis"] = 2 * count
+    names = ("features_in", "filter") if encoder["kind"] == "egnn" else ("filter",)
+    for layer in range(encoder["layers"]):
+        for name in names:
+            weight = state[f"encoder.layers.{layer}.{name}.weight"]
+            parts = [weight[:, :count], torch.zeros_like(weight[:, :count]), weight[:, count:]]
+            state[f"encoder.layers.{layer}.{name}.weight"] = torch.cat(parts, dim=1)
+
+
+_UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], None]]] = {
+    2: _from_2,
+    3: _from_3,
+    4: _from_4,
+}
 
 
 def _check_finite(energy: FloatArray, part: PredictedBatch) -> None:

@@ -26,7 +26,10 @@ class EncoderSettings(BaseModel):
         description="Equivariant vectors per atom and layer of egnn; painn has `width` of them.",
     )
     radial_basis: int = Field(
-        default=16, gt=0, description="Radial functions that describe a distance."
+        default=16,
+        gt=0,
+        description="Radial functions that describe an edge: half of them of its length, half of "
+        "its length by the size of its atoms.",
     )
     charge_and_spin: bool = Field(
         default=False,

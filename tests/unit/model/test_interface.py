@@ -22,6 +22,7 @@ from mtlpar.cli import main
 from mtlpar.core.references import References
 from mtlpar.model import geometry
 from mtlpar.model.egnn import InnerProducts
+from mtlpar.model.geometry import RadialBasis
 from mtlpar.model.saved import save_model
 
 REFERENCES = {
@@ -175,38 +176,51 @@ def test_an_egnn_of_an_older_format_is_refused(path: Path) -> None:
         mtlpar.load_model(path)
 
 
-def test_a_painn_of_an_older_format_predicts_the_same(tmp_path: Path) -> None:
-    path = _write(tmp_path / "model.pt", encoder="painn")
-    new = mtlpar.load_model(path).predict([molecule("H2O")], head="molecules")
+def _of_distance_alone(
+    basis: RadialBasis, distance: torch.Tensor, _: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All radial functions up to format 4."""
+    x = distance / basis.cutoff
+    count = len(basis.frequencies) + len(basis.relative_frequencies)
+    waves = torch.sin(np.pi * torch.arange(1, count + 1) * x) / x
+    envelope = geometry.cutoff_envelope(x)
+    return np.sqrt(2) * waves * envelope, envelope
+
+
+def _squared_lengths(_: InnerProducts, vectors: torch.Tensor) -> torch.Tensor:
+    """What layers took of vectors up to format 3, without weights to mix them."""
+    return (vectors**2).sum(dim=2)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "version"), [("painn", 2), ("egnn", 3), ("painn", 3), ("egnn", 4), ("painn", 4)]
+)
+def test_a_model_of_an_older_format_predicts_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: str, version: int
+) -> None:
+    path = _write(tmp_path / "model.pt", encoder=encoder)
     content = torch.load(path, weights_only=True)
-    content["format_version"] = 2
-    torch.save(content, path)
-    old = mtlpar.load_model(path)
-    assert old.format_version == 2
-    assert old.predict([molecule("H2O")], head="molecules")[0].energy == new[0].energy
-
-
-def test_an_egnn_of_format_3_predicts_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Then layers took squared lengths of vectors and had no weights to mix them.
     with monkeypatch.context() as then:
-        then.setattr(InnerProducts, "forward", lambda _, vectors: (vectors**2).sum(dim=2))
+        then.setattr(RadialBasis, "forward", _of_distance_alone)
+        if version < 4:
+            then.setattr(InnerProducts, "forward", _squared_lengths)
+            for name in [name for name in content["state"] if "inner_products" in name]:
+                del content["state"][name]
         expected = mtlpar.load_model(path).predict([ROCKSALT], head="crystals")[0]
-    content = torch.load(path, weights_only=True)
-    content["format_version"] = 3
-    content["state"] = {
-        name: weight for name, weight in content["state"].items() if "inner_products" not in name
-    }
+    content["format_version"] = version
     torch.save(content, path)
-    upgraded = mtlpar.load_model(path).predict([ROCKSALT], head="crystals")[0]
-    assert upgraded.energy == pytest.approx(expected.energy, abs=1e-6)
-    np.testing.assert_allclose(upgraded.forces, expected.forces, atol=1e-6)
+    upgraded = mtlpar.load_model(path)
+    assert upgraded.format_version == version
+    again = upgraded.predict([ROCKSALT], head="crystals")[0]
+    assert again.energy == pytest.approx(expected.energy, abs=1e-6)
+    np.testing.assert_allclose(again.forces, expected.forces, atol=1e-6)
 
 
 def test_a_newer_format_is_refused(path: Path) -> None:
     content = torch.load(path, weights_only=True)
     content["format_version"] = 99
     torch.save(content, path)
-    with pytest.raises(ValueError, match="model format 99; this version of mtlpar reads 2 to 4"):
+    with pytest.raises(ValueError, match="model format 99; this version of mtlpar reads 2 to 5"):
         mtlpar.load_model(path)
 
 
