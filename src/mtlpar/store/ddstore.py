@@ -135,31 +135,14 @@ class DistributedDataset:
         self._remote: MPI.Win | None = None
         self._progress: _Progress | None = None
         with BpReader(path) as reader:
-            first_atom = reader.offsets
-            bounds = copy.bounds(len(reader))
-            # The first rank of each node answers for what the node holds.
-            self._leaders = np.unique(copy.ranks.allgather(copy.node.bcast(copy.ranks.rank)))
-            self._bounds = bounds[[*self._leaders, copy.ranks.size]]
-            self._node = int(np.searchsorted(self._leaders, copy.ranks.rank, side="right")) - 1
-            self._first, self._last = map(int, self._bounds[self._node : self._node + 2])
-            self.num_atoms: npt.NDArray[np.int32] = self._share(np.dtype(np.int32), len(reader))
-            self._first_atom: IndexArray = self._share(np.dtype(np.int64), len(reader) + 1)
-            part = first_atom[self._first : self._last + 1] - first_atom[self._first]
-            count, atoms = self._last - self._first, int(part[-1])
-            memory = self._share(np.dtype(np.uint8), table_bytes(count, atoms))
-            self._table = StructureTable(memory, count, atoms)
-            first_byte = {size: self._share(np.dtype(np.int64), count + 1) for size in OFFSET_SIZES}
-            if copy.node.rank == 0:
-                self.num_atoms[:] = np.diff(first_atom)
-                self._first_atom[:] = first_atom
-                for size, offsets in first_bytes(part).items():
-                    first_byte[size][:] = offsets
-            self._segments = AtomSegments(self._table.atoms, first_byte)
-            begin, end = map(int, bounds[copy.ranks.rank : copy.ranks.rank + 2])
-            self._fill(reader, begin, end)
-            if copy.nodes > 1:
-                self._expose(memory)
+            self._divide(len(reader))
+            memory = self._allocate(reader.offsets)
+            self._fill(reader)
+        if copy.nodes > 1:
+            self._expose(memory)
         self._synchronise()
+        # Arrow looks at offsets when it is given them: now all of them are there.
+        self._segments = AtomSegments(self._table.atoms, self._first_byte)
         atexit.register(self.close)
 
     def __len__(self) -> int:
@@ -197,10 +180,36 @@ class DistributedDataset:
         self._copy.ranks.Barrier()
         if self._progress is not None:
             self._progress.stop()
-        del self.num_atoms, self._first_atom, self._table, self._segments
+        del self.num_atoms, self._first_atom, self._table, self._segments, self._first_byte
         for window in (*([self._remote] if self._remote else ()), *self._windows):
             window.Unlock_all()
             window.Free()
+
+    def _divide(self, count: int) -> None:
+        """Say which structures each node holds; its first rank answers for it."""
+        copy = self._copy
+        self._slices = copy.bounds(count)
+        self._leaders = np.unique(copy.ranks.allgather(copy.node.bcast(copy.ranks.rank)))
+        self._bounds = self._slices[[*self._leaders, copy.ranks.size]]
+        self._node = int(np.searchsorted(self._leaders, copy.ranks.rank, side="right")) - 1
+        self._first, self._last = map(int, self._bounds[self._node : self._node + 2])
+
+    def _allocate(self, first_atom: IndexArray) -> npt.NDArray[np.uint8]:
+        """Make room for what this node holds; returns the memory of its table."""
+        number = np.dtype(np.int64)
+        self.num_atoms: npt.NDArray[np.int32] = self._share(np.dtype(np.int32), len(first_atom) - 1)
+        self._first_atom: IndexArray = self._share(number, len(first_atom))
+        part = first_atom[self._first : self._last + 1] - first_atom[self._first]
+        size = len(part) - 1, int(part[-1])
+        memory = self._share(np.dtype(np.uint8), table_bytes(*size))
+        self._table = StructureTable(memory, *size)
+        self._first_byte = {width: self._share(number, len(part)) for width in OFFSET_SIZES}
+        if self._copy.node.rank == 0:
+            self.num_atoms[:] = np.diff(first_atom)
+            self._first_atom[:] = first_atom
+            for width, offsets in first_bytes(part).items():
+                self._first_byte[width][:] = offsets
+        return memory
 
     def _share(self, dtype: np.dtype[Any], count: int) -> npt.NDArray[Any]:
         """Memory that the ranks of the node share."""
@@ -220,8 +229,10 @@ class DistributedDataset:
         for window in self._windows:
             window.Sync()
 
-    def _fill(self, reader: BpReader, begin: int, end: int) -> None:
+    def _fill(self, reader: BpReader) -> None:
         """Read this rank's slice into the memory of the node."""
+        rank = self._copy.ranks.rank
+        begin, end = map(int, self._slices[rank : rank + 2])
         references = References.from_dict(reader.attributes["references_ev"])
         for start, stop in reader.slices(_PIECE_STRUCTURES):
             low, high = max(start, begin), min(stop, end)
