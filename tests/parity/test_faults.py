@@ -137,6 +137,27 @@ def _rank(launcher: int, rank: int) -> psutil.Process:
 
 
 @pytest.mark.mpi
+def test_a_rank_that_hangs_is_waited_for_no_longer_than_the_settings_say(
+    five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
+) -> None:
+    # In shards, whose groups are not the world: all ranks wait in them, and nobody in the world.
+    line = command_line(
+        copy_of(five_sources), 2, epochs=10_000, encoder_shards=2, collective_timeout_s=10.0
+    )
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for text in process.stderr:
+        if "epoch 1/" in text:
+            _rank(process.pid, 1).suspend()
+            break
+    # Besides, the last words take some seconds.
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "rank 0 of 2 failed" in errors
+    assert "Timed out waiting 10000ms" in errors
+
+
+@pytest.mark.mpi
 @pytest.mark.parametrize(
     ("change", "told"),
     [

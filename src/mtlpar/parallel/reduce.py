@@ -78,13 +78,16 @@ class GradientReducer:
     Gradients of earlier backward passes stay where they are and are added to.
     """
 
-    def __init__(self, model: MultiTaskModel, layout: ParallelLayout, *, rank: int) -> None:
+    def __init__(
+        self, model: MultiTaskModel, layout: ParallelLayout, *, rank: int, timeout_s: float
+    ) -> None:
         """Attach to a finished model; all ranks must do so together.
 
         Args:
             model: Holds the encoder and the branches that the layout gives this rank.
             layout: Which ranks own which branch.
             rank: This rank.
+            timeout_s: How long this rank waits for another in a sum.
         """
         self._model = model
         self._buckets: list[_Bucket] = []
@@ -94,7 +97,7 @@ class GradientReducer:
         if layout.world_size == 1:
             return
         device_type = next(model.parameters()).device.type
-        groups = branch_groups(layout, rank=rank, device_type=device_type)
+        groups = branch_groups(layout, rank=rank, device_type=device_type, timeout_s=timeout_s)
         parts = [(f"branch {name}", model.heads[name], group) for name, group in groups.items()]
         for name, part, group in parts:
             self._buckets += [_Bucket(name, chunk, group) for chunk in _chunks(part)]

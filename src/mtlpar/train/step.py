@@ -95,11 +95,17 @@ class Stepper:
         self.average = WeightAverage(model, settings.ema_decay) if settings.ema_decay else None
         self._is_sharded = layout.encoder_shards > 1
         if self._is_sharded:
-            mesh = encoder_mesh(layout, device_type=context.device.type)
+            mesh = encoder_mesh(
+                layout,
+                device_type=context.device.type,
+                timeout_s=settings.collective_timeout_s,
+            )
             for held in (model, self.average.model) if self.average else (model,):
                 shard_encoder(held, mesh)
         self.optimizer = make_optimizer(model, settings)
-        self.reducer = GradientReducer(model, layout, rank=context.rank)
+        self.reducer = GradientReducer(
+            model, layout, rank=context.rank, timeout_s=settings.collective_timeout_s
+        )
         self._last: list[tuple[LocalBatch, Prediction]] = []
 
     def run(
