@@ -7,12 +7,15 @@ trimmed batch, a padded shard or a rank without samples would show up far above 
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from training import MODEL, SOURCES, TRAIN, losses, run_alone, run_ranks
+from training import MODEL, SOURCES, TRAIN, command_line, losses, run_alone, run_ranks
 
 from mtlpar.core.paths import Workspace
 from mtlpar.graph.collate import collate
@@ -86,6 +89,28 @@ def test_computing_a_batch_in_passes_changes_no_step(
     # of passes, and some passes lack branches that others have.
     workspace = copy_of(serial)
     done = run_ranks(workspace, 2, max_atoms_per_pass=30)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(losses(workspace), losses(serial), rtol=1e-10)
+
+
+def test_ranks_of_torchrun_need_no_mpi(
+    serial: Workspace, copy_of: Callable[[Workspace], Workspace], tmp_path: Path
+) -> None:
+    # Every branch on both ranks: data that ranks of MPI would share.
+    workspace = copy_of(serial)
+    (tmp_path / "without" / "mpi4py").mkdir(parents=True)
+    (tmp_path / "without" / "mpi4py" / "__init__.py").write_text("raise ImportError\n")
+    line = command_line(workspace, 2, layout="mtl-base")
+    line[4:4] = ["--launcher", "torchrun"]
+    path = os.pathsep.join([str(tmp_path / "without"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        line,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
+    )
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(losses(workspace), losses(serial), rtol=1e-10)
 

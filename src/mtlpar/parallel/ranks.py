@@ -201,6 +201,11 @@ def _process_group(
     dist.destroy_process_group()
 
 
+def met_through_mpi() -> bool:
+    """Whether the ranks of this run met through MPI. Under torchrun there may be none at all."""
+    return _TORCHRUN not in os.environ
+
+
 def _expected_world_size(variables: Mapping[str, str]) -> int:
     """Ranks that the launcher started; 0 if it did not say."""
     if not any(name in variables for name in _PROCESS_MANAGER):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch.distributed as dist
 
 from mtlpar.parallel.agree import AgreedError, gather
+from mtlpar.parallel.ranks import met_through_mpi
 from mtlpar.store.dataset import PackedDataset, StructureStore, column_bytes
 from mtlpar.store.memory import USABLE, Demand, free_bytes, free_shared_bytes, fullest_node
 from mtlpar.store.streaming import StreamedDataset, streamed_bytes
@@ -136,15 +137,15 @@ def _copies(sources: Mapping[str, SourceData], ranks_per_copy: int | None) -> di
     """The ranks that share each source with this one, where there are any."""
     if not dist.is_initialized() or ranks_per_copy == 1:
         return {}
+    if not met_through_mpi():
+        logger.warning("these ranks were not started by MPI: each has a copy of its data")
+        return {}
     # Only ranks need MPI; one process goes without.
     from mpi4py import MPI
 
     from mtlpar.store.ddstore import Copy
 
     world = MPI.COMM_WORLD
-    if world.size != dist.get_world_size():
-        logger.warning("these ranks were not started by MPI: each has a copy of its data")
-        return {}
     copies = {}
     for name, data in sources.items():
         if len(data.owners) > 1:
