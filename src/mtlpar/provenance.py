@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import logging
 import platform
 import socket
 import time
@@ -28,6 +29,8 @@ from mtlpar.core.files import file_digest, read_json, write_json, write_text
 from mtlpar.core.lease import HeldLease, Lease, Owner, hold
 from mtlpar.parallel.agree import Interrupted
 from mtlpar.parallel.allocation import Allocation, run_client
+
+logger = logging.getLogger(__name__)
 
 _VERSIONS_OF: Final = ("mtlpar", "torch", "numpy", "adios2", "mpi4py", "snakemake")
 
@@ -108,6 +111,7 @@ def stage_run(
     with hold(folder, f"{stage}-{target}", owner) as lease:
         _note_predecessor(run, lease)
         if lease.waited and run.is_done():
+            logger.info("%s %s: the process before this one made it; nothing to do", stage, target)
             yield False
             return
         identity = run.identity()

@@ -16,6 +16,7 @@ import pytest
 import torch
 from training import command_line, history, losses, run_alone, run_ranks
 
+from mtlpar.core.lease import Owner, hold
 from mtlpar.core.paths import Workspace
 from mtlpar.model.saved import load_model
 from mtlpar.parallel.agree import Interrupted
@@ -313,3 +314,26 @@ def test_a_half_written_checkpoint_is_ignored(
     broken.mkdir()
     (broken / "__0_0.distcp").write_bytes(b"half")
     assert CheckpointFolder(folder, rank=0).latest() == latest
+
+
+@pytest.mark.mpi
+def test_ranks_that_waited_for_another_process_do_not_train_what_it_has_made(
+    five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
+) -> None:
+    workspace = copy_of(five_sources)
+    first = run_ranks(workspace, 2, epochs=1)
+    assert first.returncode == 0, first.stderr
+    made = workspace.model("mtl").stat().st_mtime_ns
+    with hold(workspace.model("mtl").parent, "train-mtl", Owner.this_process()):
+        line = command_line(workspace, 2, epochs=1)
+        waiting = subprocess.Popen(
+            line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        assert waiting.stderr is not None
+        for text in waiting.stderr:
+            if "waiting for" in text:
+                break
+    _, errors = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0, errors
+    assert "the process before this one made it; nothing to do" in errors
+    assert workspace.model("mtl").stat().st_mtime_ns == made

@@ -46,18 +46,21 @@ def _add_stage(
 
 
 def _train(options: argparse.Namespace) -> None:
+    from mtlpar.parallel.agree import gather
     from mtlpar.parallel.launch import current_allocation, time_left_s
     from mtlpar.parallel.ranks import distributed_context
     from mtlpar.provenance import stage_run
 
     config = read_config(options)
     entry = config.model_entry(options.model)
+    due = True
 
     def lead(ranks: int) -> None:
+        nonlocal due
         run = stage_run(
             config, "train", options.model, allocation=current_allocation(), ranks=ranks
         )
-        job.enter_context(run)
+        due = job.enter_context(run)
 
     with (
         ExitStack() as job,
@@ -66,6 +69,9 @@ def _train(options: argparse.Namespace) -> None:
         from mtlpar.train import stage
 
         set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
+        # Rank 0 knows; the others are told.
+        if not gather(due)[0]:
+            return
         stage.run(
             options.model,
             branches=entry.branches,
