@@ -49,19 +49,21 @@ def check_same(facts: Mapping[str, str], *, advice: str) -> None:
     """Check that all ranks were given the same; all must call this together.
 
     Args:
-        facts: Digests by what they are of.
+        facts: Digests by what they are of. What a rank has none of is not compared.
         advice: What to do when they differ.
 
     Raises:
-        AgreedError: If a rank has other facts than rank 0.
+        AgreedError: If a rank has other facts than the first one that has any.
     """
     everyone = gather(dict(facts))
-    differing = [
-        f"rank {rank} has {name} {theirs.get(name)!r}, rank 0 has {value!r}"
-        for rank, theirs in enumerate(everyone)
-        for name, value in everyone[0].items()
-        if theirs.get(name) != value
-    ]
+    first: dict[str, int] = {}
+    differing = []
+    for rank, theirs in enumerate(everyone):
+        for name, value in theirs.items():
+            other = first.setdefault(name, rank)
+            expected = everyone[other][name]
+            if value != expected:
+                differing.append(f"rank {rank} has {name} {value!r}, rank {other} has {expected!r}")
     if differing:
         raise AgreedError(f"{'; '.join(differing[:8])}; {advice}")
 

@@ -9,6 +9,7 @@ order keeps ranks in step even where one of them has no sample for a branch, or 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from mtlpar.model.multitask import MultiTaskModel
+from mtlpar.parallel.agree import check_same
 from mtlpar.parallel.groups import branch_groups
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.trace import span
@@ -88,6 +90,9 @@ class GradientReducer:
             layout: Which ranks own which branch.
             rank: This rank.
             timeout_s: How long this rank waits for another in a sum.
+
+        Raises:
+            AgreedError: If ranks hold something else under the same name.
         """
         self._model = model
         self._buckets: list[_Bucket] = []
@@ -96,6 +101,7 @@ class GradientReducer:
         self._extra: Callable[[], Tensor] = lambda: torch.zeros(0)
         if layout.world_size == 1:
             return
+        _check_parts(model)
         device_type = next(model.parameters()).device.type
         groups = branch_groups(layout, rank=rank, device_type=device_type, timeout_s=timeout_s)
         parts = [(f"branch {name}", model.heads[name], group) for name, group in groups.items()]
@@ -159,6 +165,27 @@ class GradientReducer:
             is_last = self._next == len(self._buckets) - 1
             self._buckets[self._next].send(self._extra() if is_last else None)
             self._next += 1
+
+
+def _check_parts(model: MultiTaskModel) -> None:
+    """Make sure that what ranks are about to add up is alike; all must call this together.
+
+    Transports do not: sums of different lengths abort a process, or are waited for in vain.
+    """
+    parts: dict[str, nn.Module] = {"the encoder": model.encoder}
+    parts |= {f"branch {name}": head for name, head in model.heads.items()}
+    check_same(
+        {f"tensors of {name}:": _outline(part) for name, part in parts.items()},
+        advice="let all ranks run the same version of mtlpar",
+    )
+
+
+def _outline(part: nn.Module) -> str:
+    """Names, shapes and types of the parameters of a part, in short."""
+    tensors = [(name, tuple(p.shape), str(p.dtype)) for name, p in part.named_parameters()]
+    numbers = sum(parameter.numel() for parameter in part.parameters())
+    digest = hashlib.sha256(repr(tensors).encode()).hexdigest()
+    return f"{numbers:,} numbers in {len(tensors)}, {digest[:8]}"
 
 
 def _chunks(part: nn.Module) -> Iterator[list[nn.Parameter]]:
