@@ -84,12 +84,25 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _require_positive(options: argparse.Namespace, *names: str) -> None:
+    """Refuse zeros and what lies below.
+
+    Raises:
+        ValueError: If one of the options that were given is not above zero.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name.replace('_', '-')} {value:g}: expected more than zero")
+
+
 def _layout(options: argparse.Namespace) -> None:
     from mtlpar.plan.machine import load_machine
     from mtlpar.plan.recommend import Question, crossover, nodes_for
     from mtlpar.plan.text import ASSUMPTIONS, layout_text, recommendation_text
     from mtlpar.plan.workload import read_datasets
 
+    _require_positive(options, "gpus", "branches", "structures", "batch_per_rank", "epoch_hours")
     config = read_config(options)
     machine = load_machine(options.machine)
     question = Question(
@@ -119,6 +132,7 @@ def _data(options: argparse.Namespace) -> None:
     from mtlpar.plan.text import data_text
     from mtlpar.plan.workload import read_datasets
 
+    _require_positive(options, "cores")
     config = read_config(options)
     sources = chosen_sources(options, config)
     machine = load_machine(options.machine)

@@ -68,8 +68,8 @@ class Count:
     coefficients: tuple[float, ...]
 
     def of(self, shape: BatchShape) -> float:
-        """The quantity for a batch."""
-        return sum(c * x for c, x in zip(self.coefficients, shape.row(), strict=True))
+        """The quantity for a batch; not below zero for one too small for the formula."""
+        return max(0.0, sum(c * x for c, x in zip(self.coefficients, shape.row(), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,8 +115,8 @@ class Machine(BaseModel):
         return memory_bytes / (self.memory_gb_per_s * 1e9 * self.memory_efficiency)
 
     def nodes(self, ranks: int) -> int:
-        """Nodes that so many ranks fill."""
-        return -(-ranks // self.ranks_per_node)
+        """Nodes that so many ranks fill; one that is alone takes more ranks than it has devices."""
+        return 1 if self.max_nodes == 1 else -(-ranks // self.ranks_per_node)
 
 
 def load_machine(name: str) -> Machine:

@@ -150,7 +150,7 @@ def predict(
         ValueError: If the machine has not as many nodes. A machine of one node may be
             oversubscribed: its ranks then share the devices.
     """
-    nodes = machine.nodes(ranks) if machine.max_nodes > 1 else 1
+    nodes = machine.nodes(ranks)
     if nodes > machine.max_nodes:
         raise ValueError(
             f"{ranks} ranks need {nodes} nodes, but a job of {machine.description} has at most "

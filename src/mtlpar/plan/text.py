@@ -44,7 +44,7 @@ def layout_text(question: Question, ranks: int) -> str:
                     p.epoch_seconds,
                 )
             ),
-            " <- best" if p is best else "" if p.fits else " does not fit",
+            " does not fit" if not p.fits else " <- best" if p is best else "",
         )
         for p in predictions
     ]

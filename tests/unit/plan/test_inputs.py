@@ -106,6 +106,37 @@ def test_plans_say_that_they_are_predicted(capsys) -> None:
     assert "predicted" in capsys.readouterr().out
 
 
+def test_a_plan_that_does_not_fit_is_never_the_best(capsys) -> None:
+    # The laptop has one node: its ranks take turns, and its memory holds no such data.
+    line = ["plan", "layout", "--machine", "laptop", "--gpus", "3", "--structures", "5e9"]
+    assert main(line) == 0
+    layout = capsys.readouterr().out
+    assert layout.count("does not fit") == 4
+    assert "<- best" not in layout
+    assert "recommended: nothing that is allowed fits" in layout
+    assert "3 ranks on 1 node(s)" in layout
+
+
+def test_few_structures_take_no_negative_time(capsys) -> None:
+    assert main(["plan", "layout", "--structures", "3"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("mtl-")]
+    assert len(rows) == 4
+    assert not any(
+        cell[:2] != "<-" and cell.startswith("-") for row in rows for cell in row.split()
+    )
+
+
+@pytest.mark.parametrize(
+    "option", ["--gpus", "--branches", "--structures", "--batch-per-rank", "--epoch-hours"]
+)
+def test_nothing_can_be_planned_for_zero_or_less(option: str, capsys) -> None:
+    for value in ("0", "-2"):
+        assert main(["plan", "layout", option, value]) == 1
+        assert f"{option} {value}: expected more than zero" in capsys.readouterr().err
+    assert main(["plan", "data", "--cores", "0"]) == 1
+    assert "--cores 0: expected more than zero" in capsys.readouterr().err
+
+
 def test_a_machine_without_data_rates_is_refused(capsys, caplog) -> None:
     assert main(["plan", "data", "--machine", "frontier"]) == 1
     assert "measure with --measure" in capsys.readouterr().err
