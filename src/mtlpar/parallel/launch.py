@@ -53,6 +53,12 @@ class Geometry:
     cpus_per_rank: int = 1
     gpus_per_node: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("nodes", "ranks_per_node", "cpus_per_rank"):
+            if getattr(self, name) < 1:
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} {getattr(self, name)}: expected at least one")
+
     @property
     def world_size(self) -> int:
         """Number of ranks."""

@@ -91,6 +91,13 @@ def test_only_mpich_is_told_to_let_ranks_speak_when_one_has_died(
     assert words() == ["-disable-auto-cleanup", "-n", "2", "x"]
 
 
+@pytest.mark.parametrize("name", ["nodes", "ranks_per_node", "cpus_per_rank"])
+def test_a_geometry_of_nothing_is_refused(name: str) -> None:
+    # No ranks would be one process without a launcher, and no threads all cores for each rank.
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} 0: expected at least one"):
+        Geometry(**{name: 0})
+
+
 def test_torchrun_starts_ranks_without_mpi() -> None:
     line = launch_command(Geometry(ranks_per_node=4), ["x"], launcher="torchrun", environment={})
     assert line[1:] == ["--standalone", "--no-python", "--nproc-per-node=4", "x"]
