@@ -107,7 +107,8 @@ def draw_memory(records: Sequence[Mapping[str, Any]]) -> Figure:
     """Memory against branches: measured as markers, formula as lines."""
     figure = Figure(figsize=(4.6, 3.3))
     axes = figure.subplots()
-    for layout, title in _TITLES.items():
+    layouts = [name for name in _TITLES if any(r["layout"] == name for r in records)]
+    for layout in layouts:
         chosen = sorted(
             (r for r in records if r["layout"] == layout), key=lambda r: int(r["branches"])
         )
@@ -119,11 +120,10 @@ def draw_memory(records: Sequence[Mapping[str, Any]]) -> Figure:
             color=color,
             linestyle="--",
             linewidth=1.0,
-            label=f"{title}, formula",
         )
-        for values, marker, what in (
-            ([_held_bytes(r) for r in chosen], "_", "held tensors"),
-            ([r["peak_bytes"] for r in chosen], "o", "peak, measured"),
+        for values, marker in (
+            ([_held_bytes(r) for r in chosen], "_"),
+            ([r["peak_bytes"] for r in chosen], "o"),
         ):
             axes.plot(
                 branches,
@@ -132,14 +132,22 @@ def draw_memory(records: Sequence[Mapping[str, Any]]) -> Figure:
                 linestyle="",
                 marker=marker,
                 markersize=9 if marker == "_" else 5,
-                label=f"{title}, {what}",
             )
     axes.set_ylim(bottom=0)
     axes.set_ylabel("Memory of the fullest rank (MB)")
     axes.set_xlabel("Branches")
     _rank_axis(axes, sorted({int(r["branches"]) for r in records}))
-    figure.legend(loc="outside upper center", ncols=2)
+    figure.legend(handles=_memory_legend(layouts), loc="outside upper center", ncols=2)
     return figure
+
+
+def _memory_legend(layouts: Sequence[str]) -> list[Line2D]:
+    return [
+        *(Line2D([], [], color=_COLORS[name], label=_TITLES[name]) for name in layouts),
+        Line2D([], [], color=INK, linestyle="--", linewidth=1.0, label="formula"),
+        Line2D([], [], color=INK, linestyle="", marker="_", markersize=9, label="held tensors"),
+        Line2D([], [], color=INK, linestyle="", marker="o", markersize=5, label="peak, measured"),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from mtlpar.core.paths import Workspace
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.machine import GENERIC_CPU
-from mtlpar.report.studies import write_study
+from mtlpar.report.studies import draw_memory, write_study
+from mtlpar.report.style import house_style
 from mtlpar.study import scaling
 from mtlpar.study.calibrate import MeasuredStep, calibrate, fit_link, fit_rates
 from mtlpar.study.settings import ScalingStudySettings, StudySettings
@@ -133,6 +134,25 @@ def test_memory_table_puts_measurement_beside_the_formula(tmp_path: Path) -> Non
     write_study("memory", paths, workspace=workspace, dpi=40)
     lines = (workspace.studies / "memory.csv").read_text().splitlines()
     assert lines[1:] == ["2,MTL-base,2,40.0,40.0,45.0", "2,MTL-par,2,24.0,24.0,29.0"]
+
+
+def test_the_legend_of_the_memory_figure_lies_within_it() -> None:
+    # All three layouts: the longest names, and the most entries.
+    records = [
+        {
+            "layout": layout, "branches": branches, "formula_bytes": 4e7, "peak_bytes": 5e7,
+            "parameters_bytes": 1e7, "gradients_bytes": 1e7, "moments_bytes": 2e7,
+        }
+        for layout in ("mtl-base", "mtl-par", "mtl-par-sharded")
+        for branches in (2, 16)
+    ]  # fmt: skip
+    with house_style():
+        figure = draw_memory(records)
+        figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
 
 
 @pytest.mark.mpi
