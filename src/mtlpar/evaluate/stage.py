@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from mtlpar.store.dataset import PackedDataset
 
 logger = logging.getLogger(__name__)
 
+# Energies in eV/atom without references, and forces in eV/Å.
+Predicted = tuple[FloatArray, FloatArray]
+
 
 def run(
     name: str,
@@ -33,6 +37,7 @@ def run(
     """Test one model on every source and write its errors and a sample for parity plots.
 
     A model with a branch for the source uses it; a model with one branch for everything uses that.
+    One with several branches is not tested on a source that fed none of them: its metrics say so.
     Energies are compared per atom with the test source's own references removed, which is the same
     as comparing total energies divided by the number of atoms.
 
@@ -47,12 +52,16 @@ def run(
     for source in sources:
         dataset = PackedDataset(workspace.pack(source, "test"))
         branch = model.branch_for_foreign(source)
-        energy, forces = _predict(model, dataset, branch, settings)
-        errors, zero = ErrorSums(), ErrorSums()
-        labels = dataset.structures.forces.astype(np.float64)
-        errors.add(energy - dataset.target_ev_per_atom, forces - labels)
-        zero.add(dataset.target_ev_per_atom, labels)
-        result = errors.as_dict()
+        sample = workspace.predictions(name, source)
+        result: dict[str, Any] = {}
+        if branch is None:
+            logger.warning("%s has no branch for %s and is not tested on it", name, source)
+            _write_parity_sample(sample, dataset, None, settings, seed)
+        else:
+            predicted = _predict(model, dataset, branch, settings)
+            result = _errors(name, dataset, predicted)
+            _write_parity_sample(sample, dataset, predicted, settings, seed)
+        zero = np.zeros_like(dataset.target_ev_per_atom), np.zeros(dataset.structures.forces.shape)
         write_json(
             workspace.metrics(name, source),
             {
@@ -62,27 +71,38 @@ def run(
                 "level_of_theory": dataset.attributes["level_of_theory"],
                 "split_by": dataset.attributes["split_by"],
                 **result,
-                "num_structures": errors.num_structures,
-                "num_atoms": errors.num_atoms,
-                "zero_predictor": zero.as_dict(),
+                "num_structures": len(dataset),
+                "num_atoms": dataset.structures.total_atoms,
+                "zero_predictor": _sums(dataset, zero).as_dict(),
             },
         )
-        _write_parity_sample(
-            workspace.predictions(name, source), dataset, energy, forces, settings, seed
-        )
-        logger.info(
-            "%s on %s: energy MAE %.4f eV/atom, force MAE %.4f eV/Å (%d structures)",
-            name,
-            source,
-            result["energy_mae_ev_per_atom"],
-            result["force_mae_ev_per_angstrom"],
-            len(dataset),
-        )
+
+
+def _errors(name: str, dataset: PackedDataset, predicted: Predicted) -> dict[str, float]:
+    """Test errors, which are logged too."""
+    result = _sums(dataset, predicted).as_dict()
+    logger.info(
+        "%s on %s: energy MAE %.4f eV/atom, force MAE %.4f eV/Å (%d structures)",
+        name,
+        dataset.source,
+        result["energy_mae_ev_per_atom"],
+        result["force_mae_ev_per_angstrom"],
+        len(dataset),
+    )
+    return result
+
+
+def _sums(dataset: PackedDataset, predicted: Predicted) -> ErrorSums:
+    energy, forces = predicted
+    sums = ErrorSums()
+    labels = dataset.structures.forces.astype(np.float64)
+    sums.add(energy - dataset.target_ev_per_atom, forces - labels)
+    return sums
 
 
 def _predict(
     model: SavedModel, dataset: PackedDataset, branch: str, settings: EvaluateSettings
-) -> tuple[FloatArray, FloatArray]:
+) -> Predicted:
     pieces = list(
         predict(
             model.network,
@@ -106,13 +126,14 @@ def _predict(
 def _write_parity_sample(
     path: Path,
     dataset: PackedDataset,
-    energy: FloatArray,
-    forces: FloatArray,
+    predicted: Predicted | None,
     settings: EvaluateSettings,
     seed: int,
 ) -> None:
+    """Write labels and predictions of some structures; of none where nothing was predicted."""
     rng = np.random.default_rng(derive_seed(seed, "parity", dataset.source))
-    count = min(settings.parity_structures, len(dataset))
+    count = min(settings.parity_structures, len(dataset)) if predicted else 0
+    energy, forces = predicted or (np.zeros(0), np.zeros((0, 3)))
     chosen = np.sort(rng.choice(len(dataset), count, replace=False))
     atoms = atom_indices(dataset.structures.offsets, chosen)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:

@@ -156,15 +156,14 @@ class SavedModel:
                 return branch
         raise ValueError(f"no head is called {source!r}; this model has {', '.join(self.sources)}")
 
-    def branch_for_foreign(self, source: str) -> str:
+    def branch_for_foreign(self, source: str) -> str | None:
         """Branch to try on any source: its own, or the only one of a single-branch model.
 
-        Raises:
-            ValueError: If the model has several branches and none learned from the source.
+        None if the model has several branches and none of them learned from the source.
         """
-        if source not in self.sources and len(self.branches) == 1:
-            return next(iter(self.branches))
-        return self.branch_of(source)
+        if source in self.sources:
+            return self.branch_of(source)
+        return next(iter(self.branches)) if len(self.branches) == 1 else None
 
 
 def save_model(

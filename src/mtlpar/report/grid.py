@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -20,6 +21,7 @@ _LATEX: Final = {
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
     "Å": r"\AA{}",
+    "–": "--",
 }
 _LATEX_COLUMNS: Final = {"l": "l", "r": "r", "p": r"p{0.2\linewidth}"}
 
@@ -60,7 +62,12 @@ class Grid:
 
 
 def format_number(value: float) -> str:
-    """Write a number with three significant digits, without an exponent where that is readable."""
+    """Write a number with three significant digits, without an exponent where that is readable.
+
+    What is no number was not measured, and is a dash.
+    """
+    if math.isnan(value):
+        return "–"
     if value == 0:
         return "0"
     digits, _, exponent_text = f"{value:.{_SIGNIFICANT - 1}e}".partition("e")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import matplotlib
@@ -16,7 +17,7 @@ from mtlpar.report.grid import format_number
 from mtlpar.report.items import Quantity, Scope
 from mtlpar.report.load import FloatArray, read_errors
 from mtlpar.report.names import ZERO_TITLE, model_titles, source_title
-from mtlpar.report.style import SEQUENTIAL, plain_log_axis
+from mtlpar.report.style import FAINT, SEQUENTIAL, plain_log_axis
 from mtlpar.report.tables import best_errors
 
 _TINY: Final = 1e-12
@@ -73,6 +74,9 @@ def _log_norm(values: FloatArray) -> LogNorm:
 def _draw_cell(
     axes: Axes, x: float, y: float, *, value: float, norm: LogNorm, is_best: bool
 ) -> None:
+    if math.isnan(value):
+        axes.text(x, y, format_number(value), ha="center", va="center", color=FAINT)
+        return
     color = matplotlib.colormaps[SEQUENTIAL](float(norm(max(value, norm.vmin or _TINY))))
     axes.add_patch(Rectangle((x - 0.49, y - 0.475), 0.98, 0.95, facecolor=color, linewidth=0))
     ink = _readable_on(color)

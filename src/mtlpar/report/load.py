@@ -30,7 +30,8 @@ class ErrorTable:
 
     Attributes:
         quantity: Which error, with its unit.
-        errors: Error by model and source, in the order of rows and columns.
+        errors: Error by model and source, in the order of rows and columns; NaN where a model has
+            no branch for a source.
         zero: Error of predicting zero, by source.
     """
 
@@ -71,7 +72,8 @@ def read_errors(
             path = workspace.metrics(model, source)
             content = read_json(path)
             _expect_names(content, path, model=model, source=source)
-            errors[model][source] = _number(content, quantity.key, path)
+            tested = content.get("branch", "") is not None
+            errors[model][source] = _number(content, quantity.key, path) if tested else math.nan
             trivial = _number(content, "zero_predictor", path, quantity.key)
             if not math.isclose(zero.setdefault(source, trivial), trivial, rel_tol=_SAME_RELATIVE):
                 raise ValueError(

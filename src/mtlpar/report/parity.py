@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -62,14 +63,17 @@ def draw_parity(scope: Scope, *, quantity: Quantity) -> Figure:
     """
     models = scope.parity_models
     panels = _panels(scope, quantity, models)
-    norm = _count_norm([panel for row in panels.values() for panel in row])
+    norm = _count_norm([panel for row in panels.values() for panel in row if panel])
     columns = len(scope.sources)
     figure = Figure(figsize=(1.85 * columns + 1.0, 1.62 * len(models) + 0.75), layout="compressed")
     grid = figure.subplots(len(models), columns, sharex="col", sharey="col", squeeze=False)
     titles = model_titles(scope.models, sources=scope.sources)
     for row, model in zip(grid, models, strict=True):
         for axes, panel in zip(row, panels[model], strict=True):
-            _draw_panel(axes, panel, norm)
+            if panel is None:
+                _leave_empty(axes)
+            else:
+                _draw_panel(axes, panel, norm)
         row[0].set_ylabel(titles[model], fontweight="bold")
     for axes, source in zip(grid[0], scope.sources, strict=True):
         axes.set_title(source_title(source))
@@ -83,7 +87,10 @@ def draw_parity(scope: Scope, *, quantity: Quantity) -> Figure:
     return figure
 
 
-def _panels(scope: Scope, quantity: Quantity, models: Sequence[str]) -> dict[str, list[_Panel]]:
+def _panels(
+    scope: Scope, quantity: Quantity, models: Sequence[str]
+) -> dict[str, list[_Panel | None]]:
+    """Panels by model and source; None where a model was not tested on a source."""
     errors = read_errors(
         quantity, workspace=scope.workspace, models=models, sources=scope.sources
     ).errors
@@ -93,9 +100,11 @@ def _panels(scope: Scope, quantity: Quantity, models: Sequence[str]) -> dict[str
         )
         for model in models
         for source in scope.sources
+        if not math.isnan(errors[model][source])
     }
     limits = {
-        source: _limits([values[model, source] for model in models]) for source in scope.sources
+        drawn: _limits([pair for (_, source), pair in values.items() if source == drawn])
+        for _, drawn in values
     }
     return {
         model: [
@@ -105,6 +114,8 @@ def _panels(scope: Scope, quantity: Quantity, models: Sequence[str]) -> dict[str
                 mae=errors[model][source],
                 limits=limits[source],
             )
+            if (model, source) in values
+            else None
             for source in scope.sources
         ]
         for model in models
@@ -125,6 +136,12 @@ def _limits(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> tuple[float, floa
 def _count_norm(panels: Sequence[_Panel]) -> LogNorm | None:
     highest = [float(panel.counts.max()) for panel in panels if panel.counts is not None]
     return LogNorm(1, max(2.0, *highest)) if highest else None
+
+
+def _leave_empty(axes: Axes) -> None:
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelleft=False)
+    axes.text(0.5, 0.5, "no branch", transform=axes.transAxes, ha="center", color=FAINT)
 
 
 def _draw_panel(axes: Axes, panel: _Panel, norm: LogNorm | None) -> None:

@@ -115,21 +115,25 @@ def summary_text(
 
 
 def mean_error(errors: Mapping[str, float]) -> float:
-    """Mean over the test sets, each counting the same."""
+    """Mean over the test sets, each counting the same; NaN unless there are all of them."""
     return math.fsum(errors.values()) / len(errors)
 
 
 def best_errors(table: ErrorTable) -> dict[str, float]:
     """Smallest error of any model by source and for the mean, at full precision."""
     rows = [_with_mean(errors) for errors in table.errors.values()]
-    return {column: min(row[column] for row in rows) for column in rows[0]}
+    return {
+        column: min((row[column] for row in rows if not math.isnan(row[column])), default=math.nan)
+        for column in rows[0]
+    }
 
 
 def error_rows(table: ErrorTable) -> list[CsvRow]:
-    """A table of errors with machine names and all digits."""
+    """A table of errors with machine names and all digits; nothing where nothing was tested."""
     named = {**table.errors, ZERO_NAME: table.zero}
     rows: list[CsvRow] = [
-        (name, *errors.values(), mean_error(errors)) for name, errors in named.items()
+        (name, *("" if math.isnan(value) else value for value in _with_mean(errors).values()))
+        for name, errors in named.items()
     ]
     return [("model", *table.zero, MEAN), *rows]
 
@@ -158,12 +162,16 @@ def error_grid(table: ErrorTable, *, models: Mapping[str, tuple[str, ...]], labe
     zero = (Cell(format_number(value)) for value in _with_mean(table.zero).values())
     quantity = table.quantity
     removed = ", after per-element reference energies are removed" * (quantity.target == "energy")
+    untested = any(
+        math.isnan(value) for errors in table.errors.values() for value in errors.values()
+    )
+    dash = " –: the model has no branch for that source." * untested
     return Grid(
         label=label,
         title=f"{quantity.title} ({quantity.unit})",
         caption=f"{quantity.long_title}{removed}, of each model (rows) on the "
         "test set of each source (columns). Mean: all test sets count the same. Bold: the best "
-        f"model of a column. {ZERO_TITLE}: the error of predicting zero everywhere.",
+        f"model of a column. {ZERO_TITLE}: the error of predicting zero everywhere.{dash}",
         columns="l" + "r" * (len(sources) + 1),
         header=("Model", *(source_title(source) for source in sources), "Mean"),
         rows=(*rows, (Cell(ZERO_TITLE), *zero)),

@@ -94,9 +94,32 @@ def test_evaluation_does_not_depend_on_the_size_of_its_batches(
         np.testing.assert_allclose(numbers, numbers[0], rtol=1e-12)
 
 
+def test_a_model_is_not_tested_on_a_source_that_none_of_its_branches_learned(
+    trained: Workspace, copy_of: Callable[[Workspace], Workspace]
+) -> None:
+    # As after a start without that branch; the sources behind it are tested all the same.
+    workspace = copy_of(trained)
+    content = torch.load(trained.model("mtl"), weights_only=True)
+    gone = SOURCES[1]
+    for part in ("branches", "references_ev", "level_of_theory"):
+        del content[part][gone]
+    for name in [name for name in content["state"] if name.startswith(f"heads.{gone}.")]:
+        del content["state"][name]
+    workspace.model("mtl").parent.mkdir(parents=True)
+    torch.save(content, workspace.model("mtl"))
+    evaluate.run("mtl", workspace=workspace, settings=EvaluateSettings(), sources=SOURCES, seed=0)
+    for source in SOURCES:
+        metrics = json.loads(workspace.metrics("mtl", source).read_text())
+        assert metrics["branch"] == (None if source == gone else source)
+        assert ("force_mae_ev_per_angstrom" in metrics) == (source != gone)
+        assert metrics["zero_predictor"]["force_mae_ev_per_angstrom"] > 0
+        with np.load(workspace.predictions("mtl", source)) as sample:
+            assert (len(sample["energy_prediction_ev_per_atom"]) > 0) == (source != gone)
+
+
 def test_foreign_sources_go_through_the_only_branch_but_never_through_a_guess(
     trained: Workspace, tmp_path: Path
 ) -> None:
     model = load_model(trained.model("mtl"))
-    with pytest.raises(ValueError, match="no head is called 'spice'"):
-        model.branch_for_foreign("spice")
+    assert model.branch_for_foreign("qm7x") == "qm7x"
+    assert model.branch_for_foreign("spice") is None

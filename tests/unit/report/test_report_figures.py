@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from mtlpar.report import stage
-from mtlpar.report.heatmap import _readable_on
+from mtlpar.report.heatmap import _readable_on, draw_heatmap
 from mtlpar.report.items import (
     ENERGY_MAE,
     FORCE_MAE,
@@ -98,6 +98,19 @@ def test_parity_prints_the_error_of_the_whole_test_set(fake_run) -> None:
     figure = draw_parity(Scope(**fake_run.arguments), quantity=FORCE_MAE)
 
     assert figure.axes[0].texts[0].get_text() == "MAE 0.988"
+
+
+def test_a_source_that_a_model_was_not_tested_on_has_a_dash_and_an_empty_panel(fake_run) -> None:
+    fake_run.change_metrics("mtl", "qm7x", branch=None)
+    scope = Scope(**fake_run.arguments)
+
+    cells = [text.get_text() for text in draw_heatmap(scope, quantity=FORCE_MAE).axes[0].texts]
+    panels = draw_parity(scope, quantity=FORCE_MAE).axes
+
+    assert cells.count("–") == 1
+    column = scope.sources.index("qm7x")
+    assert "MAE" in panels[column].texts[0].get_text()
+    assert [text.get_text() for text in panels[column + 5].texts] == ["no branch"]
 
 
 def test_numbers_are_readable_on_dark_and_on_bright_cells() -> None:

@@ -90,6 +90,28 @@ def test_the_mean_has_a_best_of_its_own() -> None:
     assert (bold["s"], bold["t"], bold["Mean"]) == (["GFM-a"], ["GFM-b"], ["GFM-b"])
 
 
+def test_what_a_model_was_not_tested_on_is_a_dash_and_leaves_it_without_a_mean(fake_run) -> None:
+    fake_run.change_metrics("mtl", "qm7x", branch=None)
+
+    stage.run("table2", **fake_run.arguments)
+
+    folder = fake_run.workspace.tables
+    row = next(row for row in read_rows(folder / "table2.csv") if row["model"] == "mtl")
+    assert (row["qm7x"], row["mean"]) == ("", "")
+    assert float(row["ani1x"]) > 0
+    text = (folder / "table2.md").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if "GFM-MTL-All" in line)
+    assert [cell.strip() for cell in line.split("|")].count("–") == 2
+    assert "–: the model has no branch for that source." in text
+    assert (folder / "table2.tex").read_text(encoding="utf-8").count("--") == 3
+
+
+def test_the_best_of_a_column_is_one_that_was_tested() -> None:
+    bold = bold_texts({"a": {"s": math.nan}, "b": {"s": 0.5}}, {"s": 1.0})
+
+    assert bold["s"] == bold["Mean"] == ["GFM-b"]
+
+
 def test_rows_and_columns_follow_the_config(fake_run) -> None:
     stage.run("table1", **fake_run.arguments)
 
