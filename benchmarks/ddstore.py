@@ -69,6 +69,13 @@ def read(store: StructureStore, request: np.ndarray) -> int:
     return payload_bytes(len(batch), batch.total_atoms)
 
 
+def read_numpy(dataset: PackedDataset, request: np.ndarray) -> int:
+    """The same from private columns, atom by atom."""
+    batch = dataset.structures.take(request)
+    dataset.target_ev_per_atom[request]
+    return payload_bytes(len(batch), batch.total_atoms)
+
+
 def read_bp(path: Path, request: np.ndarray) -> int:
     """One request, structure by structure from the file."""
     with BpReader(path) as reader:
@@ -103,6 +110,8 @@ def measure(path: Path, atoms: int, rounds: int) -> None:
     own = rates["own node"]
     print(f"  ratio of own node to .bp file        {own / rates['.bp file']:.0f}x")
     print(f"  ratio of own node to private copy    {own / rates['private copy']:.2f}x")
+    numpy = rates["private copy"] / rates["private, by NumPy"]
+    print(f"  ratio of private copy to NumPy       {numpy:.2f}x")
     print(f"  ratio of own node to copy of pieces  {own / rates['copy of pieces']:.2f}")
     limit = rates["copy of pieces"] / rates["memory copy"]
     print(f"  ratio of pieces to memory copy       {limit:.2f}  (what random access leaves)")
@@ -162,6 +171,7 @@ def measure_node(path: Path, rounds: int) -> dict[str, float]:
                 "copy of pieces": several(lambda: copy_pieces(pieces, next(requests))),
                 "own node": several(lambda: read(store, next(requests))),
                 "private copy": several(lambda: read(private, next(requests))),
+                "private, by NumPy": several(lambda: read_numpy(private, next(requests))),
                 ".bp file": lambda: read_bp(path, next(requests)[:8]),
             },
             rounds,
