@@ -82,7 +82,9 @@ def _draw_line(axes: Axes, history: Sequence[Epoch], source: str, key: str, *, c
 
 def _finish_panel(axes: Axes) -> None:
     plain_log_axis(axes)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
+    # One tick is enough: a run of one epoch has no other.
+    whole = MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+    axes.xaxis.set_major_locator(whole)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, axis="y", color="#e5e5e5", linewidth=0.6)
     axes.set_axisbelow(True)
