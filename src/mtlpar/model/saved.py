@@ -216,11 +216,13 @@ def load_model(
             forces are smooth enough for tight relaxations and finite differences.
 
     Raises:
-        ValueError: If the file is missing, is not such a model or has a newer format.
+        ValueError: If the file is missing, is not such a model or has a newer format, or if there
+            is no such device.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no model at {path}; the train stage writes it")
+    _check_device(device)
     content = _upgrade(_read(path, device), path)
     try:
         whole = _Content.model_validate(content)
@@ -275,6 +277,15 @@ class _Content(BaseModel):
 
 # What torch raises on files that are cut short, empty, no archive, or hold foreign objects.
 _UNREADABLE = (RuntimeError, OSError, EOFError, LookupError, ValueError, pickle.UnpicklingError)
+
+
+def _check_device(device: torch.device | str) -> None:
+    """Tell a device that is not there from a file that cannot be read."""
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise ValueError(f"the device {device} cannot be used: {first_line}") from error
 
 
 def _read(path: Path, device: torch.device | str) -> Any:

@@ -224,6 +224,14 @@ def test_a_newer_format_is_refused(path: Path) -> None:
         mtlpar.load_model(path)
 
 
+def test_a_device_that_is_not_there_is_no_fault_of_the_file(path: Path) -> None:
+    # Torch raises the same error while it reads the file, which was then called damaged.
+    missing = f"cuda:{torch.cuda.device_count()}"
+    for device in (missing, torch.device(missing), "gpu"):
+        with pytest.raises(ValueError, match=f"the device {device} cannot be used"):
+            mtlpar.load_model(path, device=device)
+
+
 def test_damaged_files_and_weights_that_do_not_fit_are_refused(path: Path) -> None:
     content = torch.load(path, weights_only=True)
     del content["state"]["encoder.species.weight"]
