@@ -99,9 +99,11 @@ def mirror_fingerprint(source: str, mirror: str) -> str:
 
 def _local_files(source: Source, mirror: Path) -> list[RawFile]:
     if not mirror.is_dir():
+        seen_from = "" if mirror.is_absolute() else f" in {Path.cwd()}, where mtlpar was started"
         raise ValueError(
-            f"download.mirrors has {mirror}, which is not a folder; give a folder with the native "
-            "files, an http(s) URL, or the word 'catalogue' for the addresses of the catalogue"
+            f"download.mirrors has {mirror}, which is not a folder{seen_from}; give a folder with "
+            "the native files, an http(s) URL, or the word 'catalogue' for the addresses of the "
+            "catalogue"
         )
     checksums = {}
     if (mirror / CHECKSUMS).is_file():

@@ -89,6 +89,13 @@ def test_a_mirror_that_is_no_folder_is_named(tmp_path, workspace):
         download("qm7x", workspace, tmp_path / "gone")
 
 
+def test_a_relative_mirror_says_in_which_folder_it_was_looked_for(tmp_path, workspace, monkeypatch):
+    # The default mirror is workflow/sample: started elsewhere, it is the folder that is wrong.
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"not a folder in {tmp_path}, where mtlpar was started"):
+        download("qm7x", workspace, "workflow/sample")
+
+
 def test_a_web_mirror_is_listed_by_its_checksums(server, workspace):
     content = {"/m/qm7x/1000.xz": b"data", "/m/qm7x/DupMols.dat": b"list"}
     # ani1x has a file of this name pattern in another folder; it must not be taken for qm7x's.
