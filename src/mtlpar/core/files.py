@@ -87,8 +87,12 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, stage: str | None = None) -> Any:
     """Read a JSON file that another stage wrote.
+
+    Args:
+        path: The file.
+        stage: The command that writes it.
 
     Raises:
         ValueError: If the file is missing or is not JSON; the message says which stage to run.
@@ -96,7 +100,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing; run the stage that writes it first") from None
+        advice = f"run mtlpar {stage}" if stage else "run the stage that writes it"
+        raise ValueError(f"{path} is missing; {advice} first") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); remove it and rerun") from error
 

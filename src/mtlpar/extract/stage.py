@@ -162,7 +162,9 @@ def _raw_data_files(
             skipped. Checksums are looked at when it is the turn of the file.
     """
     manifest = workspace.raw_manifest(source)
-    files = [file for file in read_json(manifest)["files"] if file["kind"] == "data"]
+    files = [
+        file for file in read_json(manifest, stage="download")["files"] if file["kind"] == "data"
+    ]
     for file in files:
         path = workspace.raw_folder(source) / file["name"]
         size = path.stat().st_size if path.is_file() else None

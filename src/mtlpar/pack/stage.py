@@ -77,7 +77,9 @@ def run(
         tasks = list(_run_tasks(extracted, split, shuffle, scratch))
         sorting = workers.map(write_run, tasks)
         runs = list(tqdm(sorting, total=len(tasks), desc=f"{source}: sort", disable=None))
-        attributes = _attributes(extracted, read_json(workspace.references(source)), seed)
+        attributes = _attributes(
+            extracted, read_json(workspace.references(source), stage="normalize"), seed
+        )
         for index, name in enumerate(SPLITS):
             _write_split(workspace.pack(source, name), index, runs, shuffle, attributes, workers)
             _write_manifest(workspace, source, name)

@@ -70,7 +70,7 @@ def read_errors(
         errors[model] = {}
         for source in sources:
             path = workspace.metrics(model, source)
-            content = read_json(path)
+            content = read_json(path, stage=f"evaluate --model {model}")
             _expect_names(content, path, model=model, source=source)
             tested = content.get("branch", "") is not None
             errors[model][source] = _number(content, quantity.key, path) if tested else math.nan

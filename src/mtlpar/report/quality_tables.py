@@ -52,7 +52,7 @@ def check_grid(scope: Scope) -> Grid:
 def leak_rows(scope: Scope) -> list[CsvRow]:
     """What each test split shares with each train split, with machine names."""
     keys = ("test", "train", "test_structures", "same_geometry", "same_composition")
-    pairs = read_json(scope.workspace.leaks)["pairs"]
+    pairs = read_json(scope.workspace.leaks, stage="leaks")["pairs"]
     rows = [tuple(pair[key] for key in keys) for pair in pairs]
     most = [" ".join(entry["formula"] for entry in pair["most_frequent"]) for pair in pairs]
     return [
@@ -63,10 +63,10 @@ def leak_rows(scope: Scope) -> list[CsvRow]:
 
 def leak_grid(scope: Scope) -> Grid:
     """What each test split shares with any train split, for people."""
-    pairs = read_json(scope.workspace.leaks)["pairs"]
+    pairs = read_json(scope.workspace.leaks, stage="leaks")["pairs"]
     rows = []
     for source in scope.sources:
-        within = read_json(scope.workspace.checks(source))
+        within = read_json(scope.workspace.checks(source), stage="normalize")
         own = [p for p in pairs if p["test"] == source and p["train"] == source]
         other = [p for p in pairs if p["test"] == source and p["train"] != source]
         size = max((p["test_structures"] for p in own), default=0)
@@ -106,7 +106,7 @@ def reference_rows(scope: Scope) -> list[CsvRow]:
     """Reference energies of all sources with machine names and all digits."""
     rows: list[CsvRow] = []
     for source in scope.sources:
-        content = read_json(scope.workspace.references(source))
+        content = read_json(scope.workspace.references(source), stage="normalize")
         for symbol, energy in content["energies_ev"].items():
             error = content["standard_errors_ev"].get(symbol)
             is_open = symbol in content["undetermined"]
@@ -118,7 +118,7 @@ def reference_grid(scope: Scope) -> Grid:
     """How well the references of each source are known, for people."""
     rows = []
     for source in scope.sources:
-        content = read_json(scope.workspace.references(source))
+        content = read_json(scope.workspace.references(source), stage="normalize")
         errors = [e for e in content["standard_errors_ev"].values() if e is not None]
         residuals, statistics = content["residuals"], content["train_statistics"]
         texts = (
@@ -151,7 +151,7 @@ def reference_grid(scope: Scope) -> Grid:
 
 
 def _check_values(scope: Scope, source: str) -> tuple[int | float | None, ...]:
-    content = read_json(scope.workspace.checks(source))
+    content = read_json(scope.workspace.checks(source), stage="normalize")
     work = content["ingest"]["energy_work"]
     values: dict[str, Any] = {
         **content["ingest"],

@@ -25,7 +25,9 @@ class ExtractedSource:
         """Open the source's manifest; parts are opened when they are read."""
         self.folder = workspace.extracted_folder(source)
         self._splits = workspace.splits(source)
-        self.manifest: dict[str, Any] = read_json(workspace.extracted_manifest(source))
+        self.manifest: dict[str, Any] = read_json(
+            workspace.extracted_manifest(source), stage="extract"
+        )
         self.part_paths: list[Path] = [self.folder / p["name"] for p in self.manifest["parts"]]
 
     def __len__(self) -> int:

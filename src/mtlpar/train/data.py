@@ -67,7 +67,7 @@ def read_header(workspace: Workspace, source: str) -> dict[str, Any]:
     """
     with BpReader(workspace.pack(source, "train")) as reader:
         digests = {
-            split: read_json(workspace.pack_manifest(source, split))["data_digest"]
+            split: read_json(workspace.pack_manifest(source, split), stage="pack")["data_digest"]
             for split in ("train", "val")
         }
         return {**reader.attributes, "data_digests": digests}

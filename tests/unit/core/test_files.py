@@ -44,6 +44,8 @@ def test_json_refuses_nan_because_other_readers_do(tmp_path: Path) -> None:
 def test_missing_json_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run the stage that writes it"):
         read_json(tmp_path / "absent.json")
+    with pytest.raises(ValueError, match="run mtlpar leaks first"):
+        read_json(tmp_path / "absent.json", stage="leaks")
 
 
 def test_ledger_that_loses_a_row_is_refused(tmp_path: Path) -> None:
