@@ -35,7 +35,7 @@ def draw_ledger(scope: Scope) -> Figure:
         ValueError: If a ledger is missing, or does not balance.
     """
     ledgers = read_ledgers(workspace=scope.workspace, sources=scope.sources)
-    figure = Figure(figsize=(7.2, 1.25 + 0.36 * len(ledgers)))
+    figure = Figure(figsize=(7.2, 1.45 + 0.36 * len(ledgers)))
     axes = figure.add_subplot()
     left = np.zeros(len(ledgers))
     for label, counts, color in _series(tuple(ledgers.values())):
@@ -61,11 +61,12 @@ def draw_ledger(scope: Scope) -> Figure:
 
 
 def _add_legend(figure: Figure, axes: Axes) -> None:
-    """One line for the splits, one for the reasons; matplotlib fills column by column."""
+    """One line for the splits, then the reasons; matplotlib fills column by column."""
     handles, labels = axes.get_legend_handles_labels()
     entries = list(zip(handles, labels, strict=True))
-    rows = [row for row in (entries[: len(SPLITS)], entries[len(SPLITS) :]) if row]
-    width = max(map(len, rows))
+    # As many reasons side by side as there are splits: four are wider than the figure.
+    width = len(SPLITS)
+    rows = [entries[start : start + width] for start in range(0, len(entries), width)]
     empty = (Rectangle((0, 0), 0, 0, visible=False), "")
     columns = zip(*(row + [empty] * (width - len(row)) for row in rows), strict=True)
     entries = [entry for column in columns for entry in column]

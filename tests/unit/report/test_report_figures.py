@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from mtlpar.core.ledger import Ledger
 from mtlpar.report import stage
 from mtlpar.report.heatmap import _readable_on, draw_heatmap
 from mtlpar.report.items import (
@@ -18,7 +19,9 @@ from mtlpar.report.items import (
     outputs_of,
     table_names,
 )
+from mtlpar.report.ledger_bars import draw_ledger
 from mtlpar.report.parity import draw_parity
+from mtlpar.report.style import house_style
 
 MEGAPIXELS = {"heatmap": 0.15, "parity": 0.3, "learning_curves": 0.3, "ledger_figure": 0.1}
 MEGAPIXELS["reference_energies"] = 0.5
@@ -75,6 +78,27 @@ def test_resolution_follows_the_settings(fake_run) -> None:
     stage.run("ledger_figure", **(arguments | {"settings": finer}))
 
     assert imread(png).shape[:2] == (2 * small[0], 2 * small[1])
+
+
+def test_the_legend_of_the_ledger_fits_whatever_was_dropped(fake_run) -> None:
+    # The reasons of the embedded sample; with four side by side both ends were cut off.
+    path = fake_run.workspace.ledger("qm7x")
+    ledger = Ledger.read(path)
+    reasons = {
+        "repeated_endpoint": 70_000,
+        "listed_duplicate": 60_000,
+        "repeated_transition_state": 50_000,
+    }
+    for book in (ledger, *ledger.files.values()):
+        book.dropped.update({**reasons, "missing_forces": 1, "disordered_site": 1})
+        book.rows += sum(reasons.values()) + 2
+    ledger.write(path)
+    with house_style():
+        figure = draw_ledger(Scope(**fake_run.arguments))
+        figure.draw_without_rendering()
+        legend = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= legend.x0
+    assert legend.x1 <= figure.bbox.x1
 
 
 def test_a_wild_prediction_is_counted_and_does_not_squeeze_the_others(fake_run) -> None:
