@@ -59,11 +59,6 @@ class References:
         target: FloatArray = (batch.energy - self.sums(batch)) / batch.num_atoms
         return target
 
-    def to_total_energy(self, target_ev_per_atom: FloatArray, batch: StructureBatch) -> FloatArray:
-        """Total energy in eV from the energy per atom without references: undoes `to_target`."""
-        energy: FloatArray = target_ev_per_atom * batch.num_atoms + self.sums(batch)
-        return energy
-
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> References:
         """Build from the ``energies_ev`` of a references file or pack attribute."""

@@ -169,7 +169,7 @@ def _draw_panel(axes: Axes, panel: _Panel, norm: LogNorm | None) -> None:
         )
     axes.set(xlim=panel.limits, ylim=panel.limits, aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2))
+        axis.set_major_locator(MaxNLocator(nbins=2, steps=[1, 2, 3, 4, 5, 10], min_n_ticks=2))
     notes = [f"MAE {format_number(panel.mae)}"]
     if panel.outside:
         notes.append(f"{panel.outside:,} outside")

@@ -274,11 +274,6 @@ class BpReader:
             yield start, stop
             start = stop
 
-    def iterate(self, size: int) -> Iterator[StructureBatch]:
-        """Read everything in order, at most ``size`` structures at a time; see `slices`."""
-        for start, stop in self.slices(size):
-            yield self.read(start, stop)
-
     def close(self) -> None:
         """Close the underlying file; the reader must not be used afterwards."""
         # The engine's own close() writes a profile into /tmp; dropping the engine does not.

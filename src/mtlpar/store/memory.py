@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mtlpar.core.files import format_bytes
+
 GIB: Final = 2**30
 USABLE: Final = 0.8
 """Part of the free memory that data may take. The rest is for model, batches and page cache."""
@@ -49,10 +51,10 @@ class Demand:
         return self.load <= USABLE
 
     def __str__(self) -> str:
-        room = f"{self.needed_bytes / GIB:.2f} GiB of {self.free_bytes / GIB:.2f} GiB free"
+        room = f"{format_bytes(self.needed_bytes)} of {format_bytes(self.free_bytes)} free"
         if self.shared_bytes:
-            shared = (self.shared_bytes / GIB, self.free_shared_bytes / GIB)
-            room += " ({:.2f} of {:.2f} GiB in shared memory)".format(*shared)
+            shared = format_bytes(self.shared_bytes), format_bytes(self.free_shared_bytes)
+            room += " ({} of {} in shared memory)".format(*shared)
         return f"{room} on {self.node}"
 
 
