@@ -48,7 +48,7 @@ def payload_bytes(structures: int, atoms: int) -> int:
     sizes = {"structure": 0, "atom": 0}
     for field in FIELDS.values():
         if field.packed:
-            sizes[field.level] += np.dtype(field.dtype).itemsize * int(np.prod(field.shape))
+            sizes[field.level] += field.row_bytes
     return sizes["structure"] * structures + sizes["atom"] * atoms
 
 

@@ -6,8 +6,11 @@ from this table. Adding a quantity means adding one row.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal
+
+import numpy as np
 
 Level = Literal["structure", "atom"]
 
@@ -35,6 +38,11 @@ class Field:
     description: str
     packed: bool = True
     default: int = 0
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return np.dtype(self.dtype).itemsize * math.prod(self.shape)
 
 
 _ALL: Final = (

@@ -130,7 +130,7 @@ class BlockTask:
 def packed_bytes(num_structures: int, num_atoms: int) -> int:
     """Bytes of all packed columns."""
     rows = {"structure": num_structures, "atom": num_atoms}
-    return sum(rows[field.level] * _row_bytes(field) for field in PACKED_FIELDS)
+    return sum(rows[field.level] * field.row_bytes for field in PACKED_FIELDS)
 
 
 def write_run(task: RunTask) -> Run:
@@ -247,9 +247,9 @@ def _read_pieces(pieces: Sequence[Piece], fields: list[Field]) -> dict[str, npt.
                 if field.name in columns:
                     first = done[field.level]
                     last = first + piece.stop[field.level] - piece.start[field.level]
-                    stream.seek(column_start + piece.start[field.level] * _row_bytes(field))
+                    stream.seek(column_start + piece.start[field.level] * field.row_bytes)
                     _fill(columns[field.name][first:last], stream)
-                column_start += piece.rows[field.level] * _row_bytes(field)
+                column_start += piece.rows[field.level] * field.row_bytes
         for level in done:
             done[level] += piece.stop[level] - piece.start[level]
     return columns
@@ -258,7 +258,3 @@ def _read_pieces(pieces: Sequence[Piece], fields: list[Field]) -> dict[str, npt.
 def _fill(target: npt.NDArray[Any], stream: FileIO) -> None:
     if len(target) and stream.readinto(target.data.cast("B")) != target.nbytes:
         raise ValueError(f"{stream.name} ends too early; run the pack stage again")
-
-
-def _row_bytes(field: Field) -> int:
-    return int(np.dtype(field.dtype).itemsize * np.prod(field.shape, dtype=int))

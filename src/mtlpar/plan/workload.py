@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from mtlpar.core.fields import FIELDS
 
 DATASET_SIZES: Final = Path("workflow/dataset_sizes.csv")
@@ -19,11 +17,7 @@ DATASET_SIZES: Final = Path("workflow/dataset_sizes.csv")
 
 def _record_bytes(level: str) -> int:
     """Bytes of all fields of a structure, or of an atom: packs are not compressed."""
-    return sum(
-        np.dtype(field.dtype).itemsize * math.prod(field.shape)
-        for field in FIELDS.values()
-        if field.level == level
-    )
+    return sum(field.row_bytes for field in FIELDS.values() if field.level == level)
 
 
 PACK_BYTES_PER_ATOM: Final = _record_bytes("atom")

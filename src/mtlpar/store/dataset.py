@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -51,10 +50,7 @@ def merge(
 def column_bytes(num_structures: int, num_atoms: int) -> int:
     """Memory of a `PackedDataset`."""
     rows = {"structure": num_structures, "atom": num_atoms}
-    columns = sum(
-        rows[field.level] * math.prod(field.shape) * np.dtype(field.dtype).itemsize
-        for field in FIELDS.values()
-    )
+    columns = sum(rows[field.level] * field.row_bytes for field in FIELDS.values())
     targets = 8 * num_structures
     return columns + targets + OFFSET_BYTES * num_structures
 

@@ -8,7 +8,6 @@ gathers atoms by their numbers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mtlpar.core.fields import FIELDS, Field
+from mtlpar.core.fields import FIELDS
 from mtlpar.core.structures import StructureBatch
 
 Array = npt.NDArray[Any]
@@ -46,14 +45,10 @@ STRUCTURE_ROW: Final = np.dtype(
 """Packed fields of one structure, and its training target."""
 
 
-def _row_bytes(field: Field) -> int:
-    return np.dtype(field.dtype).itemsize * math.prod(field.shape)
-
-
-ATOM_BYTES: Final = sum(map(_row_bytes, _ATOM_FIELDS))
+ATOM_BYTES: Final = sum(field.row_bytes for field in _ATOM_FIELDS)
 """Packed fields of one atom."""
 
-OFFSET_SIZES: Final = tuple(sorted(set(map(_row_bytes, _ATOM_FIELDS))))
+OFFSET_SIZES: Final = tuple(sorted({field.row_bytes for field in _ATOM_FIELDS}))
 """Bytes of an atom in one column or another."""
 
 OFFSET_BYTES: Final = 8 * len(OFFSET_SIZES)
@@ -74,7 +69,7 @@ class StructureTable:
         self.structures: Array = memory[:end].view(STRUCTURE_ROW)
         self.atoms: dict[str, Array] = {}
         for field in _ATOM_FIELDS:
-            start, end = end, end + num_atoms * _row_bytes(field)
+            start, end = end, end + num_atoms * field.row_bytes
             column = memory[start:end].view(field.dtype)
             self.atoms[field.name] = column.reshape(num_atoms, *field.shape)
 
@@ -122,9 +117,9 @@ def table_pieces(
     starts, lengths = [structures * size], [np.full(len(structures), size)]
     column_start = num_structures * size
     for field in _ATOM_FIELDS:
-        starts.append(column_start + first_atom * _row_bytes(field))
-        lengths.append(counts * _row_bytes(field))
-        column_start += num_atoms * _row_bytes(field)
+        starts.append(column_start + first_atom * field.row_bytes)
+        lengths.append(counts * field.row_bytes)
+        column_start += num_atoms * field.row_bytes
     return np.concatenate(starts), np.concatenate(lengths)
 
 
@@ -152,7 +147,7 @@ class AtomSegments:
                 of each of the `OFFSET_SIZES`.
         """
         self._segments = {
-            field.name: _Segments(columns[field.name], first_byte[_row_bytes(field)])
+            field.name: _Segments(columns[field.name], first_byte[field.row_bytes])
             for field in _ATOM_FIELDS
         }
 
