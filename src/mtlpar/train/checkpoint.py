@@ -32,6 +32,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from mtlpar.core.files import read_json, remove, write_json
 from mtlpar.model.multitask import MultiTaskModel
+from mtlpar.parallel.agree import raise_together
 from mtlpar.store.seal import SEAL, check_seal, write_seal
 
 logger = logging.getLogger(__name__)
@@ -194,17 +195,17 @@ class CheckpointFolder:
 
     def _check(self, path: Path, *, alone: bool) -> None:
         """Compare a checkpoint with its seal; one rank does so for all."""
-        problem: list[str] = [""]
+        problem = None
         # Earlier versions did not seal.
         if (alone or self.rank == 0) and (path / SEAL).exists():
             try:
                 check_seal(path, advice=_ADVICE)
             except ValueError as error:
-                problem = [str(error)]
-        if self._group is not None and not alone:
-            dist.broadcast_object_list(problem, src=0, group=self._group)
-        if problem[0]:
-            raise ValueError(problem[0])
+                if alone:
+                    raise
+                problem = str(error)
+        if not alone:
+            raise_together(problem)
 
     def _write(self, state: dict[str, Tensor], progress: Progress) -> None:
         started = time.monotonic()
