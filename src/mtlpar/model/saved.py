@@ -25,7 +25,8 @@ from mtlpar.model.settings import ModelSettings
 
 FORMAT_VERSION: Final = 5
 """1: EGNN with direct forces. 2: the settings say which encoder, energy and forces. 3: messages of
-the EGNN have a filter and carry vectors. 4: its atoms mix vectors before they multiply them."""
+the EGNN have a filter and carry vectors. 4: its atoms mix vectors before they multiply them. 5:
+half of the radial functions measure distances by covalent radii."""
 _OLDEST_VERSION: Final = 2
 
 
