@@ -16,15 +16,22 @@ def weight_dtype(settings: TrainSettings) -> torch.dtype:
 
 
 @contextmanager
-def arithmetic(settings: TrainSettings, device: torch.device) -> Iterator[None]:
-    """Multiply matrices in the precision of the settings for as long as the block lasts."""
+def matrix_products(settings: TrainSettings) -> Iterator[None]:
+    """Multiply float32 matrices as the settings say, forwards and backwards."""
     before = torch.get_float32_matmul_precision()
-    if settings.precision == "tf32":
-        torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision("high" if settings.precision == "tf32" else "highest")
     try:
-        with torch.autocast(
-            device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16"
-        ):
-            yield
+        yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def arithmetic(settings: TrainSettings, device: torch.device) -> Iterator[None]:
+    """Compute forwards in the precision of the settings for as long as the block lasts."""
+    enabled = settings.precision == "bf16"
+    with (
+        matrix_products(settings),
+        torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled),
+    ):
+        yield

@@ -25,7 +25,7 @@ from mtlpar.parallel.trace import span
 from mtlpar.train.loader import LocalBatch
 from mtlpar.train.objective import Objective, Targets
 from mtlpar.train.optim import WeightAverage, clip_gradients, make_optimizer
-from mtlpar.train.precision import arithmetic, weight_dtype
+from mtlpar.train.precision import arithmetic, matrix_products, weight_dtype
 from mtlpar.train.settings import TrainSettings
 
 # Ranks compare their steps modulo this: float32 adds such numbers exactly for any number of ranks.
@@ -132,7 +132,7 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
-        with span("compute"):
+        with span("compute"), matrix_products(self.settings):
             terms = self._backward(passes, step, wishes)
         computed = time.perf_counter()
         with span("reduce"):
