@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from mtlpar.model.encoder import AtomFeatures, Encoder
 from mtlpar.model.geometry import Edge
+from mtlpar.model.linear import Linear
 from mtlpar.model.messages import MessageWeights, exchange
 from mtlpar.model.settings import EncoderSettings
 
@@ -39,8 +40,8 @@ class EgnnLayer(nn.Module):
         self.vectors_in = 0 if is_first else channels
         # The first layer of phi_e acts on [h_i, h_j, d_ij, V.u]: it is split into products per
         # node, done once per atom, and small products per edge.
-        self.receiver_in = nn.Linear(width, width)
-        self.sender_in = nn.Linear(width, width, bias=False)
+        self.receiver_in = Linear(width, width)
+        self.sender_in = Linear(width, width, bias=False)
         features = settings.radial_basis + 2 * self.vectors_in
         self.features_in = nn.Linear(features, width, bias=False)
         self.message = nn.Linear(width, width)
@@ -48,7 +49,7 @@ class EgnnLayer(nn.Module):
         self.vector_out = nn.Linear(width, channels + self.vectors_in, bias=False)
         self.inner_products = InnerProducts(channels)
         self.update = nn.Sequential(
-            nn.Linear(2 * width + channels, width), nn.SiLU(), nn.Linear(width, width)
+            Linear(2 * width + channels, width), nn.SiLU(), Linear(width, width)
         )
         self.norm = nn.LayerNorm(width)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlpar.model.encoder import AtomFeatures
+from mtlpar.model.linear import Linear
 from mtlpar.model.settings import HeadSettings
 
 
@@ -48,7 +49,7 @@ class Mlp(nn.Sequential):
     def __init__(self, inputs: int, head: HeadSettings, outputs: int) -> None:
         layers: list[nn.Module] = []
         for _ in range(head.layers):
-            layers += [nn.Linear(inputs, head.width), nn.SiLU()]
+            layers += [Linear(inputs, head.width), nn.SiLU()]
             inputs = head.width
         super().__init__(*layers, nn.Linear(inputs, outputs))
 
