@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Kernels then run on the CPU, operation by operation. Triton reads this when it is imported,
+    # which the packages below do.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from helpers import make_workspace
 from hypothesis import settings
 from slurm import cluster

@@ -154,9 +154,9 @@ def test_a_mean_over_neighbours_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     # The count of neighbours jumps where one leaves, however smooth the messages are.
     describe = geometry.describe_edges
 
-    def averaged(batch: Any, vector: torch.Tensor, basis: nn.Module) -> Any:
-        edge = describe(batch, vector, basis)
-        count = torch.bincount(edge.receiver, minlength=len(batch.z))[edge.receiver]
+    def averaged(z: torch.Tensor, *others: Any) -> Any:
+        edge = describe(z, *others)
+        count = torch.bincount(edge.receiver, minlength=len(z))[edge.receiver]
         return edge._replace(radial=edge.radial / count[:, None])
 
     monkeypatch.setattr("mtlpar.model.encoder.describe_edges", averaged)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from mtlpar.model.encoder import AtomFeatures, Encoder
 from mtlpar.model.geometry import Edge
 from mtlpar.model.linear import Linear
-from mtlpar.model.messages import MessageWeights, exchange
+from mtlpar.model.messages import MessageWeights, exchange, prepare
 from mtlpar.model.settings import EncoderSettings
 
 
@@ -114,6 +114,7 @@ class EgnnEncoder(Encoder):
     def interact(self, scalars: Tensor, edge: Edge) -> AtomFeatures:
         """See `Encoder.interact`."""
         vectors = scalars.new_zeros(len(scalars), self.settings.vector_channels, 3)
+        edge = prepare(edge, len(scalars))
         by_layer = []
         for layer in self.layers:
             scalars, added = layer(scalars, vectors, edge)

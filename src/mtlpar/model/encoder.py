@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -42,10 +44,12 @@ class Encoder(nn.Module, ABC):
     Attributes:
         num_vectors: V, equivariant vectors per atom that the encoder returns.
         layers: The rounds of messages; most of the work, and worth compiling one by one.
+        replay: What training calls for `encode`, if something does the same faster.
     """
 
     num_vectors: int
     layers: nn.ModuleList
+    replay: Callable[[Tensor, Tensor, Tensor, Tensor], AtomFeatures] | None = None
 
     def __init__(self, settings: EncoderSettings, *, cutoff_angstrom: float) -> None:
         super().__init__()
@@ -64,7 +68,21 @@ class Encoder(nn.Module, ABC):
         scalars = self.species(batch.z)
         if self.state is not None:
             scalars = scalars + self.state(batch.charge, batch.spin)[batch.batch]
-        return self.interact(scalars, describe_edges(batch, vector, self.basis))
+        encode = self.replay if self.replay and torch.is_grad_enabled() else self.encode
+        return encode(scalars, batch.z, batch.edge_index, vector)
+
+    def encode(
+        self, scalars: Tensor, z: Tensor, edge_index: Tensor, vector: Tensor
+    ) -> AtomFeatures:
+        """Encode atoms by what they are and where their neighbours lie.
+
+        Args:
+            scalars: (A, F) what the atoms are.
+            z: (A,) atomic numbers.
+            edge_index: (2, E) senders and receivers, sorted by receiver.
+            vector: (E, 3) edge vectors in Å from receiver to sender.
+        """
+        return self.interact(scalars, describe_edges(z, edge_index, vector, self.basis))
 
     @abstractmethod
     def interact(self, scalars: Tensor, edge: Edge) -> AtomFeatures:

@@ -21,6 +21,20 @@ _RADII_ANGSTROM: Final = [
 ]
 
 
+class EdgeRuns(NamedTuple):
+    """Where each atom's edges lie, for A atoms and E edges; all int32.
+
+    Attributes:
+        receiver_start: (A + 1,) edges before those that an atom receives.
+        sender_order: (E,) the edges ordered by sender.
+        sender_start: (A + 1,) places in that order before the edges that an atom sends.
+    """
+
+    receiver_start: Tensor
+    sender_order: Tensor
+    sender_start: Tensor
+
+
 class Edge(NamedTuple):
     """What a layer knows about the edges of a batch, which are sorted by receiver.
 
@@ -30,6 +44,7 @@ class Edge(NamedTuple):
         direction: (E, 3) unit vectors from receiver to sender.
         radial: (E, K) radial functions of the length, zero at the cutoff.
         envelope: (E, 1) smooth cutoff.
+        runs: Edges by atom, where someone asked for them.
     """
 
     sender: Tensor
@@ -37,6 +52,7 @@ class Edge(NamedTuple):
     direction: Tensor
     radial: Tensor
     envelope: Tensor
+    runs: EdgeRuns | None = None
 
 
 class RadialBasis(nn.Module):
@@ -101,13 +117,24 @@ def edge_vectors(batch: Batch) -> Tensor:
     return vectors
 
 
-def describe_edges(batch: Batch, vector: Tensor, basis: RadialBasis) -> Edge:
-    """Directions, radial functions and envelope of edge vectors (E, 3)."""
-    sender, receiver = batch.edge_index
+def describe_edges(z: Tensor, edge_index: Tensor, vector: Tensor, basis: RadialBasis) -> Edge:
+    """Directions, radial functions and envelope of edge vectors (E, 3) between atoms (A,)."""
+    sender, receiver = edge_index
     distance = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
-    sizes = basis.sizes(batch.z[sender], batch.z[receiver], distance.dtype)
+    sizes = basis.sizes(z[sender], z[receiver], distance.dtype)
     radial, envelope = basis(distance, sizes)
     return Edge(sender, receiver, vector / distance, radial, envelope)
+
+
+def find_runs(sender: Tensor, receiver: Tensor, num_atoms: int) -> EdgeRuns:
+    """Find each atom's edges among edges (E,) that are sorted by receiver."""
+    sent = torch.sort(sender.int(), stable=True)
+    starts = torch.arange(num_atoms + 1, dtype=torch.int32, device=sender.device)
+    return EdgeRuns(
+        torch.searchsorted(receiver.int(), starts, out_int32=True),
+        sent.indices.int(),
+        torch.searchsorted(sent.values, starts, out_int32=True),
+    )
 
 
 def sum_to_receivers(values: Tensor, receiver: Tensor, num_atoms: int) -> Tensor:

@@ -1,42 +1,67 @@
-"""The message kernel that saves time and memory is the same function as ordinary operations."""
+"""Blocks and kernels that save time and memory are the same function as ordinary operations."""
 
 from __future__ import annotations
 
+import importlib.util
+import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 import torch
 
-from mtlpar.model import messages
-from mtlpar.model.geometry import Edge
+from mtlpar.model import messages_blocked
+from mtlpar.model.geometry import Edge, find_runs
 from mtlpar.model.messages import MessageWeights, exchange
 
-ATOMS, EDGES, WIDTH, RADIAL, CHANNELS = 7, 40, 12, 5, 3
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+RADIAL, CHANNELS = 5, 3
+
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="needs Triton, which is not installed"
+)
+
+
+class Size(NamedTuple):
+    """Of a batch and its features."""
+
+    atoms: int = 7
+    edges: int = 40
+    width: int = 12
+
+
+ONE_BLOCK = Size()
+# Several groups of atoms, blocks of edges and slices of features, none of them full.
+SEVERAL = Size(atoms=37, edges=300, width=150)
 
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     # Several blocks, the last one not full, and receivers that straddle two of them.
-    monkeypatch.setitem(messages._BLOCK_EDGES, "cpu", 16)
+    monkeypatch.setitem(messages_blocked._BLOCK_EDGES, "cpu", 16)
 
 
 def _inputs(
-    dtype: torch.dtype = torch.float64, *, carried: int = CHANNELS
+    dtype: torch.dtype = torch.float64, *, carried: int = CHANNELS, size: Size = ONE_BLOCK
 ) -> tuple[list[torch.Tensor], Edge]:
     """Operands of atoms that come with some vectors, and edges."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+        # Divided so that sums over a row stay of size one.
+        values = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return (values / math.sqrt(max(1, shape[-1]) / 3)).to(dtype)
 
+    atoms, edges, width = size
     shapes = [
-        (ATOMS, WIDTH), (ATOMS, WIDTH), (ATOMS, carried, 3), (WIDTH, RADIAL + 2 * carried),
-        (WIDTH, WIDTH), (WIDTH,), (WIDTH, RADIAL), (CHANNELS + carried, WIDTH),
+        (atoms, width), (atoms, width), (atoms, carried, 3), (width, RADIAL + 2 * carried),
+        (width, width), (width,), (width, RADIAL), (CHANNELS + carried, width),
     ]  # fmt: skip
     # The last atom receives nothing.
-    receiver = torch.randint(0, ATOMS - 1, (EDGES,), generator=generator).sort().values
-    sender = torch.randint(0, ATOMS, (EDGES,), generator=generator)
-    edge = Edge(sender, receiver, random(EDGES, 3), random(EDGES, RADIAL), random(EDGES, 1))
+    receiver = torch.randint(0, atoms - 1, (edges,), generator=generator).sort().values
+    sender = torch.randint(0, atoms, (edges,), generator=generator)
+    edge = Edge(sender, receiver, random(edges, 3), random(edges, RADIAL), random(edges, 1))
     return [random(*shape).requires_grad_() for shape in shapes], edge
 
 
@@ -52,14 +77,15 @@ def _run(
     if plain:
         edge = edge._replace(radial=edge.radial.clone().requires_grad_())
     at_receiver, at_sender, vectors, *weights = tensors
-    with torch.autocast("cpu", autocast, enabled=autocast is not None):
+    device_type = vectors.device.type
+    with torch.autocast(device_type, autocast, enabled=autocast is not None):
         outputs = exchange(
             at_receiver, at_sender, vectors, MessageWeights(*weights), edge, recompute=recompute
         )
     # Outside of autocast, where training differentiates.
     generator = torch.Generator().manual_seed(1)
     mixed = sum(
-        (torch.randn(out.shape, generator=generator, dtype=out.dtype) * out).sum()
+        (torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out) * out).sum()
         for out in outputs
     )
     yield from outputs
@@ -120,3 +146,64 @@ def test_nothing_is_kept_where_no_gradient_is_wanted() -> None:
     assert received.grad_fn is None
     expected = next(_run(tensors, edge, plain=True))
     torch.testing.assert_close(received, expected.detach(), rtol=1e-12, atol=1e-12)
+
+
+def _to_kernels(tensors: list[torch.Tensor], edge: Edge) -> tuple[list[torch.Tensor], Edge]:
+    """The same in float32, on a GPU if there is one, with what sends it through the kernels."""
+    there = [tensor.detach().to(DEVICE, torch.float32).requires_grad_() for tensor in tensors]
+    sender, receiver = edge.sender.to(DEVICE), edge.receiver.to(DEVICE)
+    rest = (values.to(DEVICE, torch.float32) for values in edge[2:5])
+    runs = find_runs(sender, receiver, len(tensors[0]))
+    return there, Edge(sender, receiver, *rest, runs)
+
+
+def _relative_errors(got: Iterator[torch.Tensor], expected: Iterator[torch.Tensor]) -> list[float]:
+    pairs = [(a.detach().cpu().double(), b.detach()) for a, b in zip(got, expected, strict=True)]
+    return [float((a - b).norm() / (b.norm() if b.numel() and b.any() else 1)) for a, b in pairs]
+
+
+@needs_triton
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("carried", [0, CHANNELS])
+@pytest.mark.parametrize("size", [ONE_BLOCK, SEVERAL, Size(edges=0)], ids=str)
+def test_kernels_give_the_values_and_gradients_of_ordinary_operations(
+    recompute: bool, carried: int, size: Size
+) -> None:
+    # A mask that is one off, or a sum that ends with its block, shows where nothing is full.
+    tensors, edge = _inputs(carried=carried, size=size)
+    got = _run(*_to_kernels(tensors, edge), plain=False, recompute=recompute)
+    errors = _relative_errors(got, _run(tensors, edge, plain=True))
+    assert max(errors) < 2e-6, errors
+
+
+@needs_triton
+def test_kernels_round_under_autocast_as_blocks_do() -> None:
+    # float16, because the interpreter multiplies bfloat16 as if it were whole numbers.
+    tensors, edge = _inputs(size=SEVERAL)
+    got = list(_run(*_to_kernels(tensors, edge), plain=False, autocast=torch.float16))
+    assert {tensor.dtype for tensor in got} == {torch.float32}
+    errors = _relative_errors(iter(got), _run(tensors, edge, plain=True))
+    assert min(errors) > 1e-5
+    assert max(errors) < 5e-3, errors
+
+
+@needs_triton
+def test_kernels_give_the_same_bits_twice() -> None:
+    # Sums by atomic additions would not, on a GPU.
+    there = _to_kernels(*_inputs(size=SEVERAL))
+    first, second = (list(_run(*there, plain=False)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@needs_triton
+def test_a_second_backward_pass_through_kernels_is_refused() -> None:
+    # They write over what they kept: the second gradient would be another one, without a word.
+    tensors, edge = _to_kernels(*_inputs(size=SEVERAL))
+    at_receiver, at_sender, vectors, *weights = tensors
+    received, _ = exchange(
+        at_receiver, at_sender, vectors, MessageWeights(*weights), edge, recompute=False
+    )
+    total = received.sum()
+    torch.autograd.grad(total, tensors, retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(total, tensors)
