@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -17,10 +19,14 @@ class Branch(nn.Module):
     head gives coefficients for the atom's equivariant vectors, so forces rotate with the structure
     whatever the weights are. Both are scaled by the size of the training targets, which are
     buffers and travel with the branch. A branch with conservative forces has no force head.
+
+    Attributes:
+        replay: What training calls for `decode`, if something does the same faster.
     """
 
     energy_scale: Tensor
     force_scale: Tensor
+    replay: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
     def __init__(self, width: int, num_vectors: int, head: HeadSettings) -> None:
         super().__init__()
@@ -28,6 +34,21 @@ class Branch(nn.Module):
         self.force = Mlp(width, head, num_vectors) if head.forces == "equivariant" else None
         self.register_buffer("energy_scale", torch.ones(()))
         self.register_buffer("force_scale", torch.ones(()))
+
+    def forward(self, atoms: AtomFeatures) -> tuple[Tensor, Tensor]:
+        """Energies of atoms and forces on them by the two heads; see `decode`."""
+        decode = self.replay if self.replay and torch.is_grad_enabled() else self.decode
+        return decode(atoms.scalars, atoms.vectors)
+
+    def decode(self, scalars: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies without references in eV, (A,), and forces in eV/Å, (A, 3).
+
+        Args:
+            scalars: (A, F) invariant features.
+            vectors: (A, V, 3) equivariant vectors.
+        """
+        atoms = AtomFeatures(scalars, vectors)
+        return self.atom_energies(atoms), self.direct_forces(atoms)
 
     def atom_energies(self, atoms: AtomFeatures) -> Tensor:
         """Energies without references in eV, (A,)."""

@@ -123,11 +123,12 @@ class MultiTaskModel(nn.Module):
         if self.is_conservative:
             return self._conservative(batch, segments, vectors)
         atoms = self.encoder(batch, vectors)
-        energy = self._energy(batch, segments, atoms)
-        forces = [
-            branch.direct_forces(part) for branch, part in self._parts(batch, segments, atoms)
-        ]
-        return Prediction(energy / batch.num_atoms, torch.cat(forces or [atoms.vectors.sum(dim=1)]))
+        decoded = [branch(part) for branch, part in self._parts(batch, segments, atoms)]
+        energies, forces = zip(*decoded, strict=True) if decoded else ((), ())
+        return Prediction(
+            self._energy(batch, energies, atoms) / batch.num_atoms,
+            torch.cat(forces or [atoms.vectors.sum(dim=1)]),
+        )
 
     def _conservative(
         self, batch: Batch, segments: Sequence[Segment], vectors: Tensor
@@ -135,7 +136,10 @@ class MultiTaskModel(nn.Module):
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
             vectors = vectors.detach().requires_grad_()
-            energy = self._energy(batch, segments, self.encoder(batch, vectors))
+            atoms = self.encoder(batch, vectors)
+            parts = self._parts(batch, segments, atoms)
+            energies = [branch.atom_energies(part) for branch, part in parts]
+            energy = self._energy(batch, energies, atoms)
             (gradient,) = torch.autograd.grad(
                 [energy.sum()], [vectors], create_graph=create_graph, materialize_grads=True
             )
@@ -145,11 +149,9 @@ class MultiTaskModel(nn.Module):
             return Prediction(energy_per_atom, forces, stress)
         return Prediction(energy_per_atom.detach(), forces.detach(), stress.detach())
 
-    def _energy(self, batch: Batch, segments: Sequence[Segment], atoms: AtomFeatures) -> Tensor:
-        """Energies without references in eV, (S,)."""
-        parts = self._parts(batch, segments, atoms)
-        energies = [branch.atom_energies(part) for branch, part in parts]
-        of_atoms = torch.cat(energies or [atoms.scalars.sum(dim=1)])
+    def _energy(self, batch: Batch, energies: Sequence[Tensor], atoms: AtomFeatures) -> Tensor:
+        """Energies without references in eV, (S,), from those of each segment's atoms."""
+        of_atoms = torch.cat([*energies] or [atoms.scalars.sum(dim=1)])
         total = of_atoms.new_zeros(len(batch.num_atoms)).index_add(0, batch.batch, of_atoms)
         return total if self.settings.head.energy == "sum" else total / batch.num_atoms
 

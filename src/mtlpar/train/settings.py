@@ -16,6 +16,7 @@ EXECUTION_ONLY: Final = frozenset(
         "ranks_per_copy",
         "max_atoms_per_pass",
         "compile",
+        "cuda_graphs",
         "checkpoint_minutes",
         "keep_checkpoints",
         "trackers",
@@ -158,6 +159,11 @@ class TrainSettings(BaseModel):
     )
     compile: bool = Field(
         default=False, description="Compile layers and heads with torch.compile (needs a compiler)."
+    )
+    cuda_graphs: bool = Field(
+        default=True,
+        description="On a GPU, start the kernels of a pass all at once, as a CUDA graph. Batches "
+        "are padded to few sizes. Not for forces that are gradients, nor for encoders in shards.",
     )
     checkpoint_minutes: float = Field(
         default=10.0,

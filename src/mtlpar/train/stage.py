@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from mtlpar.core.files import file_digest, write_json
 from mtlpar.core.paths import Workspace
 from mtlpar.core.references import References
+from mtlpar.model.messages import has_kernels
 from mtlpar.model.multitask import MultiTaskModel, parameter_counts
 from mtlpar.model.saved import FORMAT_VERSION, load_model, save_model
 from mtlpar.model.settings import ModelSettings
@@ -212,7 +214,8 @@ class _Job:
             trained = load_model(self.start.path, device=self.context.device)
             start_from(model, trained, new_branches=self.start.new_branches)
         if self.settings.compile:
-            for part in (*model.encoder.layers, *model.heads.values()):
+            heads = [head for branch in model.heads.values() for head in branch.children()]
+            for part in (*model.encoder.layers, *heads):
                 part.compile(dynamic=True)
         return model
 
@@ -308,6 +311,12 @@ class _Job:
             f"{sum(counts.values()):,}",
             ", ".join(f"{part} {count:,}" for part, count in counts.items()),
         )
+        device = self.context.device
+        if device.type == "cuda":
+            name = torch.cuda.get_device_name(device)
+            logger.info("rank 0 computes on %s in %s", name, self.settings.precision)
+            if not has_kernels(device):
+                logger.warning("Triton is not installed: messages take longer than they need to")
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from mtlpar.core.structures import StructureBatch
 from mtlpar.graph.collate import collate
+from mtlpar.model.graphs import replay_passes
 from mtlpar.model.multitask import MultiTaskModel, Prediction
 from mtlpar.parallel.agree import AgreedError, raise_together
 from mtlpar.parallel.groups import encoder_mesh
@@ -106,6 +107,9 @@ class Stepper:
         self.reducer = GradientReducer(
             model, layout, rank=context.rank, timeout_s=settings.collective_timeout_s
         )
+        on_gpu = context.device.type == "cuda"
+        if settings.cuda_graphs and on_gpu and not (self._is_sharded or model.is_conservative):
+            replay_passes(model)
         self._last: list[tuple[LocalBatch, Prediction]] = []
 
     def run(

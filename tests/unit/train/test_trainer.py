@@ -200,7 +200,7 @@ def test_compiled_layers_train_the_same(
 
     monkeypatch.setattr(torch.nn.Module, "compile", without_code)
     run_alone(workspace, branches, epochs=1, dataset_weights={}, compile=True)
-    assert sorted(compiled) == ["Branch", "EgnnLayer", "EgnnLayer"]
+    assert sorted(compiled) == ["EgnnLayer", "EgnnLayer", "Mlp", "Mlp"]
     np.testing.assert_allclose(losses(workspace), expected, rtol=1e-10)
 
 
