@@ -179,7 +179,7 @@ class _Graphs:
         if key not in self._recorded:
             if len(self._recorded) == _MOST_GRAPHS:
                 return None
-            self._recorded[key] = _Passes(self.part, self._aliases, padded, self._pool)
+            self._recorded[key] = self._record(padded)
         passes = self._recorded[key]
         with torch.no_grad():
             for to, given in zip(passes.inputs, padded, strict=True):
@@ -188,6 +188,15 @@ class _Graphs:
             self, passes, len(differentiated[0]), *differentiated, *self.weights
         )
         return outputs
+
+    def _record(self, inputs: Sequence[Tensor]) -> _Passes:
+        try:
+            return _Passes(self.part, self._aliases, inputs, self._pool)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"a pass of {len(inputs[0])} atoms cannot be recorded as a CUDA graph; "
+                f"train.cuda_graphs=false trains without: {error}"
+            ) from error
 
 
 class _Passes:

@@ -181,3 +181,15 @@ def test_a_size_too_many_is_computed_without_graphs(monkeypatch: pytest.MonkeyPa
     for batch, want in zip(batches, expected, strict=True):
         for got, wanted in zip(_gradients(network, batch), want, strict=True):
             torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("graphs")
+def test_a_failed_recording_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", fail)
+    network = make_network().to(DEVICE)
+    replay_passes(network)
+    with pytest.raises(RuntimeError, match=r"train\.cuda_graphs=false.*not permitted"):
+        _gradients(network, _batch(torch.float32).to(DEVICE))
