@@ -13,10 +13,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,20 +92,31 @@ def make_plain(network: MultiTaskModel) -> MultiTaskModel:
     return plain
 
 
-def make_batch(kind: str, edges: int, dtype: torch.dtype = torch.float32) -> Batch:
-    """Shaken molecules or crystals with about that many edges."""
-    structures: list[Atoms] = []
-    found = index = 0
-    while found < edges:
+def make_structures(kind: str, seed: int = 0) -> Iterator[Atoms]:
+    """Shaken molecules or crystals without end."""
+    for index in itertools.count(seed):
         if kind == "molecules":
             atoms = molecule(MOLECULES[index % len(MOLECULES)])
         else:
             atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True).repeat((2, 1, 1))
         atoms.rattle(0.1, seed=index)
+        yield atoms
+
+
+def make_batch(kind: str, edges: int, dtype: torch.dtype = torch.float32) -> Batch:
+    """Molecules or crystals with about that many edges."""
+    structures: list[Atoms] = []
+    found = 0
+    for atoms in make_structures(kind):
         structures.append(atoms)
-        neighbors = 20 if kind == "crystals" else len(atoms) - 1
-        found += len(atoms) * neighbors
-        index += 1
+        found += len(atoms) * (20 if kind == "crystals" else len(atoms) - 1)
+        if found >= edges:
+            break
+    return collate_structures(structures, dtype)
+
+
+def collate_structures(structures: Sequence[Atoms], dtype: torch.dtype = torch.float32) -> Batch:
+    """A batch with the preset's edges."""
     return collate(structure_batch(structures), paper_settings().graph, dtype=dtype)
 
 
@@ -125,15 +137,15 @@ class Step:
     def __call__(self) -> None:
         """Take the step."""
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.bf16):
+        with autocast(self.bf16, self.batch.pos.device.type):
             loss, _ = loss_of(self.network, self.batch)
         loss.backward()
         self.optimizer.step()
 
 
-def autocast(bf16: bool) -> contextlib.AbstractContextManager[Any]:
+def autocast(bf16: bool, device_type: str = "cpu") -> contextlib.AbstractContextManager[Any]:
     """Products in bf16, or nothing."""
-    return torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext()
+    return torch.autocast(device_type, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
 
 def best_seconds(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -150,17 +162,26 @@ def best_seconds(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str,
 def product_flops(network: MultiTaskModel, batch: Batch) -> float:
     """Operations of the matrix products of one step as this package computes them.
 
-    A weight of n numbers applied to r rows costs 2 n r forward and twice that backward; the small
-    products of edge features are done once more in the backward pass.
+    A weight of n numbers applied to r rows costs 2 n r forward and twice that backward, where its
+    rows are differentiated. Products of edge features, but the large one, are done once more in the
+    backward pass.
     """
     atoms, edges = len(batch.z), batch.edge_index.shape[1]
+    settings = network.settings.encoder
+    vectors = settings.vector_channels
     total = 0.0
     for name, parameter in network.named_parameters():
         if parameter.dim() != 2 or "species" in name:
             continue
-        of_edges = any(part in name for part in ("radial_in", "vector_in", "message", "vector_out"))
-        passes = 4 if "radial_in" in name or "vector_in" in name else 3
-        total += 2 * passes * parameter.numel() * (edges if of_edges else atoms)
+        passes, rows = 3.0, edges
+        if "features_in" in name:
+            # Radial functions are not differentiated, components of vectors are.
+            passes += 1 - settings.radial_basis / parameter.shape[1]
+        elif "vector_out" in name:
+            passes += 1 - vectors / len(parameter)
+        elif not any(part in name for part in (".message.", ".filter.", ".edge.")):
+            rows = atoms
+        total += 2 * passes * parameter.numel() * rows
     return total
 
 
