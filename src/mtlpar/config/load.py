@@ -33,7 +33,10 @@ def load_config(files: Sequence[Path], assignments: Iterable[str] = ()) -> Confi
         places |= {key: f"{path}, line {line}" for key, line in lines.items()}
     for assignment in assignments:
         merge(merged, parse_assignment(assignment))
-        places[assignment.partition("=")[0]] = f"--set {assignment}"
+        key = assignment.partition("=")[0]
+        places[key] = f"--set {assignment}"
+        # An unknown block is told by its own name.
+        places.setdefault(key.partition(".")[0], places[key])
     return check_config(merged, where=" + ".join(str(path) for path in files), places=places)
 
 

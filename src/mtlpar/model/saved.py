@@ -45,7 +45,7 @@ class StructurePrediction(NamedTuple):
     stress: FloatArray | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SavedModel:
     """Everything that prediction needs, ready to use.
 
@@ -66,6 +66,12 @@ class SavedModel:
     level_of_theory: Mapping[str, str]
     training: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    def __repr__(self) -> str:
+        """One line: the layers of the network would fill pages."""
+        encoder = self.settings.encoder
+        heads = ", ".join(self.sources)
+        return f"<SavedModel: {encoder.layers} x {encoder.width} {encoder.kind}, heads {heads}>"
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -169,15 +169,20 @@ class BpReader:
         attributes: What `write_bp` was told about the file, with counts and schema version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, stage: str | None = None) -> None:
         """Open a folder that `write_bp` wrote.
+
+        Args:
+            path: The folder.
+            stage: The command that writes it.
 
         Raises:
             ValueError: If it is missing, foreign, truncated, damaged or of another schema version.
         """
         self.path = path
         if not path.is_dir():
-            raise ValueError(f"{path} is not a .bp folder; run the stage that writes it first")
+            advice = f"run mtlpar {stage}" if stage else "run the stage that writes it"
+            raise ValueError(f"{path} is not a .bp folder; {advice} first")
         check_seal(path)
         try:
             self._reader = adios2.FileReader(str(path))

@@ -77,7 +77,7 @@ class PackedDataset:
         Raises:
             ValueError: If the pack is missing, foreign or damaged.
         """
-        with BpReader(path) as reader:
+        with BpReader(path, stage="pack") as reader:
             self.attributes: dict[str, Any] = reader.attributes
             self.structures: StructureBatch = reader.read()
         self.source = str(self.attributes["source"])

@@ -56,7 +56,7 @@ class StreamedDataset:
             ValueError: If the pack is missing, foreign or truncated.
         """
         self.path = path
-        with BpReader(path) as reader:
+        with BpReader(path, stage="pack") as reader:
             self.references = References.from_dict(reader.attributes["references_ev"])
             self._count = len(reader)
 

@@ -65,7 +65,7 @@ def read_header(workspace: Workspace, source: str) -> dict[str, Any]:
     Raises:
         ValueError: If the packs are missing or damaged.
     """
-    with BpReader(workspace.pack(source, "train")) as reader:
+    with BpReader(workspace.pack(source, "train"), stage="pack") as reader:
         digests = {
             split: read_json(workspace.pack_manifest(source, split), stage="pack")["data_digest"]
             for split in ("train", "val")

@@ -43,10 +43,13 @@ def test_a_misspelt_key_in_any_stage_is_refused_by_name(stage: str) -> None:
 
 def test_all_problems_are_reported_at_once_with_hints() -> None:
     with pytest.raises(ValueError) as error:
-        load_config([DEFAULT], ["train.epochz=5", "model.encoder.width=wide", "seed=-1"])
+        load_config(
+            [DEFAULT], ["train.epochz=5", "model.encoder.width=wide", "seed=-1", "trian.epochs=5"]
+        )
     text = str(error.value)
-    assert "3 problem(s)" in text
-    assert "train.epochz: unknown key; did you mean 'epochs'?" in text
+    assert "4 problem(s)" in text
+    assert "train.epochz: unknown key; did you mean 'epochs'? (--set train.epochz=5)" in text
+    assert "trian: unknown key; did you mean 'train'? (--set trian.epochs=5)" in text
     assert "model.encoder.width:" in text
     assert "seed:" in text
 

@@ -38,6 +38,12 @@ def test_model_file_holds_nothing_but_plain_values_and_tensors(trained: Workspac
     assert "heads.ani1x.energy.0.weight" in content["state"]
 
 
+def test_a_model_prints_as_one_line_and_not_as_its_network(trained: Workspace) -> None:
+    shown = repr(load_model(trained.model("mtl")))
+    assert "egnn, heads ani1x, qm7x, mptrj" in shown
+    assert len(shown) < 120
+
+
 @pytest.mark.parametrize("head", SOURCES)
 def test_calculator_gives_total_energies_that_match_the_labels(
     trained: Workspace, head: str
