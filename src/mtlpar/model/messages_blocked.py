@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import silu
+from torch.nn.functional import embedding_bag, silu
 
 from mtlpar.model.geometry import TYPICAL_NEIGHBORS
 
@@ -75,10 +75,15 @@ class _Operands(NamedTuple):
         of_receiver = self.vectors.index_select(0, self.receiver)
         return of_receiver, self.vectors.index_select(0, self.sender)
 
-    def hidden(self, features: Tensor) -> Tensor:
+    def atom_terms(self) -> Tensor:
+        """The formula's a above s, (2 A, F)."""
+        return torch.cat([self.at_receiver, self.at_sender])
+
+    def hidden(self, atom_terms: Tensor, features: Tensor) -> Tensor:
         """The formula's p."""
-        hidden = self.at_receiver.index_select(0, self.receiver)
-        hidden += self.at_sender.index_select(0, self.sender)
+        # Adds up the two rows of an edge on the way, in a third of the time of two selections.
+        rows = torch.stack([self.receiver, self.sender + len(self.at_receiver)], dim=1)
+        hidden = embedding_bag(rows, atom_terms, mode="sum")
         return hidden.addmm_(features, self.feature_weight.T)
 
     def inner(self, activated: Tensor, out: Tensor | None) -> Tensor:
@@ -138,9 +143,10 @@ def _forward(whole: _Operands, keep: bool) -> tuple[Tensor, Tensor, Tensor | Non
     channels = len(whole.vector_weight) - whole.vectors.shape[1]
     pushed = received.new_zeros(atoms, channels, 3)
     kept = whole.at_receiver.new_empty(len(whole.radial), width) if keep else None
+    atom_terms = whole.atom_terms()
     for edges, block in whole.blocks():
         ends = block.ends()
-        hidden = block.hidden(edge_features(block.radial, ends, block.direction))
+        hidden = block.hidden(atom_terms, edge_features(block.radial, ends, block.direction))
         inner = block.inner(silu(hidden, inplace=True), None if kept is None else kept[edges])
         message = silu(inner).mul_(block.filter())
         received.index_add_(0, block.receiver, message.to(exact))
@@ -161,10 +167,11 @@ def _backward(
     totals = whole._replace(
         **{name: torch.zeros_like(getattr(whole, name), dtype=exact) for name in _DIFFERENTIATED}
     )
+    atom_terms = whole.atom_terms()
     for edges, block in whole.blocks():
         ends = block.ends()
         features = edge_features(block.radial, ends, block.direction)
-        hidden = block.hidden(features)
+        hidden = block.hidden(atom_terms, features)
         activated = silu(hidden)
         inner = block.inner(activated, None) if kept is None else kept[edges]
         unfiltered, weight = silu(inner), block.filter()
@@ -173,8 +180,8 @@ def _backward(
         grad_lengths = _length_gradients(pushes, ends[1], block.direction).to(dtype)
         totals.vector_weight.add_(grad_lengths.T @ message)
         _add_carried(totals, block, message, pushes)
-        grad = torch.mm(grad_lengths, block.vector_weight, out=message)
-        grad.add_(grad_received.index_select(0, block.receiver))
+        grad = torch.index_select(grad_received, 0, block.receiver, out=message)
+        grad.addmm_(grad_lengths, block.vector_weight)
         totals.filter_weight.add_(unfiltered.mul_(grad).T @ block.radial)
         grad = torch.ops.aten.silu_backward(grad.mul_(weight), inner)
         totals.message_weight.add_(grad.T @ activated)
