@@ -143,11 +143,13 @@ class _Graphs:
     Attributes:
         part: What is recorded.
         weights: Its parameters that are differentiated.
+        gradients: What every backward pass writes for them.
         uses: Passes so far.
     """
 
     def __init__(self, part: _Part, weights: Mapping[str, Tensor]) -> None:
         self.part, self.weights = part, list(weights.values())
+        self.gradients = [torch.empty_like(weight) for weight in self.weights]
         # Tensors of their own at the same addresses. Gradients of a parameter itself arrive on the
         # stream where an earlier pass used it, if that pass still lives; one that is being recorded
         # cannot go there.
@@ -191,7 +193,7 @@ class _Graphs:
 
     def _record(self, inputs: Sequence[Tensor]) -> _Passes:
         try:
-            return _Passes(self.part, self._aliases, inputs, self._pool)
+            return _Passes(self.part, self._aliases, inputs, self.gradients, self._pool)
         except RuntimeError as error:
             raise RuntimeError(
                 f"a pass of {len(inputs[0])} atoms cannot be recorded as a CUDA graph; "
@@ -206,11 +208,16 @@ class _Passes:
         inputs: What the forward pass reads.
         outputs: What it writes.
         grad_outputs: What the backward pass reads.
-        gradients: What it writes: gradients of inputs that have them, then of the weights.
+        grad_inputs: What it writes for inputs that have gradients.
     """
 
     def __init__(
-        self, part: _Part, weights: Mapping[str, Tensor], inputs: Sequence[Tensor], pool: Any
+        self,
+        part: _Part,
+        weights: Mapping[str, Tensor],
+        inputs: Sequence[Tensor],
+        gradients: list[Tensor],
+        pool: Any,
     ) -> None:
         self._part, self._weights = part, dict(weights)
         self.inputs = [
@@ -224,7 +231,10 @@ class _Passes:
             outputs = self._compute()
         self.grad_outputs = [torch.zeros_like(output) for output in outputs]
         with torch.cuda.graph(self.backward, pool=pool, capture_error_mode="thread_local"):
-            self.gradients = self._differentiate(outputs, self.grad_outputs)
+            found = self._differentiate(outputs, self.grad_outputs)
+            self.grad_inputs = found[: -len(gradients)]
+            # To where all sizes write them: weights are many, and sizes too.
+            torch._foreach_copy_(gradients, found[-len(gradients) :])
         self.outputs = [output.detach() for output in outputs]
 
     def _warm_up(self) -> None:
@@ -249,10 +259,10 @@ class _Passes:
     def _differentiate(
         self, outputs: Sequence[Tensor], grad_outputs: Sequence[Tensor]
     ) -> list[Tensor]:
+        """Gradients of inputs that have them, then of the weights."""
         inputs = [tensor for tensor in self.inputs if tensor.requires_grad]
         sources = [*inputs, *self._weights.values()]
-        gradients = torch.autograd.grad(outputs, sources, grad_outputs)
-        return [gradient.contiguous() for gradient in gradients]
+        return list(torch.autograd.grad(outputs, sources, grad_outputs))
 
 
 class _Replay(torch.autograd.Function):
@@ -282,7 +292,5 @@ class _Replay(torch.autograd.Function):
             to[ctx.rows :].zero_()
         passes.backward.replay()
         # Copies, all in one launch: the next backward pass writes to the same addresses.
-        gradients = list(torch._foreach_mul(passes.gradients, 1.0))
-        padded = len(gradients) - len(graphs.weights)
-        gradients[:padded] = [gradient[: ctx.rows] for gradient in gradients[:padded]]
-        return (None, None, None, *gradients)
+        of_weights = torch._foreach_mul(graphs.gradients, 1.0)
+        return (None, None, None, *(grad[: ctx.rows] for grad in passes.grad_inputs), *of_weights)
