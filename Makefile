@@ -33,7 +33,8 @@ report: $(STAMP)  ## Write report.html with all tables and figures
 test: $(STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-all: $(STAMP)  ## Run the slow tests too: faults and walltimes on a real Slurm
+test-all: $(STAMP)  ## Run the slow tests and those of the GPU's kernels too
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernels]'
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
 
 lint: $(STAMP)  ## Check style, types and the workflow
