@@ -34,9 +34,7 @@ def padded_linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor
         weight: (outputs, inputs).
         bias: (outputs,) or none.
     """
-    device_type = values.device.type
-    enabled = torch.is_autocast_enabled(device_type)
-    dtype = torch.get_autocast_dtype(device_type) if enabled else values.dtype
+    dtype = product_dtype(values)
     outputs, inputs = (_round_up(size) for size in weight.shape)
     padded = linear(
         _pad(values, (len(values), inputs), dtype),
@@ -44,6 +42,13 @@ def padded_linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor
         None if bias is None else _pad(bias, (outputs,), dtype),
     )
     return padded[:, : len(weight)]
+
+
+def product_dtype(values: Tensor) -> torch.dtype:
+    """Type in which products of these values are computed: their own, or that of autocast."""
+    device_type = values.device.type
+    enabled = torch.is_autocast_enabled(device_type)
+    return torch.get_autocast_dtype(device_type) if enabled else values.dtype
 
 
 def _round_up(size: int) -> int:

@@ -23,8 +23,13 @@ from torch import Tensor
 from torch.nn.functional import linear, silu
 from torch.utils.checkpoint import checkpoint
 
-from mtlpar.model.geometry import Edge, find_runs, sum_to_receivers
-from mtlpar.model.messages_blocked import BlockedMessages, edge_features, pushed_vectors
+from mtlpar.model.geometry import Edge, EdgeRuns, find_runs, sum_to_receivers
+from mtlpar.model.messages_blocked import (
+    BlockedMessages,
+    Operands,
+    edge_features,
+    pushed_vectors,
+)
 
 
 class MessageWeights(NamedTuple):
@@ -85,47 +90,8 @@ def exchange(
     Returns:
         Sums of messages (A, F) and of vectors (A, C, 3).
     """
-    if edge.runs is not None:
-        sums: tuple[Tensor, Tensor] = _in_kernels(
-            at_receiver, at_sender, vectors, weights, edge, recompute=recompute
-        )
-        return sums
-    # A compiler fuses ordinary operations better than it sees through a loop over blocks.
-    if not (edge.radial.requires_grad or torch.compiler.is_compiling()):
-        return BlockedMessages.apply(  # type: ignore[no-untyped-call,no-any-return]
-            torch.is_grad_enabled() and not recompute,
-            at_receiver,
-            at_sender,
-            vectors,
-            *weights,
-            edge.radial,
-            edge.direction,
-            edge.receiver,
-            edge.sender,
-        )
-    if recompute:
-        return checkpoint(  # type: ignore[no-any-return]
-            _composed, at_receiver, at_sender, vectors, weights, edge, use_reentrant=False
-        )
-    return _composed(at_receiver, at_sender, vectors, weights, edge)
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _in_kernels(
-    at_receiver: Tensor,
-    at_sender: Tensor,
-    vectors: Tensor,
-    weights: MessageWeights,
-    edge: Edge,
-    *,
-    recompute: bool,
-) -> tuple[Tensor, Tensor]:
-    # Not imported before it is needed: PyTorch for CPUs comes without Triton.
-    from mtlpar.model.messages_triton import TritonMessages
-
-    assert edge.runs is not None
-    return TritonMessages.apply(  # type: ignore[no-untyped-call,no-any-return]
-        torch.is_grad_enabled() and not recompute,
+    keep = torch.is_grad_enabled() and not recompute
+    operands = Operands(
         at_receiver,
         at_sender,
         vectors,
@@ -134,7 +100,27 @@ def _in_kernels(
         edge.direction,
         edge.receiver,
         edge.sender,
-        *edge.runs,
+    )
+    if edge.runs is not None:
+        sums: tuple[Tensor, Tensor] = _in_kernels(keep, operands, edge.runs)
+        return sums
+    # A compiler fuses ordinary operations better than it sees through a loop over blocks.
+    if not (edge.radial.requires_grad or torch.compiler.is_compiling()):
+        return BlockedMessages.apply(keep, *operands)  # type: ignore[no-untyped-call,no-any-return]
+    if recompute:
+        return checkpoint(  # type: ignore[no-any-return]
+            _composed, at_receiver, at_sender, vectors, weights, edge, use_reentrant=False
+        )
+    return _composed(at_receiver, at_sender, vectors, weights, edge)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _in_kernels(keep: bool, operands: Operands, runs: EdgeRuns) -> tuple[Tensor, Tensor]:
+    # Not imported before it is needed: PyTorch for CPUs comes without Triton.
+    from mtlpar.model.messages_triton import TritonMessages
+
+    return TritonMessages.apply(  # type: ignore[no-untyped-call,no-any-return]
+        keep, *operands, *runs
     )
 
 

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag, silu
 
 from mtlpar.model.geometry import TYPICAL_NEIGHBORS
+from mtlpar.model.linear import product_dtype
 
 # On a CPU a block's few buffers should stay in the last-level cache. Other devices that have no
 # kernels of ours want large operations.
@@ -36,8 +37,8 @@ def pushed_vectors(lengths: Tensor, carried: Tensor, direction: Tensor) -> Tenso
     return pushes + lengths[:, channels:, None] * carried if carried.shape[1] else pushes
 
 
-class _Operands(NamedTuple):
-    """Everything that blocks of edges need, in the type that products are computed in.
+class Operands(NamedTuple):
+    """Everything that messages are made of; see the formula in `mtlpar.model.messages`.
 
     The first eight are differentiated; the rest is geometry.
     """
@@ -55,7 +56,7 @@ class _Operands(NamedTuple):
     receiver: Tensor
     sender: Tensor
 
-    def blocks(self) -> Iterator[tuple[slice, _Operands]]:
+    def blocks(self) -> Iterator[tuple[slice, Operands]]:
         """Consecutive edges, with the atoms and weights that all of them share."""
         size = _BLOCK_EDGES.get(self.radial.device.type, _BLOCK_EDGES_ELSEWHERE)
         for start in range(0, len(self.radial), size):
@@ -95,29 +96,25 @@ class _Operands(NamedTuple):
         return self.radial @ self.filter_weight.T
 
 
-_DIFFERENTIATED = _Operands._fields[:8]
+_DIFFERENTIATED = Operands._fields[:8]
 # Forces are made of vectors and directions, which are never rounded.
 _ROUNDED = tuple(name for name in (*_DIFFERENTIATED, "radial") if name != "vectors")
 
 
-def _operands(tensors: Sequence[Tensor], dtype: torch.dtype | None) -> _Operands:
-    operands = _Operands._make(tensors)
-    if dtype is None:
-        return operands
+def _operands(tensors: Sequence[Tensor], dtype: torch.dtype) -> Operands:
+    operands = Operands._make(tensors)
     return operands._replace(**{name: getattr(operands, name).to(dtype) for name in _ROUNDED})
 
 
 class BlockedMessages(torch.autograd.Function):
-    """Differentiable once, and not by the geometry. Arguments: whether to keep, and `_Operands`."""
+    """Differentiable once, and not by the geometry. Arguments: whether to keep, and `Operands`."""
 
     @staticmethod
     def forward(ctx: Any, keep: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         """See `mtlpar.model.messages.exchange`."""
-        device_type = tensors[0].device.type
-        enabled = torch.is_autocast_enabled(device_type)
         # Remembered, because a backward pass usually runs outside of the caller's autocast.
-        ctx.dtype = torch.get_autocast_dtype(device_type) if enabled else None
-        with torch.autocast(device_type, enabled=False):
+        ctx.dtype = product_dtype(tensors[0])
+        with torch.autocast(tensors[0].device.type, enabled=False):
             received, pushed, inner = _forward(_operands(tensors, ctx.dtype), keep)
         ctx.save_for_backward(*tensors, *([] if inner is None else [inner]))
         return received, pushed
@@ -127,7 +124,7 @@ class BlockedMessages(torch.autograd.Function):
     def backward(ctx: Any, grad_received: Tensor, grad_pushed: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the operands that have one."""
         saved = ctx.saved_tensors
-        tensors, inner = saved[: len(_Operands._fields)], saved[len(_Operands._fields) :]
+        tensors, inner = saved[: len(Operands._fields)], saved[len(Operands._fields) :]
         operands = _operands(tensors, ctx.dtype)
         with torch.autocast(tensors[0].device.type, enabled=False):
             gradients = _backward(operands, inner[0] if inner else None, grad_received, grad_pushed)
@@ -135,7 +132,7 @@ class BlockedMessages(torch.autograd.Function):
         return (None, *cast, *[None] * (len(tensors) - len(cast)))
 
 
-def _forward(whole: _Operands, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+def _forward(whole: Operands, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
     """Sums of messages and of vectors, in float32 at least, and z if it is to be kept."""
     atoms, width = whole.at_receiver.shape
     exact = _at_least_float32(whole.at_receiver.dtype)
@@ -157,7 +154,7 @@ def _forward(whole: _Operands, keep: bool) -> tuple[Tensor, Tensor, Tensor | Non
 
 
 def _backward(
-    whole: _Operands, kept: Tensor | None, grad_received: Tensor, grad_pushed: Tensor
+    whole: Operands, kept: Tensor | None, grad_received: Tensor, grad_pushed: Tensor
 ) -> list[Tensor]:
     """Gradients of the first eight operands, by the chain rule on the module's formula."""
     exact = _at_least_float32(whole.at_receiver.dtype)
@@ -201,7 +198,7 @@ def _length_gradients(pushes: Tensor, carried: Tensor, direction: Tensor) -> Ten
     return torch.cat([along, (pushes * carried).sum(dim=2)], dim=1) if carried.shape[1] else along
 
 
-def _add_carried(totals: _Operands, block: _Operands, message: Tensor, pushes: Tensor) -> None:
+def _add_carried(totals: Operands, block: Operands, message: Tensor, pushes: Tensor) -> None:
     """Add the gradients of the vectors that senders pass on."""
     count = totals.vectors.shape[1]
     if count:
@@ -209,7 +206,7 @@ def _add_carried(totals: _Operands, block: _Operands, message: Tensor, pushes: T
         totals.vectors.index_add_(0, block.sender, through[:, :, None] * pushes)
 
 
-def _add_along(totals: _Operands, block: _Operands, grad_hidden: Tensor) -> None:
+def _add_along(totals: Operands, block: Operands, grad_hidden: Tensor) -> None:
     """Add the gradients of the vectors whose components along the edges are features."""
     count = totals.vectors.shape[1]
     if count:

@@ -9,6 +9,7 @@ bytes silu(p) is kept too, which is no more than z in float32.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mtlpar.model import kernels
-from mtlpar.model.geometry import TYPICAL_NEIGHBORS
+from mtlpar.model.geometry import TYPICAL_NEIGHBORS, EdgeRuns
+from mtlpar.model.linear import product_dtype
+from mtlpar.model.messages_blocked import Operands
 
 _SCALE = 1 / math.sqrt(TYPICAL_NEIGHBORS)
 # Sums over all edges are made in so many parts: enough programs for a GPU, not too much to add up.
@@ -57,38 +60,19 @@ _TILES = {
 }
 
 
-class _Operands(NamedTuple):
-    """What the formula is made of; the first eight are differentiated."""
-
-    at_receiver: Tensor
-    at_sender: Tensor
-    vectors: Tensor
-    feature_weight: Tensor
-    message_weight: Tensor
-    bias: Tensor
-    filter_weight: Tensor
-    vector_weight: Tensor
-    radial: Tensor
-    direction: Tensor
-    receiver: Tensor
-    sender: Tensor
-    receiver_start: Tensor
-    sender_order: Tensor
-    sender_start: Tensor
-
-
 class TritonMessages(torch.autograd.Function):
-    """Differentiable once, and not by the geometry. Arguments: whether to keep, and `_Operands`."""
+    """Differentiable once, and not by the geometry.
+
+    Arguments: whether to keep, then `Operands` and `EdgeRuns`.
+    """
 
     @staticmethod
     def forward(ctx: Any, keep: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         """See `mtlpar.model.messages.exchange`."""
-        device_type = tensors[0].device.type
-        enabled = torch.is_autocast_enabled(device_type)
         # Remembered, because a backward pass usually runs outside of the caller's autocast.
-        ctx.dtype = torch.get_autocast_dtype(device_type) if enabled else tensors[0].dtype
-        with torch.autocast(device_type, enabled=False):
-            work = _Work(_Operands._make(tensors), ctx.dtype)
+        ctx.dtype = product_dtype(tensors[0])
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            work = _work(tensors, ctx.dtype)
             features = work.features()
             activated = work.activated(features)
             inner = work.inner(activated)
@@ -102,10 +86,10 @@ class TritonMessages(torch.autograd.Function):
     def backward(ctx: Any, grad_received: Tensor, grad_pushed: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the operands that have one."""
         saved = ctx.saved_tensors
-        count = len(_Operands._fields)
+        count = len(Operands._fields) + len(EdgeRuns._fields)
         tensors, kept = saved[:count], saved[count:]
         with torch.autocast(tensors[0].device.type, enabled=False):
-            work = _Work(_Operands._make(tensors), ctx.dtype)
+            work = _work(tensors, ctx.dtype)
             features = work.features()
             inner, carried, activated = (*kept, None, None, None)[:3]
             if activated is None:
@@ -127,7 +111,7 @@ class _Work:
     columns of K + 2 D and of C + D as they are stored.
     """
 
-    def __init__(self, operands: _Operands, dtype: torch.dtype) -> None:
+    def __init__(self, operands: Operands, runs: EdgeRuns, dtype: torch.dtype) -> None:
         self.dtype, self.tiles = dtype, _TILES[dtype.itemsize]
         self.width, self.num_radial = operands.filter_weight.shape
         self.padded = -(-self.width // 16) * 16
@@ -137,8 +121,7 @@ class _Work:
         self.radial = operands.radial.contiguous()
         self.direction = operands.direction
         self.receiver, self.sender = operands.receiver, operands.sender
-        self.receiver_start = operands.receiver_start
-        self.sender_order, self.sender_start = operands.sender_order, operands.sender_start
+        self.receiver_start, self.sender_order, self.sender_start = runs
         self.atoms, self.edges = len(self.at_receiver), len(self.radial)
         self.num_carried = self.vectors.shape[1]
         self.channels = len(operands.vector_weight) - self.num_carried
@@ -155,7 +138,7 @@ class _Work:
         out[:, : self.width] = rows
         return out
 
-    def _pad(self, operands: _Operands) -> None:
+    def _pad(self, operands: Operands) -> None:
         """Copy weights to where rows are padded, with features along rows."""
         features = _columns(self.num_radial + 2 * self.num_carried)
         lengths = _columns(self.channels + self.num_carried)
@@ -326,6 +309,11 @@ class _Work:
                 X=columns, CHANNELS=_columns(self.channels), ATOMS=_FEW_ATOMS, BLOCK_E=_SMALL,
             )  # fmt: skip
         return out, grad_vectors
+
+
+def _work(tensors: Sequence[Tensor], dtype: torch.dtype) -> _Work:
+    count = len(Operands._fields)
+    return _Work(Operands._make(tensors[:count]), EdgeRuns._make(tensors[count:]), dtype)
 
 
 def _blocks(size: int, block: int) -> int:
