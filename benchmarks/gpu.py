@@ -102,9 +102,7 @@ def prepared(network: MultiTaskModel, way: Way) -> MultiTaskModel:
     if way.form == "plain":
         return make_plain(network)
     if way.form.startswith("compiled"):
-        heads = [head for branch in network.heads.values() for head in branch.children()]
-        for part in (*network.encoder.layers, *heads):
-            part.compile(dynamic=True)
+        network.compile_parts()
     if way.form.endswith("graphs"):
         replay_passes(network)
     return network

@@ -100,10 +100,14 @@ def read_json(path: Path, *, stage: str | None = None) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        advice = f"run mtlpar {stage}" if stage else "run the stage that writes it"
-        raise ValueError(f"{path} is missing; {advice} first") from None
+        raise ValueError(f"{path} is missing; {run_first(stage)}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); remove it and rerun") from error
+
+
+def run_first(stage: str | None) -> str:
+    """Advice to run the command that writes what is missing."""
+    return f"run mtlpar {stage} first" if stage else "run the stage that writes it first"
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:

@@ -163,6 +163,12 @@ class MultiTaskModel(nn.Module):
             assert isinstance(branch, Branch)
             yield branch, atoms.slice(*segment.atom_bounds(batch))
 
+    def compile_parts(self) -> None:
+        """Compile layers and heads one by one, for any size of a batch."""
+        heads = [head for branch in self.heads.values() for head in branch.children()]
+        for part in (*self.encoder.layers, *heads):
+            part.compile(dynamic=True)
+
     def set_scales(self, scales: Mapping[str, TargetScale]) -> None:
         """Tell the branches held here how large their targets are."""
         for name, branch in self.heads.items():

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.fields import FIELDS, Field
-from mtlpar.core.files import atomic_path
+from mtlpar.core.files import atomic_path, run_first
 from mtlpar.core.structures import StructureBatch
 from mtlpar.store.adios import open_to_write
 from mtlpar.store.seal import check_seal, write_seal
@@ -181,8 +181,7 @@ class BpReader:
         """
         self.path = path
         if not path.is_dir():
-            advice = f"run mtlpar {stage}" if stage else "run the stage that writes it"
-            raise ValueError(f"{path} is not a .bp folder; {advice} first")
+            raise ValueError(f"{path} is not a .bp folder; {run_first(stage)}")
         check_seal(path)
         try:
             self._reader = adios2.FileReader(str(path))

@@ -214,9 +214,7 @@ class _Job:
             trained = load_model(self.start.path, device=self.context.device)
             start_from(model, trained, new_branches=self.start.new_branches)
         if self.settings.compile:
-            heads = [head for branch in model.heads.values() for head in branch.children()]
-            for part in (*model.encoder.layers, *heads):
-                part.compile(dynamic=True)
+            model.compile_parts()
         return model
 
     def history(self, resume_step: int) -> History:
