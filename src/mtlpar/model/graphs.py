@@ -26,7 +26,7 @@ _SIZES_PER_OCTAVE: Final = 16
 _SMALLEST_STEP: Final = 64
 # No atom should have many more edges than others: its sums are made by one program.
 _EDGES_PER_PADDING_ATOM: Final = 32
-# Of each part. Recording one takes a tenth of a second, and its inputs and outputs stay.
+# Of each part: recording one takes several passes, and its inputs and outputs stay.
 _MOST_GRAPHS: Final = 64
 _WARM_UPS: Final = 3
 
