@@ -50,6 +50,8 @@ class _Handler(BaseHTTPRequestHandler):
         if start and start >= len(content):
             self._refuse((416, {"Content-Range": f"bytes */{len(content)}"}))
             return
+        # Decided before the client hears anything: it may leave, and tests go on, at the headers.
+        stop, goes_silent = self._end_of_body(content, start)
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
@@ -60,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
         if plan.length_is_said:
             self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        self._send_body(content, start)
+        self._send_body(content, start, stop, goes_silent=goes_silent)
 
     def _refuse(self, status):
         status, headers = status if isinstance(status, tuple) else (status, {})
@@ -69,12 +71,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def _send_body(self, content, start):
+    def _end_of_body(self, content, start):
         plan = self.server.plan
         cuts, stalls = plan.cut_after[self.path], plan.stall_after[self.path]
         goes_silent = bool(stalls)
         ends = stalls or cuts
-        stop = start + ends.pop(0) if ends else len(content)
+        return start + ends.pop(0) if ends else len(content), goes_silent
+
+    def _send_body(self, content, start, stop, *, goes_silent):
+        plan = self.server.plan
         try:
             for offset in range(start, stop, plan.chunk_bytes):
                 time.sleep(plan.chunk_pause_s)
