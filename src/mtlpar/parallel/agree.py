@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -24,6 +27,10 @@ class AgreedError(ValueError):
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run is to be continued
     """The run stopped early in good order, on every rank, and can be continued."""
+
+
+class RankDiedError(RuntimeError):
+    """Another rank died; the message says which, and that is all there is to say."""
 
 
 def raise_together(message: str | None) -> None:
@@ -91,6 +98,8 @@ class Roll:
         self.sees_all = len(self._seen) == len(processes)
         self._board: Store | None = None
         self._dead: tuple[int, ...] = ()
+        self._is_announced = False
+        self._words: Callable[[tuple[int, ...]], str] = _plain_words
 
     @classmethod
     def call(cls) -> Roll:
@@ -106,6 +115,34 @@ class Roll:
         """
         self._board = board
 
+    def speak(self, words: Callable[[tuple[int, ...]], str]) -> None:
+        """From now on say so what it means that ranks have died.
+
+        Args:
+            words: Called with their numbers, by any thread.
+        """
+        self._words = words
+
+    def obituary(self, *, patience_s: float = 2.0) -> str | None:
+        """What to tell the user about ranks that have died; None if nobody has.
+
+        Args:
+            patience_s: As for `dead`.
+        """
+        dead = self.dead(patience_s=patience_s)
+        return self._words(dead) if dead else None
+
+    def announce(self, *, rank: int, world_size: int) -> None:
+        """Log, once, who has died.
+
+        Args:
+            rank: Who says it.
+            world_size: Number of ranks.
+        """
+        if not self._is_announced:
+            self._is_announced = True
+            logger.error("rank %d of %d: %s", rank, world_size, self.obituary(patience_s=0))
+
     def dead(self, *, patience_s: float = 2.0) -> tuple[int, ...]:
         """Ranks that died first, of those that anybody can see.
 
@@ -117,8 +154,9 @@ class Roll:
             self._dead = self._look()
             if time.monotonic() > deadline:
                 break
-            # All ranks may ask one board.
-            time.sleep(0.1)
+            # All ranks may ask one board. Where none is needed a launcher may be about to end this
+            # rank too: MPICH's leaves it a tenth of a second.
+            time.sleep(0.1 if self._board else 0.005)
         return self._dead
 
     def _look(self) -> tuple[int, ...]:
@@ -138,6 +176,10 @@ class Roll:
             self._board = None
             return found
         return tuple(json.loads(told))
+
+
+def _plain_words(dead: tuple[int, ...]) -> str:
+    return f"{', '.join(f'rank {rank}' for rank in dead)} died; run again"
 
 
 def _lives(process: int) -> bool:

@@ -35,6 +35,20 @@ _BY_GPU: Final = ("SLURM_NTASKS_PER_GPU", "SLURM_TRES_PER_TASK")
 # Kept back from the walltime, for the launcher to start, the last checkpoint and the clean-up.
 _RESERVE_S: Final = 120.0
 _RESERVE_FRACTION: Final = 0.1
+# Launchers on one machine kill all ranks within a tenth of a second after one has died. This stands
+# between them and a rank: it says what ended the rank, and hides it for as long as the others may
+# take to say where that left them; they end the run themselves. Signals are the rank's business.
+_RANK: Final = """\
+trap : HUP INT TERM USR1 USR2
+"$@"
+status=$?
+case $status in 134 | 135 | 136 | 137 | 139)
+    rank=${PMI_RANK:-${OMPI_COMM_WORLD_RANK:-$RANK}}
+    echo "rank $rank was ended by signal $((status - 128)) ($(kill -l $((status - 128))))" >&2
+    sleep 20 ;;
+esac
+exit $status"""
+_ONE_RANK: Final = ("sh", "-c", _RANK, "rank")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +116,12 @@ def launch_command(
     elif kind == "pals":
         prefix = _pals(geometry, variables)
     elif kind == "mpiexec":
-        prefix = _mpiexec(geometry)
+        program = _find_program("mpiexec") or "mpiexec"
+        prefix = [program, "-n", str(geometry.world_size), *_ONE_RANK]
     elif kind == "torchrun":
-        prefix = [_find_program("torchrun") or "torchrun", "--standalone", "--no-python"]
-        prefix.append(f"--nproc-per-node={geometry.world_size}")
+        program = _find_program("torchrun") or "torchrun"
+        size = f"--nproc-per-node={geometry.world_size}"
+        prefix = [program, "--standalone", "--no-python", size, *_ONE_RANK]
     else:
         prefix = []
     return [*prefix, *command]
@@ -141,7 +157,7 @@ def launch(
     if left is not None:
         reserve = min(_RESERVE_S, _RESERVE_FRACTION * left)
         variables[_DEADLINE] = f"{time.time() + left - reserve:.0f}"
-    logger.info("%s", shlex.join(line))
+    logger.info("%s", shlex.join(word for word in line if word not in _ONE_RANK))
     os.execvpe(line[0], line, variables)
 
 
@@ -224,15 +240,6 @@ def _srun(geometry: Geometry, variables: Mapping[str, str]) -> list[str]:
     if variables.get(_SRUN_MPI):
         line.append(f"--mpi={variables[_SRUN_MPI]}")
     return line
-
-
-def _mpiexec(geometry: Geometry) -> list[str]:
-    program = _find_program("mpiexec") or "mpiexec"
-    # MPICH's kills all ranks in the same moment as one dies; told not to, it takes a little longer,
-    # in which most of them say which one it was.
-    is_mpich = Path(program).with_name("mpichversion").exists()
-    options = ["-disable-auto-cleanup"] if is_mpich else []
-    return [program, *options, "-n", str(geometry.world_size)]
 
 
 def _pals(geometry: Geometry, variables: Mapping[str, str]) -> list[str]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import datetime
 import logging
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
-from mtlpar.parallel.agree import AgreedError, Interrupted, Roll
+from mtlpar.parallel.agree import AgreedError, Interrupted, RankDiedError, Roll
 from mtlpar.parallel.launch import EXPECTED_WORLD_SIZE
-from mtlpar.parallel.watchdog import ends_with_others, ends_within
+from mtlpar.parallel.watchdog import LAST_WORDS_S, ends_with_others, ends_within
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +31,6 @@ _NO_START: Final = (
     "have died (see above); launcher and MPI library may not belong together (MTLPAR_SRUN_MPI); or "
     "shared memory that killed ranks left is in the way (/dev/shm/mpich_* on the job's nodes)."
 )
-# Launchers end all ranks at once when one aborts, and drop what they have not yet passed on.
-_LAST_WORDS_S: Final = 3.0
 _BOARD_TIMEOUT: Final = datetime.timedelta(seconds=5)
 _TORCHRUN: Final = "TORCHELASTIC_RUN_ID"
 _TORCHRUN_RANK: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -128,44 +125,49 @@ def _mpi_ranks(
             board.set_timeout(_BOARD_TIMEOUT)
             roll.share(board)
         context = RankContext(world.rank, world.size, local_device(local_rank), roll)
-        # MPICH's launcher tells the others by this signal that a rank has died: they shall live
-        # long enough to say which. Training listens to it by itself.
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         with (
-            _ended_together(world),
-            ends_with_others(roll, rank=world.rank),
+            _ended_together(world.Barrier),
+            ends_with_others(roll, rank=world.rank, world_size=world.size),
             _process_group(context, store, timeout),
         ):
             yield context
     except (AgreedError, Interrupted):
         # All ranks agreed to end here.
         raise
+    except RankDiedError:
+        roll.announce(rank=world.rank, world_size=world.size)
+        _end_all(world)
     except BaseException:
-        # The other ranks wait in a collective and would wait for ever: end them all.
-        dead = "".join(f"rank {rank} died; " for rank in roll.dead())
+        dead = f"{words}. " if (words := roll.obituary()) else ""
         logger.exception("%srank %d of %d failed; stopping all", dead, world.rank, world.size)
-        time.sleep(_LAST_WORDS_S)
-        world.Abort(1)
-        # Abort returns where the launcher is gone already. Leaving in good order would wait for the
-        # dead, with whom this rank may share memory.
-        os._exit(1)
+        _end_all(world)
+
+
+def _end_all(world: MPI.Intracomm) -> NoReturn:
+    """End the other ranks too, which wait in a collective and would wait for ever."""
+    time.sleep(LAST_WORDS_S)
+    world.Abort(1)
+    # Abort returns where the launcher is gone already. Leaving in good order would wait for the
+    # dead, with whom this rank may share memory.
+    os._exit(1)
 
 
 @contextmanager
-def _ended_together(world: MPI.Intracomm) -> Iterator[None]:
+def _ended_together(barrier: Callable[[], object]) -> Iterator[None]:
     """Let nobody leave in good order before all do: who watches would think that they had died."""
     try:
         yield
     except (AgreedError, Interrupted):
-        world.Barrier()
+        barrier()
         raise
-    world.Barrier()
+    barrier()
 
 
 @contextmanager
 def _torchrun_ranks(
     timeout: datetime.timedelta, first: Callable[[int], None] | None
 ) -> Iterator[RankContext]:
+    import torch.distributed as dist
     from torch._C._distributed_c10d import TCPStore
 
     rank, size, local_rank = (int(os.environ[name]) for name in _TORCHRUN_RANK)
@@ -179,7 +181,15 @@ def _torchrun_ranks(
     store.wait(["mtlpar/first"], datetime.timedelta(days=365))
     context = RankContext(rank, size, local_device(local_rank))
     with _process_group(context, store, timeout):
-        yield replace(context, roll=Roll.call())
+        roll = Roll.call()
+        try:
+            with _ended_together(dist.barrier), ends_with_others(roll, rank=rank, world_size=size):
+                yield replace(context, roll=roll)
+        except RankDiedError:
+            roll.announce(rank=rank, world_size=size)
+            # Who ends first ends all.
+            time.sleep(LAST_WORDS_S)
+            os._exit(1)
 
 
 @contextmanager

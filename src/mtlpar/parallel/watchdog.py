@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import threading
@@ -12,11 +11,15 @@ from typing import Final
 
 from mtlpar.parallel.agree import Roll
 
-logger = logging.getLogger(__name__)
+LAST_WORDS_S: Final = 3.0
+"""How long a rank that fails leaves others to say what they know, before it ends them all.
+
+Launchers end all ranks at once when one aborts, and drop what they have not yet passed on.
+"""
 
 _LOOK_INTERVAL_S: Final = 1.0
-# Where connections break ranks notice by themselves within seconds, and know more to say.
-_GRACE_S: Final = 10.0
+# Where connections break ranks notice by themselves in this time, and clean up.
+_GRACE_S: Final = 1.0
 
 # `timeout` ends with 124 if time ran out. Before, `cat` ends with its input, which is closed when
 # the block is left, and when this process dies.
@@ -47,24 +50,25 @@ def ends_within(seconds: float, advice: str) -> Iterator[None]:
 
 
 @contextmanager
-def ends_with_others(roll: Roll, *, rank: int) -> Iterator[None]:
-    """End this process some seconds after another rank has died.
+def ends_with_others(roll: Roll, *, rank: int, world_size: int) -> Iterator[None]:
+    """Say that another rank has died, and end this process some seconds later.
 
-    For what would wait for ever: MPI tells nobody that its partner is gone.
+    For what would wait for ever, or until somebody else gives up: MPI tells nobody that its partner
+    is gone, and of a ring of connections only neighbours see that one is broken.
 
     Args:
         roll: All ranks; those that nobody tells of are not watched.
         rank: This rank.
+        world_size: Number of ranks.
     """
     left = threading.Event()
 
     def watch() -> None:
         while not left.wait(_LOOK_INTERVAL_S):
-            dead = roll.dead(patience_s=0)
-            if dead and not left.wait(_GRACE_S):
-                names = ", ".join(f"rank {number}" for number in dead)
-                logger.error("rank %d: %s died; start again from the last checkpoint", rank, names)
-                os._exit(1)
+            if roll.dead(patience_s=0) and not left.wait(_GRACE_S):
+                roll.announce(rank=rank, world_size=world_size)
+                if not left.wait(LAST_WORDS_S):
+                    os._exit(1)
 
     threading.Thread(target=watch, name="mtlpar-watch", daemon=True).start()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mtlpar.model.multitask import MultiTaskModel, parameter_counts
 from mtlpar.model.saved import FORMAT_VERSION, load_model, save_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.start import start_from
-from mtlpar.parallel.agree import check_same
+from mtlpar.parallel.agree import RankDiedError, check_same
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state
@@ -89,12 +89,14 @@ def run(
     with stop.listening():
         job = _Job(name, branches, workspace, model_settings, settings, seed, context, start)
         trainer = job.trainer(stop)
+        context.roll.speak(lambda dead: job.obituary(trainer, dead))
         trainer.resume()
         history = job.history(trainer.progress.step)
         try:
             progress = trainer.run(history)
         except RuntimeError as error:
-            job.blame(trainer, error)
+            if obituary := context.roll.obituary():
+                raise RankDiedError(obituary) from error
             raise
         finally:
             history.close()
@@ -176,18 +178,13 @@ class _Job:
             stop=stop,
         )
 
-    def blame(self, trainer: Trainer, error: RuntimeError) -> None:
-        """Say which ranks an error comes from, if any of them have died."""
-        dead = self.context.roll.dead()
-        if dead:
-            gone = ", ".join(
-                f"rank {rank} (branch {', '.join(trainer.layout.branches_of(rank))})"
-                for rank in dead
-            )
-            raise RuntimeError(
-                f"after step {trainer.progress.step}, {gone} died; start again from the last "
-                f"checkpoint. {error}"
-            ) from error
+    def obituary(self, trainer: Trainer, dead: Sequence[int]) -> str:
+        """What it means that these ranks have died."""
+        gone = ", ".join(
+            f"rank {rank} (branch {', '.join(trainer.layout.branches_of(rank))})" for rank in dead
+        )
+        step = trainer.progress.step
+        return f"after step {step}, {gone} died; start again from the last checkpoint"
 
     def _check_ranks(self) -> None:
         """Make sure that all ranks mean the same training, on the same data."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -69,26 +70,52 @@ def test_ranks_start_in_an_environment_that_nobody_activated(
     for path in ("", str(elsewhere)):
         monkeypatch.setenv("PATH", path)
         line = launch_command(Geometry(ranks_per_node=2), ["x"], environment={})
-        assert line == [str(environment / "mpiexec"), "-n", "2", "x"]
+        assert line[:3] == [str(environment / "mpiexec"), "-n", "2"]
     (environment / "mpiexec").unlink()
     assert launch_command(Geometry(ranks_per_node=2), ["x"], environment={})[0] == str(
         elsewhere / "mpiexec"
     )
 
 
-def test_only_mpich_is_told_to_let_ranks_speak_when_one_has_died(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    # Other launchers do not know that word, and would start nothing.
-    (tmp_path / "mpiexec").touch(mode=0o755)
-    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+def one_rank(line: list[str], command: str) -> list[str]:
+    """What stands between the launcher and a rank, around a shell command."""
+    return [*line[line.index("sh") : -1], "sh", "-c", command]
 
-    def words() -> list[str]:
-        return launch_command(Geometry(ranks_per_node=2), ["x"], launcher="mpiexec")[1:]
 
-    assert words() == ["-n", "2", "x"]
-    (tmp_path / "mpichversion").touch()
-    assert words() == ["-disable-auto-cleanup", "-n", "2", "x"]
+def test_a_crashed_rank_is_named_and_hidden_from_the_launcher_while_others_speak() -> None:
+    line = launch_command(Geometry(ranks_per_node=2), ["x"], launcher="mpiexec", environment={})
+    with subprocess.Popen(
+        one_rank(line, "kill -SEGV $$"),
+        env={**os.environ, "PMI_RANK": "7"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as ended:
+        assert ended.stderr is not None
+        assert any("rank 7 was ended by signal 11 (SEGV)" in text for text in ended.stderr)
+        assert ended.poll() is None
+        os.killpg(ended.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("status", [0, 1, 75, 130])
+def test_a_rank_that_ends_by_itself_ends_at_once_with_its_own_status(status: int) -> None:
+    # 75 asks Snakemake for a retry that resumes; 130 is Ctrl-C, after which nobody wants to wait.
+    line = launch_command(Geometry(ranks_per_node=2), ["x"], launcher="torchrun", environment={})
+    command = one_rank(line, f"exit {status}")
+    assert subprocess.run(command, timeout=10, check=False).returncode == status
+
+
+def test_a_signal_is_the_business_of_the_rank_alone() -> None:
+    # Launchers send it to both. The rank takes its time to save a checkpoint.
+    line = launch_command(Geometry(ranks_per_node=2), ["x"], launcher="mpiexec", environment={})
+    rank = "trap 'sleep 0.5; exit 75' TERM; echo started; while :; do sleep 0.1; done"
+    with subprocess.Popen(
+        one_rank(line, rank), stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as stopped:
+        assert stopped.stdout is not None
+        assert stopped.stdout.readline() == "started\n"
+        os.killpg(stopped.pid, signal.SIGTERM)
+        assert stopped.wait(timeout=10) == 75
 
 
 @pytest.mark.parametrize("name", ["nodes", "ranks_per_node", "cpus_per_rank"])
@@ -100,7 +127,8 @@ def test_a_geometry_of_nothing_is_refused(name: str) -> None:
 
 def test_torchrun_starts_ranks_without_mpi() -> None:
     line = launch_command(Geometry(ranks_per_node=4), ["x"], launcher="torchrun", environment={})
-    assert line[1:] == ["--standalone", "--no-python", "--nproc-per-node=4", "x"]
+    assert line[1:4] == ["--standalone", "--no-python", "--nproc-per-node=4"]
+    assert line[-1] == "x"
 
 
 @pytest.mark.parametrize("launcher", ["mpiexec", "torchrun"])

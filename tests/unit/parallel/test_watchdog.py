@@ -39,10 +39,10 @@ _WAITS_FOR_ANOTHER = """
 import os, socket, subprocess, sys, time
 from mtlpar.parallel import watchdog
 from mtlpar.parallel.agree import Roll
-watchdog._LOOK_INTERVAL_S, watchdog._GRACE_S = 0.05, {grace}
+watchdog._LOOK_INTERVAL_S, watchdog._GRACE_S, watchdog.LAST_WORDS_S = 0.05, {grace}, 0.1
 other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 roll = Roll([(socket.gethostname(), pid) for pid in (os.getpid(), other.pid)])
-with watchdog.ends_with_others(roll, rank=0):
+with watchdog.ends_with_others(roll, rank=0, world_size=2):
     other.kill()
     time.sleep({work})
 print("went on")
@@ -60,7 +60,7 @@ def _wait_for_another(*, grace: float, work: float) -> tuple[int, str]:
 def test_who_waits_for_a_dead_rank_is_ended_and_names_it() -> None:
     code, said = _wait_for_another(grace=0.1, work=50)
     assert code == 1
-    assert "rank 0: rank 1 died; start again from the last checkpoint" in said
+    assert "rank 0 of 2: rank 1 died; run again" in said
 
 
 def test_who_notices_by_itself_is_left_time_to_say_more() -> None:
