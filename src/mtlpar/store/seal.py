@@ -42,6 +42,8 @@ def check_seal(folder: Path, *, advice: str = _ADVICE) -> None:
         raise ValueError(f"{folder} was not written by mtlpar, or not to the end: no {SEAL} in it")
     try:
         files = json.loads((folder / SEAL).read_bytes())
+        if not files:
+            raise ValueError(f"{folder / SEAL} names no files; {advice}")
         for name, sealed in files.items():
             problem = _compare(
                 folder / name, sealed["bytes"], None if _is_data(name) else sealed["sha256"]

@@ -92,6 +92,10 @@ def test_foreign_missing_and_damaged_folders_are_refused_with_a_reason(tmp_path:
     (tmp_path / "damaged.bp" / "md.0").write_bytes(b"")
     with pytest.raises(ValueError, match=r"expected \d+ bytes: the folder is truncated"):
         BpReader(tmp_path / "damaged.bp")
+    # Nothing would be compared, and ADIOS2 would be left alone with whatever is there.
+    (tmp_path / "damaged.bp" / "seal.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"seal\.json names no files; write or copy"):
+        BpReader(tmp_path / "damaged.bp")
 
 
 def test_reading_past_the_end_is_refused(tmp_path: Path) -> None:
