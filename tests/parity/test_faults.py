@@ -23,7 +23,7 @@ from training import command_line, epoch_lines, losses, run_alone, run_ranks
 
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.paths import Workspace
-from mtlpar.parallel.agree import Roll
+from mtlpar.parallel.roll import Roll
 
 OWNERS = {
     3: {0: "ani1x", 1: "alexandria, transition1x", 2: "qm7x, mptrj"},
@@ -56,7 +56,6 @@ def test_ranks_of_other_nodes_are_told_who_died() -> None:
     on_this_node = Roll([(socket.gethostname(), here.pid), ("other", other.pid)])
     on_the_other = Roll([("this", here.pid), (socket.gethostname(), other.pid)])
     for roll in (on_this_node, on_the_other):
-        assert not roll.sees_all
         roll.share(board)
         assert roll.dead(patience_s=0) == ()
     here.kill()
@@ -142,7 +141,7 @@ def _rank(launcher: int, rank: int) -> psutil.Process:
 
 
 @pytest.mark.mpi
-def test_a_rank_that_hangs_is_waited_for_no_longer_than_the_settings_say(
+def test_a_rank_that_hangs_is_named_after_the_time_that_the_settings_say(
     five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
 ) -> None:
     # In shards, whose groups are not the world: all ranks wait in them, and nobody in the world.
@@ -158,8 +157,10 @@ def test_a_rank_that_hangs_is_waited_for_no_longer_than_the_settings_say(
     # Besides, the last words take some seconds.
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "rank 0 of 2 failed" in errors
-    assert "Timed out waiting 10000ms" in errors
+    assert re.search(
+        r"rank 0 of 2: after step \d+, rank 1 \(branch .*\) hangs, or waits for something else",
+        errors,
+    ), errors
 
 
 @pytest.mark.mpi

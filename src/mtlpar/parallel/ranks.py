@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from mtlpar.parallel.agree import AgreedError, Interrupted, RankDiedError, Roll
+from mtlpar.parallel.agree import AgreedError, Interrupted
 from mtlpar.parallel.launch import EXPECTED_WORLD_SIZE
-from mtlpar.parallel.watchdog import LAST_WORDS_S, ends_with_others, ends_within
+from mtlpar.parallel.roll import LAST_WORDS_S, RankLostError, Roll
+from mtlpar.parallel.watchdog import ends_with_others, ends_within
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +106,7 @@ def _mpi_ranks(
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
     single_host, local_rank = node.size == world.size, node.rank
     node.Free()
-    roll = Roll(world.allgather((socket.gethostname(), os.getpid())))
+    roll = Roll(world.allgather((socket.gethostname(), os.getpid())), rank=world.rank)
     try:
         if first and world.rank == 0:
             first(world.size)
@@ -118,24 +119,19 @@ def _mpi_ranks(
             store = TCPStore(host, 0, None, True, timeout=timeout, wait_for_workers=False)
         port = world.bcast(store.port if store else None)
         store = store or TCPStore(host, port, None, False, timeout=timeout)
-        if not roll.sees_all:
-            # A connection of its own: nobody waits for what somebody else asks of the store. It may
-            # take its time to come about, where thousands connect at once.
-            board = TCPStore(host, port, None, False, timeout=timeout)
-            board.set_timeout(_BOARD_TIMEOUT)
-            roll.share(board)
+        roll.share(_open_board(host, port, timeout))
         context = RankContext(world.rank, world.size, local_device(local_rank), roll)
         with (
             _ended_together(world.Barrier),
-            ends_with_others(roll, rank=world.rank, world_size=world.size),
+            ends_with_others(roll),
             _process_group(context, store, timeout),
         ):
             yield context
     except (AgreedError, Interrupted):
         # All ranks agreed to end here.
         raise
-    except RankDiedError:
-        roll.announce(rank=world.rank, world_size=world.size)
+    except RankLostError as error:
+        roll.announce(str(error))
         _end_all(world)
     except BaseException:
         dead = f"{words}. " if (words := roll.obituary()) else ""
@@ -181,15 +177,26 @@ def _torchrun_ranks(
     store.wait(["mtlpar/first"], datetime.timedelta(days=365))
     context = RankContext(rank, size, local_device(local_rank))
     with _process_group(context, store, timeout):
-        roll = Roll.call()
+        roll = Roll.call(rank)
+        roll.share(_open_board(host, port, timeout))
         try:
-            with _ended_together(dist.barrier), ends_with_others(roll, rank=rank, world_size=size):
+            with _ended_together(dist.barrier), ends_with_others(roll):
                 yield replace(context, roll=roll)
-        except RankDiedError:
-            roll.announce(rank=rank, world_size=size)
+        except RankLostError as error:
+            roll.announce(str(error))
             # Who ends first ends all.
             time.sleep(LAST_WORDS_S)
             os._exit(1)
+
+
+def _open_board(host: str, port: int, timeout: datetime.timedelta) -> Store:
+    """A connection to the store of its own: nobody waits for what somebody else asks there."""
+    from torch._C._distributed_c10d import TCPStore
+
+    # It may take its time to come about, where thousands connect at once.
+    board = TCPStore(host, port, None, False, timeout=timeout)
+    board.set_timeout(_BOARD_TIMEOUT)
+    return board
 
 
 @contextmanager

@@ -9,13 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from mtlpar.parallel.agree import Roll
-
-LAST_WORDS_S: Final = 3.0
-"""How long a rank that fails leaves others to say what they know, before it ends them all.
-
-Launchers end all ranks at once when one aborts, and drop what they have not yet passed on.
-"""
+from mtlpar.parallel.roll import LAST_WORDS_S, Roll
 
 _LOOK_INTERVAL_S: Final = 1.0
 # Where connections break ranks notice by themselves in this time, and clean up.
@@ -50,7 +44,7 @@ def ends_within(seconds: float, advice: str) -> Iterator[None]:
 
 
 @contextmanager
-def ends_with_others(roll: Roll, *, rank: int, world_size: int) -> Iterator[None]:
+def ends_with_others(roll: Roll) -> Iterator[None]:
     """Say that another rank has died, and end this process some seconds later.
 
     For what would wait for ever, or until somebody else gives up: MPI tells nobody that its partner
@@ -58,15 +52,14 @@ def ends_with_others(roll: Roll, *, rank: int, world_size: int) -> Iterator[None
 
     Args:
         roll: All ranks; those that nobody tells of are not watched.
-        rank: This rank.
-        world_size: Number of ranks.
     """
     left = threading.Event()
 
     def watch() -> None:
         while not left.wait(_LOOK_INTERVAL_S):
-            if roll.dead(patience_s=0) and not left.wait(_GRACE_S):
-                roll.announce(rank=rank, world_size=world_size)
+            obituary = roll.obituary(patience_s=0)
+            if obituary and not left.wait(_GRACE_S):
+                roll.announce(obituary)
                 if not left.wait(LAST_WORDS_S):
                     os._exit(1)
 

@@ -21,9 +21,10 @@ from mtlpar.model.multitask import MultiTaskModel, parameter_counts
 from mtlpar.model.saved import FORMAT_VERSION, load_model, save_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.start import start_from
-from mtlpar.parallel.agree import RankDiedError, check_same
+from mtlpar.parallel.agree import check_same
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
+from mtlpar.parallel.roll import RankLostError
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state
 from mtlpar.train.data import load_data, plan_epochs, read_header, target_scale
 from mtlpar.train.history import History
@@ -89,14 +90,14 @@ def run(
     with stop.listening():
         job = _Job(name, branches, workspace, model_settings, settings, seed, context, start)
         trainer = job.trainer(stop)
-        context.roll.speak(lambda dead: job.obituary(trainer, dead))
+        context.roll.speak(lambda ranks, fate: job.loss_of(trainer, ranks, fate))
         trainer.resume()
         history = job.history(trainer.progress.step)
         try:
             progress = trainer.run(history)
         except RuntimeError as error:
-            if obituary := context.roll.obituary():
-                raise RankDiedError(obituary) from error
+            if told := context.roll.explain(error):
+                raise RankLostError(told) from error
             raise
         finally:
             history.close()
@@ -178,13 +179,13 @@ class _Job:
             stop=stop,
         )
 
-    def obituary(self, trainer: Trainer, dead: Sequence[int]) -> str:
-        """What it means that these ranks have died."""
-        gone = ", ".join(
-            f"rank {rank} (branch {', '.join(trainer.layout.branches_of(rank))})" for rank in dead
+    def loss_of(self, trainer: Trainer, ranks: Sequence[int], fate: str) -> str:
+        """What the fate of some ranks means for the training."""
+        lost = ", ".join(
+            f"rank {rank} (branch {', '.join(trainer.layout.branches_of(rank))})" for rank in ranks
         )
         step = trainer.progress.step
-        return f"after step {step}, {gone} died; start again from the last checkpoint"
+        return f"after step {step}, {lost} {fate}; start again from the last checkpoint"
 
     def _check_ranks(self) -> None:
         """Make sure that all ranks mean the same training, on the same data."""

@@ -1,0 +1,186 @@
+"""Who the ranks are, and which of them are lost: dead, or hanging where others have given up."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from mtlpar.parallel.agree import gather
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+logger = logging.getLogger(__name__)
+
+LAST_WORDS_S: Final = 3.0
+"""How long a rank that fails leaves others to say what they know, before it ends them all.
+
+Launchers end all ranks at once when one aborts, and drop what they have not yet passed on.
+"""
+
+_DEAD: Final = "mtlpar/dead"
+_GAVE_UP: Final = "mtlpar/gave-up"
+# As gloo says it: a partner that is there, but does not come.
+_TIMED_OUT: Final = "Timed out waiting"
+_LOOK_INTERVAL_S: Final = 0.1
+
+
+class RankLostError(RuntimeError):
+    """Another rank is lost; the message says which, and that is all there is to say."""
+
+
+class Roll:
+    """Which process each rank is, to say later which ones are lost.
+
+    Whoever dies takes others along within seconds: they fail, or are ended. The ranks that are
+    found dead first are therefore remembered, and later ones are not blamed. A rank sees the
+    processes of its node only; what others see they can tell on a board.
+    """
+
+    def __init__(self, processes: Sequence[tuple[str, int]] = (), *, rank: int = 0) -> None:
+        """Note who can be seen: live processes of this node, and of this container.
+
+        Args:
+            processes: Name of the node and number of the process, by rank.
+            rank: This rank.
+        """
+        here = socket.gethostname()
+        self._seen = {
+            rank: process
+            for rank, (node, process) in enumerate(processes)
+            if node == here and _lives(process)
+        }
+        self._rank, self._size = rank, len(processes)
+        self._sees_all = len(self._seen) == len(processes)
+        self._board: Store | None = None
+        self._dead: tuple[int, ...] = ()
+        self._is_announced = False
+        self._words: Callable[[Sequence[int], str], str] = _plain_words
+
+    @classmethod
+    def call(cls, rank: int) -> Roll:
+        """Let all ranks say who they are; all must call this together.
+
+        Args:
+            rank: This rank.
+        """
+        return cls(gather((socket.gethostname(), os.getpid())), rank=rank)
+
+    def share(self, board: Store) -> None:
+        """Tell the other ranks who died and who gave up, and hear it from them.
+
+        Args:
+            board: A store that all ranks read and write. It may be asked often, and be gone with
+                its rank: an answer should not be waited for long.
+        """
+        self._board = board
+
+    def speak(self, words: Callable[[Sequence[int], str], str]) -> None:
+        """From now on say so what it means that ranks are lost.
+
+        Args:
+            words: Called with their numbers and with what became of them, by any thread.
+        """
+        self._words = words
+
+    def obituary(self, *, patience_s: float = 2.0) -> str | None:
+        """What to tell the user about ranks that have died; None if nobody has.
+
+        Args:
+            patience_s: As for `dead`.
+        """
+        dead = self.dead(patience_s=patience_s)
+        return self._words(dead, "died") if dead else None
+
+    def explain(self, error: RuntimeError) -> str | None:
+        """What to tell the user instead of what a library says; None if all ranks are well.
+
+        Args:
+            error: What a collective failed with.
+        """
+        obituary = self.obituary()
+        if obituary is None and _TIMED_OUT in str(error) and (silent := self._silent()):
+            return self._words(silent, "hangs, or waits for something else")
+        return obituary
+
+    def announce(self, text: str) -> None:
+        """Log, once, which ranks are lost."""
+        if not self._is_announced:
+            self._is_announced = True
+            logger.error("rank %d of %d: %s", self._rank, self._size, text)
+
+    def dead(self, *, patience_s: float = 2.0) -> tuple[int, ...]:
+        """Ranks that died first, of those that anybody can see.
+
+        Args:
+            patience_s: How long to look: connections break a little before a process is gone.
+        """
+        deadline = time.monotonic() + patience_s
+        while not self._dead:
+            self._dead = self._look()
+            if time.monotonic() > deadline:
+                break
+            # All ranks may ask one board. Where none is needed a launcher may be about to end this
+            # rank too: MPICH's leaves it a tenth of a second.
+            time.sleep(0.005 if self._sees_all else _LOOK_INTERVAL_S)
+        return self._dead
+
+    def _look(self) -> tuple[int, ...]:
+        found = tuple(rank for rank, process in self._seen.items() if not _lives(process))
+        if self._sees_all or self._board is None:
+            return found
+        try:
+            if found:
+                # Whoever writes first is right; the others get what that rank wrote.
+                told = self._board.compare_set(_DEAD, "", json.dumps(found))
+            elif self._board.check([_DEAD]):
+                told = self._board.get(_DEAD)
+            else:
+                return ()
+        except RuntimeError:
+            # The board went with the rank that held it.
+            self._board = None
+            return found
+        return tuple(json.loads(told))
+
+    def _silent(self) -> tuple[int, ...]:
+        """Ranks that do not give up, now that this one has and all must be waiting alike."""
+        board = self._board
+        if board is None:
+            return ()
+        silent = list(range(self._size))
+
+        def ask() -> None:
+            with suppress(RuntimeError):
+                board.set(f"{_GAVE_UP}/{self._rank}", "yes")
+                while silent:
+                    silent[:] = [rank for rank in silent if not board.check([f"{_GAVE_UP}/{rank}"])]
+                    time.sleep(_LOOK_INTERVAL_S)
+
+        # Whoever hangs may hold the board, and an answer is waited for in C, for ever.
+        asking = threading.Thread(target=ask, name="mtlpar-ask", daemon=True)
+        asking.start()
+        asking.join(LAST_WORDS_S)
+        return (0,) if len(silent) == self._size else tuple(silent)
+
+
+def _plain_words(lost: Sequence[int], fate: str) -> str:
+    return f"{', '.join(f'rank {rank}' for rank in lost)} {fate}; run again"
+
+
+def _lives(process: int) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    try:
+        # The name before it is in parentheses and may hold anything. Z: ended, not yet noticed.
+        return status.read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        # Systems without this folder tell nothing.
+        return not Path("/proc/self").exists()
