@@ -56,8 +56,8 @@ def check_config(
     """
     expanded: dict[str, Any] = {}
     # Overrides come last whatever their place: Snakemake puts --config before the files.
-    for key, value in sorted(content.items(), key=lambda item: "__" in item[0]):
-        merge(expanded, _nest(key.split("__"), value))
+    for key, value in sorted(content.items(), key=lambda item: "__" in str(item[0])):
+        merge(expanded, _nest(str(key).split("__"), value))
     try:
         config = Config.model_validate(expanded)
     except ValidationError as error:
@@ -72,12 +72,15 @@ def parse_assignment(text: str) -> dict[str, Any]:
     """Parse ``dotted.key=value`` into a nested mapping; the value is read as YAML.
 
     Raises:
-        ValueError: If there is no key or no equals sign.
+        ValueError: If there is no key, no equals sign, or no value that YAML can read.
     """
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise ValueError(f"override {text!r} must look like train.epochs=5")
-    return _nest(key.split("."), yaml.safe_load(value) if value else None)
+    try:
+        return _nest(key.split("."), yaml.safe_load(value) if value else None)
+    except yaml.YAMLError as error:
+        raise ValueError(f"override {text!r}: the value is not valid YAML: {error}") from error
 
 
 def merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
@@ -104,6 +107,8 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         content = yaml.safe_load(text)
     except FileNotFoundError:
         raise ValueError(f"config file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"config file {path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise ValueError(f"config file {path} is not valid YAML: {error}") from error
     if content is None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from mtlpar.core.paths import Workspace
+from mtlpar.core.settings import Settings
 from mtlpar.download.settings import DownloadSettings
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.extract.settings import ExtractSettings
@@ -25,10 +26,8 @@ STAGES = ("download", "extract", "normalize", "pack", "train", "evaluate", "repo
 """The stages in the order in which they run."""
 
 
-class PathSettings(BaseModel):
+class PathSettings(Settings):
     """Where files lie, relative to the working directory."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     raw: Path = Field(default=Path("data/raw"), description="Native files, a folder per source.")
     results: Path = Field(default=Path("results"), description="Everything the stages compute.")
@@ -37,10 +36,8 @@ class PathSettings(BaseModel):
     )
 
 
-class StartFrom(BaseModel):
+class StartFrom(Settings):
     """Which trained model another one starts from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(description="Named model whose encoder and branches of the same name go on.")
     branches: dict[str, str] = Field(
@@ -49,10 +46,8 @@ class StartFrom(BaseModel):
     )
 
 
-class ModelEntry(BaseModel):
+class ModelEntry(Settings):
     """One named model: which branches it has and which sources feed each of them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     branches: dict[str, tuple[str, ...]] = Field(
         min_length=1, description="Sources by branch; every source in at most one branch."
@@ -81,10 +76,10 @@ class ModelEntry(BaseModel):
         return self
 
 
-class Config(BaseModel):
+class Config(Settings):
     """The whole configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", title="mtlpar configuration")
+    model_config = ConfigDict(title="mtlpar configuration")
 
     seed: int = Field(default=0, ge=0, description="The only seed; every other is derived from it.")
     sources: tuple[str, ...] = Field(
@@ -157,6 +152,10 @@ class Config(BaseModel):
             "dataset_weights": self.train.dataset_weights,
             "passes_per_epoch": self.train.passes_per_epoch,
         }
+        if self.train.compile and self.model.head.forces == "conservative":
+            problems.append(
+                "train.compile: not for conservative forces, which are differentiated twice"
+            )
         problems += [
             f"normalize.reference_energies.{name}: not listed in sources"
             for name in self.normalize.reference_energies

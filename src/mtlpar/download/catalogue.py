@@ -6,27 +6,20 @@ import csv
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+
+from mtlpar.core.settings import Settings
 
 FileKind = Literal["data", "sidecar", "document", "listing"]
 
 
-class CatalogueRow(BaseModel):
+class CatalogueRow(Settings):
     """One line of the catalogue: a file, or a folder whose listing names the files.
 
     ``url`` has one address or several, separated by spaces, which are tried in order. A ``listing``
     row has the URL of a folder; its ``file`` is the pattern of the names to take. A ``sidecar`` is
     needed to read the data; a ``document`` explains them and is not fetched.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str = Field(min_length=1)
     file: str = Field(min_length=1)

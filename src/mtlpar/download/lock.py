@@ -10,16 +10,15 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from mtlpar.core.files import write_text
+from mtlpar.core.settings import Settings
 from mtlpar.download.part import Contents, RawFile, disk_errors
 
 
-class LockedFile(BaseModel):
+class LockedFile(Settings):
     """A file as it was found; length and checksum are known once it was downloaded."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
     url: str = Field(min_length=1)
@@ -27,9 +26,7 @@ class LockedFile(BaseModel):
     sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class _Content(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Content(Settings):
     source: str
     files: tuple[LockedFile, ...]
 

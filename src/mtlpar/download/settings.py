@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from mtlpar.core.settings import Settings
 
 CATALOGUE: Final = "catalogue"
 """The word among the mirrors that stands for the addresses of the catalogue."""
 
 
-class DownloadSettings(BaseModel):
+class DownloadSettings(Settings):
     """Where raw files come from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mirrors: tuple[str, ...] = Field(
         default=(CATALOGUE,),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from mtlpar.core.settings import Settings
 
 
-class EvaluateSettings(BaseModel):
+class EvaluateSettings(Settings):
     """How test errors are computed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch_atoms: int = Field(default=4096, gt=0, description="Atoms predicted at a time.")
     parity_structures: int = Field(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from mtlpar.core.settings import Settings
 from mtlpar.sources.settings import SourceSettings
 
 
-class PhysicsSettings(BaseModel):
+class PhysicsSettings(Settings):
     """What counts as suspicious; such structures are kept, counted and reported."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_distance_angstrom: float = Field(
         default=0.5, gt=0, description="Atoms or images closer than this (Å) are counted."
@@ -27,10 +26,8 @@ class PhysicsSettings(BaseModel):
     )
 
 
-class ExtractSettings(BaseModel):
+class ExtractSettings(Settings):
     """How raw files become columns."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_force_ev_per_angstrom: float = Field(
         default=1000.0,

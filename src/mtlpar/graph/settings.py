@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from mtlpar.core.settings import Settings
 
 
-class GraphSettings(BaseModel):
+class GraphSettings(Settings):
     """Which atoms see each other. A training option: no pack depends on it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cutoff_angstrom: float = Field(
         default=5.0, gt=0, description="Atoms closer than this (Å) exchange messages."

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from mtlpar.core.settings import Settings
 from mtlpar.graph.settings import GraphSettings
 
 
-class EncoderSettings(BaseModel):
+class EncoderSettings(Settings):
     """Architecture and size of the shared encoder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["egnn", "painn"] = Field(
         default="egnn",
@@ -43,10 +42,8 @@ class EncoderSettings(BaseModel):
     )
 
 
-class HeadSettings(BaseModel):
+class HeadSettings(Settings):
     """Energy head and forces of every branch."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: int = Field(default=64, gt=0, description="Features of the hidden layers.")
     layers: int = Field(default=2, gt=0, description="Hidden layers.")
@@ -62,10 +59,8 @@ class HeadSettings(BaseModel):
     )
 
 
-class ModelSettings(BaseModel):
+class ModelSettings(Settings):
     """Architecture that all named models share."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     graph: GraphSettings = Field(default=GraphSettings(), description="Neighbour graph.")
     encoder: EncoderSettings = Field(default=EncoderSettings(), description="Shared encoder.")

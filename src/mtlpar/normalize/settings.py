@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from mtlpar.core.ledger import SplitBy
+from mtlpar.core.settings import Settings
 
 
-class NormalizeSettings(BaseModel):
+class NormalizeSettings(Settings):
     """How structures are split and what reference energies are taken off."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     split: SplitBy = Field(
         default="groups",

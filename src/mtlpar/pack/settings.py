@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from mtlpar.core.settings import Settings
 
 
-class PackSettings(BaseModel):
+class PackSettings(Settings):
     """How splits are written for training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     block_structures: int = Field(
         default=16_384, gt=0, description="Structures written at a time; bounds the memory."

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from mtlpar.core.files import write_text
+from mtlpar.core.settings import Positive, Settings
 
 Precision = Literal["float32", "float64", "bfloat16"]
 MACHINES = Path("workflow/machines")
@@ -16,10 +17,8 @@ MACHINES = Path("workflow/machines")
 _GIBI = 2**30
 
 
-class Link(BaseModel):
+class Link(Settings):
     """A network by latency and bandwidth: a message of B bytes takes alpha + B / bandwidth."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     latency_us: float = Field(ge=0, description="alpha, start-up time of a message (µs).")
     gb_per_s: float = Field(gt=0, description="Bandwidth in one direction (1e9 bytes/s).")
@@ -29,22 +28,18 @@ class Link(BaseModel):
         return messages * self.latency_us * 1e-6 + size_bytes / (share * self.gb_per_s * 1e9)
 
 
-class DataRates(BaseModel):
+class DataRates(Settings):
     """What the stages that prepare data do per second; see `mtlpar.plan.data`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     download_mb_per_s: float = Field(gt=0, description="From one host (1e6 bytes/s).")
-    extract_structures_per_s: dict[str, float] = Field(description="By source, one core.")
+    extract_structures_per_s: dict[str, Positive] = Field(description="By source, one core.")
     normalize_structures_per_s: float = Field(gt=0, description="One core.")
     pack_structures_per_s: float = Field(gt=0, description="One core.")
     load_structures_per_s: float = Field(gt=0, description="Pack to memory, one core.")
 
 
-class Machine(BaseModel):
+class Machine(Settings):
     """Nodes of equal ranks, one device each, and the network inside and between them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     description: str = Field(description="One line for people: what a rank is.")
     max_nodes: int = Field(gt=0, description="Nodes that a job may have.")
@@ -52,7 +47,7 @@ class Machine(BaseModel):
     cores_per_node: int = Field(gt=0, description="Cores that may be used.")
     device_memory_gib: float = Field(gt=0, description="Memory of a device, for one rank (GiB).")
     host_memory_gib: float = Field(gt=0, description="Memory of a node, for the store (GiB).")
-    peak_tflops: dict[Precision, float] = Field(description="Peak of a device (1e12 FLOP/s).")
+    peak_tflops: dict[Precision, Positive] = Field(description="Peak of a device (1e12 FLOP/s).")
     memory_gb_per_s: float = Field(gt=0, description="Memory bandwidth of a device (1e9 bytes/s).")
     matmul_efficiency: float = Field(
         gt=0, description="Part of the peak that matrix products reach."
@@ -146,7 +141,8 @@ def write_machine(path: Path, machine: Machine) -> None:
 def _one_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+            f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}"
+            for problem in error.errors()
         )
     return " ".join(str(error).split())
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from mtlpar.core.settings import Settings
 
 
-class ReportSettings(BaseModel):
+class ReportSettings(Settings):
     """How tables and figures look."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dpi: int = Field(default=150, gt=0, description="Resolution of the figures.")
     parity_models: tuple[str, ...] | None = Field(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from mtlpar.core.settings import Settings
 
 
-class SourceSettings(BaseModel):
+class SourceSettings(Settings):
     """Which of several labels of one source to read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mptrj_energy: Literal["uncorrected", "corrected"] = Field(
         default="uncorrected",
@@ -23,10 +23,8 @@ class SourceSettings(BaseModel):
     )
 
 
-class CustomSource(BaseModel):
+class CustomSource(Settings):
     """A source in files that ASE reads: everything about it that is not in the files."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["extxyz", "db"] = Field(
         description="extended XYZ, also with .gz, .bz2 or .xz behind the name, or an ASE database."

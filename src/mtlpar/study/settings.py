@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from mtlpar.core.settings import Settings
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
 
 
-class MemoryStudySettings(BaseModel):
+class MemoryStudySettings(Settings):
     """Memory per rank against the number of branches."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     branches: tuple[int, ...] = Field(
         default=(2, 4, 8, 16),
@@ -21,10 +20,8 @@ class MemoryStudySettings(BaseModel):
     steps: int = Field(default=3, gt=0, description="Steps to train.")
 
 
-class ScalingStudySettings(BaseModel):
+class ScalingStudySettings(Settings):
     """Time of an epoch against the number of ranks."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     branches: int = Field(default=4, gt=0, description="Branches, with equal amounts of data.")
     ranks: tuple[int, ...] = Field(
@@ -39,10 +36,8 @@ class ScalingStudySettings(BaseModel):
     repeats: int = Field(default=3, gt=0, description="Epochs that are timed.")
 
 
-class CommStudySettings(BaseModel):
+class CommStudySettings(Settings):
     """Where the time of a step goes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ranks: int = Field(default=5, gt=0, description="Ranks.")
     batch_structures: tuple[int, ...] = Field(
@@ -54,10 +49,8 @@ class CommStudySettings(BaseModel):
     steps: int = Field(default=5, gt=0, description="Steps to take the mean of.")
 
 
-class StudySettings(BaseModel):
+class StudySettings(Settings):
     """The studies of memory, scaling and communication, on made-up structures."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: ModelSettings = Field(
         default=ModelSettings(

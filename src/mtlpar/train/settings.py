@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from mtlpar.core.settings import Positive, Settings, Weight
 
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
@@ -26,19 +28,15 @@ EXECUTION_ONLY: Final = frozenset(
 """What says how a training runs and never what comes out; a run may continue with others."""
 
 
-class TaskWeights(BaseModel):
+class TaskWeights(Settings):
     """Weights of one dataset, by task."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     energy: float = Field(default=1.0, ge=0, description="Factor on energy_weight.")
     force: float = Field(default=1.0, ge=0, description="Factor on force_weight.")
 
 
-class TrainSettings(BaseModel):
+class TrainSettings(Settings):
     """How a model is trained. Nothing here depends on the number of ranks."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Data and objective.
     epochs: int = Field(default=20, gt=0, description="Passes over the training data.")
@@ -55,7 +53,7 @@ class TrainSettings(BaseModel):
         "structures gives N_max (N / N_max)^(1/temperature) samples. 1: every structure once; "
         "large values: as many samples from every dataset.",
     )
-    passes_per_epoch: dict[str, float] = Field(
+    passes_per_epoch: dict[str, Positive] = Field(
         default={},
         description="How often an epoch visits each structure of a dataset, instead of what the "
         "temperature gives; 0.5 visits half of them.",
@@ -73,7 +71,7 @@ class TrainSettings(BaseModel):
     force_weight: float = Field(
         default=100.0, ge=0, description="Weight of the error of the forces (eV/Å)."
     )
-    dataset_weights: dict[str, float | TaskWeights] = Field(
+    dataset_weights: dict[str, Weight | TaskWeights] = Field(
         default={},
         description="Weight of a dataset in the objective; 1 where not given. A number, or "
         "{energy: ..., force: ...}.",

@@ -70,6 +70,38 @@ def test_every_problem_is_said_with_its_file_and_line(tmp_path: Path, text: str,
     assert str(error.value).endswith(said.format(mine))
 
 
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("train.epochs=[1", r"override 'train.epochs=\[1': the value is not valid YAML"),
+        # They would end in a file that knows no infinity, far from their key.
+        ("train.learning_rate=.inf", r"train.learning_rate: input should be a finite number"),
+        ("train.passes_per_epoch.qm7x=-1", r"train.passes_per_epoch.qm7x: .*greater than 0"),
+        ("train.dataset_weights.qm7x=-1", r"train.dataset_weights.qm7x.*greater than or equal"),
+    ],
+)
+def test_a_value_that_is_none_is_told_with_its_key(assignment: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        load_config([REPOSITORY / "config.yaml"], [assignment])
+
+
+def test_files_that_are_no_config_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"config file {tmp_path} cannot be read"):
+        load_config([tmp_path])
+    (tmp_path / "latin.yaml").write_bytes("seed: 1 # Ångström".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.yaml cannot be read"):
+        load_config([tmp_path / "latin.yaml"])
+    (tmp_path / "number.yaml").write_text("1: 2\n")
+    with pytest.raises(ValueError, match="1: unknown key"):
+        load_config([REPOSITORY / "config.yaml", tmp_path / "number.yaml"])
+
+
+def test_what_cannot_be_compiled_is_refused() -> None:
+    changes = ["train.compile=true", "model.head.forces=conservative"]
+    with pytest.raises(ValueError, match=r"train\.compile: not for conservative forces"):
+        load_config([REPOSITORY / "config.yaml"], changes)
+
+
 def test_a_key_that_stands_twice_is_refused_because_yaml_keeps_one_in_silence(
     tmp_path: Path,
 ) -> None:
