@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,15 +86,17 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def _require_positive(options: argparse.Namespace, *names: str) -> None:
-    """Refuse zeros and what lies below.
+    """Refuse zeros, what lies below, and infinity.
 
     Raises:
-        ValueError: If one of the options that were given is not above zero.
+        ValueError: If one of the options that were given is not finite and above zero.
     """
     for name in names:
         value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"--{name.replace('_', '-')} {value:g}: expected more than zero")
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(
+                f"--{name.replace('_', '-')} {value:g}: expected a finite number above zero"
+            )
 
 
 def _layout(options: argparse.Namespace) -> None:
@@ -108,7 +111,7 @@ def _layout(options: argparse.Namespace) -> None:
     question = Question(
         machine=machine,
         model=config.model,
-        datasets=[data for data in read_datasets() if data.name in config.sources],
+        datasets=read_datasets(config.sources),
         branches=options.branches or len(config.sources),
         batch_per_rank=options.batch_per_rank,
         total_structures=options.structures,
@@ -144,8 +147,7 @@ def _data(options: argparse.Namespace) -> None:
         rates, origin = measure_data_rates(config.sources, like=machine.data), "measured here"
     else:
         rates, origin = rates_of(machine), f"stated for {machine.description}"
-    datasets = [data for data in read_datasets() if data.name in sources]
-    costs = plan_data(datasets, rates, cores=options.cores)
+    costs = plan_data(read_datasets(sources), rates, cores=options.cores)
     sys.stdout.write(data_text(costs, rates, cores=options.cores, origin=origin) + "\n")
 
 

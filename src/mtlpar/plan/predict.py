@@ -186,9 +186,13 @@ def layout_of(plan: Plan, workload: Workload, ranks: int, *, machine: Machine) -
 
 
 def _shards(ranks: int, machine: Machine) -> int:
-    """As many ranks as a node has, or the most below that divide all ranks into such groups."""
-    limit = min(machine.ranks_per_node, ranks)
-    return next(count for count in range(limit, 0, -1) if ranks % count == 0)
+    """The most ranks of a node that divide all ranks into such groups, none across nodes."""
+    node = machine.ranks_per_node
+    return next(
+        count
+        for count in range(min(node, ranks), 0, -1)
+        if ranks % count == 0 and (ranks <= node or node % count == 0)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,13 +324,12 @@ def _step_time(
 def _encoder_reduction(world: Group, sizes: _Sizes, machine: Machine) -> float:
     if sizes.shards == 1:
         return all_reduce_seconds(world, sizes.encoder, machine) if world != Group(1, 1) else 0.0
-    # The shards are summed over the nodes last.
-    layers, link = sizes.encoder / sizes.layer, machine.intra_node
-    inside = SHARD_MESSAGES * layers * scatter_seconds(world, sizes.layer, machine.shards or link)
-    across = all_reduce_seconds(world, sizes.encoder, machine) - 2 * scatter_seconds(
-        world, sizes.encoder, link
-    )
-    return inside + across
+    layers, link = sizes.encoder / sizes.layer, machine.shards or machine.intra_node
+    sharers = Group(1, sizes.shards)
+    inside = SHARD_MESSAGES * layers * scatter_seconds(sharers, sizes.layer, link)
+    # Ranks that hold the same shard sum it last.
+    holders = Group(world.nodes, world.ranks // sizes.shards)
+    return inside + all_reduce_seconds(holders, sizes.encoder / sizes.shards, machine)
 
 
 def _exposed(sent: float, compute: float, size_bytes: float, overlap: float) -> float:

@@ -157,13 +157,37 @@ def nodes_for(
         The prediction for them, or None if nothing fits or is fast enough.
     """
     best = [fastest(question.compare(ranks)) for ranks in ladder(question.machine, max_ranks)]
-    fitting = [prediction for prediction in best if prediction.fits]
     if epoch_hours is not None:
-        quick = [p for p in fitting if p.epoch_seconds <= 3600 * epoch_hours]
-        return quick[0] if quick else None
+        return _fewest(question, best, 3600 * epoch_hours)
+    fitting = [prediction for prediction in best if prediction.fits]
     # The batch grows with the ranks: equal times of a step are perfect efficiency.
     efficient = [p for p in fitting if fitting[0].step.total / p.step.total >= _LEAST_EFFICIENCY]
     return efficient[-1] if efficient else None
+
+
+def _fewest(
+    question: Question, rungs: Sequence[Prediction], epoch_seconds: float
+) -> Prediction | None:
+    """The fewest nodes that hold the training and reach a time of an epoch, if any do.
+
+    Args:
+        question: What is to be trained, and where.
+        rungs: Predictions for nodes in doublings.
+        epoch_seconds: The time.
+    """
+
+    def serves(prediction: Prediction) -> bool:
+        return prediction.fits and prediction.epoch_seconds <= epoch_seconds
+
+    before = 0
+    for rung in rungs:
+        if serves(rung):
+            between = range(before + 1, rung.nodes)
+            ranks = (nodes * question.machine.ranks_per_node for nodes in between)
+            fewer = (fastest(question.compare(count)) for count in ranks)
+            return next(filter(serves, fewer), rung)
+        before = rung.nodes
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

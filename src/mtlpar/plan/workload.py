@@ -50,6 +50,11 @@ class Dataset:
         return self.atoms_per_structure * self.edges_per_atom
 
     @property
+    def edges(self) -> float:
+        """Edges in all, which dominate the work: what training gives ranks to branches by."""
+        return self.structures * self.edges_per_structure
+
+    @property
     def pack_bytes(self) -> float:
         """Size of its packs, on disk and in memory."""
         return self.structures * (
@@ -80,18 +85,19 @@ class Workload:
         return self.branches[branch].structures / self.steps_per_epoch
 
     def cost(self) -> dict[str, float]:
-        """Relative work of the branches: their edges, which dominate a step."""
-        return {
-            branch: dataset.structures * dataset.edges_per_structure
-            for branch, dataset in self.branches.items()
-        }
+        """Cost of the branches, by which they get their ranks."""
+        return {branch: dataset.edges for branch, dataset in self.branches.items()}
 
 
-def read_datasets(path: Path = DATASET_SIZES) -> list[Dataset]:
+def read_datasets(names: Sequence[str], path: Path = DATASET_SIZES) -> list[Dataset]:
     """Read the table of dataset sizes.
 
+    Args:
+        names: Sources to look up, in the order wanted.
+        path: The table.
+
     Raises:
-        ValueError: If it is missing or a number in it is not one.
+        ValueError: If it is missing, lacks one of the sources, or a number in it is not one.
     """
     if not path.is_file():
         raise ValueError(f"there is no table of dataset sizes at {path}; run in the repository")
@@ -99,16 +105,22 @@ def read_datasets(path: Path = DATASET_SIZES) -> list[Dataset]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     try:
-        return [
-            Dataset(
+        known = {
+            row["source"]: Dataset(
                 name=row["source"],
                 raw_bytes=float(row["raw_bytes"]),
                 **{key: float(row[key]) for key in numbers},
             )
             for row in rows
-        ]
+        }
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: {error}; a row needs {numbers} and raw_bytes") from error
+    if missing := [name for name in names if name not in known]:
+        raise ValueError(
+            f"{path} has no sizes of {', '.join(missing)}: add a row for each, or take it out of "
+            "sources"
+        )
+    return [known[name] for name in names]
 
 
 def make_branches(

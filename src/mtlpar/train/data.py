@@ -13,6 +13,8 @@ import torch
 from mtlpar.core.files import read_json
 from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
+from mtlpar.graph.neighbors import neighbor_list
+from mtlpar.graph.settings import GraphSettings
 from mtlpar.model.multitask import TargetScale
 from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.layout import ParallelLayout
@@ -25,6 +27,8 @@ from mtlpar.train.sampler import EpochPlan
 from mtlpar.train.settings import TrainSettings
 
 FloatArray = npt.NDArray[np.float64]
+
+_COUNTED_STRUCTURES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,17 @@ def read_header(workspace: Workspace, source: str) -> dict[str, Any]:
             for split in ("train", "val")
         }
         return {**reader.attributes, "data_digests": digests}
+
+
+def edges_per_atom(workspace: Workspace, source: str, graph: GraphSettings) -> float:
+    """Mean number of neighbours in a training pack, from its first structures: all are shuffled.
+
+    Raises:
+        ValueError: If the pack is missing or damaged.
+    """
+    with BpReader(workspace.pack(source, "train"), stage="pack") as reader:
+        some = reader.read(0, min(len(reader), _COUNTED_STRUCTURES))
+    return len(neighbor_list(some, graph).sender) / some.total_atoms
 
 
 def target_scale(headers: Mapping[str, Mapping[str, Any]], sources: tuple[str, ...]) -> TargetScale:

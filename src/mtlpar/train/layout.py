@@ -34,11 +34,12 @@ def choose_layout(
     headers: Mapping[str, Mapping[str, Any]],
     plan: EpochPlan,
     *,
+    edges_per_atom: Mapping[str, float],
     settings: TrainSettings,
     model_settings: ModelSettings,
     context: RankContext,
 ) -> ParallelLayout:
-    """Lay out branches on ranks, in proportion to the atoms that each branch sees in an epoch.
+    """Lay out branches on ranks, in proportion to the edges that each branch sees in an epoch.
 
     With ``layout: auto`` the planner's choice is taken, which is the same on all ranks; it shards
     the encoder where that alone makes it fit. All ranks call this together.
@@ -47,12 +48,13 @@ def choose_layout(
         branches: Sources by branch.
         headers: Headers of the sources' packs.
         plan: The steps.
+        edges_per_atom: Mean numbers of neighbours, by source.
         settings: How to train.
         model_settings: Architecture.
         context: Who this process is.
     """
     work = {
-        branch: _work_of(branch, [headers[source] for source in sources], sources, plan)
+        branch: _work_of(branch, sources, headers, plan, edges_per_atom)
         for branch, sources in branches.items()
     }
     kind, shards = settings.layout, settings.encoder_shards
@@ -67,9 +69,7 @@ def choose_layout(
         )
         # What the settings say is meant; one is the default.
         shards = proposed if shards == 1 else shards
-    cost = {
-        branch: dataset.structures * dataset.atoms_per_structure for branch, dataset in work.items()
-    }
+    cost = {branch: dataset.edges for branch, dataset in work.items()}
     return ParallelLayout.build(
         kind, cost=cost, world_size=context.world_size, encoder_shards=shards
     )
@@ -103,13 +103,22 @@ def _device_bytes(device: torch.device) -> int:
 
 def _work_of(
     branch: str,
-    headers: list[Mapping[str, Any]],
     sources: tuple[str, ...],
+    headers: Mapping[str, Mapping[str, Any]],
     plan: EpochPlan,
+    edges_per_atom: Mapping[str, float],
 ) -> Dataset:
-    samples = [plan.num_samples[source] for source in sources]
-    atoms = sum(
-        count * header["num_atoms"] / header["num_structures"]
-        for count, header in zip(samples, headers, strict=True)
+    atoms = {
+        source: plan.num_samples[source]
+        * float(headers[source]["num_atoms"])
+        / float(headers[source]["num_structures"])
+        for source in sources
+    }
+    total = sum(atoms.values())
+    samples = sum(plan.num_samples[source] for source in sources)
+    return Dataset(
+        branch,
+        float(samples),
+        total / samples,
+        edges_per_atom=sum(atoms[source] * edges_per_atom[source] for source in sources) / total,
     )
-    return Dataset(branch, float(sum(samples)), atoms / sum(samples))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def test_dataset_sizes_agree_with_the_catalogue() -> None:
         for row in csv.DictReader(file):
             if row["bytes"] and row["kind"] == "data":
                 listed[row["source"]] += int(row["bytes"])
-    datasets = {dataset.name: dataset for dataset in read_datasets()}
+    datasets = {dataset.name: dataset for dataset in read_datasets(BUILT_IN)}
     assert set(datasets) == set(BUILT_IN)
     for source, size in listed.items():
         assert datasets[source].raw_bytes == pytest.approx(size, rel=1e-5)
@@ -132,9 +133,27 @@ def test_few_structures_take_no_negative_time(capsys) -> None:
 def test_nothing_can_be_planned_for_zero_or_less(option: str, capsys) -> None:
     for value in ("0", "-2"):
         assert main(["plan", "layout", option, value]) == 1
-        assert f"{option} {value}: expected more than zero" in capsys.readouterr().err
+        assert f"{option} {value}: expected a finite number above zero" in capsys.readouterr().err
     assert main(["plan", "data", "--cores", "0"]) == 1
-    assert "--cores 0: expected more than zero" in capsys.readouterr().err
+    assert "--cores 0: expected a finite number above zero" in capsys.readouterr().err
+
+
+def test_nothing_can_be_planned_for_infinity(capsys) -> None:
+    assert main(["plan", "layout", "--structures", "inf"]) == 1
+    assert "--structures inf: expected a finite number above zero" in capsys.readouterr().err
+
+
+def test_a_source_of_unknown_size_is_named_and_not_left_out() -> None:
+    # Another dataset would take its branch, or nothing would be planned for it.
+    with pytest.raises(ValueError, match="no sizes of water: add a row"):
+        read_datasets(["ani1x", "water"])
+
+
+def test_a_machine_without_speed_is_refused(tmp_path: Path) -> None:
+    text = (REPOSITORY / "workflow/machines/laptop.yaml").read_text()
+    (tmp_path / "slow.yaml").write_text(re.sub(r"float32: [0-9.]+", "float32: 0", text))
+    with pytest.raises(ValueError, match=r"slow\.yaml: peak_tflops\.float32: .*greater than 0"):
+        load_machine(str(tmp_path / "slow.yaml"))
 
 
 def test_a_machine_without_data_rates_is_refused(capsys, caplog) -> None:

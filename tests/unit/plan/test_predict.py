@@ -208,6 +208,17 @@ def test_an_encoder_is_spread_only_where_it_fits_no_other_way(
     assert choice(0.9 * memory["mtl-par sharded"]).encoder_shards == 1
 
 
+@given(nodes=st.integers(1, 40), per_node=st.integers(1, 12))
+def test_shards_of_an_encoder_never_lie_on_two_nodes(nodes: int, per_node: int) -> None:
+    # Six ranks on nodes of four: groups of three would gather over the network between nodes.
+    machine = GENERIC_GPU.model_copy(update={"ranks_per_node": per_node})
+    for ranks in {nodes * per_node, max(1, nodes * per_node - 2)}:
+        workload = Workload(EQUAL, batch_structures=64)
+        shards = layout_of("mtl-par sharded", workload, ranks, machine=machine).encoder_shards
+        groups = [range(first, first + shards) for first in range(0, ranks, shards)]
+        assert all(group[0] // per_node == group[-1] // per_node for group in groups)
+
+
 def test_what_does_not_fit_is_not_recommended() -> None:
     small = GENERIC_GPU.model_copy(update={"device_memory_gib": 0.05})
     question = Question(
@@ -226,8 +237,11 @@ def test_nodes_are_the_fewest_that_reach_the_wanted_time() -> None:
     found = nodes_for(question, max_ranks=256, epoch_hours=0.02)
     assert found is not None
     assert found.epoch_seconds <= 72
-    smaller = fastest(question.compare(found.ranks // 2))
+    # Not in doublings: a node less would not do.
+    smaller = fastest(question.compare(found.ranks - GENERIC_GPU.ranks_per_node))
     assert smaller.epoch_seconds > 72
+    wish = (found.epoch_seconds + smaller.epoch_seconds) / 2 / 3600
+    assert nodes_for(question, max_ranks=256, epoch_hours=wish).nodes == found.nodes
     assert nodes_for(question, max_ranks=256, epoch_hours=1e-9) is None
     assert nodes_for(question, max_ranks=256).ranks > found.ranks
 

@@ -19,6 +19,20 @@ NOTHING = Count((0.0,) * 6)
 CENSUS = ModelCensus(NOTHING, NOTHING, NOTHING, NOTHING, 2**28, 1000, layers=64)
 
 
+def test_ranks_are_dealt_by_edges() -> None:
+    # Equally many atoms, but those of the crystals have four times the neighbours.
+    layout = choose_layout(
+        BRANCHES,
+        HEADERS,
+        EpochPlan(dict.fromkeys(BRANCHES, 100), 8, seed=0),
+        edges_per_atom={"a": 40.0, "b": 10.0},
+        settings=TrainSettings(),
+        model_settings=ModelSettings(),
+        context=RankContext(0, 10, torch.device("cpu")),
+    )
+    assert {name: len(ranks) for name, ranks in layout.owners.items()} == {"a": 8, "b": 2}
+
+
 @pytest.mark.parametrize(
     ("free_gib", "stated", "shards"),
     [(21.0, 1, 1), (19.0, 1, 4), (19.0, 2, 2), (2.0, 1, 1)],
@@ -35,6 +49,7 @@ def test_an_encoder_that_does_not_fit_is_spread_over_the_ranks_of_a_node(
         BRANCHES,
         HEADERS,
         EpochPlan(dict.fromkeys(BRANCHES, 100), 8, seed=0),
+        edges_per_atom=dict.fromkeys(BRANCHES, 15.0),
         settings=TrainSettings(layout="auto", encoder_shards=stated),
         model_settings=ModelSettings(),
         context=RankContext(0, 8, torch.device("cpu")),
