@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from training import command_line, history, losses, run_alone, run_ranks
+from training import BRANCHES, command_line, epoch_lines, history, losses, run_alone, run_ranks
 
 from mtlpar.core.lease import Owner, hold
 from mtlpar.core.paths import Workspace
@@ -121,11 +121,64 @@ def test_a_stop_in_the_middle_of_an_epoch_changes_nothing(
         assert torch.equal(tensor, weights[name]), name
 
 
+def test_a_request_to_stop_after_the_last_step_finds_everything_done(
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Another job would wait in the queue for a second of work.
+    workspace = copy_of(five_sources)
+    asked = iter([None] * 3 + ["a test"] * 10)
+    monkeypatch.setattr(StopRequest, "reason", property(lambda _: next(asked)))
+    run_alone(workspace, epochs=1)
+    assert workspace.model("mtl").exists()
+
+
+def test_a_run_goes_on_without_its_best_checkpoint(
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # It was damaged, and the error said to remove it. Only the end needs it, which never came.
+    workspace = copy_of(five_sources)
+    scores = iter(range(100))
+    monkeypatch.setattr(trainer, "relative_score", lambda *_: float(next(scores)))
+    asked = iter([None] * 13 + ["a test"])
+    monkeypatch.setattr(StopRequest, "reason", property(lambda _: next(asked, None)))
+    with pytest.raises(Interrupted):
+        run_alone(workspace)
+    (folder,) = workspace.checkpoints("mtl").iterdir()
+    shutil.rmtree(folder / "step-00000004")
+    run_alone(workspace)
+    assert "step-00000004, the best checkpoint, is gone: the newest takes its place" in caplog.text
+    assert load_model(workspace.model("mtl")).training["best_step"] == 16
+
+
+def test_branches_may_change_places_in_the_middle_of_an_epoch(
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Sums of errors over half an epoch would go to other sources if they were kept by position.
+    workspace = copy_of(five_sources)
+    run_alone(workspace, epochs=2)
+    straight = [line["train"] for line in epoch_lines(workspace)]
+    asked = iter([None] * 5 + ["a test"])
+    monkeypatch.setattr(StopRequest, "reason", property(lambda _: next(asked, None)))
+    with pytest.raises(Interrupted):
+        run_alone(workspace, epochs=2)
+    run_alone(workspace, dict(reversed(BRANCHES.items())), epochs=2)
+    for before, after in zip(straight, (e["train"] for e in epoch_lines(workspace)), strict=True):
+        for source, errors in before.items():
+            assert after[source] == pytest.approx(errors, rel=1e-10)
+
+
 def test_a_passed_deadline_stops_after_one_step(
     five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
 ) -> None:
     workspace = copy_of(five_sources)
-    with pytest.raises(Interrupted, match="the deadline before walltime"):
+    with pytest.raises(Interrupted, match="because of the deadline"):
         run_alone(workspace, deadline_s=0.0)
     (folder,) = workspace.checkpoints("mtl").iterdir()
     latest = CheckpointFolder(folder, rank=0).latest()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -26,13 +27,28 @@ def raise_together(message: str | None) -> None:
         AgreedError: If any rank has a message.
     """
     messages = gather(message)
-    told = [
-        f"rank {rank}: {text}" if len(messages) > 1 else text
-        for rank, text in enumerate(messages)
-        if text is not None
-    ]
+    if message is not None and set(messages) == {message}:
+        raise AgreedError(message)
+    told = [f"rank {rank}: {text}" for rank, text in enumerate(messages) if text is not None]
     if told:
         raise AgreedError("; ".join(told))
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """Raise a mistake that any rank finds in the block on all ranks, which all go through it.
+
+    Raises:
+        AgreedError: If any rank left the block with a `ValueError`.
+    """
+    problem = None
+    try:
+        yield
+    except AgreedError:
+        raise
+    except ValueError as error:
+        problem = str(error)
+    raise_together(problem)
 
 
 def check_same(facts: Mapping[str, str], *, advice: str) -> None:

@@ -37,7 +37,7 @@ from mtlpar.store.seal import SEAL, check_seal, write_seal
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 _PROGRESS: Final = "progress.json"
 _ADVICE: Final = (
     "remove that folder of a checkpoint and rerun: training continues from the one before it"
@@ -63,7 +63,7 @@ class Progress:
 
     epoch: int = 0
     step: int = 0
-    epoch_terms: list[list[float]] = field(default_factory=list)
+    epoch_terms: dict[str, list[float]] = field(default_factory=dict)
     epoch_steps: int = 0
     best_score: float | None = None
     best_step: int = 0
@@ -85,7 +85,18 @@ def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {1: _from_version_1}
+def _from_version_2(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 gave errors by position, in an order that nobody noted.
+
+    The steps that are left of an epoch stand for all of it.
+    """
+    return {**content, "format_version": 3, "epoch_terms": {}, "epoch_steps": 0}
+
+
+_UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    1: _from_version_1,
+    2: _from_version_2,
+}
 
 
 def read_progress(path: Path) -> Progress:
@@ -132,11 +143,20 @@ class CheckpointFolder:
     def latest(self) -> Progress | None:
         """Progress of the newest complete checkpoint, or None; the same on all ranks."""
         complete = sorted(self.folder.glob(f"step-*/{_PROGRESS}"))
-        found = [read_progress(complete[-1]) if complete else None]
+        found = [self._with_its_best(read_progress(complete[-1])) if complete else None]
         if self._group is not None:
             # One rank's view of a shared file system decides.
             dist.broadcast_object_list(found, src=0, group=self._group)
         return found[0]
+
+    def _with_its_best(self, progress: Progress) -> Progress:
+        """Let a checkpoint stand for the best one, where that was damaged and removed."""
+        best = self.path(progress.best_step)
+        if progress.best_score is not None and not best.exists():
+            logger.warning("%s, the best checkpoint, is gone: the newest takes its place", best)
+            progress.best_score, progress.best_step = None, progress.step
+            progress.epochs_without_improvement = 0
+        return progress
 
     def clear(self) -> None:
         """Remove what an earlier run left; all ranks must call this together."""

@@ -21,12 +21,12 @@ from mtlpar.model.multitask import MultiTaskModel, parameter_counts
 from mtlpar.model.saved import FORMAT_VERSION, load_model, save_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.start import start_from
-from mtlpar.parallel.agree import check_same
+from mtlpar.parallel.agree import check_same, failing_together
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.roll import RankLostError
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state
-from mtlpar.train.data import load_data, plan_epochs, read_header, target_scale
+from mtlpar.train.data import edges_per_atom, load_data, plan_epochs, read_header, target_scale
 from mtlpar.train.history import History
 from mtlpar.train.layout import choose_layout
 from mtlpar.train.precision import weight_dtype
@@ -133,7 +133,10 @@ class _Job:
         self.context = context
         self.start = start
         self.branch_of = {source: branch for branch in branches for source in branches[branch]}
-        self.headers = {source: read_header(workspace, source) for source in self.branch_of}
+        with failing_together():
+            if start is not None and not start.path.is_file():
+                raise ValueError(f"{name} starts from {start.path}: there is none; train it first")
+            self.headers = {source: read_header(workspace, source) for source in self.branch_of}
         self.fingerprint = self._fingerprint()
         self._check_ranks()
         self.checkpoints = CheckpointFolder(
@@ -147,14 +150,19 @@ class _Job:
     def trainer(self, stop: StopRequest) -> Trainer:
         """Build the part of the model that this rank holds, and read the data it needs."""
         plan = plan_epochs(self.headers, self.settings, seed=self.seed)
-        layout = choose_layout(
-            self.branches,
-            self.headers,
-            plan,
-            settings=self.settings,
-            model_settings=self.model_settings,
-            context=self.context,
-        )
+        with failing_together():
+            layout = choose_layout(
+                self.branches,
+                self.headers,
+                plan,
+                edges_per_atom={
+                    source: edges_per_atom(self.workspace, source, self.model_settings.graph)
+                    for source in self.branch_of
+                },
+                settings=self.settings,
+                model_settings=self.model_settings,
+                context=self.context,
+            )
         check_same({"branch owners": layout.describe()}, advice="give all ranks alike devices")
         model = self._model(layout.branches_of(self.context.rank))
         self._log_layout(layout, model)

@@ -13,7 +13,7 @@ from typing import Final
 
 logger = logging.getLogger(__name__)
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopRequest:
@@ -34,13 +34,14 @@ class StopRequest:
         if self._signal is not None:
             return f"signal {signal.Signals(self._signal).name}"
         if self._deadline is not None and time.monotonic() >= self._deadline:
-            return "the deadline before walltime"
+            return "the deadline"
         return None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGTERM and SIGUSR1 as requests for as long as the block lasts.
+        """Take SIGTERM, SIGUSR1 and Ctrl-C as requests for as long as the block lasts.
 
+        Who presses Ctrl-C twice does not want to wait.
         Signals reach only a process's main thread; elsewhere nothing is changed.
         """
         if threading.current_thread() is not threading.main_thread():
@@ -54,5 +55,9 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self._signal == number:
+                raise KeyboardInterrupt
+            logger.warning("ending after this step with a checkpoint; Ctrl-C again ends at once")
         # Only a note: the step in progress and its collectives must end in good order.
         self._signal = number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,14 +101,23 @@ class Trainer:
             Interrupted: If a signal or the deadline asked for it; a checkpoint was saved.
         """
         self.model.train()
-        while self.progress.epoch < self.settings.epochs and not self._out_of_patience():
+        while self._has_more():
             clock = RankClock(self.context)
             stopping = self._epoch(history, clock)
             self._close_epoch(history, clock)
-            if stopping:
+            if stopping and self._has_more():
                 self._end_early()
         self.checkpoints.wait()
+        if self._out_of_patience():
+            logger.info(
+                "stopped after epoch %d: no better score for %d epochs (train.patience_epochs)",
+                self.progress.epoch,
+                self.progress.epochs_without_improvement,
+            )
         return self.progress
+
+    def _has_more(self) -> bool:
+        return self.progress.epoch < self.settings.epochs and not self._out_of_patience()
 
     def _epoch(self, history: History, clock: RankClock) -> bool:
         """Run the steps that are left of this epoch; returns whether to end early after it."""
@@ -165,8 +175,9 @@ class Trainer:
         if result.skipped:
             self._note_skipped(result)
         else:
-            done = progress.epoch_terms or torch.zeros_like(result.terms).tolist()
-            progress.epoch_terms = (result.terms.new_tensor(done) + result.terms).tolist()
+            done = [progress.epoch_terms.get(source, (0.0, 0.0)) for source in self.sources]
+            terms = (result.terms.new_tensor(done) + result.terms).tolist()
+            progress.epoch_terms = dict(zip(self.sources, terms, strict=True))
             progress.epoch_steps += 1
         history.add(
             kind="step",
@@ -210,14 +221,11 @@ class Trainer:
                 branch_of=self.data.branch_of,
             )
         clock.add("validate", time.perf_counter() - started)
+        self._check_finite(errors)
         score = relative_score(errors, self.data.target_sizes)
-        terms = torch.tensor(progress.epoch_terms, dtype=torch.float64) / progress.epoch_steps
-        # Steps without a structure of a small dataset have no error of it: they added nothing.
-        plan = self.data.loader.plan
-        took_part = [min(1.0, plan.num_samples[source] / plan.steps) for source in self.sources]
-        terms /= terms.new_tensor(took_part)[:, None]
+        train = self._train_errors()
         progress.epoch += 1
-        progress.epoch_terms, progress.epoch_steps = [], 0
+        progress.epoch_terms, progress.epoch_steps = {}, 0
         is_best = self._note_score(score)
         ranks = clock.of_all_ranks()
         history.add(
@@ -226,12 +234,38 @@ class Trainer:
             step=progress.step,
             score=score,
             is_best=is_best,
-            train=self._by_source(terms),
+            train=train,
             val=errors,
             seconds={"total": clock.elapsed(), "ranks": ranks},
         )
         self._log_epoch(score, errors, clock.elapsed(), is_best)
         self._save()
+
+    def _check_finite(self, errors: Mapping[str, Mapping[str, float]]) -> None:
+        """Refuse validation errors that are no numbers; all ranks have the same ones."""
+        lost = [
+            name for name, error in errors.items() if not all(map(math.isfinite, error.values()))
+        ]
+        if lost:
+            raise AgreedError(
+                f"the validation error of {', '.join(lost)} is not finite after epoch "
+                f"{self.progress.epoch + 1}: training diverged. Lower train.learning_rate, or set "
+                "train.max_gradient_norm"
+            )
+
+    def _train_errors(self) -> dict[str, dict[str, float]]:
+        """Mean errors over the steps of the epoch that held structures of a dataset."""
+        progress, plan = self.progress, self.data.loader.plan
+        if progress.epoch_steps == 0:
+            raise AgreedError(
+                f"all steps of epoch {progress.epoch + 1} were left out because loss or gradient "
+                "were not finite; lower train.learning_rate or look at the data"
+            )
+        sums = [progress.epoch_terms[source] for source in self.sources]
+        terms = torch.tensor(sums, dtype=torch.float64) / progress.epoch_steps
+        # Steps without a structure of a small dataset have no error of it: they added nothing.
+        took_part = [min(1.0, plan.num_samples[source] / plan.steps) for source in self.sources]
+        return self._by_source(terms / terms.new_tensor(took_part)[:, None])
 
     def _state(self) -> dict[str, Tensor]:
         state = model_state(self.model) | optimizer_state(self.model, self.stepper.optimizer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +84,50 @@ def test_skipped_steps_are_counted_and_limited(
     poison({7, 8, 9})
     with pytest.raises(AgreedError, match="3 steps were left out"):
         run_alone(workspace, on_nonfinite="skip", max_skipped_steps=2)
+
+
+def test_an_epoch_of_which_every_step_was_left_out_is_an_error(
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    poison: Callable[[set[int]], None],
+) -> None:
+    # Fewer than are tolerated, but there is nothing left to take a mean of.
+    poison({1, 2, 3, 4})
+    with pytest.raises(AgreedError, match="all steps of epoch 1 were left out"):
+        run_alone(copy_of(five_sources), on_nonfinite="skip")
+
+
+def test_a_training_that_diverged_in_its_last_step_is_told_by_validation(
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # No later step has a loss to look at; such a score would stay the best one for ever.
+    workspace = copy_of(five_sources)
+    errors = trainer.validation_errors
+
+    def diverged(*args: Any, **kwargs: Any) -> dict[str, dict[str, float]]:
+        found = errors(*args, **kwargs)
+        return {**found, "mptrj": dict.fromkeys(found["mptrj"], np.nan)}
+
+    monkeypatch.setattr(trainer, "validation_errors", diverged)
+    told = "validation error of mptrj is not finite after epoch 1.*Lower train.learning_rate"
+    with pytest.raises(AgreedError, match=told):
+        run_alone(workspace)
+    assert not workspace.model("mtl").exists()
+
+
+def test_stopping_for_want_of_a_better_score_is_said(
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # It would look as if epochs had been lost.
+    scores = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr(trainer, "relative_score", lambda *_: next(scores))
+    run_alone(copy_of(five_sources), patience_epochs=2)
+    assert "stopped after epoch 3: no better score for 2 epochs" in caplog.text
 
 
 def _sizes(workspace: Workspace) -> dict[str, int]:
