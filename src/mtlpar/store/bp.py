@@ -266,15 +266,15 @@ class BpReader:
         return self._column(FIELDS["num_atoms"], *self._block(block))
 
     def slices(self, size: int) -> Iterator[tuple[int, int]]:
-        """Cut the structures into consecutive pieces of at most ``size``.
+        """Cut the structures into consecutive pieces of at most ``size``, or of one block.
 
-        Pieces end where blocks end if ``size`` allows, so that reading them compares all checksums.
+        Only whole blocks are compared with their checksums.
         """
         borders = self._borders["structure"]
         start = 0
         while start < len(self):
-            stop = int(borders[np.searchsorted(borders, start + size, side="right") - 1])
-            stop = stop if stop > start else start + size
+            fitting, after = np.searchsorted(borders, [start + size, start], side="right")
+            stop = int(borders[max(fitting - 1, after)])
             yield start, stop
             start = stop
 

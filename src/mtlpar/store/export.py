@@ -23,6 +23,8 @@ _BLOCK_STRUCTURES: Final = 4096
 _SYMBOLS: Final = np.array(chemical_symbols)
 # Position of xx xy xz yx yy yz zx zy zz among xx yy zz yz xz xy.
 _FULL_FROM_VOIGT: Final = (0, 5, 4, 5, 1, 3, 4, 3, 2)
+# An ASE database has a column "charge" of its own, with another meaning.
+_DATABASE_NAMES: Final = {"charge": "total_charge", "spin": "spin_multiplicity"}
 # Nine digits tell any two float32 apart.
 _ATOM_LINE: Final = "%s" + " %.9g" * 6 + "\n"
 
@@ -52,8 +54,8 @@ def export(path: Path, out: Path, *, start: int = 0, limit: int | None = None) -
         stop = len(reader) if limit is None else min(start + limit, len(reader))
         if not 0 <= start < stop:
             raise ValueError(
-                f"{path}: no structures to write from {start} on, at most {limit}, among "
-                f"{len(reader)}"
+                f"{path} has {len(reader)} structures: none to write from {start} on"
+                + ("" if limit is None else f", at most {limit}")
             )
         _WRITERS[out.suffix](temporary, _batches(reader, start, stop), reader.attributes)
         return stop - start
@@ -133,12 +135,15 @@ def _comment(batch: StructureBatch, index: int, attributes: dict[str, Any]) -> s
 def _write_ase_db(
     path: Path, batches: Iterator[StructureBatch], attributes: dict[str, Any]
 ) -> None:
+    # SQLite says neither where nor why.
+    path.touch()
     database = ase.db.connect(path, type="db", use_lock_file=False)  # type: ignore[no-untyped-call]
     for batch in batches:
         # One transaction per batch; one per structure would wait for the disk each time.
         with database:
             for atoms in iterate_atoms(batch, attributes):
-                database.write(atoms, key_value_pairs=atoms.info)
+                pairs = {_DATABASE_NAMES.get(key, key): atoms.info[key] for key in atoms.info}
+                database.write(atoms, key_value_pairs=pairs)
     database.metadata = {
         "title": f"{attributes.get('source', '')} {attributes.get('split', '')}".strip(),
         "level_of_theory": attributes.get("level_of_theory", ""),
@@ -160,10 +165,10 @@ def _facts(batch: StructureBatch, index: int, attributes: dict[str, Any]) -> dic
     # As text: readers would turn such large integers into floats.
     facts["structure_id"] = f"0x{batch.structure_id[index]:016x}"
     facts["group_id"] = f"0x{batch.group[index]:016x}"
-    # An ASE database has a column "charge" of its own, with another meaning.
-    facts["total_charge"] = int(batch.charge[index])
+    # Where predictions look for them.
+    facts["charge"] = int(batch.charge[index])
     if batch.spin[index]:
-        facts["spin_multiplicity"] = int(batch.spin[index])
+        facts["spin"] = int(batch.spin[index])
     return facts
 
 

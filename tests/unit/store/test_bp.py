@@ -51,6 +51,14 @@ def test_reader_returns_what_writer_wrote_across_block_borders(tmp_path: Path) -
         _assert_equal(StructureBatch.concatenate(_pieces(reader, 7)), batch)
 
 
+def test_pieces_are_whole_blocks_however_large(intact: Path, tmp_path: Path) -> None:
+    # Parts of a block have no checksum: damage would be read without a word.
+    with BpReader(intact) as reader:
+        assert list(reader.slices(5)) == [(0, 13), (13, 20)]
+        assert list(reader.slices(15)) == [(0, 13), (13, 20)]
+        assert list(reader.slices(20)) == [(0, 20)]
+
+
 def test_energies_keep_all_digits_of_float64(tmp_path: Path) -> None:
     batch = make_structures(1, seed=5)
     batch.energy[0] = -29984.123456789012  # float32 would be off by 2 meV

@@ -11,6 +11,7 @@ import pytest
 from ase import Atoms
 from helpers import make_structures
 
+from mtlpar.core.ase_structures import structure_batch
 from mtlpar.core.structures import StructureBatch
 from mtlpar.store.bp import write_bp
 from mtlpar.store.export import export
@@ -58,6 +59,20 @@ def _read(path: Path) -> list[Atoms]:
     return list(ase.io.read(path, ":", format="extxyz"))
 
 
+_CHARGE_AND_SPIN = {".extxyz": ("charge", "spin"), ".db": ("total_charge", "spin_multiplicity")}
+
+
+def test_predictions_see_the_charge_and_spin_of_exported_structures(
+    pack: Path, tmp_path: Path
+) -> None:
+    batch = _awkward_structures()
+    export(pack, tmp_path / "out.extxyz")
+    told = structure_batch(_read(tmp_path / "out.extxyz"))
+    assert batch.charge.any()
+    np.testing.assert_array_equal(told.charge, batch.charge)
+    np.testing.assert_array_equal(told.spin, batch.spin)
+
+
 def _facts(atoms: Atoms) -> dict[str, object]:
     return atoms.info.get("key_value_pairs", atoms.info)
 
@@ -80,8 +95,10 @@ def test_labels_read_back_to_the_last_digit(pack: Path, tmp_path: Path, name: st
         if one.stress_mask[0]:
             np.testing.assert_array_equal(atoms.get_stress().astype(np.float32), one.stress[0])
         facts = _facts(atoms)
-        assert facts["total_charge"] == one.charge[0]
-        assert facts.get("spin_multiplicity", 0) == one.spin[0]
+        # An ASE database has a column called charge that means something else.
+        charge, spin = _CHARGE_AND_SPIN[Path(name).suffix]
+        assert facts[charge] == one.charge[0]
+        assert facts.get(spin, 0) == one.spin[0]
         assert (facts["source"], facts["split"]) == ("made-up", "val")
         assert int(str(facts["structure_id"]), 16) == one.structure_id[0]
         assert int(str(facts["group_id"]), 16) == one.group[0]
@@ -97,7 +114,7 @@ def test_a_range_across_blocks_is_exported_in_order(pack: Path, tmp_path: Path, 
 def test_wrong_formats_and_ranges_are_refused_and_leave_nothing(pack: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown format '.cif'; known are .extxyz, .xyz, .db"):
         export(pack, tmp_path / "out.cif")
-    with pytest.raises(ValueError, match="no structures to write from 12 on"):
+    with pytest.raises(ValueError, match="has 12 structures: none to write from 12 on"):
         export(pack, tmp_path / "out.db", start=12)
     with pytest.raises(ValueError, match="at most -1"):
         export(pack, tmp_path / "out.db", limit=-1)
