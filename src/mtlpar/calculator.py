@@ -58,6 +58,14 @@ class Calculator(AseCalculator):
         if self.model.network.is_conservative:
             self.implemented_properties = [*self.implemented_properties, "stress"]
 
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What has changed since the last prediction; ASE itself does not look at ``info``."""
+        changes: list[str] = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
+        before = self.atoms.info if isinstance(self.atoms, Atoms) else {}
+        if any(before.get(key) != atoms.info.get(key) for key in ("charge", "spin")):
+            changes.append("info")
+        return changes
+
     def calculate(
         self,
         atoms: Atoms | None = None,

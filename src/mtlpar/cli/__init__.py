@@ -38,6 +38,7 @@ INTERRUPTED = 75
 _REFUSED = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
 }  # fmt: skip
+_IN_THE_WAY = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 # In the order of `mtlpar --help`: the stages first.
 _GROUPS = (data, packs, models, report, model_files, plan, study, sample, launch, cluster)
@@ -74,14 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        if error.errno not in _REFUSED:
+        if error.errno in _IN_THE_WAY:
+            advice = "Something else is in the way there: move it, or name another place"
+        elif error.errno in _REFUSED:
+            advice = "Free space or correct permissions there, then run again"
+        else:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
-        logger.error(
-            "error: %s%s. Free space or correct permissions there, then run again",
-            where,
-            error.strerror,
-        )
+        logger.error("error: %s%s. %s", where, error.strerror, advice)
         return 1
     return 0
 

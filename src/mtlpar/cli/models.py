@@ -23,8 +23,8 @@ def add_commands(commands: Commands) -> None:
         type=float,
         metavar="SECONDS",
         help="save a checkpoint and stop with exit status 75 after this long; the same command "
-        "continues (default: shortly before the walltime that mtlpar launch knows of; SIGTERM and "
-        "SIGUSR1 do the same at once)",
+        "continues (default: shortly before the walltime that mtlpar launch knows of; SIGTERM, "
+        "SIGUSR1 and Ctrl-C do the same at once)",
     )
     _add_stage(commands, "evaluate", _evaluate, "test a model on every source")
     parser = _add_stage(commands, "watch", _watch, "draw the curves of a training in the terminal")
@@ -110,6 +110,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _watch(options: argparse.Namespace) -> None:
     from mtlpar.train.watch import draw, find_history, read_history
 
+    if options.every is not None and not options.every > 0:
+        raise ValueError(f"--every {options.every:g}: expected more than zero seconds")
     config = read_config(options)
     config.model_entry(options.model)
     is_terminal = sys.stdout.isatty()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from numbers import Real
+from typing import Final
 
 import numpy as np
 from ase import Atoms
 
 from mtlpar.core.structures import DoubleStructureBatch
 
+_MOST: Final = int(np.iinfo(np.int8).max)
 
-def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch:
+
+def structure_batch(structures: Iterable[Atoms] | Atoms) -> DoubleStructureBatch:
     """Columns of ASE structures, with float64 geometry and zero labels.
 
     Charge and spin multiplicity are read from ``atoms.info["charge"]`` and ``atoms.info["spin"]``;
@@ -23,6 +26,7 @@ def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch
     """
     if isinstance(structures, Atoms):
         raise ValueError(f"expected a list of structures, got one: {structures}; write [atoms]")
+    structures = list(structures)
     empty = [index for index, atoms in enumerate(structures) if len(atoms) == 0]
     if empty or not structures:
         raise ValueError(f"nothing to predict: got {len(structures)} structures, empty: {empty}")
@@ -42,14 +46,17 @@ def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch
         group=np.zeros(len(structures)),
         cell=np.stack([atoms.cell.array for atoms in structures]),
         pbc=np.stack([atoms.pbc for atoms in structures]),
-        charge=[_whole_number(atoms, "charge", 0) for atoms in structures],
-        spin=[_whole_number(atoms, "spin", 0) for atoms in structures],
+        charge=[_whole_number(atoms, "charge", least=-_MOST) for atoms in structures],
+        spin=[_whole_number(atoms, "spin", least=0) for atoms in structures],
     )
 
 
-def _whole_number(atoms: Atoms, key: str, default: int) -> int:
-    value = atoms.info.get(key, default)
+def _whole_number(atoms: Atoms, key: str, *, least: int) -> int:
+    value = atoms.info.get(key, 0)
     is_whole = isinstance(value, Real) and float(value).is_integer()
-    if not is_whole or abs(value) > np.iinfo(np.int8).max:
-        raise ValueError(f"atoms.info[{key!r}] of {atoms} is {value!r}; expected a small integer")
+    if not is_whole or not least <= value <= _MOST:
+        raise ValueError(
+            f"atoms.info[{key!r}] of {atoms} is {value!r}; expected an integer from {least} to "
+            f"{_MOST}"
+        )
     return int(value)

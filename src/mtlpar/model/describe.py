@@ -41,7 +41,7 @@ def describe_model(model: SavedModel) -> str:
                 f"  level of theory  {model.level_of_theory[source]}",
                 f"  elements         {' '.join(model.references[source].energies_ev)}",
             ]
-    facts = [f"{key} {model.training[key]}" for key in _TRAINING if key in model.training]
+    facts = [f"{key} {_short(model.training[key])}" for key in _TRAINING if key in model.training]
     if facts:
         lines += ["", f"trained: {', '.join(facts)}"]
     if leaky := model.training.get("leaky_sources"):
@@ -56,12 +56,20 @@ def _architecture(settings: ModelSettings) -> list[str]:
     encoder, head, graph = settings.encoder, settings.head, settings.graph
     neighbors = "all" if graph.max_neighbors is None else f"the nearest {graph.max_neighbors}"
     return [
-        f"encoder       {encoder.kind}, {encoder.layers} layers x {encoder.width}"
+        f"encoder       {encoder.kind}, {_count(encoder.layers, 'layer')} x {encoder.width}"
         + (", conditioned on charge and spin" if encoder.charge_and_spin else ""),
-        f"heads         {head.layers} layers x {head.width}; energy {head.energy}, "
+        f"heads         {_count(head.layers, 'layer')} x {head.width}; energy {head.energy}, "
         f"forces {head.forces}",
         f"neighbours    {neighbors} within {graph.cutoff_angstrom:g} Å",
     ]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _sizes(network: MultiTaskModel) -> list[str]:

@@ -82,6 +82,9 @@ class MultiTaskModel(nn.Module):
             settings: Architecture.
             branches: Names of the branches to hold.
             seed: The run's seed.
+
+        Raises:
+            ValueError: If a branch has a name that the network cannot take.
         """
         super().__init__()
         self.settings = settings
@@ -92,6 +95,10 @@ class MultiTaskModel(nn.Module):
             )
             self.heads = nn.ModuleDict()
             for name in branches:
+                if hasattr(self.heads, name):
+                    raise ValueError(
+                        f"a branch cannot be called {name!r}, a word of PyTorch; rename it"
+                    )
                 torch.manual_seed(derive_seed(seed, "branch", name))
                 self.heads[name] = Branch(
                     settings.encoder.width, self.encoder.num_vectors, settings.head

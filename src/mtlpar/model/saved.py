@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -102,7 +102,7 @@ class SavedModel:
         return head
 
     def predict(
-        self, structures: Sequence[Atoms], *, head: str | None = None, batch_atoms: int = 4096
+        self, structures: Iterable[Atoms], *, head: str | None = None, batch_atoms: int = 4096
     ) -> list[StructurePrediction]:
         """Total energies, forces and, from conservative models, stresses of ASE structures.
 
@@ -119,6 +119,7 @@ class SavedModel:
                 not told about charge and spin, or if its energy comes out as no number.
         """
         head = self.choose_head(head)
+        structures = structures if isinstance(structures, Atoms) else list(structures)
         if not structures:
             return []
         batch = structure_batch(structures)
@@ -219,16 +220,18 @@ def load_model(
     Args:
         path: The ``model.pt``.
         device: Where to put the network.
-        dtype: Precision to predict in; by default that of the weights. In ``torch.float64``
+        dtype: ``torch.float32`` or ``torch.float64``; by default that of the weights. In the latter
             forces are smooth enough for tight relaxations and finite differences.
 
     Raises:
         ValueError: If the file is missing, is not such a model or has a newer format, or if there
-            is no such device.
+            is no such device or it is another precision.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no model at {path}; the train stage writes it")
+    if dtype not in (None, torch.float32, torch.float64):
+        raise ValueError(f"a model predicts in torch.float32 or torch.float64, not in {dtype}")
     _check_device(device)
     content = _upgrade(_read(path, device), path)
     try:
@@ -283,7 +286,7 @@ class _Content(BaseModel):
 
 
 # What torch raises on files that are cut short, empty, no archive, or hold foreign objects.
-_UNREADABLE = (RuntimeError, OSError, EOFError, LookupError, ValueError, pickle.UnpicklingError)
+_UNREADABLE = (RuntimeError, OSError, EOFError, LookupError, ValueError)
 
 
 def _check_device(device: torch.device | str) -> None:
@@ -298,11 +301,14 @@ def _check_device(device: torch.device | str) -> None:
 def _read(path: Path, device: torch.device | str) -> Any:
     try:
         return torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        # Torch would advise to load it all the same, whatever code is in it.
+        raise ValueError(
+            f"{path} is damaged or not a model file, or holds more than plain values"
+        ) from error
     except _UNREADABLE as error:
         first_line = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{path} is damaged or not a model file, or holds more than plain values: {first_line}"
-        ) from error
+        raise ValueError(f"{path} is damaged or not a model file: {first_line}") from error
 
 
 def _upgrade(content: Any, path: Path) -> dict[str, Any]:

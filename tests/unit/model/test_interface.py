@@ -23,7 +23,9 @@ from mtlpar.core.references import References
 from mtlpar.model import geometry
 from mtlpar.model.egnn import InnerProducts
 from mtlpar.model.geometry import RadialBasis
+from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import save_model
+from mtlpar.model.settings import ModelSettings
 
 REFERENCES = {
     "molecules": References({"H": -13.6, "C": -1029.4, "O": -2041.8}),
@@ -102,6 +104,7 @@ def test_lists_of_structures_come_back_in_order_with_references_added(path: Path
             "molecules",
             r"'spin'.*is 1.5; expected",
         ),
+        ([Atoms("O", info={"spin": -1})], "molecules", r"'spin'.*is -1; expected"),
         ([Atoms("O", info={"charge": None})], "molecules", r"'charge'.*is None; expected"),
         ([Atoms("O", info={"charge": np.nan})], "molecules", r"'charge'.*is nan; expected"),
     ],
@@ -148,6 +151,37 @@ def test_forces_of_the_calculator_are_smooth_far_from_the_origin(path: Path) -> 
         moved.calc = atoms.calc
         energies.append(moved.get_potential_energy())
     assert -(energies[1] - energies[0]) / 2e-4 == pytest.approx(forces[1, 2], abs=1e-6)
+
+
+@pytest.mark.parametrize(("key", "value"), [("charge", 1), ("spin", 3)])
+def test_the_calculator_notices_another_charge_or_spin(path: Path, key: str, value: int) -> None:
+    # ASE looks at positions, not at info, and would repeat the energy of the neutral molecule.
+    water = molecule("H2O")
+    water.calc = mtlpar.Calculator(path, head="molecules")
+    neutral = water.get_potential_energy()
+    water.info[key] = value
+    with pytest.raises(ValueError, match="does not know about charge and spin"):
+        water.get_potential_energy()
+    del water.info[key]
+    assert water.get_potential_energy() == neutral
+
+
+def test_structures_may_come_one_by_one(path: Path) -> None:
+    model = mtlpar.load_model(path)
+    pair = [molecule("H2O"), molecule("H2O")]
+    at_once = model.predict(pair, head="molecules")
+    one_by_one = model.predict((atoms for atoms in pair), head="molecules")
+    assert [p.energy for p in one_by_one] == [p.energy for p in at_once]
+
+
+def test_no_precision_is_loaded_that_cannot_predict(path: Path) -> None:
+    with pytest.raises(ValueError, match=r"float32 or torch\.float64, not in torch\.float16"):
+        mtlpar.load_model(path, dtype=torch.float16)
+
+
+def test_a_branch_with_a_name_of_pytorch_is_refused() -> None:
+    with pytest.raises(ValueError, match="branch cannot be called 'train', a word of PyTorch"):
+        MultiTaskModel(ModelSettings(), ["train"], seed=0)
 
 
 def test_molecules_and_direct_forces_have_no_stress(path: Path, tmp_path: Path) -> None:

@@ -79,6 +79,11 @@ def test_missing_and_foreign_files_are_refused(trained: Workspace, tmp_path: Pat
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="model format None; this version of mtlpar reads 2 to 5"):
         mtlpar.load_model(tmp_path / "other.pt")
+    # Torch's own words end with the advice to run whatever code is in the file.
+    (tmp_path / "text.pt").write_text("a text")
+    with pytest.raises(ValueError, match="is damaged or not a model file") as caught:
+        mtlpar.load_model(tmp_path / "text.pt")
+    assert "weights_only" not in str(caught.value)
 
 
 def test_evaluation_does_not_depend_on_the_size_of_its_batches(
