@@ -210,7 +210,9 @@ def test_checkpoints_come_as_often_as_asked_and_the_newest_and_the_best_stay(
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_one_rank_stops_all_in_good_order_and_the_next_run_continues(
     number: signal.Signals, five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
 ) -> None:
