@@ -84,7 +84,9 @@ def edges_per_atom(workspace: Workspace, source: str, graph: GraphSettings) -> f
         ValueError: If the pack is missing or damaged.
     """
     with BpReader(workspace.pack(source, "train"), stage="pack") as reader:
-        some = reader.read(0, min(len(reader), _COUNTED_STRUCTURES))
+        # A block says by itself where its structures lie; a large pack would read that of all.
+        block = reader.read_block(0)
+    some = block.slice(0, min(len(block), _COUNTED_STRUCTURES))
     return len(neighbor_list(some, graph).sender) / some.total_atoms
 
 
