@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from helpers import REPOSITORY
 
@@ -16,6 +17,7 @@ from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.train import stage
 from mtlpar.train.settings import TrainSettings
+from mtlpar.train.stopping import StopRequest
 
 # Several tests share two cores: threads that wait for one another would take ten times as long.
 torch.set_num_threads(1)
@@ -100,6 +102,12 @@ def run_alone(
         context=RankContext(0, 1, torch.device("cpu")),
         deadline_s=deadline_s,
     )
+
+
+def ask_to_stop(monkeypatch: pytest.MonkeyPatch, *, in_step: int) -> None:
+    """Let a training in this process be asked, once, to stop after a step, as a signal would."""
+    asked = iter([None] * (in_step - 1) + ["a test"])
+    monkeypatch.setattr(StopRequest, "reason", property(lambda _: next(asked, None)))
 
 
 def history(workspace: Workspace) -> list[dict[str, Any]]:

@@ -14,7 +14,16 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from training import BRANCHES, command_line, epoch_lines, history, losses, run_alone, run_ranks
+from training import (
+    BRANCHES,
+    ask_to_stop,
+    command_line,
+    epoch_lines,
+    history,
+    losses,
+    run_alone,
+    run_ranks,
+)
 
 from mtlpar.core.lease import Owner, hold
 from mtlpar.core.paths import Workspace
@@ -22,7 +31,6 @@ from mtlpar.model.saved import load_model
 from mtlpar.parallel.agree import Interrupted
 from mtlpar.train import trainer
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, read_progress
-from mtlpar.train.stopping import StopRequest
 
 
 class InterruptionError(Exception):
@@ -109,11 +117,9 @@ def test_a_stop_in_the_middle_of_an_epoch_changes_nothing(
     workspace = copy_of(five_sources)
     run_alone(workspace, **options)
     straight, weights = _history(workspace), _state(workspace)
-    asked = iter([None] * 6 + ["a test"] * 10)
-    monkeypatch.setattr(StopRequest, "reason", property(lambda _: next(asked)))
+    ask_to_stop(monkeypatch, in_step=7)
     with pytest.raises(Interrupted, match=r"stopped after step 7.*continues from it"):
         run_alone(workspace, **options)
-    monkeypatch.undo()
     run_alone(workspace, **options)
     assert "resumed after epoch 1, step 7" in caplog.text
     assert _history(workspace) == straight
@@ -128,8 +134,7 @@ def test_a_request_to_stop_after_the_last_step_finds_everything_done(
 ) -> None:
     # Another job would wait in the queue for a second of work.
     workspace = copy_of(five_sources)
-    asked = iter([None] * 3 + ["a test"] * 10)
-    monkeypatch.setattr(StopRequest, "reason", property(lambda _: next(asked)))
+    ask_to_stop(monkeypatch, in_step=4)
     run_alone(workspace, epochs=1)
     assert workspace.model("mtl").exists()
 
@@ -144,8 +149,7 @@ def test_a_run_goes_on_without_its_best_checkpoint(
     workspace = copy_of(five_sources)
     scores = iter(range(100))
     monkeypatch.setattr(trainer, "relative_score", lambda *_: float(next(scores)))
-    asked = iter([None] * 13 + ["a test"])
-    monkeypatch.setattr(StopRequest, "reason", property(lambda _: next(asked, None)))
+    ask_to_stop(monkeypatch, in_step=14)
     with pytest.raises(Interrupted):
         run_alone(workspace)
     (folder,) = workspace.checkpoints("mtl").iterdir()
@@ -164,8 +168,7 @@ def test_branches_may_change_places_in_the_middle_of_an_epoch(
     workspace = copy_of(five_sources)
     run_alone(workspace, epochs=2)
     straight = [line["train"] for line in epoch_lines(workspace)]
-    asked = iter([None] * 5 + ["a test"])
-    monkeypatch.setattr(StopRequest, "reason", property(lambda _: next(asked, None)))
+    ask_to_stop(monkeypatch, in_step=6)
     with pytest.raises(Interrupted):
         run_alone(workspace, epochs=2)
     run_alone(workspace, dict(reversed(BRANCHES.items())), epochs=2)

@@ -11,13 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from training import SOURCES, epoch_lines, losses, run_alone, run_ranks
+from training import SOURCES, ask_to_stop, epoch_lines, losses, run_alone, run_ranks
 
 from mtlpar.core.paths import Workspace
 from mtlpar.pack import stage as pack
 from mtlpar.pack.settings import PackSettings
 from mtlpar.parallel.agree import Interrupted
-from mtlpar.train.stopping import StopRequest
 
 WINDOWS = {"shuffle_structures": 14, "epochs": 3}
 
@@ -50,11 +49,9 @@ def test_streaming_takes_the_same_steps_through_an_interruption(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     workspace = copy_of(small_blocks)
-    asked = iter([None] * 6 + ["a test"] * 10)
-    monkeypatch.setattr(StopRequest, "reason", property(lambda _: next(asked)))
+    ask_to_stop(monkeypatch, in_step=7)
     with pytest.raises(Interrupted, match="stopped after step 7"):
         run_alone(workspace, data="stream", **WINDOWS)
-    monkeypatch.undo()
     run_alone(workspace, data="stream", **WINDOWS)
     assert losses(workspace).tolist() == losses(small_blocks).tolist()
     # Batches of the validation end where pieces of the pack do.

@@ -51,7 +51,7 @@ def test_reader_returns_what_writer_wrote_across_block_borders(tmp_path: Path) -
         _assert_equal(StructureBatch.concatenate(_pieces(reader, 7)), batch)
 
 
-def test_pieces_are_whole_blocks_however_large(intact: Path, tmp_path: Path) -> None:
+def test_pieces_are_whole_blocks_however_large(intact: Path) -> None:
     # Parts of a block have no checksum: damage would be read without a word.
     with BpReader(intact) as reader:
         assert list(reader.slices(5)) == [(0, 13), (13, 20)]
