@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
 
@@ -15,6 +15,10 @@ class AgreedError(ValueError):
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run is to be continued
     """The run stopped early in good order, on every rank, and can be continued."""
+
+
+ENDED_TOGETHER: Final = (AgreedError, Interrupted)
+"""What all ranks raise at the same point: they may still talk to each other, and leave in order."""
 
 
 def raise_together(message: str | None) -> None:

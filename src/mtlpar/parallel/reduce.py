@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 import torch.distributed as dist
@@ -24,7 +25,8 @@ from mtlpar.parallel.groups import branch_groups
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.trace import span
 
-_BUCKET_BYTES = 16 * 2**20
+BUCKET_BYTES: Final = 16 * 2**20
+"""Gradients that travel together."""
 
 
 @dataclass(eq=False)
@@ -195,7 +197,7 @@ def _chunks(part: nn.Module) -> Iterator[list[nn.Parameter]]:
     for parameter in reversed(list(part.parameters())):
         size += parameter.numel() * parameter.element_size()
         chunk.append(parameter)
-        if size >= _BUCKET_BYTES:
+        if size >= BUCKET_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from mtlpar.parallel.layout import ParallelLayout
+from mtlpar.parallel.reduce import BUCKET_BYTES
 from mtlpar.plan.census import BatchShape, ModelCensus
 from mtlpar.plan.machine import Machine, Precision
 from mtlpar.plan.network import Group, all_reduce_seconds, scatter_seconds
@@ -21,7 +22,6 @@ Plan = Literal["mtl-base", "mtl-par even", "mtl-par", "mtl-par sharded"]
 PLANS: Final[tuple[Plan, ...]] = ("mtl-base", "mtl-par even", "mtl-par", "mtl-par sharded")
 
 _ITEMSIZE: Final[Mapping[Precision, int]] = {"float64": 8, "float32": 4, "bfloat16": 4}
-_BUCKET_BYTES: Final = 16 * 2**20
 # The forward pass is a third of a step of products: two of three products are in the backward pass.
 _BACKWARD_SHARE: Final = 2 / 3
 # Numbers per parameter that pass through memory: AdamW reads parameter, gradient and two moments
@@ -31,7 +31,7 @@ UPDATE_NUMBERS: Final = 10
 _REDUCE_NUMBERS: Final = 2
 # A layer in shards is gathered before its forward and its backward pass; gradients are scattered.
 SHARD_MESSAGES: Final = 3
-# Operations per parameter tensor outside the model: clipping, zeroing, the fused update.
+# What AdamW keeps of each parameter.
 _MOMENTS: Final = 2
 
 
@@ -337,7 +337,7 @@ def _exposed(sent: float, compute: float, size_bytes: float, overlap: float) -> 
 
     Bucket k of K is complete after k / K of the backward pass, and buckets go one after another.
     """
-    buckets = max(1, math.ceil(size_bytes / _BUCKET_BYTES))
+    buckets = max(1, math.ceil(size_bytes / BUCKET_BYTES))
     backward = _BACKWARD_SHARE * compute
     done = 0.0
     for bucket in range(1, buckets + 1):

@@ -278,6 +278,21 @@ class BpReader:
             yield start, stop
             start = stop
 
+    def part(self, first: int, last: int, *, size: int) -> Iterator[tuple[int, StructureBatch]]:
+        """Read some structures in order, in pieces of about ``size`` whose checksums are compared.
+
+        Yields:
+            Number of the first structure of a piece, and the piece.
+
+        Raises:
+            ValueError: If data do not have their checksum.
+        """
+        for start, stop in self.slices(size):
+            low, high = max(start, first), min(stop, last)
+            if low < high:
+                # Whole blocks are read, because others have no checksum.
+                yield low, self.read(start, stop).slice(low - start, high - start)
+
     def close(self) -> None:
         """Close the underlying file; the reader must not be used afterwards."""
         # The engine's own close() writes a profile into /tmp; dropping the engine does not.

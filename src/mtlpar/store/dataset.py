@@ -131,9 +131,6 @@ class PackSlice:
         """
         with BpReader(self.path) as reader:
             references = References.from_dict(reader.attributes["references_ev"])
-            for start, stop in reader.slices(_PIECE_STRUCTURES):
-                low, high = max(start, self.part.start), min(stop, self.part.stop)
-                if low < high:
-                    # Whole pieces, because only whole blocks are compared with their checksums.
-                    batch = reader.read(start, stop).slice(low - start, high - start)
-                    yield batch, references.to_target(batch)
+            first, last = self.part.start, self.part.stop
+            for _, batch in reader.part(first, last, size=_PIECE_STRUCTURES):
+                yield batch, references.to_target(batch)

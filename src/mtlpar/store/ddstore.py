@@ -234,14 +234,9 @@ class DistributedDataset:
         rank = self._copy.ranks.rank
         begin, end = map(int, self._slices[rank : rank + 2])
         references = References.from_dict(reader.attributes["references_ev"])
-        for start, stop in reader.slices(_PIECE_STRUCTURES):
-            low, high = max(start, begin), min(stop, end)
-            if low >= high:
-                continue
-            # Whole pieces, because only whole blocks are compared with their checksums.
-            batch = reader.read(start, stop).slice(low - start, high - start)
-            first_atom = int(reader.offsets[low] - reader.offsets[self._first])
-            self._table.fill(low - self._first, first_atom, batch, references.to_target(batch))
+        for first, batch in reader.part(begin, end, size=_PIECE_STRUCTURES):
+            first_atom = int(reader.offsets[first] - reader.offsets[self._first])
+            self._table.fill(first - self._first, first_atom, batch, references.to_target(batch))
 
     def _expose(self, memory: npt.NDArray[np.uint8]) -> None:
         """Let the other nodes of the copy read what this node holds."""

@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from mtlpar.core.files import read_json, remove, write_json
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.parallel.agree import raise_together
+from mtlpar.parallel.agree import failing_together
 from mtlpar.store.seal import SEAL, check_seal, write_seal
 
 logger = logging.getLogger(__name__)
@@ -215,17 +215,10 @@ class CheckpointFolder:
 
     def _check(self, path: Path, *, alone: bool) -> None:
         """Compare a checkpoint with its seal; one rank does so for all."""
-        problem = None
-        # Earlier versions did not seal.
-        if (alone or self.rank == 0) and (path / SEAL).exists():
-            try:
+        with nullcontext() if alone else failing_together():
+            # Earlier versions did not seal.
+            if (alone or self.rank == 0) and (path / SEAL).exists():
                 check_seal(path, advice=_ADVICE)
-            except ValueError as error:
-                if alone:
-                    raise
-                problem = str(error)
-        if not alone:
-            raise_together(problem)
 
     def _write(self, state: dict[str, Tensor], progress: Progress) -> None:
         started = time.monotonic()

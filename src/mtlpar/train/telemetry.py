@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import torch
-import torch.distributed as dist
 
-from mtlpar.parallel.ranks import RankContext
+from mtlpar.parallel.agree import gather
 
 T = TypeVar("T")
 
@@ -23,9 +22,13 @@ logger = logging.getLogger(__name__)
 class RankClock:
     """Adds up what one rank did in an epoch: data, compute, reduce, validate."""
 
-    def __init__(self, context: RankContext) -> None:
-        """Start the clock of an epoch."""
-        self._context = context
+    def __init__(self, device: torch.device) -> None:
+        """Start the clock of an epoch.
+
+        Args:
+            device: Whose memory is looked at.
+        """
+        self._device = device
         self._started = time.perf_counter()
         self._seconds: dict[str, float] = defaultdict(float)
         self._latest: dict[str, float] = {}
@@ -58,27 +61,18 @@ class RankClock:
     def of_all_ranks(self) -> list[dict[str, float]]:
         """Sums of every rank and its peak memory; all ranks must call this together."""
         mine = {what: round(seconds, 3) for what, seconds in self._seconds.items()}
-        mine["peak_memory_bytes"] = peak_memory_bytes(self._context.device)
-        if not dist.is_initialized():
-            return [mine]
-        everyone: list[dict[str, float]] = [{}] * self._context.world_size
-        dist.all_gather_object(everyone, mine)
-        return everyone
+        mine["peak_memory_bytes"] = peak_memory_bytes(self._device)
+        return gather(mine)
 
 
-def log_held(held: Mapping[str, int], context: RankContext) -> None:
+def log_held(held: Mapping[str, int]) -> None:
     """Log what tensors of the model each rank holds; all ranks must call this together.
 
     Args:
         held: Bytes by what they are, on this rank.
-        context: Who this process is.
     """
-    everyone: list[Mapping[str, int]] = [held]
-    if context.world_size > 1:
-        everyone = [{}] * context.world_size
-        dist.all_gather_object(everyone, dict(held))
     alike: dict[tuple[tuple[str, int], ...], list[int]] = defaultdict(list)
-    for rank, sizes in enumerate(everyone):
+    for rank, sizes in enumerate(gather(dict(held))):
         alike[tuple(sizes.items())].append(rank)
     for sizes_of_rank, ranks in alike.items():
         text = ", ".join(f"{what} {size:,} bytes" for what, size in sizes_of_rank)

@@ -102,7 +102,7 @@ class Trainer:
         """
         self.model.train()
         while self._has_more():
-            clock = RankClock(self.context)
+            clock = RankClock(self.context.device)
             stopping = self._epoch(history, clock)
             self._close_epoch(history, clock)
             if stopping and self._has_more():
@@ -132,7 +132,7 @@ class Trainer:
             )
             self._note_step(result, history, clock)
             if self._is_first_step:
-                log_held(self.stepper.held_bytes(), self.context)
+                log_held(self.stepper.held_bytes())
                 self._is_first_step = False
             stopping = result.wishes.stop
             if progress.step == (progress.epoch + 1) * self.steps_per_epoch:
