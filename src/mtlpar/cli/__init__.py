@@ -34,11 +34,17 @@ logger = logging.getLogger(__name__)
 INTERRUPTED = 75
 """Exit status of a run that was stopped in good order and is to be continued (EX_TEMPFAIL)."""
 
-# What a system refuses for reasons that the user can do away with.
-_REFUSED = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
-}  # fmt: skip
-_IN_THE_WAY = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+# What to do about what a system refuses for reasons that the user can do away with.
+_ADVICE = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+        "Free space or correct permissions there, then run again",
+    ),
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+        "Something else is in the way there: move it, or name another place",
+    ),
+}
 
 # In the order of `mtlpar --help`: the stages first.
 _GROUPS = (data, packs, models, report, model_files, plan, study, sample, launch, cluster)
@@ -75,14 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        if error.errno in _IN_THE_WAY:
-            advice = "Something else is in the way there: move it, or name another place"
-        elif error.errno in _REFUSED:
-            advice = "Free space or correct permissions there, then run again"
-        else:
+        if error.errno not in _ADVICE:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
-        logger.error("error: %s%s. %s", where, error.strerror, advice)
+        logger.error("error: %s%s. %s", where, error.strerror, _ADVICE[error.errno])
         return 1
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,24 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override one key, for instance train.epochs=5; may be repeated",
     )
+
+
+def require_positive(options: argparse.Namespace, *names: str) -> None:
+    """Refuse zeros, what lies below, and infinity.
+
+    Args:
+        options: What was given.
+        names: Options to look at, with underscores.
+
+    Raises:
+        ValueError: If one of the options that were given is not finite and above zero.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(
+                f"--{name.replace('_', '-')} {value:g}: expected a finite number above zero"
+            )
 
 
 def add_source_choice(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,14 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import Command, add_command, add_config, read_config, run_stage
+from mtlpar.cli.common import (
+    Command,
+    add_command,
+    add_config,
+    read_config,
+    require_positive,
+    run_stage,
+)
 from mtlpar.core.log import set_up_logging
 
 if TYPE_CHECKING:
@@ -110,8 +117,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _watch(options: argparse.Namespace) -> None:
     from mtlpar.train.watch import draw, find_history, read_history
 
-    if options.every is not None and not options.every > 0:
-        raise ValueError(f"--every {options.every:g}: expected more than zero seconds")
+    require_positive(options, "every")
     config = read_config(options)
     config.model_entry(options.model)
     is_terminal = sys.stdout.isatty()

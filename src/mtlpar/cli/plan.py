@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import add_command, add_config, add_source_choice, read_config
+from mtlpar.cli.common import (
+    add_command,
+    add_config,
+    add_source_choice,
+    read_config,
+    require_positive,
+)
 from mtlpar.core.log import set_up_logging
 
 if TYPE_CHECKING:
@@ -85,27 +90,13 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _require_positive(options: argparse.Namespace, *names: str) -> None:
-    """Refuse zeros, what lies below, and infinity.
-
-    Raises:
-        ValueError: If one of the options that were given is not finite and above zero.
-    """
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and not 0 < value < math.inf:
-            raise ValueError(
-                f"--{name.replace('_', '-')} {value:g}: expected a finite number above zero"
-            )
-
-
 def _layout(options: argparse.Namespace) -> None:
     from mtlpar.plan.machine import load_machine
     from mtlpar.plan.recommend import Question, crossover, nodes_for
     from mtlpar.plan.text import ASSUMPTIONS, layout_text, recommendation_text
     from mtlpar.plan.workload import read_datasets
 
-    _require_positive(options, "gpus", "branches", "structures", "batch_per_rank", "epoch_hours")
+    require_positive(options, "gpus", "branches", "structures", "batch_per_rank", "epoch_hours")
     config = read_config(options)
     machine = load_machine(options.machine)
     question = Question(
@@ -135,7 +126,7 @@ def _data(options: argparse.Namespace) -> None:
     from mtlpar.plan.text import data_text
     from mtlpar.plan.workload import read_datasets
 
-    _require_positive(options, "cores")
+    require_positive(options, "cores")
     config = read_config(options)
     sources = chosen_sources(options, config)
     machine = load_machine(options.machine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from numbers import Real
 from typing import Final
 
@@ -14,7 +14,7 @@ from mtlpar.core.structures import DoubleStructureBatch
 _MOST: Final = int(np.iinfo(np.int8).max)
 
 
-def structure_batch(structures: Iterable[Atoms] | Atoms) -> DoubleStructureBatch:
+def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch:
     """Columns of ASE structures, with float64 geometry and zero labels.
 
     Charge and spin multiplicity are read from ``atoms.info["charge"]`` and ``atoms.info["spin"]``;
@@ -26,7 +26,6 @@ def structure_batch(structures: Iterable[Atoms] | Atoms) -> DoubleStructureBatch
     """
     if isinstance(structures, Atoms):
         raise ValueError(f"expected a list of structures, got one: {structures}; write [atoms]")
-    structures = list(structures)
     empty = [index for index, atoms in enumerate(structures) if len(atoms) == 0]
     if empty or not structures:
         raise ValueError(f"nothing to predict: got {len(structures)} structures, empty: {empty}")

@@ -157,7 +157,7 @@ def launch(
     if left is not None:
         reserve = min(_RESERVE_S, _RESERVE_FRACTION * left)
         variables[_DEADLINE] = f"{time.time() + left - reserve:.0f}"
-    logger.info("%s", shlex.join(word for word in line if word not in _ONE_RANK))
+    logger.info("%s", shlex.join(line).replace(f"{shlex.join(_ONE_RANK)} ", ""))
     os.execvpe(line[0], line, variables)
 
 
