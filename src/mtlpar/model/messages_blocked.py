@@ -20,7 +20,7 @@ from mtlpar.model.linear import product_dtype
 
 # On a CPU a block's few buffers should stay in the last-level cache. Other devices that have no
 # kernels of ours want large operations.
-_BLOCK_EDGES = {"cpu": 2048}
+CPU_BLOCK_EDGES = 2048
 _BLOCK_EDGES_ELSEWHERE = 65536
 
 
@@ -58,7 +58,8 @@ class Operands(NamedTuple):
 
     def blocks(self) -> Iterator[tuple[slice, Operands]]:
         """Consecutive edges, with the atoms and weights that all of them share."""
-        size = _BLOCK_EDGES.get(self.radial.device.type, _BLOCK_EDGES_ELSEWHERE)
+        on_cpu = self.radial.device.type == "cpu"
+        size = CPU_BLOCK_EDGES if on_cpu else _BLOCK_EDGES_ELSEWHERE
         for start in range(0, len(self.radial), size):
             edges = slice(start, start + size)
             yield (

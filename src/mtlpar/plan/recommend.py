@@ -41,7 +41,7 @@ def recommend(
     """Layout for a training run: the faster one among those that fit into memory.
 
     The encoder is spread over ranks only if that makes fit what otherwise does not. The same
-    arguments give the same answer on every rank. It takes a fraction of a second, once.
+    arguments give the same answer on every rank. It takes seconds, once: for the census.
 
     Args:
         model: Architecture.

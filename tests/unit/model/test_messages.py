@@ -39,7 +39,7 @@ SEVERAL = Size(atoms=37, edges=300, width=150)
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     # Several blocks, the last one not full, and receivers that straddle two of them.
-    monkeypatch.setitem(messages_blocked._BLOCK_EDGES, "cpu", 16)
+    monkeypatch.setattr(messages_blocked, "CPU_BLOCK_EDGES", 16)
 
 
 def _inputs(
