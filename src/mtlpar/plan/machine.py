@@ -109,9 +109,16 @@ class Machine(Settings):
         """Time to move bytes through a device's memory."""
         return memory_bytes / (self.memory_gb_per_s * 1e9 * self.memory_efficiency)
 
+    def ranks_of_node(self, ranks: int) -> int:
+        """How many of so many ranks lie on the first node.
+
+        A node that is alone takes more than it has devices; they take turns.
+        """
+        return ranks if self.max_nodes == 1 else min(ranks, self.ranks_per_node)
+
     def nodes(self, ranks: int) -> int:
-        """Nodes that so many ranks fill; one that is alone takes more ranks than it has devices."""
-        return 1 if self.max_nodes == 1 else -(-ranks // self.ranks_per_node)
+        """Nodes that so many ranks fill."""
+        return -(-ranks // self.ranks_of_node(ranks))
 
 
 def load_machine(name: str) -> Machine:

@@ -29,8 +29,7 @@ class Group:
     @classmethod
     def of(cls, size: int, machine: Machine) -> Group:
         """A group of consecutive ranks."""
-        ranks = min(size, machine.ranks_per_node) if machine.max_nodes > 1 else size
-        return cls(-(-size // ranks), ranks)
+        return cls(machine.nodes(size), machine.ranks_of_node(size))
 
 
 def all_reduce_seconds(group: Group, size_bytes: float, machine: Machine) -> float:

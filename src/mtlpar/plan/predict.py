@@ -293,8 +293,7 @@ def _step_time(
         )
 
     ranks = layout.world_size
-    # More ranks than devices take turns.
-    turns = max(1.0, ranks / machine.ranks_per_node) if machine.max_nodes == 1 else 1.0
+    turns = max(1.0, machine.ranks_of_node(ranks) / machine.ranks_per_node)
     mean = sum(load.count * compute(load.mean) for load in loads) / ranks * turns
     slowest = max(mean, *(compute(load.largest) for load in loads), 0.0)
     most = max(len(load.branches) for load in loads)
@@ -379,5 +378,5 @@ def _store_per_node(layout: ParallelLayout, machine: Machine, workload: Workload
             per_rank[rank] += workload.branches[branch].pack_bytes / len(owners)
     per_node: dict[int, float] = defaultdict(float)
     for rank, size in per_rank.items():
-        per_node[rank // machine.ranks_per_node if machine.max_nodes > 1 else 0] += size
+        per_node[rank // machine.ranks_of_node(layout.world_size)] += size
     return max(per_node.values())
