@@ -37,8 +37,9 @@ from mtlpar.model.predict import predict
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.store.dataset import PackedDataset
+from mtlpar.store.header import read_header
 from mtlpar.train.checkpoint import CheckpointFolder, model_state
-from mtlpar.train.data import load_data, plan_epochs, read_header, target_scale
+from mtlpar.train.data import load_data, plan_epochs, target_scale
 from mtlpar.train.history import History
 from mtlpar.train.stopping import StopRequest
 from mtlpar.train.trainer import Trainer

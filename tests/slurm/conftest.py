@@ -48,9 +48,9 @@ def site(slurm: Environment, tmp_path_factory: pytest.TempPathFactory) -> Enviro
     for name, script in {"module": "exit 0", "conda": f"echo {programs / 'base'}"}.items():
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")
         (programs / name).chmod(0o755)
-    # pmi2 goes with the mpich wheel; Frontier itself has Cray's MPI.
+    # As profiles/slurm sets them for the mpich wheel; Frontier itself has Cray's MPI.
     return {"PATH": f"{slurm['PATH'].split(':')[0]}:{programs}:{os.environ['PATH']}",
-            "MTLPAR_SRUN_MPI": "pmi2"}  # fmt: skip
+            "MTLPAR_SRUN_MPI": "pmi2", "MPIR_CVAR_CH4_NETMOD": "ofi"}  # fmt: skip
 
 
 @pytest.fixture(scope="session")

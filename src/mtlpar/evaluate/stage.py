@@ -19,6 +19,7 @@ from mtlpar.model.predict import FloatArray, predict
 from mtlpar.model.saved import SavedModel, load_model
 from mtlpar.parallel.ranks import local_device
 from mtlpar.store.dataset import PackedDataset
+from mtlpar.store.header import read_header, training_digest
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +48,14 @@ def run(
         settings: Size of batches and of the parity sample.
         sources: Sources whose test sets are predicted.
         seed: The run's seed; it picks the parity sample.
+
+    Raises:
+        ValueError: If a pack is missing or damaged, the model was trained on other data of a source
+            than its packs hold, or a prediction is not finite.
     """
     model = load_model(workspace.model(name), device=local_device())
     for source in sources:
+        _check_data(model, workspace, source)
         dataset = PackedDataset(workspace.pack(source, "test"))
         branch = model.branch_for_foreign(source)
         sample = workspace.predictions(name, source)
@@ -75,6 +81,23 @@ def run(
                 "num_atoms": dataset.structures.total_atoms,
                 "zero_predictor": _sums(dataset, zero).as_dict(),
             },
+        )
+
+
+def _check_data(model: SavedModel, workspace: Workspace, source: str) -> None:
+    """Refuse packs made of other splits or references than those that the model learned from.
+
+    It may have been trained on what they hold for tests, and its energies are relative to others.
+    """
+    learned = model.training.get("data", {}).get(source)
+    if learned is None:
+        return
+    found = training_digest(read_header(workspace, source))
+    if found != learned:
+        raise ValueError(
+            f"the model learned {source} from data with the digest {learned[:12]}, but "
+            f"{workspace.pack(source, 'train').parent} has {found[:12]}: splits, labels or "
+            "references have changed since; train it again, or put back those packs"
         )
 
 

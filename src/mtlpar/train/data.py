@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mtlpar.core.files import read_json
 from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
 from mtlpar.graph.neighbors import neighbor_list
@@ -37,7 +36,7 @@ class TrainingData:
 
     Attributes:
         branch_of: Branch of every source of the model, in order.
-        headers: What the training pack of every source says about itself; see `read_header`.
+        headers: What the training pack of every source says; see `mtlpar.store.header`.
         loader: Training batches of this rank.
         validation: This rank's share of the validation sets of the sources whose branches it owns,
             in pieces with their targets in eV/atom.
@@ -61,20 +60,6 @@ class TrainingData:
             samples[source] * float(header["num_atoms"]) / float(header["num_structures"])
             for source, header in self.headers.items()
         )
-
-
-def read_header(workspace: Workspace, source: str) -> dict[str, Any]:
-    """What a source's training pack says about itself, with the digests of train and val.
-
-    Raises:
-        ValueError: If the packs are missing or damaged.
-    """
-    with BpReader(workspace.pack(source, "train"), stage="pack") as reader:
-        digests = {
-            split: read_json(workspace.pack_manifest(source, split), stage="pack")["data_digest"]
-            for split in ("train", "val")
-        }
-        return {**reader.attributes, "data_digests": digests}
 
 
 def edges_per_atom(workspace: Workspace, source: str, graph: GraphSettings) -> float:

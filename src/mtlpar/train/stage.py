@@ -25,8 +25,9 @@ from mtlpar.parallel.agree import check_same, failing_together
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.roll import RankLostError
+from mtlpar.store.header import read_header, training_digest
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state
-from mtlpar.train.data import edges_per_atom, load_data, plan_epochs, read_header, target_scale
+from mtlpar.train.data import edges_per_atom, load_data, plan_epochs, target_scale
 from mtlpar.train.history import History
 from mtlpar.train.layout import choose_layout
 from mtlpar.train.precision import weight_dtype
@@ -199,8 +200,8 @@ class _Job:
         """Make sure that all ranks mean the same training, on the same data."""
         settings = {**self._settings(), "execution": self.settings.model_dump(mode="json")}
         data = {
-            f"data of {source} (branch {self.branch_of[source]}) with the digests": _digest(
-                header["data_digests"]
+            f"data of {source} (branch {self.branch_of[source]}) with the digest": training_digest(
+                header
             )
             for source, header in self.headers.items()
         }
@@ -267,6 +268,7 @@ class _Job:
                 "best_step": progress.best_step,
                 "best_score": progress.best_score,
                 "fingerprint": self.fingerprint,
+                "data": self._data(),
                 "leaky_sources": [
                     source
                     for source, header in self.headers.items()
@@ -302,8 +304,10 @@ class _Job:
         }
 
     def _fingerprint(self) -> str:
-        data = {source: header["data_digests"] for source, header in self.headers.items()}
-        return _digest({**self._settings(), "data": data})
+        return _digest({**self._settings(), "data": self._data()})
+
+    def _data(self) -> dict[str, str]:
+        return {source: training_digest(header) for source, header in self.headers.items()}
 
     def _log_layout(self, layout: ParallelLayout, model: MultiTaskModel) -> None:
         counts = parameter_counts(model)
