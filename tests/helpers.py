@@ -13,7 +13,7 @@ from mtlpar.normalize import stage as normalize
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack import stage as pack
 from mtlpar.pack.settings import PackSettings
-from mtlpar.store.bp import write_bp
+from mtlpar.store.bp import BpReader, write_bp
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -68,7 +68,9 @@ def write_extracted(workspace: Workspace, source: str, *batches: StructureBatch)
             num_atoms=batch.total_atoms,
             attributes={},
         )
-        parts.append({"name": name, "num_structures": len(batch), "num_atoms": batch.total_atoms})
+        with BpReader(workspace.extracted_folder(source) / name) as reader:
+            sizes = {"num_structures": len(batch), "num_atoms": batch.total_atoms}
+            parts.append({"name": name, **sizes, "data_digest": reader.data_digest})
     write_json(
         workspace.extracted_manifest(source),
         {

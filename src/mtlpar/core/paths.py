@@ -38,7 +38,7 @@ class Workspace:
 
     def splits(self, source: str) -> Path:
         """Destination of every extracted structure, as an array."""
-        return self.results / "normalized" / source / "splits.npy"
+        return self.results / "normalized" / source / "splits.npz"
 
     def references(self, source: str) -> Path:
         """Per-element reference energies, fitted on train."""

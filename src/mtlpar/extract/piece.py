@@ -18,7 +18,7 @@ from mtlpar.extract.checks import check
 from mtlpar.extract.findings import Findings
 from mtlpar.extract.settings import ExtractSettings
 from mtlpar.sources.base import Piece, RawBlock, Source
-from mtlpar.store.bp import write_bp
+from mtlpar.store.bp import BpReader, write_bp
 
 RECORD_SUFFIX: Final = ".piece.json"
 _MAX_MESSAGES: Final = 10
@@ -131,7 +131,8 @@ def _write_part(task: PieceTask, batches: list[StructureBatch], index: int) -> d
             "raw_sha256": task.sha256,
         },
     )
-    return part
+    with BpReader(task.folder / part["name"]) as reader:
+        return {**part, "data_digest": reader.data_digest}
 
 
 def _checked(task: PieceTask, result: PieceResult) -> Iterator[StructureBatch]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from mtlpar.core.files import atomic_path, remove, remove_leftovers, write_json
+from mtlpar.core.files import remove, remove_leftovers, write_json
 from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
@@ -52,7 +51,7 @@ def run(
 ) -> None:
     """Split a source, drop exact duplicates, take references from train, and close the ledger.
 
-    Writes ``splits.npy`` (destination of every extracted structure), ``references.json``, the
+    Writes ``splits.npz`` (destination of every extracted structure), ``references.json``, the
     checks and the ledger. None of them depends on the number of jobs or on the order of the files,
     except that the splits are in the order of the extracted structures.
 
@@ -95,7 +94,7 @@ def run(
     }
     references = _describe(extracted.manifest, settings, fit, rest, books.split, spread)
     ledger = books.close(settings.split)
-    _write_split(workspace.splits(source), books.split)
+    extracted.write_splits(books.split)
     write_json(workspace.references(source), references)
     write_json(workspace.checks(source), checks)
     ledger.write(workspace.ledger(source))
@@ -103,8 +102,9 @@ def run(
 
 
 def _remove_products(workspace: Workspace, source: str) -> None:
-    """Remove the ledger, which says that all is done, and what a killed run left behind."""
+    """Remove what says that all is done, and what a killed run left behind."""
     remove(workspace.ledger(source))
+    remove(workspace.splits(source))
     remove_leftovers(workspace.splits(source).parent)
     for path in (workspace.ledger(source), workspace.checks(source)):
         for leftover in path.parent.glob(f".{path.name}.*.tmp"):
@@ -224,11 +224,6 @@ def _describe(
             **describe_residuals(rest.target[split == TRAIN], spread),
         },
     }
-
-
-def _write_split(path: Path, split: SplitArray) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, split)
 
 
 def _report(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -161,7 +159,6 @@ def _write_split(
 
 def _write_manifest(workspace: Workspace, source: str, split: str) -> None:
     with BpReader(workspace.pack(source, split)) as reader:
-        checksums = json.dumps([reader.attributes["blocks"], reader.checksums], sort_keys=True)
         logger.info("%s %s: %d structures, %d atoms", source, split, len(reader), reader.num_atoms)
         write_json(
             workspace.pack_manifest(source, split),
@@ -171,6 +168,6 @@ def _write_manifest(workspace: Workspace, source: str, split: str) -> None:
                 "schema_version": SCHEMA_VERSION,
                 "num_structures": len(reader),
                 "num_atoms": reader.num_atoms,
-                "data_digest": hashlib.sha256(checksums.encode()).hexdigest(),
+                "data_digest": reader.data_digest,
             },
         )

@@ -9,6 +9,7 @@ attribute, so ``bpls -A`` explains the file. ``docs/packs.md`` specifies it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -218,9 +219,11 @@ class BpReader:
         return self._offsets
 
     @property
-    def checksums(self) -> dict[str, list[int]]:
-        """CRC-32 of every block of each stored column."""
-        return {name: self._checksums(name).tolist() for name in self.attributes["fields"]}
+    def data_digest(self) -> str:
+        """Digest of all columns, from the checksums of their blocks."""
+        checksums = {name: self._checksums(name).tolist() for name in self.attributes["fields"]}
+        content = json.dumps([self.attributes["blocks"], checksums], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def read_column(self, name: str) -> npt.NDArray[Any]:
         """Read one column of all structures.

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
-from mtlpar.core.files import read_json
+from mtlpar.core.files import atomic_path, file_digest, read_json
 from mtlpar.core.paths import Workspace
 from mtlpar.store.bp import BpReader
 
@@ -19,15 +20,16 @@ class ExtractedSource:
 
     Attributes:
         manifest: Content of the extract stage's manifest.
+        digest: Digest of the manifest, which has digests of all structures.
     """
 
     def __init__(self, workspace: Workspace, source: str) -> None:
         """Open the source's manifest; parts are opened when they are read."""
         self.folder = workspace.extracted_folder(source)
         self._splits = workspace.splits(source)
-        self.manifest: dict[str, Any] = read_json(
-            workspace.extracted_manifest(source), stage="extract"
-        )
+        manifest = workspace.extracted_manifest(source)
+        self.manifest: dict[str, Any] = read_json(manifest, stage="extract")
+        self.digest = file_digest(manifest)
         self.part_paths: list[Path] = [self.folder / p["name"] for p in self.manifest["parts"]]
 
     def __len__(self) -> int:
@@ -44,19 +46,26 @@ class ExtractedSource:
             ValueError: If it did not run, or not on these structures.
         """
         try:
-            split: npt.NDArray[np.int8] = np.load(self._splits, allow_pickle=False)
+            with self._splits.open("rb") as file, np.load(file, allow_pickle=False) as content:
+                split: npt.NDArray[np.int8] = content["split"]
+                extracted = str(content["extracted"])
         except FileNotFoundError:
             raise ValueError(f"{self._splits} is missing; run the normalize stage first") from None
-        except (EOFError, ValueError) as error:
+        except (EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
             raise ValueError(
                 f"{self._splits} is damaged ({error}); run the normalize stage again"
             ) from error
-        if split.shape != (len(self),):
+        if extracted != self.digest:
             raise ValueError(
-                f"{self._splits} has shape {split.shape}, expected {(len(self),)} for the "
-                f"structures in {self.folder}; run the normalize stage again"
+                f"{self._splits} is of other extracted structures than those in {self.folder}; "
+                "run the normalize stage again"
             )
         return split
+
+    def write_splits(self, split: npt.NDArray[np.int8]) -> None:
+        """Write down where each structure belongs, and that it is about these structures."""
+        with atomic_path(self._splits) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, split=split, extracted=np.array(self.digest))
 
     def cut(self, rows: npt.NDArray[Any]) -> Iterator[tuple[Path, npt.NDArray[Any]]]:
         """Cut rows of all structures (S, ...) into those of each part, in order."""

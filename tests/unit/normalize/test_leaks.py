@@ -14,6 +14,7 @@ from mtlpar.core.structures import StructureBatch
 from mtlpar.normalize import leaks, stage
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.normalize.split import DROPPED, count_overlap
+from mtlpar.store.extracted import ExtractedSource
 
 
 def _workspace(folder: Path, sources: dict[str, list[StructureBatch]]) -> Workspace:
@@ -40,8 +41,8 @@ def test_geometries_and_formulas_shared_across_sources_are_counted(
         tmp_path, {"a": [first.slice(0, 50), first.slice(50, 90)], "b": [other, copies]}
     )
     leaks.run(["a", "b"], workspace=workspace)
-    split_a = np.load(workspace.splits("a"))[:10]
-    split_b = np.load(workspace.splits("b"))[60:]
+    split_a = ExtractedSource(workspace, "a").splits()[:10]
+    split_b = ExtractedSource(workspace, "b").splits()[60:]
     pairs = _pairs(workspace)
     assert pairs["a", "b"]["same_geometry"] == int(((split_a == 0) & (split_b == 2)).sum())
     assert pairs["b", "a"]["same_geometry"] == int(((split_b == 0) & (split_a == 2)).sum())
@@ -54,8 +55,8 @@ def test_geometries_and_formulas_shared_across_sources_are_counted(
         return [tuple(sorted(z)) for z, s in zip(structures, split, strict=True) if s == index]
 
     everything_b = StructureBatch.concatenate([other, copies])
-    trained = set(formulas(first, np.load(workspace.splits("a")), 0))
-    tested = formulas(everything_b, np.load(workspace.splits("b")), 2)
+    trained = set(formulas(first, ExtractedSource(workspace, "a").splits(), 0))
+    tested = formulas(everything_b, ExtractedSource(workspace, "b").splits(), 2)
     assert pairs["a", "b"]["same_composition"] == sum(formula in trained for formula in tested)
     assert pairs["a", "b"]["test_structures"] == len(tested)
 
@@ -92,7 +93,7 @@ def test_the_report_is_the_same_for_any_number_of_jobs(tmp_path: Path) -> None:
 def test_a_source_that_is_not_normalized_is_named(tmp_path: Path) -> None:
     workspace = Workspace(raw=tmp_path / "raw", results=tmp_path / "results")
     write_extracted(workspace, "a", make_structures(10, seed=3))
-    with pytest.raises(ValueError, match=r"a/splits\.npy is missing; run the normalize"):
+    with pytest.raises(ValueError, match=r"a/splits\.npz is missing; run the normalize"):
         leaks.run(["a"], workspace=workspace)
 
 

@@ -22,6 +22,7 @@ from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
 from mtlpar.normalize import stage
 from mtlpar.normalize.settings import NormalizeSettings
+from mtlpar.store.extracted import ExtractedSource
 
 SETTINGS = NormalizeSettings(val_fraction=0.2, test_fraction=0.2)
 PRODUCTS = ("splits", "references", "checks", "ledger")
@@ -60,7 +61,7 @@ def test_every_row_ends_in_exactly_one_place(tmp_path: Path) -> None:
 def test_labels_outside_train_do_not_touch_the_references(tmp_path: Path) -> None:
     batch = make_structures(60, seed=1)
     before = _run(tmp_path / "a", batch)
-    split = np.load(before.splits("ani1x"))
+    split = ExtractedSource(before, "ani1x").splits()
     batch.energy[split != 0] += 1.0 * batch.num_atoms[split != 0]
     after = _run(tmp_path / "b", batch)
     assert before.references("ani1x").read_bytes() == after.references("ani1x").read_bytes()
@@ -71,9 +72,11 @@ def test_jobs_and_partition_do_not_change_a_byte(tmp_path: Path) -> None:
     parts = [batch.slice(0, 7), batch.slice(7, 8), batch.slice(8, 60)]
     one, two = _run(tmp_path / "a", *parts), _run(tmp_path / "b", *parts, jobs=2)
     assert _bytes(one, *PRODUCTS) == _bytes(two, *PRODUCTS)
-    # In one part, or in other files, only the ledger's list of files differs.
+    # In one part, or in other files, only lists of files and digests of them differ.
     whole = _run(tmp_path / "c", batch)
-    assert _bytes(whole, "splits", "references") == _bytes(one, "splits", "references")
+    assert _bytes(whole, "references") == _bytes(one, "references")
+    splits = [ExtractedSource(workspace, "ani1x").splits() for workspace in (whole, one)]
+    np.testing.assert_array_equal(*splits)
 
 
 def test_seven_jobs_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,9 +99,11 @@ def test_the_order_of_the_files_changes_no_reference_and_no_destination(tmp_path
     parts = [batch.slice(0, 21), batch.slice(21, 60), twin]
     forward, backward = _run(tmp_path / "a", *parts), _run(tmp_path / "b", *parts[::-1])
     assert _bytes(forward, "references") == _bytes(backward, "references")
-    split = np.load(forward.splits("ani1x"))
+    split = ExtractedSource(forward, "ani1x").splits()
     cut = np.split(split, [21, 60])
-    np.testing.assert_array_equal(np.load(backward.splits("ani1x")), np.concatenate(cut[::-1]))
+    np.testing.assert_array_equal(
+        ExtractedSource(backward, "ani1x").splits(), np.concatenate(cut[::-1])
+    )
     totals = [Ledger.total([Ledger.read(w.ledger("ani1x"))]) for w in (forward, backward)]
     assert totals[0] == totals[1]
 
@@ -116,7 +121,7 @@ def test_the_ledger_accounts_for_each_raw_file(tmp_path: Path) -> None:
     assert ledger.rows == 65
     assert [file.rows for file in ledger.files.values()] == [23, 2, 40]
     assert ledger.dropped == {"missing_forces": 3, "duplicate": 2}
-    split = np.load(workspace.splits("ani1x"))
+    split = ExtractedSource(workspace, "ani1x").splits()
     for file, part in zip(ledger.files.values(), np.split(split, [20, 22]), strict=True):
         assert list(file.splits.values()) == [int((part == index).sum()) for index in range(3)]
 
@@ -177,7 +182,7 @@ def test_given_references_name_elements(energies: dict[str, float]) -> None:
 
 def test_energies_that_stand_apart_are_listed_and_kept(tmp_path: Path) -> None:
     batch = make_structures(60, seed=1)
-    split = np.load(_run(tmp_path / "a", batch).splits("ani1x"))
+    split = ExtractedSource(_run(tmp_path / "a", batch), "ani1x").splits()
     victim = int(np.flatnonzero(split == 2)[0])
     batch.energy[victim] += 500.0
     workspace = _run(tmp_path / "b", batch.slice(0, 1), batch.slice(1, 60))
@@ -194,6 +199,7 @@ from pathlib import Path
 from mtlpar.core.paths import Workspace
 from mtlpar.normalize import stage
 from mtlpar.normalize.settings import NormalizeSettings
+from mtlpar.store.extracted import ExtractedSource
 settings = NormalizeSettings(val_fraction=0.2, test_fraction=0.2)
 folder = Path(sys.argv[1])
 workspace = Workspace(raw=folder / "raw", results=folder / "results")
@@ -227,7 +233,7 @@ def test_killed_at_any_moment_and_run_again_it_writes_the_same_bytes(tmp_path: P
 
 def test_element_seen_only_outside_train_is_dropped_and_counted(tmp_path: Path) -> None:
     batch = make_structures(60, seed=1)
-    split = np.load(_run(tmp_path / "a", batch).splits("ani1x"))
+    split = ExtractedSource(_run(tmp_path / "a", batch), "ani1x").splits()
     victim = int(np.flatnonzero(split == 2)[0])
     batch.atomic_numbers[batch.offsets[victim]] = 92
     ledger = Ledger.read(_run(tmp_path / "b", batch).ledger("ani1x"))
@@ -237,7 +243,7 @@ def test_element_seen_only_outside_train_is_dropped_and_counted(tmp_path: Path) 
 def test_statistics_are_those_of_predicting_zero_on_train(tmp_path: Path) -> None:
     batch = make_structures(60, seed=1)
     workspace = _run(tmp_path, batch)
-    train = batch.take(np.flatnonzero(np.load(workspace.splits("ani1x")) == 0))
+    train = batch.take(np.flatnonzero(ExtractedSource(workspace, "ani1x").splits() == 0))
     statistics = read_json(workspace.references("ani1x"))["train_statistics"]
     np.testing.assert_allclose(
         statistics["force_mean_abs_ev_per_angstrom"], np.abs(train.forces).mean(), rtol=1e-6

@@ -22,6 +22,7 @@ from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack import stage
 from mtlpar.pack.settings import PackSettings
 from mtlpar.store.bp import BpReader, write_bp
+from mtlpar.store.extracted import ExtractedSource
 
 
 def _pack(folder: Path, *batches: StructureBatch, block: int = 1000) -> Workspace:
@@ -125,7 +126,7 @@ def test_a_pack_gathered_from_runs_is_the_split_sorted_by_hash(tmp_path: Path) -
     # What the external shuffle must equal: the whole split in memory, sorted at once.
     workspace = _in_parts(tmp_path)
     stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=3)
-    split = np.load(workspace.splits("qm7x"))
+    split = ExtractedSource(workspace, "qm7x").splits()
     for index, name in enumerate(SPLITS):
         chosen = make_structures(120, seed=1).take(np.flatnonzero(split == index))
         keys = mix64(chosen.structure_id ^ np.uint64(derive_seed(3, "shuffle", "qm7x", name)))
@@ -147,7 +148,7 @@ def test_columns_alike_in_a_whole_split_are_attributes_and_others_are_not(tmp_pa
     batch.charge[7] = -1
     batch.stress[7, 0] = -0.0  # equal to 0, but not the same to the last bit
     workspace = _pack(tmp_path, batch)
-    split = np.load(workspace.splits("qm7x"))[7]
+    split = ExtractedSource(workspace, "qm7x").splits()[7]
     for index, name in enumerate(SPLITS):
         with BpReader(workspace.pack("qm7x", name)) as reader:
             constants, packed = reader.attributes["constants"], reader.read()
@@ -231,14 +232,16 @@ def test_a_damaged_part_is_named_and_leaves_no_pack(tmp_path: Path) -> None:
 
 
 def test_splits_of_another_extraction_are_refused(tmp_path: Path) -> None:
-    # One structure less shifts every split after it: nothing else would notice.
+    # As many structures as before, in another order: rows would get each other's splits, groups lie
+    # in train and test, and nothing else would notice.
     workspace = _in_parts(tmp_path)
-    np.save(workspace.splits("qm7x"), np.load(workspace.splits("qm7x"))[1:])
-    with pytest.raises(ValueError, match=r"has shape \(119,\), expected \(120,\)"):
+    structures = [BpReader(path).read() for path in ExtractedSource(workspace, "qm7x").part_paths]
+    write_extracted(workspace, "qm7x", *structures[::-1])
+    with pytest.raises(ValueError, match=r"of other extracted structures.*run the normalize stage"):
         stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
 
 
-@pytest.mark.parametrize("left_bytes", [None, 0, 50, 200])
+@pytest.mark.parametrize("left_bytes", [None, 0, 50, 300])
 def test_splits_that_are_missing_or_damaged_are_named(
     tmp_path: Path, left_bytes: int | None
 ) -> None:
@@ -248,7 +251,7 @@ def test_splits_that_are_missing_or_damaged_are_named(
     path.unlink()
     if left_bytes is not None:
         path.write_bytes(content[:left_bytes])
-    with pytest.raises(ValueError, match=r"splits\.npy is (missing|damaged.*); run the normalize"):
+    with pytest.raises(ValueError, match=r"splits\.npz is (missing|damaged.*); run the normalize"):
         stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
 
 

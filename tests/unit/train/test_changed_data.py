@@ -9,7 +9,7 @@ import pytest
 from helpers import make_workspace
 from training import run_alone
 
-from mtlpar.core.files import read_json, write_json
+from mtlpar.core.files import read_json
 from mtlpar.core.paths import Workspace
 from mtlpar.evaluate import stage as evaluate
 from mtlpar.evaluate.settings import EvaluateSettings
@@ -87,13 +87,3 @@ def test_a_model_goes_with_equal_packs_made_elsewhere(trained: Workspace, tmp_pa
     elsewhere.model("mtl").parent.mkdir(parents=True)
     elsewhere.model("mtl").write_bytes(trained.model("mtl").read_bytes())
     assert _evaluate(elsewhere) == _evaluate(trained)
-
-
-def test_splits_of_another_extraction_are_not_packed(trained: Workspace) -> None:
-    # Had the raw files changed but not their number of structures, rows would get each other's
-    # splits, and labels references that were fitted to others.
-    manifest = trained.extracted_manifest("ani1x")
-    write_json(manifest, {**read_json(manifest), "level_of_theory": "corrected"})
-    with pytest.raises(ValueError, match=r"other extracted data.*run the normalize stage again"):
-        pack.run("ani1x", workspace=trained, settings=PackSettings(), seed=0)
-    _prepare(trained)
