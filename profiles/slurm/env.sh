@@ -14,9 +14,10 @@ export PYTHONNOUSERSITE=1
 # `mtlpar launch`: how srun meets the MPI of mpi4py. pmi2 goes with the mpich wheel of mtlpar[mpi];
 # for a site MPI set what `srun --mpi=list` and its documentation name, often pmix, or nothing.
 export MTLPAR_SRUN_MPI="${MTLPAR_SRUN_MPI-pmi2}"
-# The wheel's UCX announces 4 kB of addresses per rank, in lines that Slurm's pmi2 cannot always read
-# ("value not properly terminated"); addresses of libfabric are short.
-export MPIR_CVAR_CH4_NETMOD="${MPIR_CVAR_CH4_NETMOD-ofi}"
+# If jobs now and then fail with "value not properly terminated in client request": the wheel's UCX
+# announces 4 kB of addresses per rank, in lines of which some are longer than pmi2 reads at once.
+# Those of libfabric are short; it is slower where it has only TCP.
+# export MPIR_CVAR_CH4_NETMOD=ofi FI_PROVIDER=tcp
 # closest: each rank sees its own GPU only. none: each sees all GPUs of its node.
 export MTLPAR_GPU_BIND=closest
 

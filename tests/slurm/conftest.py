@@ -48,9 +48,10 @@ def site(slurm: Environment, tmp_path_factory: pytest.TempPathFactory) -> Enviro
     for name, script in {"module": "exit 0", "conda": f"echo {programs / 'base'}"}.items():
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")
         (programs / name).chmod(0o755)
-    # As profiles/slurm sets them for the mpich wheel; Frontier itself has Cray's MPI.
+    # pmi2 goes with the mpich wheel, Frontier itself has Cray's MPI; why libfabric: see
+    # profiles/slurm/env.sh.
     return {"PATH": f"{slurm['PATH'].split(':')[0]}:{programs}:{os.environ['PATH']}",
-            "MTLPAR_SRUN_MPI": "pmi2", "MPIR_CVAR_CH4_NETMOD": "ofi"}  # fmt: skip
+            "MTLPAR_SRUN_MPI": "pmi2", "MPIR_CVAR_CH4_NETMOD": "ofi", "FI_PROVIDER": "tcp"}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
