@@ -38,7 +38,6 @@ class Calculator(AseCalculator):
         head: str | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
-        **kwargs: Any,
     ) -> None:
         """Load a model.
 
@@ -47,16 +46,40 @@ class Calculator(AseCalculator):
             head: Source whose level of theory is wanted; optional if the model has only one.
             device: Where to predict.
             dtype: Precision to predict in; see `mtlpar.load_model`.
-            **kwargs: What every ASE calculator takes.
 
         Raises:
             ValueError: If the head does not exist, or several exist and none was named.
         """
-        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]
         self.model = load_model(model_path, device=device, dtype=dtype)
-        self.head = self.model.choose_head(head)
+        self._head = self.model.choose_head(head)
         if self.model.network.is_conservative:
             self.implemented_properties = [*self.implemented_properties, "stress"]
+
+    @property
+    def head(self) -> str:
+        """Source at whose level of theory is predicted; another one may be set at any time."""
+        return self._head
+
+    @head.setter
+    def head(self, head: str) -> None:
+        self._head = self.model.choose_head(head)
+        self.reset()  # type: ignore[no-untyped-call]
+
+    def set(self, **changes: Any) -> dict[str, Any]:
+        """Change the head, as ASE changes parameters; there is no other one.
+
+        Charge and spin belong to a structure: ``atoms.info["charge"]`` and ``["spin"]``.
+        """
+        if unknown := sorted(changes.keys() - {"head"}):
+            raise ValueError(
+                f"the calculator has no parameter {', '.join(unknown)}, only head; charge and spin "
+                'are read from atoms.info["charge"] and atoms.info["spin"]'
+            )
+        if "head" not in changes or changes["head"] == self.head:
+            return {}
+        self.head = changes["head"]
+        return changes
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last prediction; ASE itself does not look at ``info``."""

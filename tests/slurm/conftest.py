@@ -50,8 +50,12 @@ def site(slurm: Environment, tmp_path_factory: pytest.TempPathFactory) -> Enviro
         (programs / name).chmod(0o755)
     # pmi2 goes with the mpich wheel, Frontier itself has Cray's MPI; why libfabric: see
     # profiles/slurm/env.sh.
-    return {"PATH": f"{slurm['PATH'].split(':')[0]}:{programs}:{os.environ['PATH']}",
-            "MTLPAR_SRUN_MPI": "pmi2", "MPIR_CVAR_CH4_NETMOD": "ofi", "FI_PROVIDER": "tcp"}  # fmt: skip
+    return {
+        "PATH": f"{slurm['PATH'].split(':')[0]}:{programs}:{os.environ['PATH']}",
+        "MTLPAR_SRUN_MPI": "pmi2",
+        "MPIR_CVAR_CH4_NETMOD": "ofi",
+        "FI_PROVIDER": "tcp",
+    }
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from ase import Atoms
 
+from mtlpar.core.fields import MAX_ATOMIC_NUMBER
 from mtlpar.core.structures import DoubleStructureBatch
 
 _MOST: Final = int(np.iinfo(np.int8).max)
@@ -21,8 +22,8 @@ def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch
     without them a structure has charge 0 and a spin that nobody stated.
 
     Raises:
-        ValueError: If this is no list, or an empty one, or a structure has no atoms or is not
-            finite.
+        ValueError: If this is no list, or an empty one, or a structure has no atoms, unknown ones
+            or a degenerate cell, or is not finite.
     """
     if isinstance(structures, Atoms):
         raise ValueError(f"expected a list of structures, got one: {structures}; write [atoms]")
@@ -30,11 +31,8 @@ def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch
     if empty or not structures:
         raise ValueError(f"nothing to predict: got {len(structures)} structures, empty: {empty}")
     for index, atoms in enumerate(structures):
-        # Atoms that are nowhere have no neighbours: the answer would look like one.
-        if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
-            raise ValueError(
-                f"structure {index} has positions or a cell that are not finite: {atoms}"
-            )
+        if fault := _fault(atoms):
+            raise ValueError(f"structure {index} of {len(atoms)} atoms has {fault}")
     positions = np.concatenate([atoms.positions for atoms in structures])
     return DoubleStructureBatch.from_labels(
         num_atoms=[len(atoms) for atoms in structures],
@@ -48,6 +46,23 @@ def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch
         charge=[_whole_number(atoms, "charge", least=-_MOST) for atoms in structures],
         spin=[_whole_number(atoms, "spin", least=0) for atoms in structures],
     )
+
+
+def _fault(atoms: Atoms) -> str | None:
+    """What makes an answer impossible, if anything does; it would look like one."""
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        # Atoms that are nowhere have no neighbours.
+        return "positions or a cell that are not finite"
+    unknown = sorted({int(z) for z in atoms.numbers if not 1 <= z <= MAX_ATOMIC_NUMBER})
+    if unknown:
+        # As bytes, 257 would be hydrogen.
+        return f"atomic numbers {unknown}, expected 1 to {MAX_ATOMIC_NUMBER}"
+    if np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
+        return (
+            f"a cell {atoms.cell.array.tolist()} that does not span the periodic directions of pbc "
+            f"{atoms.pbc.tolist()}; correct one of them"
+        )
+    return None
 
 
 def _whole_number(atoms: Atoms, key: str, *, least: int) -> int:

@@ -89,6 +89,18 @@ def test_lists_of_structures_come_back_in_order_with_references_added(path: Path
         # Without neighbours both would be answered by the energy of lone atoms.
         ([Atoms("O2", [[0, 0, 0], [np.nan, 0, 0]])], "molecules", r"structure 0 .*not finite"),
         ([Atoms("O2", [[0, 0, 0], [np.inf, 0, 0]])], "molecules", r"structure 0 .*not finite"),
+        # In a byte 257 is 1, hydrogen.
+        (
+            [molecule("H2O"), Atoms([257, 1])],
+            "molecules",
+            r"structure 1 .*\[257\], expected 1 to 118",
+        ),
+        ([Atoms([-1])], "molecules", r"structure 0 .*\[-1\], expected 1 to 118"),
+        (
+            [molecule("H2O"), Atoms("O", cell=[4, 4, 0], pbc=True)],
+            "molecules",
+            r"structure 1 .*has a cell .* does not span the periodic directions",
+        ),
         (
             [molecule("H2O"), Atoms("O2", np.zeros((2, 3)))],
             "molecules",
@@ -164,6 +176,33 @@ def test_the_calculator_notices_another_charge_or_spin(path: Path, key: str, val
         water.get_potential_energy()
     del water.info[key]
     assert water.get_potential_energy() == neutral
+
+
+def test_the_calculator_notices_another_head(path: Path) -> None:
+    # The atoms are the same, so ASE would repeat the energy of the head before.
+    atoms = Atoms("O2", [[0, 0, 0], [0, 0, 1.3]])
+    atoms.calc = calculator = mtlpar.Calculator(path, head="molecules")
+    expected = {
+        head: mtlpar.load_model(path).predict([atoms], head=head)[0].energy for head in REFERENCES
+    }
+    assert atoms.get_potential_energy() == expected["molecules"]
+    calculator.head = "crystals"
+    assert atoms.get_potential_energy() == expected["crystals"]
+    assert calculator.set(head="molecules") == {"head": "molecules"}
+    assert atoms.get_potential_energy() == expected["molecules"]
+    with pytest.raises(ValueError, match="no head is called 'qm9'"):
+        calculator.head = "qm9"
+
+
+def test_the_calculator_has_no_parameter_that_it_ignores(path: Path) -> None:
+    # A charge given here would be forgotten, and the neutral molecule predicted.
+    with pytest.raises(TypeError, match="charge"):
+        mtlpar.Calculator(path, head="molecules", charge=1)
+    calculator = mtlpar.Calculator(path, head="molecules")
+    with pytest.raises(
+        ValueError, match=r'no parameter charge, only head.*atoms\.info\["charge"\]'
+    ):
+        calculator.set(charge=1)
 
 
 def test_structures_may_come_one_by_one(path: Path) -> None:
