@@ -162,7 +162,9 @@ def _describe_file(
     *,
     depth: int,
     told: set[str],
+    read_as: str | None = None,
 ) -> None:
+    """Add a file and what it was made of; ``read_as`` is its digest when it was an input."""
     indent = "  " * depth
     record = records.get(path.resolve())
     if record is None:
@@ -171,12 +173,14 @@ def _describe_file(
     name = f"{record['stage']} {record['target']}"
     digest = record["outputs"].get(str(path))
     lines.append(f"{indent}{path}  {_short(digest)}  ({_state(path, digest)})  by {name}")
+    if read_as not in (None, digest):
+        lines.append(f"{indent}  | READ AS {_short(read_as)}, which has been replaced since")
     if name in told:
         return
     told.add(name)
     lines += [f"{indent}  | {line}" for line in _describe_run(record)]
-    for source in record["inputs"]:
-        _describe_file(Path(source), records, lines, depth=depth + 1, told=told)
+    for source, digest in record["inputs"].items():
+        _describe_file(Path(source), records, lines, depth=depth + 1, told=told, read_as=digest)
 
 
 def _describe_run(record: dict[str, Any]) -> Iterator[str]:

@@ -74,6 +74,20 @@ def test_a_file_that_was_edited_by_hand_is_named(config: Config) -> None:
     assert "qm7x.json" in changed[0]
 
 
+def test_an_input_that_was_made_anew_is_named(config: Config) -> None:
+    # Its newest record fits the file; only the reader's says that it read another one.
+    whole_chain(config)
+    workspace = config.workspace
+    read = record_of(config, "normalize", "qm7x")["inputs"]
+    with stage_run(config, "extract", "qm7x", allocation=IN_JOB):
+        workspace.extracted_manifest("qm7x").write_text("other structures")
+    lines = describe(workspace.tables / "table1.csv", workspace.results).splitlines()
+    replaced = [line for line in lines if "replaced since" in line]
+    assert replaced
+    digest = read[str(workspace.extracted_manifest("qm7x"))]  # type: ignore[index]
+    assert all(f"READ AS {digest[:12]}" in line for line in replaced)
+
+
 def test_a_pack_and_a_part_are_known_by_their_manifests(config: Config) -> None:
     # What is packed and asked about is the folder; what is recorded is the manifest beside it.
     whole_chain(config)
