@@ -53,6 +53,7 @@ def _verdicts(batch: StructureBatch, max_force: float) -> Iterator[tuple[str, Bo
     yield "non_finite_cell", _not_finite(batch.cell)
     yield "non_finite_energy", _not_finite(batch.energy)
     yield "non_finite_forces", any_atom(_not_finite(batch.forces))
+    yield "non_finite_stress", _not_finite(batch.stress)
     lengths = np.linalg.norm(batch.forces.astype(np.float64), axis=1)
     yield "force_too_large", any_atom(lengths > max_force)
     yield "singular_cell", _has_singular_cell(batch)

@@ -11,6 +11,7 @@ from mtlpar.core.fields import SPLITS
 from mtlpar.core.hashing import UInt64Array, derive_seed, uniform_from_hash
 
 SplitArray = npt.NDArray[np.int8]
+FloatArray = npt.NDArray[np.float64]
 
 TRAIN: Final = SPLITS.index("train")
 VAL: Final = SPLITS.index("val")
@@ -86,20 +87,36 @@ def _fill_empty(
         split[in_train[np.argmin(draw[in_train])]] = target
 
 
-def first_of_duplicates(structure_id: UInt64Array, group: UInt64Array) -> npt.NDArray[np.bool_]:
+def first_of_duplicates(
+    structure_id: UInt64Array, group: UInt64Array, energy: FloatArray
+) -> npt.NDArray[np.bool_]:
     """Mark one structure of each set of exact duplicates, whatever their order.
 
-    Of several copies the one in the group with the smallest hash stays.
+    Of several copies the one in the group with the smallest hash stays, of those in one group the
+    one with the lowest energy.
 
     Returns:
         True for the structures to keep, (S,).
     """
     keep = np.ones(len(structure_id), dtype=bool)
     repeated = _repeated(structure_id)
-    ids, groups = structure_id[repeated], group[repeated]
-    order = np.lexsort((groups, ids))
+    ids = structure_id[repeated]
+    order = np.lexsort((energy[repeated], group[repeated], ids))
     keep[repeated[order[1:]]] = ids[order][1:] != ids[order][:-1]
     return keep
+
+
+def count_contradictions(
+    structure_id: UInt64Array, energy_ev_per_atom: FloatArray, *, limit_ev_per_atom: float
+) -> int:
+    """Number of structures of which copies have energies further apart than a limit."""
+    repeated = _repeated(structure_id)
+    if len(repeated) == 0:
+        return 0
+    ids, energies = structure_id[repeated], energy_ev_per_atom[repeated]
+    starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
+    ranges = np.maximum.reduceat(energies, starts) - np.minimum.reduceat(energies, starts)
+    return int((ranges > limit_ev_per_atom).sum())
 
 
 def count_overlap(key: UInt64Array, split: SplitArray) -> int:

@@ -36,6 +36,7 @@ from mtlpar.normalize.split import (
     TRAIN,
     SplitArray,
     assign_splits,
+    count_contradictions,
     count_overlap,
     first_of_duplicates,
 )
@@ -44,6 +45,8 @@ from mtlpar.store.extracted import ExtractedSource
 logger = logging.getLogger(__name__)
 
 _HINT: Final = "use fewer jobs, or lower extract.part_structures"
+# Energies of one geometry that are further apart are of two levels of theory, or one is wrong.
+_SAME_EV_PER_ATOM: Final = 1e-3
 
 
 def run(
@@ -70,7 +73,8 @@ def run(
     _remove_products(workspace, source)
     structure_id, group = extracted.column("structure_id"), extracted.column("group")
     books = Books(extracted.manifest, _split(extracted, structure_id, group, settings, seed))
-    books.drop(~first_of_duplicates(structure_id, group), "duplicate")
+    energy = extracted.column("energy")
+    books.drop(~first_of_duplicates(structure_id, group, energy), "duplicate")
     with Workers(jobs, hint=_HINT) as workers:
         fit = _take_references(extracted, books.split, settings, workers)
         rest = _take_off(extracted, books.split, fit.references, workers)
@@ -81,6 +85,7 @@ def run(
     checks = {
         "source": source,
         "split_by": settings.split,
+        "contradicting_duplicates": _count_contradictions(extracted, structure_id, energy),
         "in_several_splits": _check_leaks(source, books.split, structure_id, group, settings),
         "energy_outliers": find_outliers(
             rest.target,
@@ -132,6 +137,26 @@ def _split(
         )
     except ValueError as error:
         raise ValueError(f"{extracted.manifest['source']}: {error}") from error
+
+
+def _count_contradictions(
+    extracted: ExtractedSource, structure_id: UInt64Array, energy: npt.NDArray[np.float64]
+) -> int:
+    """Structures that the source holds several times with different energies."""
+    count = count_contradictions(
+        structure_id,
+        energy / extracted.column("num_atoms"),
+        limit_ev_per_atom=_SAME_EV_PER_ATOM,
+    )
+    if count:
+        logger.warning(
+            "%s: copies of %d structures have energies more than %g eV/atom apart; the lowest of "
+            "a group is kept",
+            extracted.manifest["source"],
+            count,
+            _SAME_EV_PER_ATOM,
+        )
+    return count
 
 
 def _take_references(

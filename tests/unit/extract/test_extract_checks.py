@@ -20,6 +20,7 @@ def batch(count=4, size=2, **changes):
         "group": np.arange(count, dtype=np.uint64),
         "cell": np.tile(np.eye(3) * 4, (count, 1, 1)),
         "pbc": np.ones((count, 3)),
+        "stress": np.zeros((count, 6)),
     }
     for name, (index, value) in changes.items():
         columns[name][index] = value
@@ -34,10 +35,11 @@ def test_good_structures_pass_untouched():
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
-@pytest.mark.parametrize("name", ["positions", "cell", "energy", "forces"])
+@pytest.mark.parametrize("name", ["positions", "cell", "energy", "forces", "stress"])
 def test_numbers_that_are_none_are_counted_by_what_they_are(name, value):
     # Atom 5 is the second atom of structure 2: a check of first atoms only would miss it.
-    index = {"positions": (5, 1), "forces": (5, 2), "cell": (2, 0, 1), "energy": 2}[name]
+    index = {"positions": (5, 1), "forces": (5, 2), "cell": (2, 0, 1), "energy": 2,
+             "stress": (2, 5)}[name]  # fmt: skip
     kept, dropped = check(batch(**{name: (index, value)}), max_force=1000)
     assert dropped == {f"non_finite_{name}": 1}
     assert kept.group.tolist() == [0, 1, 3]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtlpar.core.hashing import mix64
-from mtlpar.normalize.split import TEST, TRAIN, VAL, assign_splits, first_of_duplicates
+from mtlpar.normalize.split import (
+    TEST,
+    TRAIN,
+    VAL,
+    assign_splits,
+    count_contradictions,
+    first_of_duplicates,
+)
 
 
 def _groups(count: int, members: int = 4) -> np.ndarray:
@@ -84,8 +93,26 @@ def test_too_few_groups_are_an_error_with_advice() -> None:
 def test_one_copy_of_each_duplicate_stays_whatever_the_order() -> None:
     identity = np.array([5, 9, 5, 5, 2], dtype=np.uint64)
     group = np.array([30, 1, 10, 20, 1], dtype=np.uint64)
-    keep = first_of_duplicates(identity, group)
+    energy = np.array([0.0, 0.0, -1.0, 0.0, 0.0])
+    keep = first_of_duplicates(identity, group, energy)
     # The copy in the group with the smallest hash, so that file order does not decide the split.
     assert keep.tolist() == [False, True, True, False, True]
     order = np.array([3, 2, 4, 0, 1])
-    np.testing.assert_array_equal(first_of_duplicates(identity[order], group[order]), keep[order])
+    moved = first_of_duplicates(identity[order], group[order], energy[order])
+    np.testing.assert_array_equal(moved, keep[order])
+
+
+def test_of_copies_in_one_group_the_energy_decides() -> None:
+    # Else the first in file order would stay, and a renamed file change the labels.
+    identity, group = np.full(3, 5, dtype=np.uint64), np.full(3, 1, dtype=np.uint64)
+    for order in itertools.permutations((-3.0, -1.0, 7.0)):
+        energy = np.array(order)
+        assert energy[first_of_duplicates(identity, group, energy)].tolist() == [-3.0]
+
+
+def test_copies_with_other_energies_are_counted_once_each() -> None:
+    identity = np.array([5, 9, 5, 5, 2, 9, 7, 7], dtype=np.uint64)
+    energy = np.array([0.0, 1.0, 0.5, 9.0, 2.0, 1.0005, 4.0, 4.0])
+    assert count_contradictions(identity, energy, limit_ev_per_atom=1e-3) == 1
+    assert count_contradictions(identity, energy, limit_ev_per_atom=1e-4) == 2
+    assert count_contradictions(identity[:2], energy[:2], limit_ev_per_atom=1e-3) == 0
