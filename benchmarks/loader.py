@@ -171,12 +171,7 @@ def data_wait(path: Path, steps: int) -> None:
     config = load_config(files)
     model = MultiTaskModel(config.model, [BRANCH], seed=0)
     optimizer = torch.optim.AdamW(model.parameters())
-    objective = Objective(
-        [BRANCH],
-        energy_weight=config.train.energy_weight,
-        force_weight=config.train.force_weight,
-        dataset_weights={},
-    )
+    objective = Objective({BRANCH: config.train.weights_of(BRANCH)})
     batches = rank_loader(path, config.train.batch_structures, threads=2).epoch(0)
     # The first batch is built while nothing else goes on.
     next(batches)

@@ -15,6 +15,7 @@ from mtlpar.cli.common import (
     chosen_sources,
     hold_share,
     read_config,
+    require_positive,
     run_stage,
 )
 
@@ -48,24 +49,17 @@ def add_commands(commands: Commands) -> None:
         help="keep to the lock files without asking what the servers list now",
     )
     parser = _add_stage(commands, "extract", _extract, "read native files into columns")
-    parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="pieces of raw files read side by side"
-    )
+    _add_jobs(parser, "pieces of raw files read side by side")
     parser.add_argument(
         "--share", metavar="I-of-N", help="do only this share; a run without it then gathers all"
     )
     parser = _add_stage(commands, "normalize", _normalize, "split and fit reference energies")
-    parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="processes that read parts side by side"
-    )
-    parser = _add_stage(commands, "leaks", _leaks, "compare the splits of all sources")
-    parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="processes that read parts side by side"
-    )
+    _add_jobs(parser, "processes that read parts side by side")
+    parser = add_command(commands, "leaks", _leaks, "compare the splits of all sources")
+    add_config(parser)
+    _add_jobs(parser, "processes that read parts side by side")
     parser = _add_stage(commands, "pack", _pack, "write shuffled .bp packs of the splits")
-    parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="processes that sort side by side"
-    )
+    _add_jobs(parser, "processes that sort side by side")
 
 
 def _add_stage(
@@ -75,6 +69,10 @@ def _add_stage(
     add_config(parser)
     add_source_choice(parser)
     return parser
+
+
+def _add_jobs(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=what)
 
 
 def _download(options: argparse.Namespace) -> None:
@@ -108,6 +106,7 @@ def _extract(options: argparse.Namespace) -> None:
     from mtlpar.extract import stage
     from mtlpar.workflow import reader_digest
 
+    require_positive(options, "jobs")
     config = read_config(options)
     for source in chosen_sources(options, config):
         arguments = {
@@ -134,10 +133,10 @@ def _normalize(options: argparse.Namespace) -> None:
 def _leaks(options: argparse.Namespace) -> None:
     from mtlpar.normalize import leaks
 
+    require_positive(options, "jobs")
     config = read_config(options)
-    sources = chosen_sources(options, config)
     arguments = {"workspace": config.workspace, "jobs": options.jobs}
-    run_stage(config, "leaks", "sources", lambda _: leaks.run(sources, **arguments))
+    run_stage(config, "leaks", "sources", lambda _: leaks.run(config.sources, **arguments))
 
 
 def _pack(options: argparse.Namespace) -> None:
@@ -151,6 +150,7 @@ def _run_on_sources(
     options: argparse.Namespace, config: Config, name: str, stage: Stage, *, settings: BaseModel
 ) -> None:
     """Run a stage that depends on the seed and spreads its work, on one source after the other."""
+    require_positive(options, "jobs")
     for source in chosen_sources(options, config):
         run_stage(
             config,

@@ -19,7 +19,8 @@ def load_config(files: Sequence[Path], assignments: Iterable[str] = ()) -> Confi
     """Read configuration files in order, later ones over earlier ones, and check the result.
 
     Args:
-        files: YAML files; mappings are merged key by key, everything else is replaced.
+        files: YAML files; mappings are merged key by key, everything else is replaced. An empty
+            mapping replaces what is there, and so do a model's branches as a whole.
         assignments: Overrides of the form ``train.epochs=5``, applied last.
 
     Raises:
@@ -29,11 +30,11 @@ def load_config(files: Sequence[Path], assignments: Iterable[str] = ()) -> Confi
     places: dict[str, str] = {}
     for path in files:
         content, lines = _read_yaml(path)
-        merge(merged, content)
+        _merge(merged, content)
         places |= {key: f"{path}, line {line}" for key, line in lines.items()}
     for assignment in assignments:
-        merge(merged, parse_assignment(assignment))
-        key = assignment.partition("=")[0]
+        key, value = parse_assignment(assignment)
+        _assign(merged, key.split("."), value)
         places[key] = f"--set {assignment}"
         # An unknown block is told by its own name.
         places.setdefault(key.partition(".")[0], places[key])
@@ -57,7 +58,7 @@ def check_config(
     expanded: dict[str, Any] = {}
     # Overrides come last whatever their place: Snakemake puts --config before the files.
     for key, value in sorted(content.items(), key=lambda item: "__" in str(item[0])):
-        merge(expanded, _nest(str(key).split("__"), value))
+        _assign(expanded, str(key).split("__"), value)
     try:
         config = Config.model_validate(expanded)
     except ValidationError as error:
@@ -68,8 +69,8 @@ def check_config(
     return config
 
 
-def parse_assignment(text: str) -> dict[str, Any]:
-    """Parse ``dotted.key=value`` into a nested mapping; the value is read as YAML.
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Parse ``dotted.key=value`` into the key and a value, which is read as YAML.
 
     Raises:
         ValueError: If there is no key, no equals sign, or no value that YAML can read.
@@ -78,21 +79,35 @@ def parse_assignment(text: str) -> dict[str, Any]:
     if not separator or not key:
         raise ValueError(f"override {text!r} must look like train.epochs=5")
     try:
-        return _nest(key.split("."), yaml.safe_load(value) if value else None)
+        return key, yaml.safe_load(value) if value else None
     except yaml.YAMLError as error:
         raise ValueError(f"override {text!r}: the value is not valid YAML: {error}") from error
 
 
-def merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
-    """Lay ``source`` over ``target`` in place: mappings merge, everything else replaces.
-
-    A model under ``models`` is one value: giving its branches anew replaces them all.
-    """
+def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
+    """Lay ``source`` over ``target`` in place; see `load_config` for what is replaced."""
     for key, value in source.items():
-        if isinstance(value, Mapping) and isinstance(target.get(key), dict) and key != "branches":
-            merge(target[key], value)
+        is_block = isinstance(value, Mapping) and len(value) > 0 and key != "branches"
+        if is_block and isinstance(target.get(key), dict):
+            _merge(target[key], value)
         else:
-            target[key] = dict(value) if isinstance(value, Mapping) else value
+            target[key] = _apart(value)
+
+
+def _apart(value: Any) -> Any:
+    """A copy in which no mapping is in two places, as that of an anchor is."""
+    if isinstance(value, Mapping):
+        return {key: _apart(inner) for key, inner in value.items()}
+    return [_apart(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _assign(target: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """Lay one value over the place that the keys lead to, and leave what is beside it."""
+    for key in keys[:-1]:
+        if not isinstance(target.get(key), dict):
+            target[key] = {}
+        target = target[key]
+    _merge(target, {keys[-1]: value})
 
 
 def as_plain(settings: BaseModel) -> dict[str, Any]:
@@ -116,29 +131,32 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     if not isinstance(content, dict):
         raise ValueError(f"config file {path} must hold a mapping, got {type(content).__name__}")
     lines: dict[str, int] = {}
-    for key, line in _lines(yaml.compose(text, Loader=yaml.SafeLoader)):
-        # YAML keeps the last of them and says nothing.
-        if lines.setdefault(key, line) != line:
-            raise ValueError(
-                f"config file {path} has {key} twice, on lines {lines[key]} and {line}"
-            )
+    try:
+        for key, line in _lines(yaml.compose(text, Loader=yaml.SafeLoader)):
+            # YAML keeps the last of them and says nothing.
+            if lines.setdefault(key, line) != line:
+                raise ValueError(f"{key} is given twice, on lines {lines[key]} and {line}")
+    except ValueError as error:
+        raise ValueError(f"config file {path}: {error}") from None
     return content, lines
 
 
-def _lines(node: yaml.Node | None, *above: str) -> Iterator[tuple[str, int]]:
-    """Dotted key and line of everything in a block."""
+def _lines(
+    node: yaml.Node | None, above: tuple[str, ...] = (), inside: tuple[yaml.Node, ...] = ()
+) -> Iterator[tuple[str, int]]:
+    """Dotted key and line of everything in a block.
+
+    Raises:
+        ValueError: If an anchor refers to the block that it stands in.
+    """
     if not isinstance(node, yaml.MappingNode):
         return
+    if node in inside:
+        raise ValueError(f"{'.'.join(above)} refers to a block that it is part of")
     for key, value in node.value:
         name = str(key.value)
         yield ".".join((*above, name)), key.start_mark.line + 1
-        yield from _lines(value, *above, name)
-
-
-def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
-    for key in reversed(keys):
-        value = {key: value}
-    return dict(value)
+        yield from _lines(value, (*above, name), (*inside, node))
 
 
 def _placed(line: str, places: Mapping[str, str]) -> str:
@@ -150,7 +168,8 @@ def _placed(line: str, places: Mapping[str, str]) -> str:
 
 
 def _explain(problem: Any) -> list[str]:
-    location = [str(part) for part in problem["loc"]]
+    # Without pydantic's names of the types that were tried.
+    location = [str(part) for part in problem["loc"] if "[" not in str(part)]
     key = ".".join(location) or "config"
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(location[-1], _keys_beside(location), n=1)

@@ -137,6 +137,11 @@ class Config(Settings):
             for name in self.custom_sources
             if not name.isidentifier() or name in packaged_names()
         ]
+        problems += [
+            f"custom_sources.{name}: reserved, {name}.json is another file beside the ledgers"
+            for name in self.custom_sources
+            if name == self.workspace.leaks.stem
+        ]
         if len(set(self.sources)) != len(self.sources):
             problems.append(f"sources: a name is repeated in {list(self.sources)}")
         for model, entry in self.models.items():
@@ -147,6 +152,11 @@ class Config(Settings):
             ]
             if not model.isidentifier():
                 problems.append(f"models.{model}: a model's name must be an identifier")
+            if not any(max(self.train.weights_of(name)) for name in entry.sources):
+                problems.append(
+                    f"models.{model}: train.energy_weight, force_weight and dataset_weights leave "
+                    "nothing to learn"
+                )
             problems += self._problems_of_start(model, entry)
         by_dataset: dict[str, Mapping[str, object]] = {
             "dataset_weights": self.train.dataset_weights,

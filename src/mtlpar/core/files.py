@@ -88,11 +88,11 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path, *, stage: str | None = None) -> Any:
-    """Read a JSON file that another stage wrote.
+    """Read a JSON file.
 
     Args:
         path: The file.
-        stage: The command that writes it.
+        stage: The command that writes it, if one does.
 
     Raises:
         ValueError: If the file is missing or is not JSON; the message says which stage to run.
@@ -102,7 +102,12 @@ def read_json(path: Path, *, stage: str | None = None) -> Any:
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; {run_first(stage)}") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); remove it and rerun") from error
+        advice = (
+            f"remove it and run mtlpar {stage} again"
+            if stage
+            else "correct it if you wrote it, else remove it and run again"
+        )
+        raise ValueError(f"{path} is not valid JSON ({error}); {advice}") from error
 
 
 def run_first(stage: str | None) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Positive = Annotated[float, Field(gt=0)]
 """A number above zero, as a value in a mapping."""
@@ -17,3 +18,29 @@ class Settings(BaseModel):
     """A block of settings: it never changes, knows all its keys, and holds finite numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what pydantic would take for 0 and 1."""
+        field = cls.model_fields[str(info.field_name)]
+        if not _takes_truth(field.annotation) and _holds_truth(value):
+            raise ValueError(
+                f"got {value!r}, expected no truth value; YAML reads yes, no, on and off as such, "
+                "so put quotes around them if they are names"
+            )
+        return value
+
+
+def _takes_truth(annotation: Any) -> bool:
+    """Whether truth values belong to a type, or a block of settings that looks by itself."""
+    is_block = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation in (bool, Any) or is_block or any(map(_takes_truth, get_args(annotation)))
+
+
+def _holds_truth(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_truth, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_truth, value))
+    return isinstance(value, bool)

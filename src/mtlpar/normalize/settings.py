@@ -20,10 +20,10 @@ class NormalizeSettings(Settings):
         "several splits, official splits are ignored, and what is made of it is labelled leaky.",
     )
     val_fraction: float = Field(
-        default=0.05, ge=0, lt=1, description="Share of the groups that goes to validation."
+        default=0.05, gt=0, lt=1, description="Share of the groups that goes to validation."
     )
     test_fraction: float = Field(
-        default=0.05, ge=0, lt=1, description="Share of the groups that goes to test."
+        default=0.05, gt=0, lt=1, description="Share of the groups that goes to test."
     )
     official_splits: bool = Field(
         default=True, description="Use a source's own splits where it has them (Transition1x)."

@@ -49,10 +49,26 @@ def check_grid(scope: Scope) -> Grid:
     )
 
 
+def _leaking_pairs(scope: Scope) -> list[dict[str, Any]]:
+    """Comparisons of all test with all train splits.
+
+    Raises:
+        ValueError: If a source was not among them.
+    """
+    content = read_json(scope.workspace.leaks, stage="leaks")
+    if missing := [source for source in scope.sources if source not in content["sources"]]:
+        raise ValueError(
+            f"{scope.workspace.leaks} compares {', '.join(content['sources'])}, but not "
+            f"{', '.join(missing)}; run mtlpar leaks again"
+        )
+    pairs: list[dict[str, Any]] = content["pairs"]
+    return pairs
+
+
 def leak_rows(scope: Scope) -> list[CsvRow]:
     """What each test split shares with each train split, with machine names."""
     keys = ("test", "train", "test_structures", "same_geometry", "same_composition")
-    pairs = read_json(scope.workspace.leaks, stage="leaks")["pairs"]
+    pairs = _leaking_pairs(scope)
     rows = [tuple(pair[key] for key in keys) for pair in pairs]
     most = [" ".join(entry["formula"] for entry in pair["most_frequent"]) for pair in pairs]
     return [
@@ -63,7 +79,7 @@ def leak_rows(scope: Scope) -> list[CsvRow]:
 
 def leak_grid(scope: Scope) -> Grid:
     """What each test split shares with any train split, for people."""
-    pairs = read_json(scope.workspace.leaks, stage="leaks")["pairs"]
+    pairs = _leaking_pairs(scope)
     rows = []
     for source in scope.sources:
         within = read_json(scope.workspace.checks(source), stage="normalize")

@@ -98,9 +98,7 @@ class StepRunner:
         model = MultiTaskModel(shape.model, shape.layout.branches_of(context.rank), seed=seed)
         self._stepper = Stepper(
             model.to(context.device),
-            Objective(
-                tuple(shape.branches), energy_weight=1.0, force_weight=1.0, dataset_weights={}
-            ),
+            Objective(dict.fromkeys(shape.branches, (1.0, 1.0))),
             layout=shape.layout,
             context=context,
             settings=_SETTINGS,

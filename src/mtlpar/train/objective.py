@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from mtlpar.model.multitask import Prediction
-from mtlpar.train.settings import TaskWeights
 
 
 class DatasetPiece(NamedTuple):
@@ -55,26 +54,16 @@ class Targets(NamedTuple):
 class Objective:
     """Local terms of L, and L itself from the terms summed over all ranks."""
 
-    def __init__(
-        self,
-        datasets: Sequence[str],
-        *,
-        energy_weight: float,
-        force_weight: float,
-        dataset_weights: Mapping[str, float | TaskWeights],
-    ) -> None:
+    def __init__(self, weights: Mapping[str, tuple[float, float]]) -> None:
         """Fix the weights.
 
         Args:
-            datasets: All datasets of the model; their order is the order of the terms.
-            energy_weight: lambda_E.
-            force_weight: lambda_F.
-            dataset_weights: w_t, for both tasks or by task; 1 where not given.
+            weights: w_tE lambda_E and w_tF lambda_F of all datasets of the model; their order is
+                the order of the terms.
         """
-        self.datasets = tuple(datasets)
-        self._row = {dataset: row for row, dataset in enumerate(datasets)}
-        factors = [_by_task(dataset_weights.get(name, 1.0)) for name in datasets]
-        self.weights = torch.tensor(factors) * torch.tensor([energy_weight, force_weight])
+        self.datasets = tuple(weights)
+        self._row = {dataset: row for row, dataset in enumerate(self.datasets)}
+        self.weights = torch.tensor(list(weights.values()), dtype=torch.float64)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -103,9 +92,3 @@ class Objective:
     def total(self, terms: Tensor) -> Tensor:
         """L, or this rank's part of it, from (T, 2) terms."""
         return (self.weights.to(terms) * terms).sum()
-
-
-def _by_task(weight: float | TaskWeights) -> tuple[float, float]:
-    if isinstance(weight, TaskWeights):
-        return weight.energy, weight.force
-    return weight, weight

@@ -181,6 +181,13 @@ class TrainSettings(Settings):
         description="How long a rank waits for the others before it reports them missing.",
     )
 
+    def weights_of(self, dataset: str) -> tuple[float, float]:
+        """Weights of a dataset's energy and force errors in the objective."""
+        factor = self.dataset_weights.get(dataset, 1.0)
+        if not isinstance(factor, TaskWeights):
+            factor = TaskWeights(energy=factor, force=factor)
+        return factor.energy * self.energy_weight, factor.force * self.force_weight
+
     def of_result(self) -> dict[str, Any]:
         """What the trained model depends on, as plain values."""
         return self.model_dump(mode="json", exclude=set(EXECUTION_ONLY))

@@ -70,12 +70,7 @@ class Trainer:
         self.progress = Progress()
         self.sources = tuple(data.branch_of)
         self.steps_per_epoch = data.loader.plan.steps
-        objective = Objective(
-            self.sources,
-            energy_weight=settings.energy_weight,
-            force_weight=settings.force_weight,
-            dataset_weights=settings.dataset_weights,
-        )
+        objective = Objective({source: settings.weights_of(source) for source in self.sources})
         self.stepper = Stepper(model, objective, layout=layout, context=context, settings=settings)
         self._last_save = time.monotonic()
         self._is_first_step = True

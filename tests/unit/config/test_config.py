@@ -78,6 +78,19 @@ def test_every_problem_is_said_with_its_file_and_line(tmp_path: Path, text: str,
         ("train.learning_rate=.inf", r"train.learning_rate: input should be a finite number"),
         ("train.passes_per_epoch.qm7x=-1", r"train.passes_per_epoch.qm7x: .*greater than 0"),
         ("train.dataset_weights.qm7x=-1", r"train.dataset_weights.qm7x.*greater than or equal"),
+        # YAML's truth values; pydantic would take them for 1 and 0.
+        ("train.epochs=yes", r"train\.epochs: got True, expected no truth value"),
+        ("normalize.test_fraction=off", r"normalize\.test_fraction: got False"),
+        ("seed=on", r"seed: got True"),
+        ("normalize.reference_energies.qm7x={H: yes}", r"reference_energies: got .*True"),
+        ("train.trackers=[no]", r"train\.trackers: got \[False\]"),
+        # pydantic names each type that it tried.
+        (
+            "normalize.reference_energies.qm7x=3",
+            r"normalize\.reference_energies\.qm7x: input should be a valid dictionary",
+        ),
+        # Packs of nothing are refused, so splits of nothing are.
+        ("normalize.val_fraction=0", r"normalize\.val_fraction: input should be greater than 0"),
     ],
 )
 def test_a_value_that_is_none_is_told_with_its_key(assignment: str, said: str) -> None:
@@ -107,7 +120,7 @@ def test_a_key_that_stands_twice_is_refused_because_yaml_keeps_one_in_silence(
 ) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text("train:\n  epochs: 3\n  seed: 1\n  epochs: 4\n")
-    with pytest.raises(ValueError, match=r"mine\.yaml has train\.epochs twice, on lines 2 and 4"):
+    with pytest.raises(ValueError, match=r"mine\.yaml: train\.epochs is given twice, on lines 2"):
         load_config([mine])
 
 
@@ -118,9 +131,70 @@ def test_models_may_only_use_listed_sources_once() -> None:
         load_config([DEFAULT], ["models.x={branches: {a: [ani1x], b: [ani1x]}}"])
 
 
+def test_an_override_of_one_alias_leaves_the_other(tmp_path: Path) -> None:
+    # YAML makes one mapping of both; laid over in place, the files of b were read as a's.
+    mine, more = tmp_path / "mine.yaml", tmp_path / "more.yaml"
+    mine.write_text(
+        "sources: [a, b]\n"
+        "models: {m: {branches: {x: [a, b]}}}\n"
+        "custom_sources:\n"
+        "  a: &a {format: extxyz, files: ['a.xyz'], level_of_theory: t, group_key: g}\n"
+        "  b: *a\n"
+    )
+    more.write_text("custom_sources: {b: {files: ['b.xyz']}}\n")
+    for config in (
+        load_config([mine, more]),
+        load_config([mine], ["custom_sources.b.files=['b.xyz']"]),
+    ):
+        assert config.custom_sources["a"].files == ("a.xyz",)
+        assert config.custom_sources["b"].files == ("b.xyz",)
+
+
+def test_a_block_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("train: &a {x: *a}\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml: train\.x refers to a block"):
+        load_config([mine])
+
+
+def test_an_empty_mapping_takes_away_what_files_before_it_gave(tmp_path: Path) -> None:
+    # Merged key by key, it would leave the references that a user wants to be fitted again.
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("normalize: {reference_energies: {qm7x: {H: -13.6}}}\n")
+    assert load_config([DEFAULT, mine]).normalize.reference_energies
+    config = load_config([DEFAULT, mine], ["normalize.reference_energies={}"])
+    assert config.normalize.reference_energies == {}
+
+
+def test_an_override_of_one_branch_leaves_the_others() -> None:
+    added = load_config([DEFAULT], ["models.qm7x.branches.more=[ani1x]"])
+    assert set(added.models["qm7x"].branches) == {"qm7x", "more"}
+    # All of them, given at once, replace all.
+    replaced = load_config([DEFAULT], ["models.qm7x.branches={more: [ani1x]}"])
+    assert set(replaced.models["qm7x"].branches) == {"more"}
+
+
+def test_a_model_with_nothing_to_learn_is_refused() -> None:
+    # Its loss would be zero from the first step on.
+    for weights in (
+        ["train.energy_weight=0", "train.force_weight=0"],
+        ["train.dataset_weights.qm7x=0"],
+        ["train.force_weight=0", "train.dataset_weights.qm7x={energy: 0}"],
+    ):
+        with pytest.raises(ValueError, match=r"models\.qm7x: .*leave nothing to learn"):
+            load_config([DEFAULT], weights)
+    load_config([DEFAULT], ["train.energy_weight=0"])
+
+
+def test_no_source_takes_the_name_of_another_file_beside_the_ledgers() -> None:
+    definition = "{format: extxyz, files: [a.xyz], level_of_theory: t, group_key: g}"
+    with pytest.raises(ValueError, match=r"custom_sources\.leaks: reserved"):
+        load_config([DEFAULT], [f"custom_sources.leaks={definition}"])
+
+
 def test_overrides_of_both_command_lines_mean_the_same() -> None:
     by_mtlpar = load_config([DEFAULT], ["train.epochs=3", "download.mirrors=/data"])
-    content = {**parse_assignment("models={m: {branches: {a: [ani1x]}}}")}
+    content = dict([parse_assignment("models={m: {branches: {a: [ani1x]}}}")])
     # Snakemake puts the keys of its command line first, before those of the files.
     by_snakemake = check_config(
         {

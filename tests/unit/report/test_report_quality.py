@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from mtlpar.core.files import read_json, write_json
 from mtlpar.core.ledger import Ledger
 from mtlpar.report import figures, stage
 from mtlpar.report.items import Scope, table_names
@@ -69,3 +70,12 @@ def test_a_check_that_does_not_apply_is_not_a_number(fake_run) -> None:
     text = (fake_run.workspace.tables / "checks.md").read_text(encoding="utf-8")
     alexandria = next(line for line in text.splitlines() if line.startswith("| Alexandria"))
     assert "n/a" in alexandria
+
+
+def test_a_comparison_of_other_sources_is_no_clean_bill(fake_run) -> None:
+    # What was not compared stood as zeros in the table.
+    path = fake_run.workspace.leaks
+    content = read_json(path)
+    write_json(path, {**content, "sources": [s for s in content["sources"] if s != "qm7x"]})
+    with pytest.raises(ValueError, match=r"leaks\.json compares .*but not qm7x; run mtlpar leaks"):
+        stage.run("leaks", **fake_run.arguments)

@@ -6,10 +6,12 @@ import torch
 
 from mtlpar.model.multitask import Prediction
 from mtlpar.train.objective import DatasetPiece, Objective, Targets
+from mtlpar.train.settings import TrainSettings
 
 
 def _objective() -> Objective:
-    return Objective(["a", "b"], energy_weight=2.0, force_weight=5.0, dataset_weights={"b": 0.5})
+    settings = TrainSettings(energy_weight=2.0, force_weight=5.0, dataset_weights={"b": 0.5})
+    return Objective({name: settings.weights_of(name) for name in ("a", "b")})
 
 
 def test_total_is_the_formula_on_a_hand_computed_batch() -> None:
