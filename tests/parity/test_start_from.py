@@ -17,6 +17,7 @@ from mtlpar.model.settings import EncoderSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.train import stage
+from mtlpar.train.recipe import Start
 
 # A rate so small that no weight moves: what comes out is what went in.
 STILL = {"learning_rate": 1e-300, "epochs": 1, "weight_decay": 0.0}
@@ -36,7 +37,7 @@ def _start(
         settings=TRAIN.model_copy(update={**STILL, "dataset_weights": {}}),
         seed=1,
         context=RankContext(0, 1, torch.device("cpu")),
-        start=stage.Start(path=workspace.model("mtl"), new_branches=new),
+        start=Start(path=workspace.model("mtl"), new_branches=new),
     )
 
 

@@ -74,6 +74,7 @@ def _train(options: argparse.Namespace) -> None:
         distributed_context(timeout_s=config.train.collective_timeout_s, first=lead) as context,
     ):
         from mtlpar.train import stage
+        from mtlpar.train.recipe import Start
 
         set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
         # Rank 0 knows; the others are told.
@@ -89,7 +90,7 @@ def _train(options: argparse.Namespace) -> None:
             context=context,
             start=None
             if entry.start_from is None
-            else stage.Start(
+            else Start(
                 path=config.workspace.model(entry.start_from.model),
                 new_branches=entry.start_from.branches,
             ),

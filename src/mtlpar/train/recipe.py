@@ -1,0 +1,166 @@
+"""What a trained model depends on: data, architecture, settings and seed, and not where it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from mtlpar.core.files import file_digest
+from mtlpar.core.paths import Workspace
+from mtlpar.core.references import References
+from mtlpar.model.multitask import MultiTaskModel
+from mtlpar.model.saved import FORMAT_VERSION, load_model
+from mtlpar.model.settings import ModelSettings
+from mtlpar.model.start import start_from
+from mtlpar.store.header import read_header, training_digest
+from mtlpar.train.data import target_scale
+from mtlpar.train.precision import weight_dtype
+from mtlpar.train.settings import TrainSettings
+
+_OF_SOURCE: Final = (
+    "num_structures", "num_atoms", "level_of_theory", "references_ev", "data_digests",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A trained model to start from.
+
+    Attributes:
+        path: Its file.
+        new_branches: Branches of the new model by the branch of that one they start from.
+    """
+
+    path: Path
+    new_branches: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One named model as it is to be trained; equal recipes give equal models.
+
+    Attributes:
+        name: Name of the model.
+        branches: Sources by branch.
+        model_settings: Architecture.
+        settings: How to train.
+        seed: The run's seed.
+        start: Trained model to start from; random weights if None.
+        headers: What the training pack of every source says; see `mtlpar.store.header`.
+    """
+
+    name: str
+    branches: Mapping[str, tuple[str, ...]]
+    model_settings: ModelSettings
+    settings: TrainSettings
+    seed: int
+    start: Start | None
+    headers: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def read(
+        cls,
+        name: str,
+        *,
+        branches: Mapping[str, tuple[str, ...]],
+        workspace: Workspace,
+        model_settings: ModelSettings,
+        settings: TrainSettings,
+        seed: int,
+        start: Start | None,
+    ) -> Recipe:
+        """Look at the packs of all sources.
+
+        Raises:
+            ValueError: If packs, or the model to start from, are missing or damaged.
+        """
+        if start is not None and not start.path.is_file():
+            raise ValueError(f"{name} starts from {start.path}: there is none; train it first")
+        return cls(
+            name=name,
+            branches=branches,
+            model_settings=model_settings,
+            settings=settings,
+            seed=seed,
+            start=start,
+            headers={
+                source: read_header(workspace, source)
+                for sources in branches.values()
+                for source in sources
+            },
+        )
+
+    @cached_property
+    def branch_of(self) -> dict[str, str]:
+        """Branch of every source, in order."""
+        return {source: branch for branch in self.branches for source in self.branches[branch]}
+
+    @cached_property
+    def data(self) -> dict[str, str]:
+        """Digest of what is learned from every source."""
+        return {source: training_digest(header) for source, header in self.headers.items()}
+
+    @cached_property
+    def plain_settings(self) -> dict[str, Any]:
+        """What the trained model depends on besides its data, as plain values."""
+        return {
+            "branches": {branch: list(sources) for branch, sources in self.branches.items()},
+            "model": self.model_settings.model_dump(mode="json"),
+            "model_format": FORMAT_VERSION,
+            "train": self.settings.of_result(),
+            "seed": self.seed,
+            "start": self.start and [file_digest(self.start.path), dict(self.start.new_branches)],
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of everything that the trained model depends on."""
+        return digest({**self.plain_settings, "data": self.data})
+
+    def describe(self) -> dict[str, Any]:
+        """What the fingerprint is a digest of, to be read by people."""
+        return {
+            "model": self.name,
+            "fingerprint": self.fingerprint,
+            **self.plain_settings,
+            "sources": {
+                source: {key: header[key] for key in _OF_SOURCE}
+                for source, header in self.headers.items()
+            },
+        }
+
+    def references(self) -> dict[str, References]:
+        """Reference energies of every source."""
+        return {
+            source: References.from_dict(header["references_ev"])
+            for source, header in self.headers.items()
+        }
+
+    def network(self, owned: tuple[str, ...], device: torch.device) -> MultiTaskModel:
+        """Encoder and some of the branches as they are before the first step.
+
+        Args:
+            owned: The branches.
+            device: Where to put them.
+        """
+        network = MultiTaskModel(self.model_settings, owned, seed=self.seed)
+        network.set_scales(
+            {branch: target_scale(self.headers, self.branches[branch]) for branch in owned}
+        )
+        network.to(device, weight_dtype(self.settings))
+        if self.start is not None:
+            trained = load_model(self.start.path, device=device)
+            start_from(network, trained, new_branches=self.start.new_branches)
+        return network
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """Digest of plain values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
