@@ -169,7 +169,7 @@ def test_a_rank_that_hangs_is_named_after_the_time_that_the_settings_say(
     [
         # Not part of what is trained, but ranks that disagree would wait for each other for ever.
         ("train.layout=mtl-base", "rank 1 has settings with the digest"),
-        ("paths.results={other}", r"rank 1 has data of qm7x \(branch qm7x\) with the digests"),
+        ("paths.results={other}", r"rank 1 has data of qm7x \(branch qm7x\) with the digest"),
     ],
 )
 def test_a_rank_that_was_given_something_else_is_named(

@@ -27,7 +27,7 @@ from mtlpar.cli import (
     study,
 )
 from mtlpar.core.log import set_up_logging
-from mtlpar.parallel.agree import Interrupted
+from mtlpar.parallel.agree import EndedTogether, Interrupted
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.command(options)
         sys.stdout.flush()
+    except EndedTogether as end:
+        is_error = not isinstance(end, Interrupted)
+        if end.is_told_here:
+            logger.error("error: %s", end) if is_error else logger.warning("%s", end)
+        return 1 if is_error else INTERRUPTED
     except ValueError as error:
         logger.error("error: %s", error)
         return 1
-    except Interrupted as reason:
-        logger.warning("%s", reason)
-        return INTERRUPTED
     except KeyboardInterrupt:
         logger.error("interrupted")
         return 130

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
 
-class AgreedError(ValueError):
-    """A mistake that every rank raises at the same point, with the same message."""
+class EndedTogether(Exception):  # noqa: N818 - not always an error
+    """What all ranks raise at the same point with the same message.
+
+    They may still talk to each other, and leave in order.
+
+    Attributes:
+        is_told_here: Whether it is for this rank to tell the user: one line is enough.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        # The command line imports this module, and must not wait for torch to ask for help.
+        import torch.distributed as dist
+
+        self.is_told_here = not dist.is_initialized() or dist.get_rank() == 0
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the run is to be continued
-    """The run stopped early in good order, on every rank, and can be continued."""
+class AgreedError(EndedTogether, ValueError):
+    """A mistake that every rank sees."""
 
 
-ENDED_TOGETHER: Final = (AgreedError, Interrupted)
-"""What all ranks raise at the same point: they may still talk to each other, and leave in order."""
+class Interrupted(EndedTogether):
+    """The run stopped early in good order, and can be continued."""
 
 
 def raise_together(message: str | None) -> None:
@@ -80,7 +93,6 @@ def check_same(facts: Mapping[str, str], *, advice: str) -> None:
 
 def gather(value: T) -> list[T]:
     """The values of all ranks, by rank; all must call this together."""
-    # The command line imports this module, and must not wait for torch to ask for help.
     import torch.distributed as dist
 
     if not dist.is_initialized():

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from mtlpar.parallel.agree import ENDED_TOGETHER
+from mtlpar.parallel.agree import EndedTogether
 from mtlpar.parallel.launch import EXPECTED_WORLD_SIZE
 from mtlpar.parallel.roll import LAST_WORDS_S, RankLostError, Roll
 from mtlpar.parallel.watchdog import ends_with_others, ends_within
@@ -127,7 +127,7 @@ def _mpi_ranks(
             _process_group(context, store, timeout),
         ):
             yield context
-    except ENDED_TOGETHER:
+    except EndedTogether:
         # All ranks agreed to end here.
         raise
     except RankLostError as error:
@@ -153,7 +153,7 @@ def _ended_together(barrier: Callable[[], object]) -> Iterator[None]:
     """Let nobody leave in good order before all do: who watches would think that they had died."""
     try:
         yield
-    except ENDED_TOGETHER:
+    except EndedTogether:
         barrier()
         raise
     barrier()
@@ -211,7 +211,7 @@ def _process_group(
     )
     try:
         yield
-    except ENDED_TOGETHER:
+    except EndedTogether:
         # All ranks are here: they leave one by one, and nobody waits for another.
         dist.destroy_process_group()
         raise
