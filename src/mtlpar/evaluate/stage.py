@@ -17,7 +17,7 @@ from mtlpar.core.structures import atom_indices
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.model.predict import FloatArray, predict
 from mtlpar.model.saved import SavedModel, load_model
-from mtlpar.parallel.ranks import local_device
+from mtlpar.parallel.device import local_device
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.header import read_header, training_digest
 

@@ -8,12 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import torch
 import torch.distributed as dist
 
 from mtlpar.machine.finding import Finding, Level
+from mtlpar.parallel.agree import gather
 from mtlpar.parallel.launch import Geometry
 from mtlpar.parallel.ranks import RankContext
 
@@ -45,12 +46,7 @@ class Rank:
 
 def gather_ranks(context: RankContext) -> list[Rank]:
     """What every rank sees; all ranks must call this together."""
-    rank = _this_rank(context)
-    if context.world_size == 1:
-        return [rank]
-    ranks: list[Any] = [None] * context.world_size
-    dist.all_gather_object(ranks, rank)
-    return ranks
+    return gather(_this_rank(context))
 
 
 def check_ranks(ranks: Sequence[Rank], geometry: Geometry) -> list[Finding]:
@@ -182,11 +178,7 @@ def _mpi_rank(context: RankContext) -> int | None:
 def _device_id(device: torch.device) -> str:
     if device.type == "cpu":
         return ""
-    properties = (
-        torch.cuda.get_device_properties(device)
-        if device.type == "cuda"
-        else torch.xpu.get_device_properties(device)
-    )
+    properties = getattr(torch, device.type).get_device_properties(device)
     # The index alone says nothing where each rank sees only one device.
     return str(getattr(properties, "uuid", device.index))
 

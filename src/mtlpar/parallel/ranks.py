@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from mtlpar.parallel.agree import EndedTogether
+from mtlpar.parallel.device import local_device
 from mtlpar.parallel.launch import EXPECTED_WORLD_SIZE
 from mtlpar.parallel.roll import LAST_WORDS_S, RankLostError, Roll
 from mtlpar.parallel.watchdog import ends_with_others, ends_within
@@ -238,21 +239,3 @@ def _check_world(found: int, expected: int) -> None:
             "not belong together. Under Slurm set MTLPAR_SRUN_MPI (pmi2 for the mpich wheel, "
             "nothing on Cray); elsewhere use the mpiexec of the MPI that mpi4py was built with."
         )
-
-
-def local_device(local_rank: int = 0) -> torch.device:
-    """The accelerator of a rank on its node, or the CPU.
-
-    Works whether a rank sees one device or all of its node.
-    """
-    import torch
-
-    if torch.cuda.is_available():
-        index = local_rank % torch.cuda.device_count()
-        torch.cuda.set_device(index)
-        return torch.device("cuda", index)
-    if hasattr(torch, "xpu") and torch.xpu.is_available():
-        index = local_rank % torch.xpu.device_count()
-        torch.xpu.set_device(index)
-        return torch.device("xpu", index)
-    return torch.device("cpu")

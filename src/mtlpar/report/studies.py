@@ -74,7 +74,7 @@ def write_study(name: str, records: Iterable[Path], *, workspace: Workspace, dpi
 def memory_grid(records: Sequence[Mapping[str, Any]]) -> Grid:
     """Memory of the fullest rank, measured, beside the formula."""
     device = records[0]["device"]
-    peak = "device memory" if device == "cuda" else "memory of the process above an empty model's"
+    peak = "device memory" if device != "cpu" else "memory of the process above an empty model's"
     rows = tuple(
         tuple(
             Cell(text)

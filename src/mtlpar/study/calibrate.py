@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from mtlpar.model.settings import ModelSettings
+from mtlpar.parallel.device import wait_for
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.census import BatchShape, take_census
@@ -242,7 +243,7 @@ def _reduce_seconds(size_bytes: int, device: torch.device) -> float:
     dist.barrier()
     started = time.perf_counter()
     dist.all_reduce(buffer)
-    _finish(device)
+    wait_for(device)
     return time.perf_counter() - started
 
 
@@ -277,16 +278,11 @@ def _copy_seconds_per_byte(device: torch.device, size: int = 2**24) -> float:
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:
     work()
-    _finish(device)
+    wait_for(device)
     started = time.perf_counter()
     work()
-    _finish(device)
+    wait_for(device)
     return time.perf_counter() - started
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _rounded(value: float) -> float:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
-import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile
 
 from mtlpar.core.files import write_json
+from mtlpar.parallel.agree import gather
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.study.settings import StudySettings
 from mtlpar.study.steps import StepRunner, StepShape, layout_named
-from mtlpar.study.timeline import StepSpans, break_down, spans_of, steps_of
+from mtlpar.study.timeline import break_down, spans_of, steps_of
 
 
 def run(path: Path, *, layout: str, settings: StudySettings, context: RankContext) -> None:
@@ -46,7 +45,7 @@ def run(path: Path, *, layout: str, settings: StudySettings, context: RankContex
     runner.run(1)
     with profile(activities=_activities(context), acc_events=True) as trace:
         runner.run_epoch()
-    everyone = _of_all_ranks(steps_of(spans_of(trace)), context)
+    everyone = gather(steps_of(spans_of(trace)))
     if context.rank == 0:
         cores = os.cpu_count() or 1
         write_json(
@@ -65,14 +64,5 @@ def run(path: Path, *, layout: str, settings: StudySettings, context: RankContex
 
 
 def _activities(context: RankContext) -> list[ProfilerActivity]:
-    if context.device.type == "cuda":
-        return [ProfilerActivity.CPU, ProfilerActivity.CUDA]
-    return [ProfilerActivity.CPU]
-
-
-def _of_all_ranks(steps: list[StepSpans], context: RankContext) -> list[list[StepSpans]]:
-    if context.world_size == 1:
-        return [steps]
-    everyone: list[Any] = [None] * context.world_size
-    dist.all_gather_object(everyone, steps)
-    return everyone
+    kinds = {"cuda": [ProfilerActivity.CUDA], "xpu": [ProfilerActivity.XPU], "cpu": []}
+    return [ProfilerActivity.CPU, *kinds[context.device.type]]

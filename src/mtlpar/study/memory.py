@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mtlpar.core.files import write_json
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.parallel.device import peak_memory_bytes, start_peak_bytes
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.census import take_census
 from mtlpar.study.records import memory_ranks
@@ -45,9 +42,9 @@ def run(
         )
     batch = settings.memory.batch_structures * context.world_size
     _train(_warm_up_model(), layout, context.world_size, context.world_size, settings, context)
-    before = _start_peak(context)
+    before = start_peak_bytes(context.device)
     runner = _train(settings.model, layout, branches, batch, settings, context)
-    peak = _peak_bytes(context) - before
+    peak = peak_memory_bytes(context.device) - before
     held = runner.held_bytes()
     values = largest([peak, *held.values()], context)
     census = take_census(settings.model)
@@ -68,22 +65,6 @@ def run(
     }
     if context.rank == 0:
         write_json(path, record)
-
-
-def _start_peak(context: RankContext) -> float:
-    """What does not count: nothing on a GPU, the peak of the process so far elsewhere."""
-    if context.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(context.device)
-        return 0.0
-    return _peak_bytes(context)
-
-
-def _peak_bytes(context: RankContext) -> float:
-    """Largest memory so far: of the device on a GPU, of the process elsewhere."""
-    if context.device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(context.device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
 def _train(

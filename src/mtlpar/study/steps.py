@@ -16,6 +16,7 @@ from mtlpar.core.hashing import derive_seed
 from mtlpar.core.structures import StructureBatch
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.settings import ModelSettings
+from mtlpar.parallel.device import wait_for
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.trace import span
@@ -140,8 +141,7 @@ class StepRunner:
         self._stepper.run(passes, step=step, learning_rate=_SETTINGS.learning_rate, wishes=Wishes())
 
     def _wait(self) -> None:
-        if self.context.device.type == "cuda":
-            torch.cuda.synchronize()
+        wait_for(self.context.device)
         if dist.is_initialized():
             dist.barrier()
 

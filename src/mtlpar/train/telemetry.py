@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +11,7 @@ from typing import TypeVar
 import torch
 
 from mtlpar.parallel.agree import gather
+from mtlpar.parallel.device import peak_memory_bytes
 
 T = TypeVar("T")
 
@@ -77,13 +76,3 @@ def log_held(held: Mapping[str, int]) -> None:
     for sizes_of_rank, ranks in alike.items():
         text = ", ".join(f"{what} {size:,} bytes" for what, size in sizes_of_rank)
         logger.info("rank %s holds %s", ", ".join(map(str, ranks)), text)
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory this process has used: of the accelerator, or of the process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if device.type == "xpu":
-        return torch.xpu.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
