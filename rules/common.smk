@@ -4,7 +4,7 @@ from mtlpar.core.fields import SPLITS
 
 CONFIG = flow.read_config(config)
 # From here on `config` is complete: defaults filled in, overrides applied.
-config = flow.as_plain(CONFIG)
+config = CONFIG.model_dump(mode="json")
 FILES = CONFIG.workspace
 # Every shell command finds `mtlpar` of the environment that runs Snakemake, activated or not, and
 # $CONFIG_FILE: the configuration as Snakemake merged it, --config overrides included. It is no

@@ -19,13 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from mtlpar import workflow as flow
 from mtlpar.config import Config
-from mtlpar.config.load import as_plain
 from mtlpar.core.fields import SPLITS
-from mtlpar.core.files import file_digest, read_json, write_json, write_text
+from mtlpar.core.files import file_digest, read_json, write_json
 from mtlpar.core.lease import HeldLease, Lease, Owner, hold
 from mtlpar.parallel.agree import Interrupted
 from mtlpar.parallel.allocation import Allocation, run_client
@@ -227,7 +224,7 @@ def _write_record(run: StageRun, identity: dict[str, Any], allocation: Allocatio
             "target": run.target,
             "outputs": {str(path): _digest(path) for path in run.outputs},
             **identity,
-            "config": str(_keep_config(run.config)),
+            "config": str(flow.write_resolved(run.config, _folder(run.config))),
             "versions": {"python": platform.python_version(), **_versions()},
             "machine": {
                 "host": socket.gethostname(),
@@ -276,19 +273,8 @@ def _folder(config: Config) -> Path:
     return config.workspace.results / "provenance"
 
 
-def _keep_config(config: Config) -> Path:
-    path = _folder(config) / f"config-{_config_digest(config)[:12]}.yaml"
-    if not path.exists():
-        write_text(path, _config_text(config))
-    return path
-
-
-def _config_text(config: Config) -> str:
-    return yaml.safe_dump(as_plain(config), sort_keys=False, allow_unicode=True)
-
-
 def _config_digest(config: Config) -> str:
-    return hashlib.sha256(_config_text(config).encode()).hexdigest()
+    return hashlib.sha256(flow.resolved(config).encode()).hexdigest()
 
 
 def _code_digest(config: Config, stage: str, target: str) -> str:
@@ -332,7 +318,7 @@ def _normalize_files(config: Config, source: str) -> Files:
         work.checks(source),
         work.ledger(source),
     ]
-    return [work.extracted_manifest(source)], outputs
+    return [work.extracted_manifest(source), *flow.reference_files(config, source)], outputs
 
 
 def _leaks_files(config: Config, _target: str) -> Files:

@@ -22,7 +22,7 @@ import yaml
 from pydantic import BaseModel
 
 from mtlpar.config import Config
-from mtlpar.config.load import as_plain, check_config
+from mtlpar.config.load import check_config
 from mtlpar.core.files import file_digest, write_text
 from mtlpar.download.catalogue import read_catalogue
 from mtlpar.download.mirror import mirror_fingerprint
@@ -63,12 +63,17 @@ def read_config(content: Mapping[str, Any]) -> Config:
     return config
 
 
+def resolved(config: Config) -> str:
+    """The checked configuration as YAML, with all defaults."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
 def write_resolved(config: Config, folder: Path) -> Path:
     """Write the checked configuration for the stages to read, and return the file.
 
     Its name is a digest of its content, so runs with different overrides never share a file.
     """
-    text = yaml.safe_dump(as_plain(config), sort_keys=False, allow_unicode=True)
+    text = resolved(config)
     path = folder / f"config-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
     if not path.exists():
         write_text(path, text)
@@ -103,7 +108,9 @@ def rule_settings(*blocks: BaseModel | int | Sequence[str] | Mapping[str, Any]) 
     Snakemake runs a job again when this line changes, and only then: a rule is given just the
     blocks that its stage reads.
     """
-    plain = [as_plain(block) if isinstance(block, BaseModel) else block for block in blocks]
+    plain = [
+        block.model_dump(mode="json") if isinstance(block, BaseModel) else block for block in blocks
+    ]
     return json.dumps(plain, ensure_ascii=False)
 
 

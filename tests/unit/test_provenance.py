@@ -185,6 +185,17 @@ def test_what_another_process_has_just_made_is_not_made_again(config: Config) ->
         assert due
 
 
+def test_references_that_the_user_gives_are_an_input(config: Config, tmp_path: Path) -> None:
+    # Else what was made of other energies would be taken for done, by a waiting job or adoption.
+    given = tmp_path / "energies.json"
+    normalize = config.normalize.model_copy(update={"reference_energies": {"qm7x": given}})
+    run = StageRun.of(config.model_copy(update={"normalize": normalize}), "normalize", "qm7x")
+    given.write_text('{"H": -13.6}')
+    before = run.identity()
+    given.write_text('{"H": -13.7}')
+    assert run.identity() != before
+
+
 def test_two_machines_write_the_same_bytes(config: Config) -> None:
     whole_chain(config)
     outputs = StageRun.of(config, "report", "table1").outputs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,11 +107,6 @@ def _assign(target: dict[str, Any], keys: Sequence[str], value: Any) -> None:
             target[key] = {}
         target = target[key]
     _merge(target, {keys[-1]: value})
-
-
-def as_plain(settings: BaseModel) -> dict[str, Any]:
-    """Settings as plain JSON values with sorted keys, for files and for Snakemake params."""
-    return dict(json.loads(json.dumps(settings.model_dump(mode="json"), sort_keys=False)))
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
