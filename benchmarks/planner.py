@@ -155,9 +155,7 @@ def _work(options: argparse.Namespace) -> None:
 
 
 def _base(ranks: int) -> Machine:
-    return GENERIC_CPU.model_copy(
-        update={"max_nodes": 1, "ranks_per_node": ranks, "cores_per_node": CORES}
-    )
+    return GENERIC_CPU.model_copy(update={"max_nodes": 1, "ranks_per_node": ranks})
 
 
 def _model(options: argparse.Namespace) -> Any:

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_CHUNK_BYTES = 1 << 20
-
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -115,13 +113,10 @@ def run_first(stage: str | None) -> str:
     return f"run mtlpar {stage} first" if stage else "run the stage that writes it first"
 
 
-def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """Hexadecimal checksum of a file's bytes."""
-    digest = hashlib.new(algorithm)
+def file_digest(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def format_bytes(size: int) -> str:

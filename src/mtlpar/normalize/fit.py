@@ -126,7 +126,7 @@ def _moments_of_block(
 def solve_references(moments: Moments) -> ReferenceFit:
     """Solve for the reference energies, the same on every machine to the last bit.
 
-    The normal equations are exact integers and are solved in decimals of 120 digits, so squaring
+    The normal equations are exact integers and are solved in decimals of 80 digits, so squaring
     the condition number costs nothing and the rank needs no judgement. With R the independent rows
     of the Gram matrix G, the solution of minimum norm is R^T (R R^T)^-1 b.
 

@@ -17,7 +17,7 @@ from mtlpar.store.bp import BpReader
 
 FloatArray = npt.NDArray[np.float64]
 
-_SUMS: Final = ("energy_abs", "energy", "energy_square", "force_abs", "force_square")
+_SUMS: Final = ("energy_abs", "energy_square", "force_abs", "force_square")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,6 @@ class TrainSums:
             "energy_rms_ev_per_atom": (total["energy_square"] / self.structures) ** 0.5,
             "force_mean_abs_ev_per_angstrom": total["force_abs"] / components,
             "force_rms_ev_per_angstrom": (total["force_square"] / components) ** 0.5,
-            "mean_atoms": self.atoms / self.structures,
         }
 
 
@@ -136,6 +135,6 @@ def _train_sums(
     x, y, z = forces.astype(np.float64).T
     force_abs = np.add.reduceat(np.abs(x) + np.abs(y) + np.abs(z), starts)[train]
     force_square = np.add.reduceat(x * x + y * y + z * z, starts)[train]
-    values = (np.abs(chosen), chosen, chosen**2, force_abs, force_square)
+    values = (np.abs(chosen), chosen**2, force_abs, force_square)
     quanta = {name: exact_sum(array) for name, array in zip(_SUMS, values, strict=True)}
     return TrainSums(len(chosen), int(num_atoms[train].sum(dtype=np.int64)), quanta)

@@ -53,7 +53,7 @@ _ONE_RANK: Final = ("sh", "-c", _RANK, "rank")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """Shape of a parallel run; it comes from the rule's resources, never from the environment.
+    """Shape of a parallel run; it comes from the rule's resources, never from the scheduler.
 
     Attributes:
         nodes: Number of nodes.

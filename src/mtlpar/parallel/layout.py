@@ -57,7 +57,7 @@ class ParallelLayout:
 
         Args:
             kind: ``mtl-base`` or ``mtl-par``.
-            cost: Relative work of each branch, for instance its training atoms.
+            cost: Relative work of each branch, for instance its training edges.
             world_size: Number of ranks.
             encoder_shards: Ranks that hold one copy of the encoder together.
 

@@ -185,7 +185,7 @@ def _torchrun_ranks(
                 yield replace(context, roll=roll)
         except RankLostError as error:
             roll.announce(str(error))
-            # Who ends first ends all.
+            # The first rank to leave takes the others with it.
             time.sleep(LAST_WORDS_S)
             os._exit(1)
 

@@ -84,7 +84,7 @@ class Roll:
         self._board = board
 
     def speak(self, words: Callable[[Sequence[int], str], str]) -> None:
-        """From now on say so what it means that ranks are lost.
+        """Set what explains to the user that ranks are lost.
 
         Args:
             words: Called with their numbers and with what became of them, by any thread.

@@ -44,7 +44,6 @@ class Machine(Settings):
     description: str = Field(description="One line for people: what a rank is.")
     max_nodes: int = Field(gt=0, description="Nodes that a job may have.")
     ranks_per_node: int = Field(gt=0, description="Devices of a node, one rank each.")
-    cores_per_node: int = Field(gt=0, description="Cores that may be used.")
     device_memory_gib: float = Field(gt=0, description="Memory of a device, for one rank (GiB).")
     host_memory_gib: float = Field(gt=0, description="Memory of a node, for the store (GiB).")
     peak_tflops: dict[Precision, Positive] = Field(description="Peak of a device (1e12 FLOP/s).")
@@ -160,7 +159,6 @@ GENERIC_GPU = Machine(
     description="a node with four GPUs of the A100 class",
     max_nodes=1024,
     ranks_per_node=4,
-    cores_per_node=64,
     device_memory_gib=40,
     host_memory_gib=256,
     peak_tflops={"float32": 19.5, "float64": 9.7, "bfloat16": 312},
@@ -176,7 +174,6 @@ GENERIC_CPU = Machine(
     description="a workstation, a rank per core",
     max_nodes=1024,
     ranks_per_node=8,
-    cores_per_node=8,
     device_memory_gib=4,
     host_memory_gib=32,
     peak_tflops={"float32": 0.1, "float64": 0.05, "bfloat16": 0.1},

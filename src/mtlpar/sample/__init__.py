@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Final
 
 from .base import SOURCES, SampleError
-from .draws import METHODS, Drawn, Task, perform, structures_in, tasks
+from .draws import Drawn, Task, perform, structures_in, tasks
 from .labels import prepare_tblite
 from .native import write_source
 from .smiles import prepare_rdkit
 
-__all__ = ["CHECKSUMS", "METHODS", "SOURCES", "SampleError", "generate"]
+__all__ = ["CHECKSUMS", "SOURCES", "SampleError", "generate"]
 
 CHECKSUMS: Final = "checksums.txt"
 """Name of the file with the checksums, in the format of sha256sum."""

@@ -26,15 +26,6 @@ from .reactions import Reaction, draw_reaction
 from .relaxation import Frame, relax_crystal, relax_molecule
 from .smiles import molecule_smiles
 
-METHODS: Final = {
-    "ani1x": "GFN2-xTB",
-    "qm7x": "GFN1-xTB",
-    "transition1x": "IPEA1-xTB",
-    "mptrj": "GFN1-xTB",
-    "alexandria": "GFN1-xTB",
-}
-"""Level of theory of every source."""
-
 _SHARED: Final = 0.65
 _THERMAL: Final = (300.0, 1000.0)
 _GUESTS: Final = ("O", "N", "C=O", "C")

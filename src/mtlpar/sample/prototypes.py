@@ -14,7 +14,6 @@ SQRT3: Final = float(np.sqrt(3.0))
 
 CUBIC: Final = np.eye(3)
 FCC: Final = np.array([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
-BCC: Final = np.array([[-0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.5, 0.5, -0.5]])
 FCC_TO_CUBIC: Final = np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]])
 FCC_TO_TETRAGONAL: Final = np.array([[0, 0, 1], [-1, 1, 0], [1, 1, -1]])
 
