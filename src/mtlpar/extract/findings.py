@@ -1,13 +1,15 @@
-"""What the physics checks find in structures that are kept: counted and reported, never dropped.
+"""What is found in structures that are kept: counted and reported, never dropped.
 
 A row is dropped only if nothing can be learned from it (`mtlpar.extract.checks`). Net forces, close
 atoms and large steps can be right, in an external field or far from equilibrium; whether to train
-on them is the user's decision, so they are counted here.
+on them is the user's decision, so they are counted here. So are structures without a charge, a
+spin or a stress where the configuration names one.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +20,7 @@ from mtlpar.core.structures import StructureBatch
 from mtlpar.extract.close_atoms import has_close_atoms
 from mtlpar.extract.energy_work import MIN_PAIRS, EnergyWork, explain_slope
 from mtlpar.extract.settings import PhysicsSettings
+from mtlpar.sources.base import LabelUse
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ class Findings:
         largest_net_force_ev_per_angstrom: Length of the largest sum of forces.
         largest_force_ev_per_angstrom: Length of the longest force on any atom.
         energy_work: Energy differences against the work of the forces.
+        labels: Labels that rows have and lack, where the configuration says which to read.
     """
 
     def __init__(self) -> None:
@@ -39,6 +43,7 @@ class Findings:
         self.structures = self.close_atoms = self.net_force = 0
         self.largest_net_force_ev_per_angstrom = self.largest_force_ev_per_angstrom = 0.0
         self.energy_work = EnergyWork()
+        self.labels = LabelUse()
 
     def add(self, batch: StructureBatch, settings: PhysicsSettings) -> None:
         """Take in consecutive structures that passed `mtlpar.extract.checks.check`."""
@@ -61,6 +66,7 @@ class Findings:
             other.largest_net_force_ev_per_angstrom, other.largest_force_ev_per_angstrom
         )
         self.energy_work.merge(other.energy_work)
+        self.labels.merge(other.labels)
 
     @classmethod
     def total(cls, parts: Iterable[Findings]) -> Findings:
@@ -79,11 +85,20 @@ class Findings:
             "largest_net_force_ev_per_angstrom": self.largest_net_force_ev_per_angstrom,
             "largest_force_ev_per_angstrom": self.largest_force_ev_per_angstrom,
             "energy_work": self.energy_work.as_dict(),
+            "labels": {
+                "rows": self.labels.rows,
+                "lacking": dict(sorted(self.labels.lacking.items())),
+            },
         }
 
     def to_record(self) -> dict[str, Any]:
         """Everything, as plain values that `from_record` reads."""
-        return {**self.as_dict(), "energy_work": self.energy_work.to_record()}
+        plain = self.as_dict()
+        return {
+            **plain,
+            "energy_work": self.energy_work.to_record(),
+            "labels": {**plain["labels"], "keys": sorted(self.labels.keys)},
+        }
 
     @classmethod
     def from_record(cls, content: dict[str, Any]) -> Findings:
@@ -92,14 +107,18 @@ class Findings:
         for name, value in content.items():
             setattr(findings, name, value)
         findings.energy_work = EnergyWork.from_record(content["energy_work"])
+        labels = content["labels"]
+        findings.labels = LabelUse(labels["rows"], Counter(labels["lacking"]), set(labels["keys"]))
         return findings
 
     def report(self, source: str, settings: PhysicsSettings) -> None:
         """Say what was found in a source.
 
         Raises:
-            ValueError: If energies do not change as the forces say, unless the settings allow it.
+            ValueError: If no structure has a label that the configuration names, or if energies do
+                not change as the forces say, unless the settings allow it.
         """
+        self._report_labels(source)
         if self.close_atoms:
             _log.warning(
                 "%s: %d structures with atoms closer than %g Å (kept)",
@@ -116,6 +135,24 @@ class Findings:
                 self.largest_net_force_ev_per_angstrom,
             )
         self._report_slope(source, settings)
+
+    def _report_labels(self, source: str) -> None:
+        lacking = sorted(self.labels.lacking.items())
+        if nowhere := [key for key, count in lacking if count == self.labels.rows]:
+            raise ValueError(
+                f"{source}: no structure has the label of "
+                f"{' and of '.join(f'custom_sources.{source}.{key}' for key in nowhere)}; there "
+                f"are {', '.join(sorted(self.labels.keys))}. Correct the key, or leave it out"
+            )
+        for key, count in lacking:
+            _log.warning(
+                "%s: %d of %d structures lack the label of custom_sources.%s.%s (kept)",
+                source,
+                count,
+                self.labels.rows,
+                source,
+                key,
+            )
 
     def _report_slope(self, source: str, settings: PhysicsSettings) -> None:
         slope = self.energy_work.quantile(0.5)

@@ -145,6 +145,7 @@ def _checked(task: PieceTask, result: PieceResult) -> Iterator[StructureBatch]:
             result.rows += block.rows
             result.dropped.update(block.dropped)
             result.dropped.update(dropped)
+            result.findings.labels.merge(block.labels)
             result.findings.add(batch, task.settings.physics)
             bar.update(block.rows)
             yield batch

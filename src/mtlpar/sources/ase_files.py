@@ -10,6 +10,7 @@ import io
 import lzma
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
@@ -29,7 +30,7 @@ from mtlpar.core.units import (
     KCAL_PER_MOL_EV,
     KJ_PER_MOL_EV,
 )
-from mtlpar.sources.base import RawBlock, Source
+from mtlpar.sources.base import LabelUse, RawBlock, Source
 from mtlpar.sources.reading import (
     Columns,
     Progress,
@@ -55,6 +56,7 @@ _STRESS: Final = {
 _VOIGT: Final = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 _ROWS_AT_ONCE: Final = 256
 _MAX_FRAME_BYTES: Final = 1 << 28
+_OPTIONAL_KEYS: Final = ("stress_key", "charge_key", "spin_key")
 _CONTAINER_ERRORS: Final = (OSError, EOFError, lzma.LZMAError, sqlite3.Error)
 # What ASE raises for text that is no frame.
 _ASE_ERRORS: Final = (
@@ -78,17 +80,18 @@ def read(
 ) -> Iterator[RawBlock]:
     """Stream a file.
 
-    Structures are dropped as ``missing_energy``, ``missing_forces`` or ``missing_group``.
+    Structures are dropped as ``missing_energy``, ``missing_forces`` or ``missing_group``. Those
+    that lack another label which the configuration names are kept and counted.
 
     Raises:
         ValueError: If the file is damaged or laid out otherwise.
     """
     records = {"extxyz": _frames, "db": _rows}[custom.format]
-    parse = {"extxyz": _parse_frame, "db": _parse_row}[custom.format]
     progress = Progress(path)
-    yield from collect_records(
-        progress, records(path), partial(parse, name, custom), *_CONTAINER_ERRORS
-    )
+    use = LabelUse()
+    parse = partial(_parse, name, custom, use)
+    for block in collect_records(progress, records(path), parse, *_CONTAINER_ERRORS):
+        yield replace(block, labels=use.take())
     if not progress.rows:
         raise ValueError(f"{path} holds no structures, expected {custom.format}")
 
@@ -119,14 +122,32 @@ def _rest_of_frame(stream: IO[bytes], line: bytes, index: int) -> bytes:
     return b"".join(lines)
 
 
-def _parse_frame(name: str, custom: CustomSource, text: bytes, where: str) -> Columns | str:
+def _parse(
+    name: str, custom: CustomSource, use: LabelUse, content: Any, where: str
+) -> Columns | str:
+    """Columns of a frame or row, or why it cannot be used; ``use`` is kept up to date."""
+    open_record = {"extxyz": _open_frame, "db": _open_row}[custom.format]
+    atoms, labels = open_record(content, where)
+    use.see(map(str, labels))
+    columns = _columns(name, custom, atoms, labels, where)
+    if not isinstance(columns, str):
+        asked = {option: getattr(custom, option) for option in _OPTIONAL_KEYS}
+        use.count(
+            f"{option}: {key}"
+            for option, key in asked.items()
+            if key is not None and labels.get(key) is None
+        )
+    return columns
+
+
+def _open_frame(text: bytes, where: str) -> tuple[Any, dict[str, Any]]:
+    """Structure and labels of a frame."""
     try:
         atoms: Atoms = next(read_xyz(io.StringIO(text.decode()), index=0))
     except _ASE_ERRORS as error:
         raise ValueError(f"{where}: ASE cannot read it: {error}; {text[:200]!r}") from error
     results = {} if atoms.calc is None else atoms.calc.results
-    labels = {**atoms.arrays, **atoms.info, **results}
-    return _columns(name, custom, atoms, labels, where)
+    return atoms, {**atoms.arrays, **atoms.info, **results}
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -143,12 +164,13 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
             last = rows[-1].id
 
 
-def _parse_row(name: str, custom: CustomSource, row: Any, where: str) -> Columns | str:
+def _open_row(row: Any, _where: str) -> tuple[Any, dict[str, Any]]:
+    """Structure and labels of a row; a row of a database has what a structure has."""
     labels = {**row.data, **row.key_value_pairs}
     for key in ("energy", "forces", "stress", "charge"):
         if key in row:
             labels[key] = row[key]
-    return _columns(name, custom, row, labels, where)
+    return row, labels
 
 
 def _columns(

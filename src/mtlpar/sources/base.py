@@ -7,7 +7,7 @@ guesses, and accounts for every row: what it does not yield it counts under a re
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -19,6 +19,48 @@ from mtlpar.sources.settings import SourceSettings
 
 DAMAGED_RECORD: Final = "damaged_record"
 """Reason under which rows are counted that are there but cannot be understood."""
+
+_MAX_KEYS: Final = 100
+
+
+@dataclass(slots=True)
+class LabelUse:
+    """Which labels rows have, and which of those that the configuration names they lack.
+
+    A key that no row has is a mistake; one that some rows lack is perhaps none, so it is counted.
+
+    Attributes:
+        rows: Rows looked at that were not dropped.
+        lacking: How many of them have no such label, by option and key: ``charge_key: total``.
+        keys: Labels that any row has, dropped ones too; at least the first hundred.
+    """
+
+    rows: int = 0
+    lacking: Counter[str] = field(default_factory=Counter)
+    keys: set[str] = field(default_factory=set)
+
+    def see(self, keys: Iterable[str]) -> None:
+        """Take in the labels that a row has."""
+        # Files may have a key of its own in every row.
+        if len(self.keys) < _MAX_KEYS:
+            self.keys.update(keys)
+
+    def count(self, lacking: Iterable[str]) -> None:
+        """Take in a row that was not dropped."""
+        self.rows += 1
+        self.lacking.update(lacking)
+
+    def merge(self, other: LabelUse) -> None:
+        """Take in what other rows have."""
+        self.rows += other.rows
+        self.lacking.update(other.lacking)
+        self.see(other.keys)
+
+    def take(self) -> LabelUse:
+        """Return what was taken in since the last time."""
+        taken = LabelUse(self.rows, self.lacking, self.keys)
+        self.rows, self.lacking, self.keys = 0, Counter(), set()
+        return taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +74,13 @@ class RawBlock:
         damage: What is wrong with the first row counted as `DAMAGED_RECORD`, or with something
             whose rows cannot be counted. The extract stage stops there, or goes on if the user
             wants it to.
+        labels: What labels the rows have, where the configuration says which to read.
     """
 
     batch: StructureBatch
     dropped: Counter[str] = field(default_factory=Counter)
     damage: str | None = None
+    labels: LabelUse = field(default_factory=LabelUse)
 
     @property
     def rows(self) -> int:
