@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -56,6 +57,8 @@ _STRESS: Final = {
 _VOIGT: Final = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 _ROWS_AT_ONCE: Final = 256
 _MAX_FRAME_BYTES: Final = 1 << 28
+# From here on a float stands for several integers.
+_FIRST_INEXACT: Final = 2**53
 _OPTIONAL_KEYS: Final = ("stress_key", "charge_key", "spin_key")
 _CONTAINER_ERRORS: Final = (OSError, EOFError, lzma.LZMAError, sqlite3.Error)
 # What ASE raises for text that is no frame.
@@ -185,7 +188,7 @@ def _columns(
     if custom.group_key is not None:
         if labels.get(custom.group_key) is None:
             return "missing_group"
-        group = str(labels[custom.group_key])
+        group = _group_name(labels[custom.group_key], custom.group_key, where)
     energy_ev = _ENERGY[custom.energy_unit]
     energy = as_floats(labels[custom.energy_key], (), name=custom.energy_key, where=where)
     forces = as_floats(labels[custom.forces_key], (size, 3), name=custom.forces_key, where=where)
@@ -201,6 +204,23 @@ def _columns(
         "spin": _whole_number(labels, custom.spin_key, where),
         **_stress_columns(custom, labels, where),
     }
+
+
+def _group_name(value: Any, key: str, where: str) -> str:
+    """Text of a group's name, the same whether it was written as 7 or as 7.0.
+
+    ASE reads what looks like a number as one; then large ones are rounded to the same float.
+    """
+    if isinstance(value, (str, bool, np.bool_, Integral)):
+        return str(value)
+    if not isinstance(value, Real) or not abs(float(value)) < _FIRST_INEXACT:
+        raise ValueError(
+            f"{where}: {key!r} is {value!r:.80}, which names no group for certain; expected a text "
+            f"or a number below {_FIRST_INEXACT:,}: write the names as text that is no number, for "
+            "instance with a letter in front"
+        )
+    number = float(value)
+    return str(int(number) if number.is_integer() else number)
 
 
 def _stress_columns(custom: CustomSource, labels: dict[str, Any], where: str) -> Columns:

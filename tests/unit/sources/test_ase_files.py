@@ -97,6 +97,34 @@ def test_without_a_group_key_a_composition_stays_together(file_of):
     assert group[0] == group[1] != group[2]
 
 
+def test_a_group_is_the_same_whether_its_number_is_written_as_an_integer_or_a_float(tmp_path):
+    # As files of two programs have it: the parts of one trajectory would lie in train and in test.
+    path = tmp_path / "data.xyz"
+    write(path, [water(trajectory="@")] * 8, format="extxyz")
+    parts = path.read_text().split("trajectory=@")
+    names = ["7", "7.0", "7e0", "-0.0", "0", "0.5", "T", "9007199254740993"]
+    text = "".join(f"{part}trajectory={name}" for part, name in zip(parts, names, strict=False))
+    path.write_text(text + parts[-1])
+    batch, dropped, _ = read_all(path, format="extxyz", group_key="trajectory")
+    expected = ["7", "7", "7", "0", "0", "0.5", "True", "9007199254740993"]
+    assert batch.group.tolist() == [name_hash("mine", name) for name in expected]
+    assert dropped == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["nan", "inf", '"1 2 3"', "12345678901234567890", "9007199254740992.0"]
+)
+def test_what_names_no_group_for_certain_is_refused(tmp_path, name):
+    # 12345678901234567890 and ...891 are the same float, and no number is equal to nan.
+    path = tmp_path / "data.xyz"
+    write(path, [water(trajectory="a"), water(trajectory="@")], format="extxyz")
+    path.write_text(path.read_text().replace("trajectory=@", f"trajectory={name}"))
+    batch, dropped, damage = read_all(path, format="extxyz", group_key="trajectory")
+    assert (len(batch), dropped) == (1, {"damaged_record": 1})
+    assert "data.xyz, key frame 1: 'trajectory' is" in damage[0]
+    assert "write the names as text that is no number" in damage[0]
+
+
 def test_charge_and_spin_come_from_their_keys(file_of):
     path, form = file_of([water(total_charge=-1, multiplicity=2), water()])
     keys = {"charge_key": "total_charge", "spin_key": "multiplicity"}
