@@ -272,6 +272,12 @@ def _check_complete(source: Source, files: list[RawFile], where: str) -> None:
             f"expected {' or '.join(source.data_files)}; put the files there under these names or "
             "take the source out of the config"
         )
+    for pattern in source.data_files if source.needs_all_files else ():
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(
+                f"no file is {pattern!r} in {where}, found {', '.join(names)}; put one there or "
+                f"take it out of custom_sources.{source.name}.files"
+            )
     for pattern in source.sidecar_files:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ValueError(

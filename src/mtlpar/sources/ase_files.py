@@ -73,6 +73,7 @@ def custom_source(name: str, custom: CustomSource) -> Source:
         name=name,
         title=custom.title or name,
         data_files=custom.files,
+        needs_all_files=True,
         level_of_theory=custom.level_of_theory,
         read=partial(read, name, custom),
     )

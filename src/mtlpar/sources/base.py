@@ -120,6 +120,7 @@ class Source:
         data_files: Names or shell patterns of the raw files that hold structures.
         sidecar_files: Names or shell patterns of raw files that a reader needs beside them; each
             must be there.
+        needs_all_files: Whether each of ``data_files`` must be there, not only one.
         level_of_theory: How the labels were computed, with the default settings.
         read: Streams one data file, or one piece of it; raises ValueError that names file and key
             where it cannot go on.
@@ -133,6 +134,7 @@ class Source:
     title: str
     data_files: tuple[str, ...]
     sidecar_files: tuple[str, ...] = ()
+    needs_all_files: bool = False
     level_of_theory: str
     read: ReadFunction
     divide: DivideFunction | None = None
