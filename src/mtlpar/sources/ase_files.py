@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import lzma
+import re
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -60,7 +62,9 @@ _MAX_FRAME_BYTES: Final = 1 << 28
 # From here on a float stands for several integers.
 _FIRST_INEXACT: Final = 2**53
 _OPTIONAL_KEYS: Final = ("stress_key", "charge_key", "spin_key")
-_CONTAINER_ERRORS: Final = (OSError, EOFError, lzma.LZMAError, sqlite3.Error)
+_CONTAINER_ERRORS: Final = (OSError, EOFError, lzma.LZMAError, zlib.error, sqlite3.Error)
+# Columns of a property in a damaged header: ASE would make room for so many.
+_ABSURD_COLUMNS: Final = re.compile(rb":[RISL]:\d{5}")
 # What ASE raises for text that is no frame.
 _ASE_ERRORS: Final = (
     ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError,
@@ -146,6 +150,9 @@ def _parse(
 
 def _open_frame(text: bytes, where: str) -> tuple[Any, dict[str, Any]]:
     """Structure and labels of a frame."""
+    header = text.split(b"\n", maxsplit=2)[1]
+    if absurd := _ABSURD_COLUMNS.search(header):
+        raise ValueError(f"{where}: Properties have {absurd[0]!r}... columns; {header[:200]!r}")
     try:
         atoms: Atoms = next(read_xyz(io.StringIO(text.decode()), index=0))
     except _ASE_ERRORS as error:

@@ -1,6 +1,8 @@
 """Anything that ASE reads, described by configuration alone."""
 
 import bz2
+import gzip
+import lzma
 
 import numpy as np
 import pytest
@@ -208,6 +210,30 @@ def test_a_damaged_file_gives_what_stands_before_the_damage(tmp_path, change, ro
     with pytest.raises(ValueError, match=rf"data\.xyz.*({message})"):
         read_until_damage()
     assert sum(kept) == rows
+
+
+@pytest.mark.parametrize(
+    ("ending", "compress"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)]
+)
+def test_a_damaged_archive_is_named_whatever_its_library_raises(tmp_path, ending, compress):
+    # Noise in the middle is no end of file and no wrong checksum: zlib has an error of its own.
+    write(tmp_path / "data.xyz", [water(-float(i)) for i in range(1, 30)], format="extxyz")
+    content = bytearray(compress((tmp_path / "data.xyz").read_bytes()))
+    content[len(content) // 2 :] = b"\xff" * 200
+    path = tmp_path / f"data.xyz.{ending}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"data\.xyz\.{ending} is damaged or cut off"):
+        read_all(path, format="extxyz")
+
+
+def test_a_header_of_absurdly_many_columns_is_damage_and_takes_no_memory(tmp_path):
+    # A flipped digit; ASE would make a list of a billion columns.
+    path = tmp_path / "data.xyz"
+    write(path, [water(-1.0), water(-2.0)], format="extxyz")
+    path.write_text(path.read_text().replace("pos:R:3", "pos:R:3000000000", 1))
+    batch, dropped, damage = read_all(path, format="extxyz")
+    assert (batch.energy.tolist(), dropped) == ([-2.0], {"damaged_record": 1})
+    assert "key frame 0: Properties have b':R:30000'" in damage[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"no database", None])
