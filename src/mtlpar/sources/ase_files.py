@@ -59,6 +59,8 @@ _STRESS: Final = {
 _VOIGT: Final = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 _ROWS_AT_ONCE: Final = 256
 _MAX_FRAME_BYTES: Final = 1 << 28
+# Charges and spins are kept in a byte; predictions take the same range.
+_MOST: Final = int(np.iinfo(np.int8).max)
 # From here on a float stands for several integers.
 _FIRST_INEXACT: Final = 2**53
 _OPTIONAL_KEYS: Final = ("stress_key", "charge_key", "spin_key")
@@ -208,8 +210,8 @@ def _columns(
         "group": name_hash(name, group),
         "cell": np.array(atoms.cell),
         "pbc": np.array(atoms.pbc, np.uint8),
-        "charge": _whole_number(labels, custom.charge_key, where),
-        "spin": _whole_number(labels, custom.spin_key, where),
+        "charge": _whole_number(labels, custom.charge_key, where, least=-_MOST),
+        "spin": _whole_number(labels, custom.spin_key, where, least=0),
         **_stress_columns(custom, labels, where),
     }
 
@@ -242,10 +244,12 @@ def _stress_columns(custom: CustomSource, labels: dict[str, Any], where: str) ->
     return {"stress": stress * _STRESS[custom.stress_unit], "stress_mask": 1}
 
 
-def _whole_number(labels: dict[str, Any], key: str | None, where: str) -> int:
+def _whole_number(labels: dict[str, Any], key: str | None, where: str, *, least: int) -> int:
     if key is None or labels.get(key) is None:
         return 0
     value = float(as_floats(labels[key], (), name=key, where=where))
-    if value != round(value) or abs(value) > 127:
-        raise ValueError(f"{where}: {key!r} is {value}, expected a small whole number")
+    if not value.is_integer() or not least <= value <= _MOST:
+        raise ValueError(
+            f"{where}: {key!r} is {value}, expected an integer from {least} to {_MOST}"
+        )
     return int(value)

@@ -133,10 +133,26 @@ def test_charge_and_spin_come_from_their_keys(file_of):
     batch, _, _ = read_all(path, format=form, **keys)
     assert batch.charge.tolist() == [-1, 0]
     assert batch.spin.tolist() == [2, 0]
-    path, form = file_of([water(total_charge=0.5)])
-    _, dropped, damage = read_all(path, format=form, **keys)
-    assert dropped == {"damaged_record": 1}
-    assert "'total_charge' is 0.5, expected a small whole number" in damage[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("total_charge", 0.5, "0.5, expected an integer from -127 to 127"),
+        ("total_charge", np.inf, "inf, expected an integer from -127"),
+        ("total_charge", np.nan, "nan, expected an integer from -127"),
+        ("total_charge", 128, "128.0, expected an integer from -127"),
+        ("multiplicity", -3, "-3.0, expected an integer from 0 to 127"),
+    ],
+)
+def test_charges_and_spins_that_are_none_are_named_by_key(tmp_path, key, value, expected):
+    # A model refuses to predict a spin of -3, so it must not learn one.
+    path = tmp_path / "data.xyz"
+    write(path, [water(**{key: value}), water()], format="extxyz")
+    keys = {"charge_key": "total_charge", "spin_key": "multiplicity"}
+    batch, dropped, damage = read_all(path, format="extxyz", **keys)
+    assert (len(batch), dropped) == (1, {"damaged_record": 1})
+    assert f"data.xyz, key frame 0: {key!r} is {expected}" in damage[0]
 
 
 @pytest.mark.parametrize(
