@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from numbers import Integral, Real
 from pathlib import Path
 from typing import IO, Any, Final
@@ -63,6 +64,7 @@ _MAX_FRAME_BYTES: Final = 1 << 28
 _MOST: Final = int(np.iinfo(np.int8).max)
 # From here on a float stands for several integers.
 _FIRST_INEXACT: Final = 2**53
+_LMDB: Final = ".aselmdb"
 _OPTIONAL_KEYS: Final = ("stress_key", "charge_key", "spin_key")
 _CONTAINER_ERRORS: Final = (OSError, EOFError, lzma.LZMAError, zlib.error, sqlite3.Error)
 # Columns of a property in a damaged header: ASE would make room for so many.
@@ -100,7 +102,8 @@ def read(
     progress = Progress(path)
     use = LabelUse()
     parse = partial(_parse, name, custom, use)
-    for block in collect_records(progress, records(path), parse, *_CONTAINER_ERRORS):
+    errors: tuple[type[Exception], ...] = (*_CONTAINER_ERRORS, *_lmdb_errors(path))
+    for block in collect_records(progress, records(path), parse, *errors):
         yield replace(block, labels=use.take())
     if not progress.rows:
         raise ValueError(f"{path} holds no structures, expected {custom.format}")
@@ -168,13 +171,39 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     # ASE would make a database of an empty file.
     if not path.is_file() or path.stat().st_size == 0:
         raise OSError("it is no file, or an empty one")
-    last = 0
-    with connect(path, use_lock_file=False) as database:  # type: ignore[no-untyped-call]
+    is_lmdb = path.suffix == _LMDB
+    # ASE would open it for writing.
+    options = {"readonly": True} if is_lmdb else {}
+    with connect(path, use_lock_file=False, **options) as database:  # type: ignore[no-untyped-call]
+        if is_lmdb:
+            # It streams by itself, and would go through all rows for every block.
+            for row in database.select():
+                yield f"row {row.id}", row
+            return
         # A select of everything would hold everything.
+        last = 0
         while rows := list(database.select(f"id>{last}", limit=_ROWS_AT_ONCE)):
             for row in rows:
                 yield f"row {row.id}", row
             last = rows[-1].id
+
+
+def _lmdb_errors(path: Path) -> tuple[type[Exception], ...]:
+    """What damaged databases of LMDB raise; they need a package that few others need.
+
+    Raises:
+        ValueError: If the file is one and the package is not installed.
+    """
+    if path.suffix != _LMDB:
+        return ()
+    try:
+        backend: Any = import_module("ase_db_backends.aselmdb")
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: ASE reads {_LMDB} files with a package that is not installed ({error}); "
+            "`pip install ase-db-backends`"
+        ) from error
+    return (backend.lmdb.Error,)
 
 
 def _open_row(row: Any, _where: str) -> tuple[Any, dict[str, Any]]:

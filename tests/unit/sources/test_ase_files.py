@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import sys
 
 import numpy as np
 import pytest
@@ -258,3 +259,27 @@ def test_a_database_that_is_none_is_named(tmp_path, content):
     path.mkdir() if content is None else path.write_bytes(content)
     with pytest.raises(ValueError, match=r"data\.db"):
         read_all(path, format="db")
+
+
+def test_databases_of_lmdb_need_a_package_and_the_error_says_which(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ase_db_backends", None)
+    path = tmp_path / "data.aselmdb"
+    path.write_bytes(b"any")
+    with pytest.raises(ValueError, match=r"data\.aselmdb.*pip install ase-db-backends"):
+        read_all(path, format="db")
+
+
+def test_databases_of_lmdb_are_read_and_not_changed(tmp_path):
+    # As OMat24 comes. More rows than a block of the other databases has.
+    pytest.importorskip("ase_db_backends.aselmdb")
+    path = tmp_path / "data.aselmdb"
+    with connect(path, use_lock_file=False) as database:
+        for index in range(300):
+            database.write(water(-1.0 - index), data={"trajectory": "a"})
+    (tmp_path / "data.aselmdb-lock").unlink()
+    content = path.read_bytes()
+    batch, dropped, _ = read_all(path, format="db", group_key="trajectory")
+    assert batch.energy.tolist() == [-1.0 - index for index in range(300)]
+    assert dropped == {}
+    assert path.read_bytes() == content
+    assert [file.name for file in tmp_path.iterdir()] == ["data.aselmdb"]
