@@ -12,6 +12,7 @@ import re
 import sqlite3
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -23,7 +24,7 @@ import numpy as np
 from ase import Atoms
 from ase.db import connect
 from ase.io.extxyz import read_xyz
-from ase.io.formats import open_with_compression
+from ase.io.formats import UnknownFileTypeError, open_with_compression
 
 from mtlpar.core.hashing import name_hash
 from mtlpar.core.units import (
@@ -65,6 +66,7 @@ _MOST: Final = int(np.iinfo(np.int8).max)
 # From here on a float stands for several integers.
 _FIRST_INEXACT: Final = 2**53
 _LMDB: Final = ".aselmdb"
+_SQLITE: Final = b"SQLite format 3\x00"
 _OPTIONAL_KEYS: Final = ("stress_key", "charge_key", "spin_key")
 _CONTAINER_ERRORS: Final = (OSError, EOFError, lzma.LZMAError, zlib.error, sqlite3.Error)
 # Columns of a property in a damaged header: ASE would make room for so many.
@@ -171,20 +173,48 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     # ASE would make a database of an empty file.
     if not path.is_file() or path.stat().st_size == 0:
         raise OSError("it is no file, or an empty one")
-    is_lmdb = path.suffix == _LMDB
+    _require_systems(path)
+    try:
+        for row in _select_all(path):
+            yield f"row {row.id}", row
+    except (*_ASE_ERRORS, UnknownFileTypeError) as error:
+        raise OSError(f"ASE cannot read it: {type(error).__name__}: {error}") from error
+
+
+def _require_systems(path: Path) -> None:
+    """Look for the table of structures: in SQLite files without one ASE makes it, unasked.
+
+    Raises:
+        ValueError: If it is missing.
+    """
+    with path.open("rb") as stream:
+        if stream.read(len(_SQLITE)) != _SQLITE:
+            return
+    # Nobody writes raw files any more, and so there is no need for locks or files beside this one.
+    address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    with closing(sqlite3.connect(address, uri=True)) as database:
+        found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        tables = [name for (name,) in found]
+    if "systems" not in tables:
+        raise ValueError(
+            f"{path} is no ASE database: SQLite finds no table 'systems' in it, only "
+            f"{', '.join(tables) or 'nothing'}; correct custom_sources or convert it with ASE"
+        )
+
+
+def _select_all(path: Path) -> Iterator[Any]:
+    is_sqlite, is_lmdb = path.suffix == ".db", path.suffix == _LMDB
     # ASE would open it for writing.
     options = {"readonly": True} if is_lmdb else {}
     with connect(path, use_lock_file=False, **options) as database:  # type: ignore[no-untyped-call]
-        if is_lmdb:
-            # It streams by itself, and would go through all rows for every block.
-            for row in database.select():
-                yield f"row {row.id}", row
+        if not is_sqlite:
+            # The others stream by themselves, and would start anew for every block.
+            yield from database.select()
             return
         # A select of everything would hold everything.
         last = 0
         while rows := list(database.select(f"id>{last}", limit=_ROWS_AT_ONCE)):
-            for row in rows:
-                yield f"row {row.id}", row
+            yield from rows
             last = rows[-1].id
 
 
@@ -206,9 +236,12 @@ def _lmdb_errors(path: Path) -> tuple[type[Exception], ...]:
     return (backend.lmdb.Error,)
 
 
-def _open_row(row: Any, _where: str) -> tuple[Any, dict[str, Any]]:
+def _open_row(row: Any, where: str) -> tuple[Any, dict[str, Any]]:
     """Structure and labels of a row; a row of a database has what a structure has."""
-    labels = {**row.data, **row.key_value_pairs}
+    try:
+        labels = {**row.data, **row.key_value_pairs}
+    except _ASE_ERRORS as error:
+        raise ValueError(f"{where}: ASE cannot read its data: {error!r}") from error
     for key in ("energy", "forces", "stress", "charge"):
         if key in row:
             labels[key] = row[key]

@@ -3,7 +3,9 @@
 import bz2
 import gzip
 import lzma
+import sqlite3
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -283,3 +285,38 @@ def test_databases_of_lmdb_are_read_and_not_changed(tmp_path):
     assert dropped == {}
     assert path.read_bytes() == content
     assert [file.name for file in tmp_path.iterdir()] == ["data.aselmdb"]
+
+
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+def test_a_database_is_not_changed_by_being_read(tmp_path, journal):
+    # Checksums of raw files are those of the download; a database in WAL mode is read by way of
+    # files beside it.
+    path = tmp_path / "data #1%.db"
+    with connect(path, use_lock_file=False) as database:
+        database.write(water())
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"PRAGMA journal_mode={journal}")
+    content = path.read_bytes()
+    assert len(read_all(path, format="db")[0]) == 1
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_database_of_something_else_is_named_and_not_changed(tmp_path):
+    # ASE would add its tables to it.
+    path = tmp_path / "data.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE molecules (id INTEGER)")
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=r"data\.db is no ASE database: .*only molecules"):
+        read_all(path, format="db")
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"ids": [1], "nextid": 2}', '{"1": {}}', "{"])
+def test_a_json_file_that_is_no_database_is_named(tmp_path, content):
+    path = tmp_path / "data.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"data\.json"):
+        read_all(path, format="db")
+    assert path.read_text() == content
