@@ -216,8 +216,23 @@ def _check_not_empty(source: str, results: list[FileResult]) -> None:
     )
     raise ValueError(
         f"{source} has no usable structure ({files}); if the reasons are not what the files "
-        "deserve, look at extract.labels and extract.max_force_ev_per_angstrom"
+        f"deserve, look at {_where_to_look(source, results)}"
     )
+
+
+def _where_to_look(source: str, results: list[FileResult]) -> str:
+    """Settings that may be why all rows were dropped."""
+    keys = Findings.total(result.findings for result in results).labels.keys
+    if not keys:
+        return "extract.labels and extract.max_force_ev_per_angstrom"
+    reasons = sorted({reason for result in results for reason in result.dropped})
+    options = [
+        f"custom_sources.{source}.{reason.removeprefix('missing_')}_key"
+        for reason in reasons
+        if reason.startswith("missing_")
+    ]
+    where = " and ".join(options or ["extract.max_force_ev_per_angstrom"])
+    return f"{where}; the files have the keys {', '.join(sorted(keys))}"
 
 
 def _manifest_content(source: str, theory: str, results: list[FileResult]) -> dict[str, Any]:

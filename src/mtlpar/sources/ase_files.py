@@ -22,6 +22,7 @@ from typing import IO, Any, Final
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_properties
 from ase.db import connect
 from ase.io.extxyz import read_xyz
 from ase.io.formats import UnknownFileTypeError, open_with_compression
@@ -242,7 +243,7 @@ def _open_row(row: Any, where: str) -> tuple[Any, dict[str, Any]]:
         labels = {**row.data, **row.key_value_pairs}
     except _ASE_ERRORS as error:
         raise ValueError(f"{where}: ASE cannot read its data: {error!r}") from error
-    for key in ("energy", "forces", "stress", "charge"):
+    for key in ("charge", *all_properties):
         if key in row:
             labels[key] = row[key]
     return row, labels

@@ -78,3 +78,11 @@ def test_dropped_structures_do_not_hide_a_key_that_no_structure_has(extract):
     del dropped.calc.results["forces"]
     with pytest.raises(ValueError, match="charge_key: total"):
         extract([dropped, water()], charge_key="total")
+
+
+def test_if_no_structure_is_usable_the_keys_to_correct_and_those_there_are_are_named(extract):
+    with pytest.raises(ValueError, match="no usable structure") as caught:
+        extract([water(), water()], [water(dft=1.5)], energy_key="enrgy")
+    message = str(caught.value)
+    assert "look at custom_sources.mine.energy_key; the files have the keys dft, energy" in message
+    assert "extract.labels" not in message

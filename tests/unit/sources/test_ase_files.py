@@ -138,6 +138,15 @@ def test_charge_and_spin_come_from_their_keys(file_of):
     assert batch.spin.tolist() == [2, 0]
 
 
+def test_all_results_of_a_calculator_can_be_labels(file_of):
+    # What is a key in one format is one in the other.
+    atoms = water()
+    atoms.calc.results |= {"free_energy": -11.0, "magmom": 2.0}
+    path, form = file_of([atoms])
+    batch, _, _ = read_all(path, format=form, energy_key="free_energy", spin_key="magmom")
+    assert (batch.energy.tolist(), batch.spin.tolist()) == ([-11.0], [2])
+
+
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
