@@ -163,6 +163,12 @@ def _open_frame(text: bytes, where: str) -> tuple[Any, dict[str, Any]]:
         raise ValueError(f"{where}: Properties have {absurd[0]!r}... columns; {header[:200]!r}")
     try:
         atoms: Atoms = next(read_xyz(io.StringIO(text.decode()), index=0))
+    except KeyError as error:
+        # ASE looks up nothing but symbols.
+        advice = (
+            " (write H: isotopes do not differ in energy)" if error.args[0] in ("D", "T") else ""
+        )
+        raise ValueError(f"{where}: there is no element {error}{advice}") from error
     except _ASE_ERRORS as error:
         raise ValueError(f"{where}: ASE cannot read it: {error}; {text[:200]!r}") from error
     results = {} if atoms.calc is None else atoms.calc.results

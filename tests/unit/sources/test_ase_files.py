@@ -214,6 +214,20 @@ def test_a_damaged_frame_is_counted_and_the_next_one_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("symbol", "message"),
+    [("D", "there is no element 'D' (write H: isotopes do"), ("Qq", "there is no element 'Qq'")],
+)
+def test_a_symbol_that_is_no_element_is_named(tmp_path, symbol, message):
+    # ASE's own error is the symbol in quotes and nothing else.
+    path = tmp_path / "data.xyz"
+    write(path, [water()], format="extxyz")
+    path.write_text(path.read_text().replace("\nO ", f"\n{symbol} "))
+    _, dropped, damage = read_all(path, format="extxyz")
+    assert dropped == {"damaged_record": 1}
+    assert message in damage[0]
+
+
+@pytest.mark.parametrize(
     ("change", "rows", "message"),
     [
         (lambda text: text[:-120], 2, "ends inside frame 2|cannot read"),
