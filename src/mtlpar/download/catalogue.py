@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from mtlpar.core.files import read_text
 from mtlpar.core.settings import Settings
 
 FileKind = Literal["data", "sidecar", "document", "listing"]
@@ -70,23 +72,23 @@ def read_catalogue(path: Path) -> list[CatalogueRow]:
     rows: list[CatalogueRow] = []
     problems: list[str] = []
     first_line: dict[tuple[str, str], int] = {}
-    with path.open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream, restkey="more cells than columns")
-        if reader.fieldnames != columns:
-            raise ValueError(
-                f"{path} has the columns {reader.fieldnames}, expected {','.join(columns)}"
-            )
-        for cells in reader:
-            line = reader.line_num
-            try:
-                row = CatalogueRow.model_validate(cells)
-            except ValidationError as error:
-                problems += [f"line {line}: {text}" for text in _problems(error)]
-                continue
-            known = first_line.setdefault((row.source, row.file), line)
-            if known != line:
-                problems.append(f"line {line}: {row.source} {row.file} is on line {known} already")
-            rows.append(row)
+    stream = io.StringIO(read_text(path), newline="")
+    reader = csv.DictReader(stream, restkey="more cells than columns")
+    if reader.fieldnames != columns:
+        raise ValueError(
+            f"{path} has the columns {reader.fieldnames}, expected {','.join(columns)}"
+        )
+    for cells in reader:
+        line = reader.line_num
+        try:
+            row = CatalogueRow.model_validate(cells)
+        except ValidationError as error:
+            problems += [f"line {line}: {text}" for text in _problems(error)]
+            continue
+        known = first_line.setdefault((row.source, row.file), line)
+        if known != line:
+            problems.append(f"line {line}: {row.source} {row.file} is on line {known} already")
+        rows.append(row)
     if problems:
         raise ValueError(f"{path} has {len(problems)} mistakes:\n  " + "\n  ".join(problems))
     return rows

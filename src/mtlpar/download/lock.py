@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from mtlpar.core.files import write_text
+from mtlpar.core.files import read_text, write_text
 from mtlpar.core.settings import Settings
 from mtlpar.download.part import Contents, RawFile, disk_errors
 
@@ -50,7 +50,7 @@ class Lock:
         self.files: dict[str, LockedFile] = {}
         if self.path.is_file():
             try:
-                content = _Content.model_validate_json(self.path.read_text(encoding="utf-8"))
+                content = _Content.model_validate_json(read_text(self.path))
             except ValidationError as error:
                 raise ValueError(
                     f"{self.path} is no lock file: {error.errors()[0]['msg']}. Restore it from "

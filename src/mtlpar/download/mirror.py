@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
+from mtlpar.core.files import read_text
 from mtlpar.download.catalogue import FileKind
 from mtlpar.download.part import RawFile
 from mtlpar.download.web import Web, is_url
@@ -92,7 +93,7 @@ def mirror_fingerprint(source: str, mirror: str) -> str:
     checksums = Path(mirror) / CHECKSUMS
     if checksums.is_file():
         wanted = {path.name for path in found}
-        lines = checksums.read_text(encoding="utf-8").splitlines()
+        lines = checksums.read_bytes().decode(errors="replace").splitlines()
         parts += [line for line in lines if re.split(r"[ */]", line)[-1] in wanted]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -107,7 +108,7 @@ def _local_files(source: Source, mirror: Path) -> list[RawFile]:
         )
     checksums = {}
     if (mirror / CHECKSUMS).is_file():
-        text = (mirror / CHECKSUMS).read_text(encoding="utf-8")
+        text = read_text(mirror / CHECKSUMS)
         checksums = _parse_checksums(text, str(mirror / CHECKSUMS))
     files = []
     for path in _local_paths(source, mirror):
@@ -148,7 +149,8 @@ def _files_of_checksums(source: Source, base: str, checksums: dict[str, str]) ->
 def _parse_checksums(text: str, where: str) -> dict[str, str]:
     """Checksum by path, from the output of ``sha256sum``."""
     checksums = {}
-    for number, line in _numbered(text):
+    # A server's text may have the mark of its encoding in front.
+    for number, line in _numbered(text.removeprefix("\ufeff")):
         match = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)", line)
         if match is None:
             raise ValueError(

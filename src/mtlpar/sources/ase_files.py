@@ -11,6 +11,7 @@ import lzma
 import re
 import sqlite3
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -116,6 +117,9 @@ def _frames(path: Path) -> Iterator[tuple[str, bytes]]:
     """Number and text of each frame of an extended XYZ file."""
     with open_with_compression(str(path), "rb") as stream:
         index = 0
+        # Some editors put a mark of the encoding in front.
+        if stream.read(len(BOM_UTF8)) != BOM_UTF8:
+            stream.seek(0)
         while line := stream.readline():
             if not line.strip():
                 continue

@@ -47,6 +47,17 @@ def test_the_shipped_catalogue_has_all_of_qm7x():
     assert [row.file for row in rows if row.kind == "sidecar"] == ["DupMols.dat"]
 
 
+def test_a_catalogue_of_a_spreadsheet_is_read_and_other_encodings_are_named(tmp_path):
+    # Spreadsheets put a mark in front of UTF-8, and \r\n behind lines.
+    path = tmp_path / "sources.csv"
+    text = (HEADER + GOOD.replace("Someone", "Müller")).replace("\n", "\r\n")
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert [row.citation for row in read_catalogue(path)] == ["Müller"]
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"sources\.csv is not in UTF-8 .*save it"):
+        read_catalogue(path)
+
+
 def test_every_bad_row_is_named_by_its_line(tmp_path):
     path = tmp_path / "sources.csv"
     path.write_text(

@@ -73,6 +73,22 @@ def test_checksums_that_are_none_are_named_by_line(mirror, workspace):
         download("qm7x", workspace, mirror)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_checksums_may_have_a_mark_in_front_and_other_encodings_are_named(
+    mirror, workspace, encoding
+):
+    # What PowerShell writes.
+    text = f"{sha256(b'8000.xz')}  8000.xz\n"
+    (mirror / "checksums.txt").write_text(text, encoding=encoding)
+    if encoding == "utf-8-sig":
+        assert len(download("qm7x", workspace, mirror)["files"]) == 3
+    else:
+        with pytest.raises(ValueError, match=r"checksums\.txt is not in UTF-8 "):
+            download("qm7x", workspace, mirror)
+    # Snakemake asks for it before anything runs, and it never fails.
+    assert mirror_fingerprint("qm7x", str(mirror))
+
+
 def test_qm7x_without_its_list_of_duplicates_is_an_error(mirror, workspace):
     (mirror / "qm7x" / "DupMols.dat").unlink()
     with pytest.raises(ValueError, match=r"DupMols\.dat of qm7x is missing"):

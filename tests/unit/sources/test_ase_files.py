@@ -1,6 +1,7 @@
 """Anything that ASE reads, described by configuration alone."""
 
 import bz2
+import codecs
 import gzip
 import lzma
 import sqlite3
@@ -199,6 +200,15 @@ def test_labels_may_have_other_keys_and_files_may_be_compressed(tmp_path):
     batch, dropped, damage = read_all(path, format="extxyz", **keys)
     assert (batch.energy.tolist(), dropped, damage) == ([-5.0] * 3, {}, [])
     assert read_all(path, format="extxyz")[1] == {"missing_energy": 3}
+
+
+@pytest.mark.parametrize("ending", ["xyz", "xyz.gz"])
+def test_a_mark_of_the_encoding_in_front_is_no_damage(tmp_path, ending):
+    path = tmp_path / f"data.{ending}"
+    write(tmp_path / "plain.xyz", [water(-1.0), water(-2.0)], format="extxyz")
+    content = codecs.BOM_UTF8 + (tmp_path / "plain.xyz").read_bytes()
+    path.write_bytes(gzip.compress(content) if ending.endswith("gz") else content)
+    assert read_all(path, format="extxyz")[0].energy.tolist() == [-1.0, -2.0]
 
 
 def test_a_damaged_frame_is_counted_and_the_next_one_is_read(tmp_path):

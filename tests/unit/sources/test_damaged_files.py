@@ -165,7 +165,7 @@ FOREIGN = {
     "an HTML page": lambda content: b"<!DOCTYPE html><html><body>403 Forbidden</body></html>",
     "a zip archive": zipped,
     "zeros": lambda content: bytes(len(content)),
-    "a mark in front": lambda content: b"\xef\xbb\xbf" + content,
+    "a mark of UTF-16": lambda content: b"\xff\xfe" + content,
     "HDF5 without a body": lambda content: b"\x89HDF\r\n\x1a\n" + bytes(2000),
     "JSON of another kind": lambda content: b'{"status": "error", "message": "not found"}',
 }
