@@ -44,6 +44,14 @@ _ADVICE = {
         (errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
         "Something else is in the way there: move it, or name another place",
     ),
+    **dict.fromkeys(
+        (errno.ENAMETOOLONG, errno.ELOOP),
+        "Correct that name or link, or name another place",
+    ),
+    **dict.fromkeys(
+        (errno.EIO, errno.ESTALE),
+        "The file system there has failed: run again, or ask those who run it",
+    ),
 }
 
 # In the order of `mtlpar --help`: the stages first.

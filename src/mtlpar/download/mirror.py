@@ -26,6 +26,8 @@ CHECKSUMS: Final = "checksums.txt"
 
 def kind_of(source: Source, file_name: str) -> FileKind | None:
     """What a file of that name is to a source, None if it is nothing."""
+    if file_name == CHECKSUMS:
+        return None
     if source.is_data_file(file_name):
         return "data"
     return "sidecar" if source.is_sidecar_file(file_name) else None
@@ -35,10 +37,13 @@ def mirror_files(source: Source, mirror: str, *, web: Web) -> list[RawFile]:
     """Files of a source that a mirror offers, sorted by name.
 
     Raises:
-        ValueError: If the mirror cannot be reached or its checksums are not readable.
+        ValueError: If the mirror cannot be reached or read, or its checksums are not readable.
     """
     if not is_url(mirror):
-        return _local_files(source, Path(mirror))
+        try:
+            return _local_files(source, Path(mirror))
+        except OSError as error:
+            raise ValueError(f"the mirror {mirror} cannot be read: {error}") from error
     base = mirror.rstrip("/") + "/"
     text = web.text(urljoin(base, CHECKSUMS))
     if text is not None:
@@ -88,9 +93,16 @@ def mirror_fingerprint(source: str, mirror: str) -> str:
     """
     if is_url(mirror):
         return mirror
-    found = _local_paths(get_source(source), Path(mirror))
-    parts = [f"{path.name} {path.stat().st_size}" for path in found]
-    checksums = Path(mirror) / CHECKSUMS
+    try:
+        return _fingerprint_of_folder(get_source(source), Path(mirror))
+    except OSError as error:
+        return f"cannot be read: {error}"
+
+
+def _fingerprint_of_folder(source: Source, mirror: Path) -> str:
+    found = _local_paths(source, mirror)
+    parts = [f"{path.name} {path.stat().st_size if path.is_file() else 'none'}" for path in found]
+    checksums = mirror / CHECKSUMS
     if checksums.is_file():
         wanted = {path.name for path in found}
         lines = checksums.read_bytes().decode(errors="replace").splitlines()
@@ -112,6 +124,8 @@ def _local_files(source: Source, mirror: Path) -> list[RawFile]:
         checksums = _parse_checksums(text, str(mirror / CHECKSUMS))
     files = []
     for path in _local_paths(source, mirror):
+        if not path.is_file():
+            raise ValueError(f"{path} leads to no file: correct the link {path.readlink()}")
         kind = kind_of(source, path.name)
         assert kind is not None
         files.append(
@@ -127,9 +141,15 @@ def _local_files(source: Source, mirror: Path) -> list[RawFile]:
 
 
 def _local_paths(source: Source, mirror: Path) -> list[Path]:
+    """Files of a source, and links that should lead to one; folders and the like are nothing."""
     for folder in (mirror / source.name, mirror):
         if folder.is_dir():
-            found = [path for path in folder.iterdir() if kind_of(source, path.name) is not None]
+            found = [
+                path
+                for path in folder.iterdir()
+                if kind_of(source, path.name) is not None
+                and (path.is_file() or (path.is_symlink() and not path.exists()))
+            ]
             if found:
                 return sorted(found, key=lambda path: path.name)
     return []

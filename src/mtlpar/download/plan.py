@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, urljoin
@@ -16,7 +15,7 @@ from mtlpar.download.mirror import kind_of, list_folder, mirror_files
 from mtlpar.download.part import RawFile
 from mtlpar.download.settings import CATALOGUE
 from mtlpar.download.web import Web
-from mtlpar.sources.base import Source
+from mtlpar.sources.base import Source, matches
 from mtlpar.sources.registry import get_source
 
 _log = logging.getLogger(__name__)
@@ -185,7 +184,7 @@ def _is_of(row: CatalogueRow, file: LockedFile) -> bool:
     if row.kind != "listing":
         return file.name == row.file
     is_there = file.url == urljoin(row.url, quote(file.name))
-    return is_there and fnmatchcase(file.name, row.file)
+    return is_there and matches(file.name, row.file)
 
 
 def _are_here(sizes: dict[str, int | None], folder: Path) -> bool:
@@ -213,7 +212,7 @@ def _wanted(
     for name, size in listed.items():
         if kind_of(source, name) is None:
             continue
-        if fnmatchcase(name, row.file):
+        if matches(name, row.file):
             wanted[name] = size
         else:
             _log.info("%s: %s is not %s, left out", row.url, name, row.file)
@@ -273,13 +272,13 @@ def _check_complete(source: Source, files: list[RawFile], where: str) -> None:
             "take the source out of the config"
         )
     for pattern in source.data_files if source.needs_all_files else ():
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not any(matches(name, pattern) for name in names):
             raise ValueError(
                 f"no file is {pattern!r} in {where}, found {', '.join(names)}; put one there or "
                 f"take it out of custom_sources.{source.name}.files"
             )
     for pattern in source.sidecar_files:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not any(matches(name, pattern) for name in names):
             raise ValueError(
                 f"{pattern} of {source.name} is missing in {where}; its reader needs that file "
                 "beside the data files"

@@ -148,8 +148,17 @@ class Source:
 
     def is_data_file(self, file_name: str) -> bool:
         """Whether a file of that name holds structures of this source."""
-        return any(fnmatchcase(file_name, pattern) for pattern in self.data_files)
+        return any(matches(file_name, pattern) for pattern in self.data_files)
 
     def is_sidecar_file(self, file_name: str) -> bool:
         """Whether a file of that name belongs beside this source's data files."""
-        return any(fnmatchcase(file_name, pattern) for pattern in self.sidecar_files)
+        return any(matches(file_name, pattern) for pattern in self.sidecar_files)
+
+
+def matches(file_name: str, pattern: str) -> bool:
+    """Whether a name fits a shell pattern; hidden files, as in a shell, only fit one with a dot.
+
+    macOS puts a hidden ``._name`` beside each file that it copies.
+    """
+    is_hidden = file_name.startswith(".") and not pattern.startswith(".")
+    return fnmatchcase(file_name, pattern) and not is_hidden

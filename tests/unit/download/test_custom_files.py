@@ -1,9 +1,11 @@
 """Which files of a folder are those of a source that only the configuration knows."""
 
+import errno
 import json
 
 import pytest
 
+from mtlpar.download.mirror import mirror_fingerprint
 from mtlpar.download.settings import DownloadSettings
 from mtlpar.download.stage import run
 from mtlpar.sources import registry
@@ -40,3 +42,35 @@ def test_each_entry_of_the_files_must_be_there(mirror, download):
     assert download("water_*.xyz", "ice.xyz") == ["ice.xyz", "water_1.xyz"]
     with pytest.raises(ValueError, match=r"no file is 'steam_\*\.xyz' in the mirror .*found ice"):
         download("water_*.xyz", "ice.xyz", "steam_*.xyz")
+
+
+def test_folders_and_hidden_files_are_no_files_of_a_source(mirror, download):
+    # macOS puts a hidden file beside each one that it copies, which is no extended XYZ.
+    (mirror / "water_1.xyz").write_text("1")
+    (mirror / "._water_1.xyz").write_bytes(b"\0\5\x16\7")
+    (mirror / "old.xyz").mkdir()
+    (mirror / "checksums.txt").write_text("")
+    (mirror / "more.txt").write_text("2")
+    assert download("*.xyz", "*.txt") == ["more.txt", "water_1.xyz"]
+
+
+@pytest.mark.parametrize("target", ["/nowhere/water_1.xyz", "water_1.xyz"])
+def test_a_link_that_leads_nowhere_is_named(mirror, download, target):
+    # The second is a link to itself, which the system refuses in another way.
+    (mirror / "water_1.xyz").symlink_to(target)
+    (mirror / "water_2.xyz").write_text("2")
+    with pytest.raises(ValueError, match=rf"water_1\.xyz leads to no file.*{target}"):
+        download("*.xyz")
+    # Snakemake asks for it before anything runs, and it never fails.
+    assert mirror_fingerprint("mine", str(mirror))
+
+
+def test_a_folder_that_cannot_be_read_is_named(mirror, download, monkeypatch):
+    # A mount whose server is away.
+    def fail(source, folder):
+        raise OSError(errno.ESTALE, "Stale file handle", str(folder))
+
+    monkeypatch.setattr("mtlpar.download.mirror._local_paths", fail)
+    with pytest.raises(ValueError, match=r"mirror .* cannot be read: .*Stale file handle"):
+        download("*.xyz")
+    assert "Stale" in mirror_fingerprint("mine", str(mirror))
