@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+RAW_MANIFEST: Final = "manifest.json"
+"""Lies among the native files of a source; none of them may be called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,7 @@ class Workspace:
 
     def raw_manifest(self, source: str) -> Path:
         """Which native files are there, with bytes and checksums."""
-        return self.raw_folder(source) / "manifest.json"
+        return self.raw_folder(source) / RAW_MANIFEST
 
     def extracted_folder(self, source: str) -> Path:
         """Folder with the ``.bp`` parts of a source, in the order of the raw files."""

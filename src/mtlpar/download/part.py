@@ -17,6 +17,9 @@ from mtlpar.download.catalogue import FileKind
 
 _log = logging.getLogger(__name__)
 CHUNK_BYTES: Final = 1 << 20
+PART_ENDINGS: Final = (".part", ".part.version")
+"""What is behind the name of a file that is not whole yet, and of the note where it is from."""
+
 _POLL_S: Final = 0.5
 
 
@@ -111,8 +114,9 @@ class PartFile:
             DiskError: If the file cannot be written here.
         """
         self._target = target
-        self.path = target.with_name(f"{target.name}.part")
-        self._version_path = target.with_name(f"{target.name}.part.version")
+        self.path, self._version_path = (
+            target.with_name(target.name + ending) for ending in PART_ENDINGS
+        )
         self._checksums = Checksums()
         with self._disk_errors():
             self._stream = _open_alone(self.path, pause)

@@ -6,19 +6,23 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import quote, urljoin
 
+from mtlpar.core.paths import RAW_MANIFEST
 from mtlpar.download.catalogue import CatalogueRow, read_catalogue
 from mtlpar.download.lock import Lock, LockedFile
 from mtlpar.download.mirror import kind_of, list_folder, mirror_files
-from mtlpar.download.part import RawFile
+from mtlpar.download.part import PART_ENDINGS, RawFile
 from mtlpar.download.settings import CATALOGUE
 from mtlpar.download.web import Web
 from mtlpar.sources.base import Source, matches
 from mtlpar.sources.registry import get_source
 
 _log = logging.getLogger(__name__)
+
+# File systems take 255; parts, their records and temporaries add at most 31.
+_MAX_NAME_BYTES: Final = 220
 
 LockUse = Literal["check", "keep", "renew"]
 """What to do with a lock: compare it with listings, trust it unseen, or write it anew."""
@@ -283,6 +287,27 @@ def _check_complete(source: Source, files: list[RawFile], where: str) -> None:
                 f"{pattern} of {source.name} is missing in {where}; its reader needs that file "
                 "beside the data files"
             )
+    _check_names(source, names, where)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"{', '.join(repeated)} of {source.name} is there twice in {where}")
+
+
+def _check_names(source: Source, names: list[str], where: str) -> None:
+    """Refuse names that files of our own have or would not get.
+
+    Raises:
+        ValueError: If there is one; all are named.
+    """
+    taken = [name for name in names if name == RAW_MANIFEST or name.endswith(PART_ENDINGS)]
+    if taken:
+        raise ValueError(
+            f"{', '.join(taken)} of {source.name} in {where}: mtlpar writes files of such names "
+            "beside raw ones; rename them there, or narrow the patterns that take them"
+        )
+    long = [name for name in names if len(name.encode(errors="surrogateescape")) > _MAX_NAME_BYTES]
+    if long:
+        raise ValueError(
+            f"{', '.join(long)} of {source.name} in {where}: expected names of at most "
+            f"{_MAX_NAME_BYTES} bytes, because what is made of a file has a longer one; rename them"
+        )

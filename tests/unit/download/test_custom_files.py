@@ -74,3 +74,22 @@ def test_a_folder_that_cannot_be_read_is_named(mirror, download, monkeypatch):
     with pytest.raises(ValueError, match=r"mirror .* cannot be read: .*Stale file handle"):
         download("*.xyz")
     assert "Stale" in mirror_fingerprint("mine", str(mirror))
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "a.json.part", "a.json.part.version"])
+def test_names_that_the_download_writes_itself_are_refused(mirror, download, name, workspace):
+    # As where the raw folder of another project is the mirror: the manifest would take the place of
+    # a database called manifest.json.
+    (mirror / "a.json").write_text("1")
+    (mirror / name).write_text("2")
+    with pytest.raises(ValueError, match=f"^{name} of mine in the mirror .*narrow the patterns"):
+        download("*.json*")
+    assert not workspace.raw_folder("mine").exists()
+
+
+def test_a_name_too_long_for_what_is_made_of_the_file_is_refused(mirror, download):
+    # The mirror's file system takes it, and that of the part file would not.
+    name = f"{'ä' * 120}.xyz"
+    (mirror / name).write_text("1")
+    with pytest.raises(ValueError, match=f"{name} of mine .* at most 220 bytes"):
+        download("*.xyz")
