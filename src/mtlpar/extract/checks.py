@@ -17,6 +17,8 @@ BoolArray = npt.NDArray[np.bool_]
 # Lattice vectors count as dependent where their parallelepiped has less than this fraction of the
 # volume of a box with the same edges; real cells stay thousands of times above it.
 _SINGULAR_FRACTION: Final = 1e-5
+# The heaviest elements have total energies of -1.5e6 eV with all their electrons.
+_MAX_ENERGY_EV_PER_ATOM: Final = 2e6
 
 
 def check(batch: StructureBatch, *, max_force: float) -> tuple[StructureBatch, Counter[str]]:
@@ -52,6 +54,7 @@ def _verdicts(batch: StructureBatch, max_force: float) -> Iterator[tuple[str, Bo
     yield "non_finite_positions", any_atom(_not_finite(batch.positions))
     yield "non_finite_cell", _not_finite(batch.cell)
     yield "non_finite_energy", _not_finite(batch.energy)
+    yield "energy_too_large", np.abs(batch.energy) > _MAX_ENERGY_EV_PER_ATOM * batch.num_atoms
     yield "non_finite_forces", any_atom(_not_finite(batch.forces))
     yield "non_finite_stress", _not_finite(batch.stress)
     lengths = np.linalg.norm(batch.forces.astype(np.float64), axis=1)

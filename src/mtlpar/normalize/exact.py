@@ -33,8 +33,10 @@ def to_digits(values: npt.NDArray[Any]) -> FloatArray:
         ValueError: If a number is too large or not finite.
     """
     rest = values.astype(np.float64)
-    if not (np.abs(rest) < _LARGEST).all():
-        raise ValueError(f"expected finite numbers below {_LARGEST:g}, got {rest.max():g}")
+    # Written so that what is no number is one of them.
+    too_large = rest[~(np.abs(rest) < _LARGEST)]
+    if len(too_large):
+        raise ValueError(f"expected finite numbers below {_LARGEST:g}, got {too_large[0]:g}")
     digits = np.empty((len(rest), _NUM_DIGITS))
     for place in range(_NUM_DIGITS):
         unit = 2.0 ** (_LOWEST_BIT + (_NUM_DIGITS - 1 - place) * _DIGIT_BITS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -98,7 +100,10 @@ def part_moments(task: MomentsTask) -> Moments:
         num_atoms = reader.read_column("num_atoms")
         numbers = reader.read_column("atomic_numbers")
         energy = reader.read_column("energy")
-    return gather_moments(num_atoms[chosen], numbers[np.repeat(chosen, num_atoms)], energy[chosen])
+    with _named(task.path, "total energies in eV"):
+        return gather_moments(
+            num_atoms[chosen], numbers[np.repeat(chosen, num_atoms)], energy[chosen]
+        )
 
 
 def part_residuals(task: ResidualsTask) -> Residuals:
@@ -113,12 +118,27 @@ def part_residuals(task: ResidualsTask) -> Residuals:
     undefined = kept & np.isnan(sums)
     without_reference = np.isnan(task.table[numbers]) & np.repeat(undefined, num_atoms)
     target = np.where(kept, (energy - sums) / np.maximum(num_atoms, 1), np.nan)
+    with _named(task.path, "squares of energies per atom (eV) and of forces (eV/Å)"):
+        train = _train_sums((task.split == TRAIN) & ~undefined, num_atoms, target, forces)
     return Residuals(
-        target,
-        undefined,
-        frozenset(np.unique(numbers[without_reference]).tolist()),
-        _train_sums((task.split == TRAIN) & ~undefined, num_atoms, target, forces),
+        target, undefined, frozenset(np.unique(numbers[without_reference]).tolist()), train
     )
+
+
+@contextmanager
+def _named(path: Path, what: str) -> Iterator[None]:
+    """Say where numbers are that are too large to be added up.
+
+    Raises:
+        ValueError: In place of one that does not.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: {what}: {error}; a label there, or in another file where it moved the "
+            "references, is far from all others: correct it or leave the structure out"
+        ) from error
 
 
 def _train_sums(

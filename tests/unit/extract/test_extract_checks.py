@@ -62,6 +62,16 @@ def test_the_length_of_a_force_counts_and_not_its_components():
     assert kept.group.tolist() == [0, 2, 3]
 
 
+@pytest.mark.parametrize("energy", [-1e12, 1e12])
+def test_an_energy_beyond_that_of_any_element_is_counted(energy):
+    # The sums of the normalize stage cannot hold it. Two atoms may have up to 4e6 eV, as gold with
+    # all its electrons has 5e5 eV each.
+    assert check(batch(energy=(1, -1e6)), max_force=1000)[1] == {}
+    kept, dropped = check(batch(energy=(1, energy)), max_force=1000)
+    assert dropped == {"energy_too_large": 1}
+    assert kept.group.tolist() == [0, 2, 3]
+
+
 def test_structures_without_atoms_are_counted():
     columns = batch().columns()
     columns["num_atoms"] = np.array([3, 0, 5, 0])

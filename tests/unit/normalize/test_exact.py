@@ -42,7 +42,9 @@ def test_small_terms_survive_beside_large_ones() -> None:
     assert from_quanta(exact_sum(values)) == 1000 * 2.0**-40
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 2.0**32])
-def test_numbers_out_of_range_are_refused(value: float) -> None:
-    with pytest.raises(ValueError, match="finite numbers below"):
+@pytest.mark.parametrize("value", [np.nan, np.inf, 2.0**32, -(2.0**40)])
+def test_numbers_out_of_range_are_refused_by_value(value: float) -> None:
+    # The largest of a negative offender and its neighbours is an innocent one.
+    with pytest.raises(ValueError, match="finite numbers below") as caught:
         to_digits(np.array([1.0, value]))
+    assert str(caught.value).endswith(f", got {value:g}")
