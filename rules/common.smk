@@ -2,7 +2,7 @@
 from mtlpar import workflow as flow
 from mtlpar.core.fields import SPLITS
 
-CONFIG = flow.read_config(config)
+CONFIG = flow.read_config(config, workflow.configfiles)
 # From here on `config` is complete: defaults filled in, overrides applied.
 config = CONFIG.model_dump(mode="json")
 FILES = CONFIG.workspace

@@ -12,7 +12,7 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ import yaml
 from pydantic import BaseModel
 
 from mtlpar.config import Config
-from mtlpar.config.load import check_config
+from mtlpar.config.load import check_config, read_yaml
 from mtlpar.core.files import file_digest, write_text
 from mtlpar.download.catalogue import read_catalogue
 from mtlpar.download.mirror import mirror_fingerprint
@@ -42,13 +42,19 @@ _PACKAGE = "mtlpar"
 _ROOT = Path(__file__).parent
 
 
-def read_config(content: Mapping[str, Any]) -> Config:
+def read_config(content: Mapping[str, Any], files: Iterable[str | Path] = ()) -> Config:
     """Check the configuration that Snakemake merged from files and ``--config``.
+
+    Args:
+        content: What it merged.
+        files: The files. It has lost by then what YAML reads as something else.
 
     Raises:
         ValueError: With every problem by dotted key, and if a model could not be tested on every
             source: one with several branches needs one for each.
     """
+    for path in files:
+        read_yaml(Path(path))
     config = check_config(content, where="config")
     problems = [
         f"models.{name}: has {len(entry.branches)} branches but none for {source}; give it one, or "

@@ -71,3 +71,13 @@ def test_a_model_that_could_not_be_tested_everywhere_is_refused(
 def test_every_report_item_has_its_caption(content: dict[str, object]) -> None:
     for item in workflow.report_items(workflow.read_config(content)):
         assert (REPOSITORY / "workflow" / "report" / f"{item.name}.rst").is_file()
+
+
+def test_files_that_snakemake_merged_are_looked_at_themselves(
+    content: dict[str, object], tmp_path: Path
+) -> None:
+    # The merged configuration has the seed 8, as good as any.
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("seed: 010\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml: seed: YAML reads 010 as 8"):
+        workflow.read_config({**content, "seed": 8}, [REPOSITORY / "config.yaml", mine])

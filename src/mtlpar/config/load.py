@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from mtlpar.config.schema import Config
 from mtlpar.sources.registry import define_custom_sources
+
+# Octal by a leading zero, or in sixties by colons.
+_MISREAD: Final = re.compile(r"[-+]?0[0-7_]+|.*:.*")
 
 
 def load_config(files: Sequence[Path], assignments: Iterable[str] = ()) -> Config:
@@ -28,7 +32,7 @@ def load_config(files: Sequence[Path], assignments: Iterable[str] = ()) -> Confi
     merged: dict[str, Any] = {}
     places: dict[str, str] = {}
     for path in files:
-        content, lines = _read_yaml(path)
+        content, lines = read_yaml(path)
         _merge(merged, content)
         places |= {key: f"{path}, line {line}" for key, line in lines.items()}
     for assignment in assignments:
@@ -78,7 +82,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not separator or not key:
         raise ValueError(f"override {text!r} must look like train.epochs=5")
     try:
-        return key, yaml.safe_load(value) if value else None
+        _refuse_misread(yaml.compose(value, Loader=yaml.SafeLoader), key)
+        return key, yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ValueError(f"override {text!r}: the value is not valid YAML: {error}") from error
 
@@ -109,8 +114,12 @@ def _assign(target: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     _merge(target, {keys[-1]: value})
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Content of a file, and the line of each dotted key."""
+def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Content of a file, and the line of each dotted key.
+
+    Raises:
+        ValueError: If the file cannot be read, gives a key twice, or says what nobody means.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         content = yaml.safe_load(text)
@@ -125,8 +134,10 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     if not isinstance(content, dict):
         raise ValueError(f"config file {path} must hold a mapping, got {type(content).__name__}")
     lines: dict[str, int] = {}
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
     try:
-        for key, line in _lines(yaml.compose(text, Loader=yaml.SafeLoader)):
+        _refuse_misread(root)
+        for key, line in _lines(root):
             # YAML keeps the last of them and says nothing.
             if lines.setdefault(key, line) != line:
                 raise ValueError(f"{key} is given twice, on lines {lines[key]} and {line}")
@@ -135,22 +146,44 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     return content, lines
 
 
-def _lines(
-    node: yaml.Node | None, above: tuple[str, ...] = (), inside: tuple[yaml.Node, ...] = ()
-) -> Iterator[tuple[str, int]]:
-    """Dotted key and line of everything in a block.
-
-    Raises:
-        ValueError: If an anchor refers to the block that it stands in.
-    """
+def _lines(node: yaml.Node | None, *above: str) -> Iterator[tuple[str, int]]:
+    """Dotted key and line of everything in a block."""
     if not isinstance(node, yaml.MappingNode):
         return
-    if node in inside:
-        raise ValueError(f"{'.'.join(above)} refers to a block that it is part of")
     for key, value in node.value:
         name = str(key.value)
         yield ".".join((*above, name)), key.start_mark.line + 1
-        yield from _lines(value, (*above, name), (*inside, node))
+        yield from _lines(value, *above, name)
+
+
+def _refuse_misread(
+    node: yaml.Node | None, key: str = "", inside: tuple[yaml.Node, ...] = ()
+) -> None:
+    """Refuse what YAML allows and nobody means.
+
+    Args:
+        node: What was read.
+        key: Dotted key that leads there; empty for a whole file.
+        inside: The blocks and lists around it.
+
+    Raises:
+        ValueError: If a block or a list holds itself, or if a number is not what it looks like.
+    """
+    if node in inside:
+        raise ValueError(f"{key} refers to a block that it is part of")
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            _refuse_misread(value, f"{key}.{name.value}".lstrip("."), (*inside, node))
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_misread(value, key, (*inside, node))
+    elif isinstance(node, yaml.ScalarNode):
+        is_number = node.tag.endswith((":int", ":float"))
+        if is_number and _MISREAD.fullmatch(node.value):
+            number = yaml.safe_load(node.value)
+            raise ValueError(
+                f"{key}: YAML reads {node.value} as {number}; write that if you mean it"
+            )
 
 
 def _placed(line: str, places: Mapping[str, str]) -> str:

@@ -150,11 +150,49 @@ def test_an_override_of_one_alias_leaves_the_other(tmp_path: Path) -> None:
         assert config.custom_sources["b"].files == ("b.xyz",)
 
 
-def test_a_block_that_holds_itself_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [("&a {x: *a}", r"train\.x"), ("&a [*a]", "train"), ("{x: &a [*a]}", "train.x")],
+)
+def test_a_block_that_holds_itself_is_refused(tmp_path: Path, value: str, key: str) -> None:
+    # Copied as it is, it has no end.
     mine = tmp_path / "mine.yaml"
-    mine.write_text("train: &a {x: *a}\n")
-    with pytest.raises(ValueError, match=r"mine\.yaml: train\.x refers to a block"):
+    mine.write_text(f"train: {value}\n")
+    with pytest.raises(ValueError, match=rf"mine\.yaml: {key} refers to a block"):
         load_config([mine])
+    with pytest.raises(ValueError, match=rf"^{key} refers to a block"):
+        load_config([DEFAULT], [f"train={value}"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "number"),
+    [
+        ("train.epochs", "1:30", "90"),
+        ("seed", "010", "8"),
+        ("train.energy_weight", "-1:30.5", "-90.5"),
+        ("sources", "[012]", "10"),
+    ],
+)
+def test_a_number_that_yaml_reads_as_another_is_refused(
+    tmp_path: Path, key: str, value: str, number: str
+) -> None:
+    # YAML 1.1 counts in eights after a zero and in sixties after a colon, and says nothing.
+    said = re.escape(f"{key}: YAML reads {value.strip('[]')} as {number}")
+    with pytest.raises(ValueError, match=f"^{said}"):
+        load_config([DEFAULT], [f"{key}={value}"])
+    mine = tmp_path / "mine.yaml"
+    block, _, name = key.rpartition(".")
+    mine.write_text(f"{block}: {{{name}: {value}}}" if block else f"{name}: {value}")
+    with pytest.raises(ValueError, match=rf"mine\.yaml: {said}"):
+        load_config([DEFAULT, mine])
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [("0", 0), ("0.01", 0.01), ("1e-3", 1e-3), ("1_0", 10), ("0.0", 0)]
+)
+def test_numbers_that_look_like_themselves_are_read(value: str, number: float) -> None:
+    # Each has a zero, an underscore or an exponent where others are octal, or no numbers to YAML.
+    assert load_config([DEFAULT], [f"train.energy_weight={value}"]).train.energy_weight == number
 
 
 def test_an_empty_mapping_takes_away_what_files_before_it_gave(tmp_path: Path) -> None:
