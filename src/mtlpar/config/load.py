@@ -13,7 +13,15 @@ from pydantic import BaseModel, ValidationError
 
 from mtlpar.config.schema import Config
 from mtlpar.sources.registry import define_custom_sources
+from mtlpar.train.settings import TaskWeights
 
+# What pydantic expects by the type of its problem, where settings may be of several kinds.
+_KINDS: Final = {
+    "dict_type": "a mapping",
+    "float_type": "a number",
+    "model_type": "a mapping",
+    "path_type": "a path",
+}
 # Octal by a leading zero, or in sixties by colons.
 _MISREAD: Final = re.compile(r"[-+]?0[0-7_]+|.*:.*")
 
@@ -65,8 +73,7 @@ def check_config(
     try:
         config = Config.model_validate(expanded)
     except ValidationError as error:
-        problems = [line for problem in error.errors() for line in _explain(problem)]
-        lines = [_placed(line, places or {}) for line in problems]
+        lines = [_placed(line, places or {}) for line in _explain_all(error.errors())]
         raise ValueError(f"{where}: {len(lines)} problem(s)\n  " + "\n  ".join(lines)) from None
     define_custom_sources(config.custom_sources)
     return config
@@ -194,9 +201,39 @@ def _placed(line: str, places: Mapping[str, str]) -> str:
     return f"{line} ({places[key]})" if key else line
 
 
-def _explain(problem: Any) -> list[str]:
-    # Without pydantic's names of the types that were tried.
-    location = [str(part) for part in problem["loc"] if "[" not in str(part)]
+def _explain_all(problems: Iterable[Any]) -> list[str]:
+    """A line for every problem, and one for a value that is of none of the kinds that may be."""
+    located = [(_location(problem), problem) for problem in problems]
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for place, problem in located:
+        if kind := _KINDS.get(problem["type"]):
+            kinds.setdefault(place, []).append(kind)
+    lines: list[str] = []
+    for place, problem in located:
+        if any(_is_nearer(other, (place, problem)) for other in located):
+            continue
+        if problem["type"] in _KINDS:
+            expected = " or ".join(kinds[place])
+            lines.append(f"{'.'.join(place)}: expected {expected}, got {problem['input']!r}")
+        else:
+            lines += _explain(place, problem)
+    return list(dict.fromkeys(lines))
+
+
+def _is_nearer(one: tuple[tuple[str, ...], Any], other: tuple[tuple[str, ...], Any]) -> bool:
+    """Whether a problem is within what has the other, or is no matter of its kind as that is."""
+    (inner, problem), (outer, its_problem) = one, other
+    is_kind, its_is_kind = problem["type"] in _KINDS, its_problem["type"] in _KINDS
+    return inner[: len(outer)] == outer and (inner != outer or (its_is_kind and not is_kind))
+
+
+def _location(problem: Any) -> tuple[str, ...]:
+    """Keys that lead to a problem, without pydantic's names of the types that it tried."""
+    parts = [str(part) for part in problem["loc"]]
+    return tuple(part for part in parts if "[" not in part and part != TaskWeights.__name__)
+
+
+def _explain(location: Sequence[str], problem: Any) -> list[str]:
     key = ".".join(location) or "config"
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(location[-1], _keys_beside(location), n=1)

@@ -5,12 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+
+def _without_truth(value: Any) -> Any:
+    """A value in which nothing is true or false; pydantic would take that for 1 and 0."""
+    if _holds_truth(value):
+        raise ValueError(
+            f"got {value!r}, expected no truth value; YAML reads yes, no, on and off as such, "
+            "so put quotes around them if they are names"
+        )
+    return value
+
+
+def _holds_truth(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_truth, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_truth, value))
+    return isinstance(value, bool)
+
 
 Positive = Annotated[float, Field(gt=0)]
 """A number above zero, as a value in a mapping."""
 
-Weight = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0), BeforeValidator(_without_truth)]
 """A number that is not negative, as a value in a mapping."""
 
 
@@ -22,25 +48,11 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse what pydantic would take for 0 and 1."""
         field = cls.model_fields[str(info.field_name)]
-        if not _takes_truth(field.annotation) and _holds_truth(value):
-            raise ValueError(
-                f"got {value!r}, expected no truth value; YAML reads yes, no, on and off as such, "
-                "so put quotes around them if they are names"
-            )
-        return value
+        return value if _takes_truth(field.annotation) else _without_truth(value)
 
 
 def _takes_truth(annotation: Any) -> bool:
     """Whether truth values belong to a type, or a block of settings that looks by itself."""
     is_block = isinstance(annotation, type) and issubclass(annotation, BaseModel)
     return annotation in (bool, Any) or is_block or any(map(_takes_truth, get_args(annotation)))
-
-
-def _holds_truth(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_holds_truth, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(_holds_truth, value))
-    return isinstance(value, bool)

@@ -84,11 +84,14 @@ def test_every_problem_is_said_with_its_file_and_line(tmp_path: Path, text: str,
         ("seed=on", r"seed: got True"),
         ("normalize.reference_energies.qm7x={H: yes}", r"reference_energies: got .*True"),
         ("train.trackers=[no]", r"train\.trackers: got \[False\]"),
-        # pydantic names each type that it tried.
-        (
-            "normalize.reference_energies.qm7x=3",
-            r"normalize\.reference_energies\.qm7x: input should be a valid dictionary",
-        ),
+        # A weight may also be a block, which looks for truth values by itself.
+        ("train.dataset_weights.qm7x=yes", r"train\.dataset_weights\.qm7x: got True, expected no"),
+        # Where several kinds are allowed pydantic finds fault with each, and names its types.
+        ("normalize.reference_energies.qm7x=3", r"qm7x: expected a mapping or a path, got 3"),
+        ("normalize.reference_energies.qm7x={H: x}", r"1 problem.*\s.*\.qm7x\.H: .* got 'x'"),
+        ("train.dataset_weights.qm7x=[1]", r"qm7x: expected a number or a mapping, got \[1\]"),
+        ("train.dataset_weights.qm7x=x", r"1 problem.*\s.*\.qm7x: input should be a valid number"),
+        ("train.dataset_weights.qm7x={force: -1}", r"1 problem.*\s.*\.qm7x\.force: .* got -1"),
         # Packs of nothing are refused, so splits of nothing are.
         ("normalize.val_fraction=0", r"normalize\.val_fraction: input should be greater than 0"),
     ],
