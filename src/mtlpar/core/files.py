@@ -98,11 +98,11 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path, *, stage: str | None = None) -> Any:
-    """Read a JSON file.
+    """Read a JSON file that another stage wrote.
 
     Args:
         path: The file.
-        stage: The command that writes it, if one does.
+        stage: The command that writes it.
 
     Raises:
         ValueError: If the file is missing or is not JSON; the message says which stage to run.
@@ -112,12 +112,8 @@ def read_json(path: Path, *, stage: str | None = None) -> Any:
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; {run_first(stage)}") from None
     except json.JSONDecodeError as error:
-        advice = (
-            f"remove it and run mtlpar {stage} again"
-            if stage
-            else "correct it if you wrote it, else remove it and run again"
-        )
-        raise ValueError(f"{path} is not valid JSON ({error}); {advice}") from error
+        again = f"run mtlpar {stage} again" if stage else "run again"
+        raise ValueError(f"{path} is not valid JSON ({error}); remove it and {again}") from error
 
 
 def run_first(stage: str | None) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 from ase.data import chemical_symbols
 
-from mtlpar.core.files import read_json
 from mtlpar.core.references import References
 from mtlpar.normalize.settings import NormalizeSettings, check_symbols
 
@@ -15,18 +17,31 @@ def given_references(source: str, settings: NormalizeSettings) -> References | N
     """References of the settings for a source, or None where they are to be fitted.
 
     Raises:
-        ValueError: If a file is missing or holds anything but numbers by chemical symbol.
+        ValueError: If a file cannot be read or holds anything but numbers by chemical symbol.
     """
     entry = settings.reference_energies.get(source)
     if entry is None:
         return None
-    energies = read_json(entry) if isinstance(entry, Path) else entry
-    where = str(entry) if isinstance(entry, Path) else f"normalize.reference_energies.{source}"
-    check_symbols(energies, where)
+    return References.from_dict(_read(source, entry) if isinstance(entry, Path) else entry)
+
+
+def _read(source: str, path: Path) -> dict[str, Any]:
+    where = f"normalize.reference_energies.{source}: {path}"
     try:
-        return References.from_dict(energies)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: expected energies in eV, got {energies} ({error})") from error
+        energies = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{where}: expected a JSON file with energies in eV by chemical symbol ({error})"
+        ) from error
+    check_symbols(energies, where)
+    if wrong := {symbol: e for symbol, e in energies.items() if not _is_number(e)}:
+        raise ValueError(f"{where}: expected energies in eV, got {wrong}")
+    return dict(energies)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a finite number; JSON knows truth values, Python's also NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def require_elements(source: str, references: References, undefined: frozenset[int]) -> None:

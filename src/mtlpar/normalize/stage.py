@@ -67,16 +67,18 @@ def run(
 
     Raises:
         ValueError: If the source has too few groups or no training structures, if given references
-            are incomplete, or if a group or a structure is in two splits.
+            are wrong or incomplete, or if a group or a structure is in two splits.
     """
     extracted = ExtractedSource(workspace, source)
+    # Files of the user may be wrong: what is there goes once they are known not to be.
+    given = given_references(source, settings)
     _remove_products(workspace, source)
     structure_id, group = extracted.column("structure_id"), extracted.column("group")
     books = Books(extracted.manifest, _split(extracted, structure_id, group, settings, seed))
     energy = extracted.column("energy")
     books.drop(~first_of_duplicates(structure_id, group, energy), "duplicate")
     with Workers(jobs, hint=_HINT) as workers:
-        fit = _take_references(extracted, books.split, settings, workers)
+        fit = _take_references(extracted, books.split, given, workers)
         rest = _take_off(extracted, books.split, fit.references, workers)
     if fit.rank is None:
         require_elements(source, fit.references, rest.undefined_elements)
@@ -160,10 +162,9 @@ def _count_contradictions(
 
 
 def _take_references(
-    extracted: ExtractedSource, split: SplitArray, settings: NormalizeSettings, workers: Workers
+    extracted: ExtractedSource, split: SplitArray, given: References | None, workers: Workers
 ) -> ReferenceFit:
     """The references that the user gives, or a fit to train."""
-    given = given_references(extracted.manifest["source"], settings)
     if given is not None:
         return ReferenceFit(references=given)
     tasks = [MomentsTask(path, part) for path, part in extracted.cut(split)]

@@ -199,6 +199,36 @@ def test_a_label_too_large_to_be_summed_is_named_with_its_part(
         _run(tmp_path, good, bad)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        # As users write by hand, and as they take YAML for JSON.
+        ("{'H': -13}", r"given\.json: expected a JSON file"),
+        ("H: -13", r"given\.json: expected a JSON file"),
+        # Python would take these for numbers.
+        ('{"H": true, "C": -1030}', r"given\.json: expected energies in eV, got {'H': True}"),
+        ('{"H": NaN}', "got {'H': nan}"),
+        ('{"H": "x"}', "got {'H': 'x'}"),
+        ("[-13]", "expected reference energies in eV by chemical symbol"),
+        (None, r"expected a JSON file .*No such file"),
+    ],
+)
+def test_a_wrong_file_of_references_is_told_and_costs_no_results(
+    tmp_path: Path, text: str | None, said: str
+) -> None:
+    workspace = _run(tmp_path, make_structures(60, seed=1))
+    before = _bytes(workspace, *PRODUCTS)
+    file = tmp_path / "given.json"
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    settings = SETTINGS.model_copy(update={"reference_energies": {"ani1x": file}})
+    with pytest.raises(ValueError, match=said) as error:
+        stage.run("ani1x", workspace=workspace, settings=settings, seed=0)
+    # The file is the user's: to remove it would be bad advice.
+    assert "remove" not in str(error.value)
+    assert _bytes(workspace, *PRODUCTS) == before
+
+
 def test_energies_that_stand_apart_are_listed_and_kept(tmp_path: Path) -> None:
     batch = make_structures(60, seed=1)
     split = ExtractedSource(_run(tmp_path / "a", batch), "ani1x").splits()
