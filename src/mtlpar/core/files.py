@@ -110,10 +110,16 @@ def read_json(path: Path, *, stage: str | None = None) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing; {run_first(stage)}") from None
+        raise ValueError(missing(path, stage)) from None
     except json.JSONDecodeError as error:
         again = f"run mtlpar {stage} again" if stage else "run again"
         raise ValueError(f"{path} is not valid JSON ({error}); remove it and {again}") from error
+
+
+def missing(path: Path, stage: str | None = None) -> str:
+    """What to say of a file that is not there; a relative path does not say where that is."""
+    where = "" if path.is_absolute() else f" in {Path.cwd()}, where mtlpar was started"
+    return f"{path} is missing{where}; {run_first(stage)}"
 
 
 def run_first(stage: str | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mtlpar.core.files import read_json
+from mtlpar.core.files import missing, read_json
 from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
 from mtlpar.report.items import ENERGY_MAE, FORCE_MAE, Quantity
@@ -132,7 +132,7 @@ def read_history(path: Path, sources: Sequence[str]) -> list[Epoch]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing; run the stage train first") from None
+        raise ValueError(missing(path, "train")) from None
     epochs: dict[int, Epoch] = {}
     for index, line in enumerate(lines, start=1):
         where = f"{path}, line {index}"
@@ -199,7 +199,7 @@ def _arrays(path: Path, names: Sequence[str]) -> list[FloatArray]:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             return [np.asarray(content[name], dtype=np.float64).ravel() for name in names]
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing; run the stage evaluate first") from None
+        raise ValueError(missing(path, "evaluate")) from None
     except KeyError as error:
         raise ValueError(f"{path} has no array {error}; rerun evaluate") from error
     except (OSError, ValueError, zipfile.BadZipFile) as error:

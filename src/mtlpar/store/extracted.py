@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from mtlpar.core.files import atomic_path, file_digest, read_json
+from mtlpar.core.files import atomic_path, file_digest, missing, read_json
 from mtlpar.core.paths import Workspace
 from mtlpar.store.bp import BpReader
 
@@ -50,7 +50,7 @@ class ExtractedSource:
                 split: npt.NDArray[np.int8] = content["split"]
                 extracted = str(content["extracted"])
         except FileNotFoundError:
-            raise ValueError(f"{self._splits} is missing; run the normalize stage first") from None
+            raise ValueError(missing(self._splits, "normalize")) from None
         except (EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
             raise ValueError(
                 f"{self._splits} is damaged ({error}); run the normalize stage again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,16 @@ def test_missing_json_says_what_to_do(tmp_path: Path) -> None:
         read_json(tmp_path / "absent.json")
     with pytest.raises(ValueError, match="run mtlpar leaks first"):
         read_json(tmp_path / "absent.json", stage="leaks")
+
+
+def test_a_relative_path_that_is_missing_says_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As --config /elsewhere/config.yaml, whose paths are not relative to that file.
+    monkeypatch.chdir(tmp_path)
+    where = re.escape(f"missing in {tmp_path}, where mtlpar was started; run mtlpar download first")
+    with pytest.raises(ValueError, match=where):
+        read_json(Path("data/raw/qm7x/manifest.json"), stage="download")
 
 
 def test_ledger_that_loses_a_row_is_refused(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_the_report_is_the_same_for_any_number_of_jobs(tmp_path: Path) -> None:
 def test_a_source_that_is_not_normalized_is_named(tmp_path: Path) -> None:
     workspace = Workspace(raw=tmp_path / "raw", results=tmp_path / "results")
     write_extracted(workspace, "a", make_structures(10, seed=3))
-    with pytest.raises(ValueError, match=r"a/splits\.npz is missing; run the normalize"):
+    with pytest.raises(ValueError, match=r"a/splits\.npz is missing; run mtlpar normalize"):
         leaks.run(["a"], workspace=workspace)
 
 
