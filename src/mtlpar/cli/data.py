@@ -107,6 +107,7 @@ def _extract(options: argparse.Namespace) -> None:
     from mtlpar.workflow import reader_digest
 
     require_positive(options, "jobs")
+    share = None if options.share is None else stage.Share.parse(options.share)
     config = read_config(options)
     for source in chosen_sources(options, config):
         arguments = {
@@ -115,12 +116,12 @@ def _extract(options: argparse.Namespace) -> None:
             "jobs": options.jobs,
             "code": reader_digest(config, source),
         }
-        if options.share is None:
+        if share is None:
             run_stage(config, "extract", source, stage.run, **arguments)
         else:
             # A share is no output of its own: the run that gathers the shares is recorded.
-            with hold_share(config, source, options.share):
-                stage.run(source, share=stage.Share.parse(options.share), **arguments)
+            with hold_share(config, source, str(share)):
+                stage.run(source, share=share, **arguments)
 
 
 def _normalize(options: argparse.Namespace) -> None:

@@ -102,6 +102,29 @@ def test_a_source_of_the_configuration_goes_from_file_to_pack(tmp_path, prepare)
     assert manifest["level_of_theory"] == config["custom_sources"]["water"]["level_of_theory"]
 
 
+def test_refused_options_cost_no_results(tmp_path, prepare):
+    # A stage that starts removes first what says that it is done.
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    write(mirror / "water_1.xyz", list(structures(40)), format="extxyz")
+    prepare(from_the_page("config.yaml"))
+    before = _files(tmp_path)
+    for line in (
+        ["extract", "--jobs", "0"],
+        ["extract", "--share", "2-of-2"],
+        ["extract", "--share", "../0-of-2"],
+        ["normalize", "--jobs", "-1"],
+        ["leaks", "--jobs", "0"],
+        ["pack", "--jobs", "0"],
+    ):
+        assert main(line) == 1
+    assert _files(tmp_path) == before
+
+
+def _files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_the_catalogue_row_of_the_page_is_one(tmp_path):
     header = (REPOSITORY / "workflow" / "sources.csv").read_text().splitlines()[0]
     path = tmp_path / "sources.csv"
