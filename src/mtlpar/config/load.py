@@ -140,17 +140,12 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         return {}, {}
     if not isinstance(content, dict):
         raise ValueError(f"config file {path} must hold a mapping, got {type(content).__name__}")
-    lines: dict[str, int] = {}
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     try:
         _refuse_misread(root)
-        for key, line in _lines(root):
-            # YAML keeps the last of them and says nothing.
-            if lines.setdefault(key, line) != line:
-                raise ValueError(f"{key} is given twice, on lines {lines[key]} and {line}")
     except ValueError as error:
         raise ValueError(f"config file {path}: {error}") from None
-    return content, lines
+    return content, dict(_lines(root))
 
 
 def _lines(node: yaml.Node | None, *above: str) -> Iterator[tuple[str, int]]:
@@ -174,13 +169,20 @@ def _refuse_misread(
         inside: The blocks and lists around it.
 
     Raises:
-        ValueError: If a block or a list holds itself, or if a number is not what it looks like.
+        ValueError: If a block or a list holds itself, a key is given twice, or a number is not what
+            it looks like.
     """
     if node in inside:
         raise ValueError(f"{key} refers to a block that it is part of")
     if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
         for name, value in node.value:
-            _refuse_misread(value, f"{key}.{name.value}".lstrip("."), (*inside, node))
+            inner, line = f"{key}.{name.value}".lstrip("."), name.start_mark.line + 1
+            # YAML keeps the last of them and says nothing.
+            if inner in lines:
+                raise ValueError(f"{inner} is given twice, on lines {lines[inner]} and {line}")
+            lines[inner] = line
+            _refuse_misread(value, inner, (*inside, node))
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             _refuse_misread(value, key, (*inside, node))

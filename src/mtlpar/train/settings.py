@@ -73,8 +73,8 @@ class TrainSettings(Settings):
     )
     dataset_weights: dict[str, Weight | TaskWeights] = Field(
         default={},
-        description="Weight of a dataset in the objective; 1 where not given. A number, or "
-        "{energy: ..., force: ...}.",
+        description="Weight of a dataset in the objective; 1 where not given, 0 to learn nothing "
+        "from it. A number, or {energy: ..., force: ...}.",
     )
 
     # Optimizer.

@@ -125,6 +125,9 @@ def test_a_key_that_stands_twice_is_refused_because_yaml_keeps_one_in_silence(
     mine.write_text("train:\n  epochs: 3\n  seed: 1\n  epochs: 4\n")
     with pytest.raises(ValueError, match=r"mine\.yaml: train\.epochs is given twice, on lines 2"):
         load_config([mine])
+    # On one line, and in an override, which would lose a branch.
+    with pytest.raises(ValueError, match=r"branches\.a is given twice"):
+        load_config([DEFAULT], ["models.mtl.branches={a: [ani1x], a: [qm7x]}"])
 
 
 def test_models_may_only_use_listed_sources_once() -> None:
