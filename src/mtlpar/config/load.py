@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from mtlpar.config.explain import explain
 from mtlpar.config.schema import Config
 from mtlpar.sources.registry import define_custom_sources
-from mtlpar.train.settings import TaskWeights
 
-# What pydantic expects by the type of its problem, where settings may be of several kinds.
-_KINDS: Final = {
-    "dict_type": "a mapping",
-    "float_type": "a number",
-    "model_type": "a mapping",
-    "path_type": "a path",
-}
 # Octal by a leading zero, or in sixties by colons.
 _MISREAD: Final = re.compile(r"[-+]?0[0-7_]+|.*:.*")
 
@@ -73,7 +65,7 @@ def check_config(
     try:
         config = Config.model_validate(expanded)
     except ValidationError as error:
-        lines = [_placed(line, places or {}) for line in _explain_all(error.errors())]
+        lines = explain(error.errors(), places or {})
         raise ValueError(f"{where}: {len(lines)} problem(s)\n  " + "\n  ".join(lines)) from None
     define_custom_sources(config.custom_sources)
     return config
@@ -193,70 +185,3 @@ def _refuse_misread(
             raise ValueError(
                 f"{key}: YAML reads {node.value} as {number}; write that if you mean it"
             )
-
-
-def _placed(line: str, places: Mapping[str, str]) -> str:
-    """Add where the key was given that a line begins with, or else the block around it."""
-    key = line.partition(":")[0]
-    while key and key not in places:
-        key = key.rpartition(".")[0]
-    return f"{line} ({places[key]})" if key else line
-
-
-def _explain_all(problems: Iterable[Any]) -> list[str]:
-    """A line for every problem, and one for a value that is of none of the kinds that may be."""
-    located = [(_location(problem), problem) for problem in problems]
-    kinds: dict[tuple[str, ...], list[str]] = {}
-    for place, problem in located:
-        if kind := _KINDS.get(problem["type"]):
-            kinds.setdefault(place, []).append(kind)
-    lines: list[str] = []
-    for place, problem in located:
-        if any(_is_nearer(other, (place, problem)) for other in located):
-            continue
-        if problem["type"] in _KINDS:
-            expected = " or ".join(kinds[place])
-            lines.append(f"{'.'.join(place)}: expected {expected}, got {problem['input']!r}")
-        else:
-            lines += _explain(place, problem)
-    return list(dict.fromkeys(lines))
-
-
-def _is_nearer(one: tuple[tuple[str, ...], Any], other: tuple[tuple[str, ...], Any]) -> bool:
-    """Whether a problem is within what has the other, or is no matter of its kind as that is."""
-    (inner, problem), (outer, its_problem) = one, other
-    is_kind, its_is_kind = problem["type"] in _KINDS, its_problem["type"] in _KINDS
-    return inner[: len(outer)] == outer and (inner != outer or (its_is_kind and not is_kind))
-
-
-def _location(problem: Any) -> tuple[str, ...]:
-    """Keys that lead to a problem, without pydantic's names of the types that it tried."""
-    parts = [str(part) for part in problem["loc"]]
-    return tuple(part for part in parts if "[" not in part and part != TaskWeights.__name__)
-
-
-def _explain(location: Sequence[str], problem: Any) -> list[str]:
-    key = ".".join(location) or "config"
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(location[-1], _keys_beside(location), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return [f"{key}: unknown key{hint}"]
-    if problem["type"] == "missing":
-        return [f"{key}: required, but not given"]
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        prefix = "" if not location else f"{key}: "
-        return [f"{prefix}{line}" for line in message.split("\n")]
-    return [f"{key}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"]
-
-
-def _keys_beside(location: Sequence[str]) -> list[str]:
-    block: Any = Config
-    for part in location[:-1]:
-        if not (isinstance(block, type) and issubclass(block, BaseModel)):
-            return []
-        field = block.model_fields.get(part)
-        block = field.annotation if field else None
-    if isinstance(block, type) and issubclass(block, BaseModel):
-        return list(block.model_fields)
-    return []
