@@ -69,11 +69,6 @@ def run(
                 source, folder, settings.mirrors, catalogue=catalogue, web=web, lock_use=lock_use
             )
             manifest = workspace.raw_manifest(source)
-            if any(file.name == manifest.name for file in files):
-                raise ValueError(
-                    f"{source}: no raw file can be called {manifest.name}, as the list of them in "
-                    f"{folder} is; rename it, or name others in custom_sources.{source}.files"
-                )
             orders.append(
                 _Order(source=source, folder=folder, manifest=manifest, files=files, lock=lock)
             )

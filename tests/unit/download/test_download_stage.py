@@ -6,8 +6,6 @@ import pytest
 from mtlpar.download.mirror import mirror_fingerprint
 from mtlpar.download.settings import CATALOGUE, DownloadSettings
 from mtlpar.download.stage import run
-from mtlpar.sources.registry import define_custom_sources
-from mtlpar.sources.settings import CustomSource
 
 
 def sha256(content):
@@ -95,17 +93,6 @@ def test_qm7x_without_its_list_of_duplicates_is_an_error(mirror, workspace):
     (mirror / "qm7x" / "DupMols.dat").unlink()
     with pytest.raises(ValueError, match=r"DupMols\.dat of qm7x is missing"):
         download("qm7x", workspace, mirror)
-
-
-def test_a_raw_file_never_has_the_name_of_their_list(tmp_path, workspace):
-    # A database in JSON was replaced by the list of it, and then had the wrong length.
-    definition = {"format": "db", "files": ["*.json"], "level_of_theory": "t"}
-    define_custom_sources({"water": CustomSource(**definition)})
-    (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"water: no raw file can be called manifest\.json"):
-        download("water", workspace, tmp_path)
-    define_custom_sources({})
-    assert not workspace.raw_folder("water").exists()
 
 
 def test_a_mirror_without_data_says_where_it_looked_and_for_what(mirror, workspace):
