@@ -9,6 +9,7 @@ from typing import Any
 
 from ase.data import chemical_symbols
 
+from mtlpar.core.files import read_text
 from mtlpar.core.references import References
 from mtlpar.normalize.settings import NormalizeSettings, check_symbols
 
@@ -28,7 +29,7 @@ def given_references(source: str, settings: NormalizeSettings) -> References | N
 def _read(source: str, path: Path) -> dict[str, Any]:
     where = f"normalize.reference_energies.{source}: {path}"
     try:
-        energies = json.loads(path.read_text(encoding="utf-8"))
+        energies = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{where}: expected a JSON file with energies in eV by chemical symbol ({error})"

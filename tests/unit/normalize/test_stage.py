@@ -166,7 +166,8 @@ def test_given_references_are_used_and_must_be_complete(tmp_path: Path) -> None:
     assert content["energies_ev"] == given
     assert content["fitted_on"] is None
     file = tmp_path / "given.json"
-    file.write_text(json.dumps(given), encoding="utf-8")
+    # With the mark of some editors, which Python's reader of JSON refuses.
+    file.write_text(json.dumps(given), encoding="utf-8-sig")
     from_file = SETTINGS.model_copy(update={"reference_energies": {"ani1x": file}})
     assert read_json(_run(tmp_path / "b", batch, settings=from_file).references("ani1x")) == content
     poor = SETTINGS.model_copy(update={"reference_energies": {"ani1x": {"H": -13.0}}})
