@@ -50,7 +50,7 @@ def check_grid(scope: Scope) -> Grid:
 
 
 def _leaking_pairs(scope: Scope) -> list[dict[str, Any]]:
-    """Comparisons of all test with all train splits.
+    """Comparisons of all test with all train splits of the sources in question.
 
     Raises:
         ValueError: If a source was not among them.
@@ -61,8 +61,7 @@ def _leaking_pairs(scope: Scope) -> list[dict[str, Any]]:
             f"{scope.workspace.leaks} compares {', '.join(content['sources'])}, but not "
             f"{', '.join(missing)}; run mtlpar leaks again"
         )
-    pairs: list[dict[str, Any]] = content["pairs"]
-    return pairs
+    return [pair for pair in content["pairs"] if {pair["test"], pair["train"]} <= {*scope.sources}]
 
 
 def leak_rows(scope: Scope) -> list[CsvRow]:

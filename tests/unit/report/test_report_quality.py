@@ -79,3 +79,16 @@ def test_a_comparison_of_other_sources_is_no_clean_bill(fake_run) -> None:
     write_json(path, {**content, "sources": [s for s in content["sources"] if s != "qm7x"]})
     with pytest.raises(ValueError, match=r"leaks\.json compares .*but not qm7x; run mtlpar leaks"):
         stage.run("leaks", **fake_run.arguments)
+
+
+def test_splits_of_a_source_that_has_left_the_run_are_no_leaks(fake_run) -> None:
+    # No model learns from it, so what a test split shares with it is not known to any.
+    path = fake_run.workspace.leaks
+    content = read_json(path)
+    pair = {**content["pairs"][0], "test": "qm7x", "train": "gone", "same_geometry": 987_654}
+    sources = [*content["sources"], "gone"]
+    write_json(path, {"sources": sources, "pairs": [*content["pairs"], pair]})
+    stage.run("leaks", **fake_run.arguments)
+    text = (fake_run.workspace.tables / "leaks.csv").read_text("utf-8")
+    assert "gone" not in text
+    assert "987,654" not in (fake_run.workspace.tables / "leaks.md").read_text("utf-8")
