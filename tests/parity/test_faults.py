@@ -183,7 +183,7 @@ def test_a_rank_that_was_given_something_else_is_named(
     other = tmp_path / "other"
     shutil.copytree(five_sources.results / "packed", other / "packed")
     manifest = Workspace(raw=workspace.raw, results=other).pack_manifest("qm7x", "train")
-    write_json(manifest, {**read_json(manifest), "data_digest": "0" * 64})
+    write_json(manifest, {**read_json(manifest), "training_digest": "0" * 64})
     line = command_line(workspace, 2)
     start = line.index("--") + 1
     extra = f"--set {change.format(other=other)}"

@@ -19,7 +19,7 @@ from mtlpar.model.predict import FloatArray, predict
 from mtlpar.model.saved import SavedModel, load_model
 from mtlpar.parallel.device import local_device
 from mtlpar.store.dataset import PackedDataset
-from mtlpar.store.header import read_header, training_digest
+from mtlpar.store.header import training_digest
 
 logger = logging.getLogger(__name__)
 
@@ -92,11 +92,11 @@ def _check_data(model: SavedModel, workspace: Workspace, source: str) -> None:
     learned = model.training.get("data", {}).get(source)
     if learned is None:
         return
-    found = training_digest(read_header(workspace, source))
+    found = training_digest(workspace, source, "test")
     if found != learned:
         raise ValueError(
             f"the model learned {source} from data with the digest {learned[:12]}, but "
-            f"{workspace.pack(source, 'train').parent} has {found[:12]}: splits, labels or "
+            f"{workspace.pack(source, 'test').parent} has {found[:12]}: splits, labels or "
             "references have changed since; train it again, or put back those packs"
         )
 

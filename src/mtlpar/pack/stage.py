@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -80,7 +82,7 @@ def run(
         )
         for index, name in enumerate(SPLITS):
             _write_split(workspace.pack(source, name), index, runs, shuffle, attributes, workers)
-            _write_manifest(workspace, source, name)
+    _write_manifests(workspace, source)
 
 
 def _count(split: npt.NDArray[np.int8], ledger: Path) -> list[int]:
@@ -157,17 +159,32 @@ def _write_split(
     )
 
 
-def _write_manifest(workspace: Workspace, source: str, split: str) -> None:
-    with BpReader(workspace.pack(source, split)) as reader:
-        logger.info("%s %s: %d structures, %d atoms", source, split, len(reader), reader.num_atoms)
-        write_json(
-            workspace.pack_manifest(source, split),
-            {
+def _write_manifests(workspace: Workspace, source: str) -> None:
+    manifests: dict[str, dict[str, Any]] = {}
+    for split in SPLITS:
+        with BpReader(workspace.pack(source, split)) as reader:
+            references = reader.attributes["references_ev"]
+            manifests[split] = {
                 "source": source,
                 "split": split,
                 "schema_version": SCHEMA_VERSION,
                 "num_structures": len(reader),
                 "num_atoms": reader.num_atoms,
                 "data_digest": reader.data_digest,
-            },
+            }
+    # A pack holds total energies; what is learned is left when the references are taken off.
+    learned = [manifests[split]["data_digest"] for split in ("train", "val")]
+    content = json.dumps([learned, references], sort_keys=True)
+    training_digest = hashlib.sha256(content.encode()).hexdigest()
+    for split, manifest in manifests.items():
+        write_json(
+            workspace.pack_manifest(source, split),
+            {**manifest, "training_digest": training_digest},
+        )
+        logger.info(
+            "%s %s: %d structures, %d atoms",
+            source,
+            split,
+            manifest["num_structures"],
+            manifest["num_atoms"],
         )

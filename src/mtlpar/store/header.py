@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from typing import Any
 
 from mtlpar.core.files import read_json
@@ -13,26 +10,32 @@ from mtlpar.store.bp import BpReader
 
 
 def read_header(workspace: Workspace, source: str) -> dict[str, Any]:
-    """Attributes of a source's training pack, with the digests of train and val.
+    """Attributes of a source's training pack, with the ``training_digest``.
 
     Raises:
-        ValueError: If the packs are missing or damaged.
+        ValueError: If the pack is missing or damaged.
     """
+    digest = training_digest(workspace, source, "train")
     with BpReader(workspace.pack(source, "train"), stage="pack") as reader:
-        digests = {
-            split: read_json(workspace.pack_manifest(source, split), stage="pack")["data_digest"]
-            for split in ("train", "val")
-        }
-        return {**reader.attributes, "data_digests": digests}
+        return {**reader.attributes, "training_digest": digest}
 
 
-def training_digest(header: Mapping[str, Any]) -> str:
+def training_digest(workspace: Workspace, source: str, split: str) -> str:
     """One digest of all that a model learns from a source: structures, labels and references.
 
-    Packs hold total energies; what is learned is left when references are taken off.
+    Every pack of the source has it, that of the test split too, so that a model can be tested
+    where the others are not.
 
     Args:
-        header: What `read_header` returns.
+        workspace: Paths of all products.
+        source: Name of the source.
+        split: Pack that is there.
+
+    Raises:
+        ValueError: If the pack is missing or of an earlier version.
     """
-    content = [header["data_digests"], header["references_ev"]]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    path = workspace.pack_manifest(source, split)
+    digest = read_json(path, stage="pack").get("training_digest")
+    if digest is None:
+        raise ValueError(f"{path} is of an earlier version; run mtlpar pack again")
+    return str(digest)

@@ -19,13 +19,13 @@ from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import FORMAT_VERSION, load_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.start import start_from
-from mtlpar.store.header import read_header, training_digest
+from mtlpar.store.header import read_header
 from mtlpar.train.data import target_scale
 from mtlpar.train.precision import weight_dtype
 from mtlpar.train.settings import TrainSettings
 
 _OF_SOURCE: Final = (
-    "num_structures", "num_atoms", "level_of_theory", "references_ev", "data_digests",
+    "num_structures", "num_atoms", "level_of_theory", "references_ev", "training_digest",
 )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ class Recipe:
     @cached_property
     def data(self) -> dict[str, str]:
         """Digest of what is learned from every source."""
-        return {source: training_digest(header) for source, header in self.headers.items()}
+        return {source: header["training_digest"] for source, header in self.headers.items()}
 
     @cached_property
     def plain_settings(self) -> dict[str, Any]:

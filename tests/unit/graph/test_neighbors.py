@@ -185,9 +185,9 @@ def test_a_periodic_structure_without_a_cell_is_an_error_not_a_molecule(
 ) -> None:
     # The reference quietly falls back to open boundaries here.
     fine = Atoms("C", cell=np.eye(3) * 3, pbc=True)
-    batch = structure_batch([fine, Atoms("C2", [[0, 0, 0], [1, 0, 0]], pbc=pbc)])
+    batch = structure_batch([fine, Atoms("C2", [[0, 0, 0], [1, 0, 0]])])
     # Structures of ASE are looked at before; those of a pack come here as they are.
-    batch.cell[1] = cell
+    batch.cell[1], batch.pbc[1] = cell, pbc
     with pytest.raises(ValueError, match="no neighbour list for structure"):
         neighbor_list(batch, GraphSettings())
 
