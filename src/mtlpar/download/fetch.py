@@ -23,7 +23,7 @@ from mtlpar.download.part import (
 from mtlpar.download.progress import Bar
 from mtlpar.download.web import TransientError, Web, check_status, is_url
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 # Fewer bytes than this within the time-out are a stall too.
 _TRICKLE_BYTES: Final = 1 << 14
 _ENCODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress"})
@@ -62,7 +62,7 @@ def fetch(file: RawFile, folder: Path, *, web: Web, bar: Bar | None = None) -> C
         if present is not None:
             return present
         if differences:
-            _log.warning("%s: %s; removed, to be fetched again", target, "; ".join(differences))
+            logger.warning("%s: %s; removed, to be fetched again", target, "; ".join(differences))
             with disk_errors(target):
                 target.unlink()
         _fetch_from_any(file, part, web, bar)
@@ -83,7 +83,7 @@ def _fetch_from_any(file: RawFile, part: PartFile, web: Web, bar: Bar) -> None:
         except ValueError as error:
             failures.append(str(error))
             if next_place is not None:
-                _log.warning("%s; trying %s", error, next_place)
+                logger.warning("%s; trying %s", error, next_place)
     raise ValueError("\n  ".join(failures))
 
 
@@ -106,7 +106,7 @@ def _fetch_from(file: RawFile, place: str, part: PartFile, web: Web, bar: Bar) -
     differences = transfer()
     if differences and is_resumed:
         # The beginning may be of an earlier run or of another place.
-        _log.warning("%s: %s; fetching it from the start", place, "; ".join(differences))
+        logger.warning("%s: %s; fetching it from the start", place, "; ".join(differences))
         part.restart()
         differences = transfer()
     if differences:

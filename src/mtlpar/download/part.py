@@ -15,7 +15,7 @@ from typing import Final
 
 from mtlpar.download.catalogue import FileKind
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 CHUNK_BYTES: Final = 1 << 20
 PART_ENDINGS: Final = (".part", ".part.version")
 """What is behind the name of a file that is not whole yet, and of the note where it is from."""
@@ -248,7 +248,7 @@ def _open_alone(path: Path, pause: Callable[[float], None]) -> FileIO:
             if _lock(stream) and _is_at(path, stream):
                 return stream
             if not waiting:
-                _log.info("%s is being fetched by another process; waiting for it", path)
+                logger.info("%s is being fetched by another process; waiting for it", path)
                 waiting = True
         except BaseException:
             stream.close()
@@ -264,7 +264,7 @@ def _lock(stream: FileIO) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        _log.warning(
+        logger.warning(
             "%s: this file system has no locks (%s); run only one download here at a time",
             stream.name,
             error,

@@ -19,7 +19,7 @@ from mtlpar.download.web import Web
 from mtlpar.sources.base import Source, matches
 from mtlpar.sources.registry import get_source
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # File systems take 255; parts, their records and temporaries add at most 31.
 _MAX_NAME_BYTES: Final = 220
@@ -90,7 +90,7 @@ def _files_of_mirrors(source: Source, mirrors: Sequence[str], web: Web) -> list[
         except ValueError as error:
             problems.append(str(error))
             if index + 1 < len(mirrors):
-                _log.warning("%s; trying %s", error, mirrors[index + 1])
+                logger.warning("%s; trying %s", error, mirrors[index + 1])
             continue
         others = [_offer_or_warning(source, other, web) for other in mirrors[index + 1 :]]
         return _with_places(files, [files, *others])
@@ -101,10 +101,10 @@ def _offer_or_warning(source: Source, mirror: str, web: Web) -> list[RawFile]:
     try:
         files = mirror_files(source, mirror, web=web)
     except ValueError as error:
-        _log.warning("%s; going on without this mirror", error)
+        logger.warning("%s; going on without this mirror", error)
         return []
     if not files:
-        _log.warning("the mirror %s has no files of %s", mirror, source.name)
+        logger.warning("the mirror %s has no files of %s", mirror, source.name)
     return files
 
 
@@ -115,7 +115,7 @@ def _with_places(files: list[RawFile], offers: list[list[RawFile]]) -> list[RawF
         places: list[str] = []
         for offered in (other for offer in offers for other in offer if other.name == file.name):
             if _contradicts(offered, file):
-                _log.warning(
+                logger.warning(
                     "%s has another length or checksum than the expected %s; left out",
                     offered.url,
                     file.name,
@@ -219,7 +219,7 @@ def _wanted(
         if matches(name, row.file):
             wanted[name] = size
         else:
-            _log.info("%s: %s is not %s, left out", row.url, name, row.file)
+            logger.info("%s: %s is not %s, left out", row.url, name, row.file)
     return wanted
 
 
@@ -234,10 +234,10 @@ def _check_listing(
     try:
         listed = list_folder(row.url, web=web, retries=0)
     except ValueError as error:
-        _log.warning("%s; going on with the files in %s", error, lock.path)
+        logger.warning("%s; going on with the files in %s", error, lock.path)
         return
     if listed is None:
-        _log.warning("%s is gone; going on with the files in %s", row.url, lock.path)
+        logger.warning("%s is gone; going on with the files in %s", row.url, lock.path)
         return
     wanted = _wanted(source, row, listed)
     changes = [f"{name} is new" for name in sorted(wanted.keys() - locked.keys())]

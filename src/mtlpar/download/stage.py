@@ -19,7 +19,7 @@ from mtlpar.download.progress import Progress
 from mtlpar.download.settings import DownloadSettings
 from mtlpar.download.web import Web
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _MAX_THREADS: Final = 64
 
 
@@ -84,7 +84,7 @@ def _begin(orders: list[_Order]) -> None:
     check_space(files)
     to_come = sum(bytes_to_fetch(file, folder) for file, folder in files)
     at_least = "at least " if any(length(*one) is None for one in files) else ""
-    _log.info("%d files, %s%s of them to fetch", len(files), at_least, format_bytes(to_come))
+    logger.info("%d files, %s%s of them to fetch", len(files), at_least, format_bytes(to_come))
     for order in orders:
         # A manifest of an earlier run must not vouch for files that are being replaced.
         with disk_errors(order.manifest):
@@ -114,10 +114,10 @@ def _fetch_all(orders: list[_Order], web: Web) -> list[str]:
                 try:
                     contents = future.result()
                 except ValueError as error:
-                    _log.error("%s failed; the others go on", what)
+                    logger.error("%s failed; the others go on", what)
                     failures.append(f"{order.source}/{file.name}: {error}")
                 else:
-                    _log.info("%s, %s", what, format_bytes(contents.bytes))
+                    logger.info("%s, %s", what, format_bytes(contents.bytes))
                     _take(order, file, contents)
         except BaseException:
             web.stop.set()

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _LONGEST_WAIT_S: Final = 60.0
 _LONGEST_REQUESTED_WAIT_S: Final = 600.0
 _TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -189,7 +189,7 @@ class Web:
                         f"{requested_s:.0f} s; run again then.{_what_is_kept(best)}"
                     ) from error
                 wait_s = max(wait_s, requested_s)
-                _log.warning("%s: %s; trying again in %.1f s", what, reason, wait_s)
+                logger.warning("%s: %s; trying again in %.1f s", what, reason, wait_s)
                 self.pause(wait_s)
 
 

@@ -22,7 +22,7 @@ from mtlpar.extract.energy_work import MIN_PAIRS, EnergyWork, explain_slope
 from mtlpar.extract.settings import PhysicsSettings
 from mtlpar.sources.base import LabelUse
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Findings:
@@ -120,14 +120,14 @@ class Findings:
         """
         self._report_labels(source)
         if self.close_atoms:
-            _log.warning(
+            logger.warning(
                 "%s: %d structures with atoms closer than %g Å (kept)",
                 source,
                 self.close_atoms,
                 settings.min_distance_angstrom,
             )
         if self.net_force:
-            _log.warning(
+            logger.warning(
                 "%s: %d structures with a net force above %g eV/Å, at most %.3g (kept)",
                 source,
                 self.net_force,
@@ -145,7 +145,7 @@ class Findings:
                 f"are {', '.join(sorted(self.labels.keys))}. Correct the key, or leave it out"
             )
         for key, count in lacking:
-            _log.warning(
+            logger.warning(
                 "%s: %d of %d structures lack the label of custom_sources.%s.%s (kept)",
                 source,
                 count,
@@ -157,7 +157,7 @@ class Findings:
     def _report_slope(self, source: str, settings: PhysicsSettings) -> None:
         slope = self.energy_work.quantile(0.5)
         if slope is None:
-            _log.info(
+            logger.info(
                 "%s: energy against work: not applicable, %d short steps between neighbouring "
                 "rows and %d are needed",
                 source,
@@ -165,7 +165,7 @@ class Findings:
                 MIN_PAIRS,
             )
             return
-        _log.info(
+        logger.info(
             "%s: slope of energy against work %.3g over %d steps",
             source,
             slope,
@@ -179,7 +179,7 @@ class Findings:
             )
             if settings.wrong_slope == "error":
                 raise ValueError(f"{message}; extract.physics.wrong_slope: warn goes on anyway")
-            _log.warning("%s", message)
+            logger.warning("%s", message)
 
     def _take_largest(self, net_force: float, force: float) -> None:
         self.largest_net_force_ev_per_angstrom = max(

@@ -21,7 +21,7 @@ from mtlpar.sources.registry import get_source
 
 __all__ = ["Share", "run"]
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _FILE_ENDINGS: Final = frozenset({".bz2", ".gz", ".h5", ".hdf5", ".json", ".xz"})
 
 
@@ -191,7 +191,7 @@ def _part_names(file_names: list[str]) -> list[str]:
 
 def _report(source: str, result: FileResult) -> None:
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(result.dropped.items()))
-    _log.info(
+    logger.info(
         "%s: %s: %d rows, %d kept, dropped: %s; %.0f structures/s",
         source,
         result.name,
@@ -201,9 +201,9 @@ def _report(source: str, result: FileResult) -> None:
         result.rows / max(result.seconds, 1e-9),
     )
     for message in result.damage:
-        _log.warning("%s: skipped: %s", source, message)
+        logger.warning("%s: skipped: %s", source, message)
     if result.kept == 0:
-        _log.warning("%s: %s holds no usable structure", source, result.name)
+        logger.warning("%s: %s holds no usable structure", source, result.name)
 
 
 def _check_not_empty(source: str, results: list[FileResult]) -> None:

@@ -26,7 +26,7 @@ from mtlpar.normalize.split import DROPPED, TEST, TRAIN, SplitArray
 from mtlpar.store.bp import BpReader
 from mtlpar.store.extracted import ExtractedSource
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _LISTED: Final = 10
 _HINT: Final = "use fewer jobs, or lower extract.part_structures"
 
@@ -83,14 +83,14 @@ def run(sources: Sequence[str], *, workspace: Workspace, jobs: int = 1) -> None:
 def _report(pairs: list[dict[str, Any]], path: Path) -> None:
     for pair in pairs:
         if pair["same_geometry"]:
-            _log.warning(
+            logger.warning(
                 "%s test: %d of %d structures have the very geometry of one in %s train",
                 pair["test"],
                 pair["same_geometry"],
                 pair["test_structures"],
                 pair["train"],
             )
-    _log.info(
+    logger.info(
         "%d pairs of a train and a test split: %d share geometries, %d share compositions; see %s",
         len(pairs),
         sum(pair["same_geometry"] > 0 for pair in pairs),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
@@ -40,7 +40,7 @@ SHARES: Final = {
 About a fifth of the materials drawn for Alexandria are outliers and are not written.
 """
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _AHEAD: Final = 4
 
@@ -52,7 +52,6 @@ def generate(
     seed: int,
     processes: int = 1,
     sources: Sequence[str] | None = None,
-    report: Callable[[str], None] | None = None,
 ) -> None:
     """Generates the sample and writes it in the native formats of the five sources.
 
@@ -69,7 +68,6 @@ def generate(
         seed: Seed of all random numbers, non-negative.
         processes: Number of worker processes.
         sources: Names of the sources to generate, all five by default.
-        report: Called with one line of text after each tenth of a source.
 
     Raises:
         SampleError: An argument is out of range, a package of the extra `sample` is missing,
@@ -86,7 +84,7 @@ def generate(
     with _worker_pool(processes) as pool:
         for source in chosen:
             wanted = max(1, round(structures_per_source * SHARES[source]))
-            drawn = _collect(pool, source, wanted, seed, _AHEAD * processes, report or _LOG.info)
+            drawn = _collect(pool, source, wanted, seed, _AHEAD * processes)
             write_source(source, folder / source, drawn, seed=seed)
     _write_checksums(folder)
 
@@ -123,20 +121,19 @@ def _collect(
     wanted: int,
     seed: int,
     ahead: int,
-    report: Callable[[str], None],
 ) -> list[Drawn]:
     """Takes draws in their order until there are enough structures."""
     drawn: list[Drawn] = []
     structures = reported = 0
     for result in _in_order(pool, tasks(source, seed), ahead):
         if isinstance(result, str):
-            _LOG.debug("%s: dropped a candidate: %s", source, result)
+            logger.debug("%s: dropped a candidate: %s", source, result)
             continue
         drawn.append(result)
         structures += structures_in(result)
         if structures * 10 // wanted > reported:
             reported = structures * 10 // wanted
-            report(f"{source}: {structures} of {wanted} structures")
+            logger.info("%s: %d of %d structures", source, structures, wanted)
         if structures >= wanted:
             return drawn
     raise SampleError(

@@ -14,7 +14,7 @@ from mtlpar.core.units import BOHR_ANGSTROM, HARTREE_EV
 
 from .base import FloatArray, IntArray, SampleError, UnusableDrawError
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Method = Literal["GFN1-xTB", "GFN2-xTB", "IPEA1-xTB"]
 
@@ -133,7 +133,7 @@ def label_frames(
         try:
             labelled.append((positions, surface(positions)))
         except UnusableDrawError as reason:
-            _LOG.debug("dropped a geometry: %s", reason)
+            logger.debug("dropped a geometry: %s", reason)
     return labelled
 
 
