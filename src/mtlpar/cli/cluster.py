@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import add_command, add_config, read_config
+from mtlpar.cli.common import add_command, add_config, joined_ranks, read_config
 from mtlpar.core.files import write_json
-from mtlpar.core.log import set_up_logging
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
@@ -52,13 +51,12 @@ def add_commands(commands: Commands) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    from mtlpar.parallel import launch, ranks
+    from mtlpar.parallel import launch
 
     config = read_config(options)
-    with ranks.distributed_context(timeout_s=_DOCTOR_TIMEOUT_S) as context:
+    with joined_ranks(options, timeout_s=_DOCTOR_TIMEOUT_S) as context:
         from mtlpar.machine import doctor, finding
 
-        set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
         findings = doctor.examine(
             context,
             launch.announced_geometry(),

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtlpar.config import Config, load_config
+from mtlpar.core.log import set_up_logging
 
 if TYPE_CHECKING:
+    from mtlpar.parallel.ranks import RankContext
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 Command = Callable[[argparse.Namespace], None]
@@ -45,7 +48,8 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[Path("config.yaml")],
         metavar="FILE",
-        help="configuration files, later ones over earlier ones (default: config.yaml)",
+        help="configuration files instead of config.yaml, later ones over earlier ones; name "
+        "config.yaml first to lay others over it",
     )
     parser.add_argument(
         "--set",
@@ -132,3 +136,18 @@ def hold_share(config: Config, source: str, share: str) -> Iterator[None]:
     owner = Owner.this_process(job=allocation.job, nodes=allocation.nodes)
     with hold(config.workspace.extracted_folder(source), f"extract-{source}-{share}", owner):
         yield
+
+
+@contextmanager
+def joined_ranks(options: argparse.Namespace, **arguments: Any) -> Iterator[RankContext]:
+    """Meet the other ranks, if any; of what is no warning only the first one speaks then.
+
+    Args:
+        options: What was given.
+        arguments: See `mtlpar.parallel.ranks.distributed_context`.
+    """
+    from mtlpar.parallel.ranks import distributed_context
+
+    with distributed_context(**arguments) as context:
+        set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
+        yield context

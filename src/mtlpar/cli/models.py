@@ -12,11 +12,11 @@ from mtlpar.cli.common import (
     Command,
     add_command,
     add_config,
+    joined_ranks,
     read_config,
     require_positive,
     run_stage,
 )
-from mtlpar.core.log import set_up_logging
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
@@ -55,7 +55,6 @@ def _add_stage(
 def _train(options: argparse.Namespace) -> None:
     from mtlpar.parallel.agree import gather
     from mtlpar.parallel.launch import current_allocation, time_left_s
-    from mtlpar.parallel.ranks import distributed_context
     from mtlpar.provenance import stage_run
 
     config = read_config(options)
@@ -71,12 +70,11 @@ def _train(options: argparse.Namespace) -> None:
 
     with (
         ExitStack() as job,
-        distributed_context(timeout_s=config.train.collective_timeout_s, first=lead) as context,
+        joined_ranks(options, timeout_s=config.train.collective_timeout_s, first=lead) as context,
     ):
         from mtlpar.train import stage
         from mtlpar.train.recipe import Start
 
-        set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
         # Rank 0 knows; the others are told.
         if not gather(due)[0]:
             return

@@ -11,6 +11,8 @@ from mtlpar.cli.common import (
     add_command,
     add_config,
     add_source_choice,
+    chosen_sources,
+    joined_ranks,
     read_config,
     require_positive,
 )
@@ -120,7 +122,6 @@ def _layout(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    from mtlpar.cli.common import chosen_sources
     from mtlpar.plan.data import plan_data, rates_of
     from mtlpar.plan.machine import load_machine
     from mtlpar.plan.text import data_text
@@ -143,14 +144,12 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    from mtlpar.parallel.ranks import distributed_context
     from mtlpar.plan.machine import load_machine, write_machine
 
     config = read_config(options)
-    with distributed_context() as context:
+    with joined_ranks(options) as context:
         from mtlpar.study.calibrate import calibrate
 
-        set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
         machine = calibrate(
             load_machine(options.machine),
             model=config.model,

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import Command, add_command, add_config, read_config
-from mtlpar.core.log import set_up_logging
+from mtlpar.cli.common import Command, add_command, add_config, joined_ranks, read_config
 from mtlpar.study.records import ALL_LAYOUTS, STUDIES
 
 if TYPE_CHECKING:
@@ -48,13 +47,10 @@ def _add_layout(parser: argparse.ArgumentParser, layouts: Sequence[str]) -> None
 
 
 def _memory(options: argparse.Namespace) -> None:
-    from mtlpar.parallel.ranks import distributed_context
-
     config = read_config(options)
-    with distributed_context() as context:
+    with joined_ranks(options) as context:
         from mtlpar.study import memory
 
-        set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
         memory.run(
             options.out,
             layout=options.layout,
@@ -65,24 +61,18 @@ def _memory(options: argparse.Namespace) -> None:
 
 
 def _scaling(options: argparse.Namespace) -> None:
-    from mtlpar.parallel.ranks import distributed_context
-
     config = read_config(options)
-    with distributed_context() as context:
+    with joined_ranks(options) as context:
         from mtlpar.study import scaling
 
-        set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
         scaling.run(options.out, settings=config.study, context=context)
 
 
 def _comm(options: argparse.Namespace) -> None:
-    from mtlpar.parallel.ranks import distributed_context
-
     config = read_config(options)
-    with distributed_context() as context:
+    with joined_ranks(options) as context:
         from mtlpar.study import comm
 
-        set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
         comm.run(options.out, layout=options.layout, settings=config.study, context=context)
 
 

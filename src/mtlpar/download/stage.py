@@ -84,7 +84,7 @@ def _begin(orders: list[_Order]) -> None:
     check_space(files)
     to_come = sum(bytes_to_fetch(file, folder) for file, folder in files)
     at_least = "at least " if any(length(*one) is None for one in files) else ""
-    logger.info("%d files, %s%s of them to fetch", len(files), at_least, format_bytes(to_come))
+    logger.info("files: %d, to fetch: %s%s", len(files), at_least, format_bytes(to_come))
     for order in orders:
         # A manifest of an earlier run must not vouch for files that are being replaced.
         with disk_errors(order.manifest):

@@ -276,8 +276,8 @@ def _report(
         )
     if fit.undetermined:
         logger.warning(
-            "%s: no energy of their own for %s: their numbers are bound to those of others, by "
-            "fixed ratios or charge balance",
+            "%s: the data do not determine the reference energies of %s (fixed ratios or charge "
+            "balance): those of least norm are taken",
             source,
             ", ".join(fit.undetermined),
         )

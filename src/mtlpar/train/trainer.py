@@ -96,6 +96,10 @@ class Trainer:
             Interrupted: If a signal or the deadline asked for it; a checkpoint was saved.
         """
         self.model.train()
+        logger.info(
+            "an epoch's line has validation errors by source (energy in eV/atom / forces in eV/Å) "
+            "and the score, their mean relative to predicting zero; *: best so far"
+        )
         while self._has_more():
             clock = RankClock(self.context.device)
             stopping = self._epoch(history, clock)
@@ -328,12 +332,12 @@ class Trainer:
         self, score: float, errors: Mapping[str, Mapping[str, float]], seconds: float, best: bool
     ) -> None:
         details = "  ".join(
-            f"{source} {error[_TASKS[0]]:.4f}/{error[_TASKS[1]]:.3f}"
+            f"{source} {error[_TASKS[0]]:.3g}/{error[_TASKS[1]]:.3g}"
             for source, error in errors.items()
         )
         rate = sum(self.data.loader.plan.num_samples.values()) / seconds
         logger.info(
-            "epoch %d/%d  score %.4f%s  %s  (eV/atom / eV/Å)  %.0f structures/s",
+            "epoch %d/%d  score %.4f%s  %s  %.0f structures/s",
             self.progress.epoch,
             self.settings.epochs,
             score,
