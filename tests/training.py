@@ -33,6 +33,7 @@ TRAIN = TrainSettings(
     batch_structures=11,
     precision="float64",
     learning_rate=1e-3,
+    warmup_steps=0,
     force_weight=3.0,
     max_gradient_norm=0.5,
     dataset_weights={"qm7x": 0.5},

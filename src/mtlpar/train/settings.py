@@ -39,7 +39,7 @@ class TrainSettings(Settings):
     """How a model is trained. Nothing here depends on the number of ranks."""
 
     # Data and objective.
-    epochs: int = Field(default=20, gt=0, description="Passes over the training data.")
+    epochs: int = Field(default=16, gt=0, description="Passes over the training data.")
     batch_structures: int = Field(
         default=16,
         gt=0,
@@ -69,7 +69,7 @@ class TrainSettings(Settings):
         default=1.0, ge=0, description="Weight of the error of the energy per atom (eV/atom)."
     )
     force_weight: float = Field(
-        default=100.0, ge=0, description="Weight of the error of the forces (eV/Å)."
+        default=1.0, ge=0, description="Weight of the error of the forces (eV/Å)."
     )
     dataset_weights: dict[str, Weight | TaskWeights] = Field(
         default={},
@@ -78,9 +78,9 @@ class TrainSettings(Settings):
     )
 
     # Optimizer.
-    learning_rate: float = Field(default=1e-3, gt=0, description="Peak rate of AdamW.")
+    learning_rate: float = Field(default=5e-3, gt=0, description="Peak rate of AdamW.")
     weight_decay: float = Field(default=0.01, ge=0, description="Weight decay of AdamW.")
-    warmup_steps: int = Field(default=0, ge=0, description="Steps of linear warm-up.")
+    warmup_steps: int = Field(default=50, ge=0, description="Steps of linear warm-up.")
     schedule: Literal["constant", "cosine", "plateau"] = Field(
         default="cosine",
         description="How the rate falls after the warm-up; plateau: by plateau_factor whenever "
@@ -89,7 +89,7 @@ class TrainSettings(Settings):
     plateau_factor: float = Field(default=0.5, gt=0, lt=1, description="See schedule.")
     plateau_epochs: int = Field(default=5, gt=0, description="See schedule.")
     max_gradient_norm: float | None = Field(
-        default=None,
+        default=10.0,
         gt=0,
         description="Clip the gradients of the encoder and of each branch, each by its own norm.",
     )
