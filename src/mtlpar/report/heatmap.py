@@ -17,18 +17,22 @@ from mtlpar.report.grid import format_number
 from mtlpar.report.items import Quantity, Scope
 from mtlpar.report.load import FloatArray, read_errors
 from mtlpar.report.names import ZERO_TITLE, model_titles, source_title
-from mtlpar.report.style import FAINT, SEQUENTIAL, plain_log_axis
+from mtlpar.report.style import DIVERGING, FAINT, plain_log_axis
 from mtlpar.report.tables import best_errors
 
-_TINY: Final = 1e-12
+# Beyond this factor colours tell no difference.
+_MOST: Final = 30.0
 
 
 def draw_heatmap(scope: Scope, *, quantity: Quantity) -> Figure:
     """Draw an error of models (rows) on test sets (columns), the best of each column framed.
 
+    Colours compare it with the error of predicting zero on the same test set: sources differ by
+    orders of magnitude in how large their labels are, which is no merit of a model.
+
     Args:
         scope: What the report is about.
-        quantity: Which error, on a logarithmic colour scale.
+        quantity: Which error.
 
     Raises:
         ValueError: If a metrics file is missing or not usable.
@@ -39,16 +43,21 @@ def draw_heatmap(scope: Scope, *, quantity: Quantity) -> Figure:
     sources = tuple(scope.sources)
     rows = [*table.errors.values(), table.zero]
     values = np.array([[row[source] for source in sources] for row in rows])
-    norm = _log_norm(values)
+    ratios = _ratios(values)
+    norm = _norm_around_one(ratios)
     # Predicting zero is no model: a gap sets its row off.
     heights = [*range(len(rows) - 1), len(rows) - 0.75]
     figure = Figure(figsize=(2.6 + 0.85 * len(sources), max(2.4, 0.7 + 0.36 * len(rows))))
     axes = figure.add_subplot()
     best = best_errors(table)
-    for y, row in zip(heights, rows, strict=True):
+    for y, row, row_ratios in zip(heights, rows, ratios, strict=True):
         for x, source in enumerate(sources):
+            if math.isnan(row[source]):
+                axes.text(x, y, format_number(row[source]), ha="center", va="center", color=FAINT)
+                continue
+            color = matplotlib.colormaps[DIVERGING](float(norm(row_ratios[x])))
             is_best = row is not table.zero and row[source] == best[source]
-            _draw_cell(axes, x, y, value=row[source], norm=norm, is_best=is_best)
+            _draw_cell(axes, x, y, value=row[source], color=color, is_best=is_best)
     titles = model_titles(scope.models, sources=sources)
     axes.set(xlim=(-0.5, len(sources) - 0.5), ylim=(heights[-1] + 0.5, -0.5))
     axes.set_xticks(range(len(sources)), [source_title(source) for source in sources])
@@ -56,28 +65,40 @@ def draw_heatmap(scope: Scope, *, quantity: Quantity) -> Figure:
     axes.tick_params(length=0, labelsize=9, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(
-        ScalarMappable(norm=norm, cmap=SEQUENTIAL), ax=axes, pad=0.02, fraction=0.05, aspect=25
+        ScalarMappable(norm=norm, cmap=DIVERGING), ax=axes, pad=0.02, fraction=0.05, aspect=25
     )
-    bar.set_label(f"Test {quantity.target} {quantity.title.split()[-1]} ({quantity.unit})")
+    error = f"{quantity.target} {quantity.title.split()[-1]}"
+    bar.set_label(f"Test {error} / that of predicting zero")
     plain_log_axis(bar.ax)
+    axes.set_title(f"Test {error} ({quantity.unit}) on", fontsize=9, pad=8)
     return figure
 
 
-def _log_norm(values: FloatArray) -> LogNorm:
-    """Colour scale over all values; an exact zero gets the colour of the smallest."""
-    positive = values[values > 0]
-    low, high = (positive.min(), positive.max()) if positive.size else (_TINY, _TINY)
+def _ratios(values: FloatArray) -> FloatArray:
+    """Errors over those of the last row; where that has none, any error is as bad as can be."""
+    zero = np.broadcast_to(values[-1], values.shape)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios: FloatArray = np.where(values == zero, 1.0, values / zero)
+    return np.where(np.isnan(values), np.nan, np.clip(ratios, 1 / _MOST, _MOST))
+
+
+def _norm_around_one(ratios: FloatArray) -> LogNorm:
+    """Colour scale with as much room below as above."""
+    found = ratios[np.isfinite(ratios)]
     # All values alike would leave the scale without extent.
-    return LogNorm(low / 1.1, high * 1.1, clip=True)
+    most = max(1.1, *(1.1 * np.maximum(found, 1 / found)), 0.0)
+    return LogNorm(1 / most, most, clip=True)
 
 
 def _draw_cell(
-    axes: Axes, x: float, y: float, *, value: float, norm: LogNorm, is_best: bool
+    axes: Axes,
+    x: float,
+    y: float,
+    *,
+    value: float,
+    color: tuple[float, float, float, float],
+    is_best: bool,
 ) -> None:
-    if math.isnan(value):
-        axes.text(x, y, format_number(value), ha="center", va="center", color=FAINT)
-        return
-    color = matplotlib.colormaps[SEQUENTIAL](float(norm(max(value, norm.vmin or _TINY))))
     axes.add_patch(Rectangle((x - 0.49, y - 0.475), 0.98, 0.95, facecolor=color, linewidth=0))
     ink = _readable_on(color)
     weight = "bold" if is_best else "normal"

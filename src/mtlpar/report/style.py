@@ -21,6 +21,7 @@ INK: Final = "#333333"
 FAINT: Final = "#8c8c8c"
 PALETTE: Final = ("#7f7f7f", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SEQUENTIAL: Final = "viridis"
+DIVERGING: Final = "RdBu_r"
 
 # Axes that span less show too few of 1, 2 and 5; axes that span more show too many.
 _LINEAR_DECADES: Final = 0.4

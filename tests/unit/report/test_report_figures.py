@@ -137,6 +137,21 @@ def test_a_source_that_a_model_was_not_tested_on_has_a_dash_and_an_empty_panel(f
     assert [text.get_text() for text in panels[column + 5].texts] == ["no branch"]
 
 
+def test_colours_of_the_heat_map_compare_with_predicting_zero(fake_run) -> None:
+    # Alexandria's forces are small: on one scale of errors every model would look good there.
+    axes = draw_heatmap(Scope(**fake_run.arguments), quantity=FORCE_MAE).axes[0]
+    cells = [patch for patch in axes.patches if patch.get_facecolor()[3] and patch.get_fill()]
+    numbers = [float(text.get_text()) for text in axes.texts]
+    columns = len(fake_run.arguments["sources"])
+    zero = numbers[-columns:]
+    for index, (cell, number) in enumerate(zip(cells, numbers, strict=True)):
+        red, _, blue, _ = cell.get_facecolor()
+        if number < 0.9 * zero[index % columns]:
+            assert blue > red
+        if number > 1.1 * zero[index % columns]:
+            assert red > blue
+
+
 def test_numbers_are_readable_on_dark_and_on_bright_cells() -> None:
     colors = matplotlib.colormaps["viridis"]
 
