@@ -173,4 +173,7 @@ def _draw_panel(axes: Axes, panel: _Panel, norm: LogNorm | None) -> None:
     notes = [f"MAE {format_number(panel.mae)}"]
     if panel.outside:
         notes.append(f"{panel.outside:,} outside")
-    axes.text(0.05, 0.95, "\n".join(notes), transform=axes.transAxes, va="top", fontsize=8.5)
+    paper = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1.0}
+    axes.text(
+        0.05, 0.95, "\n".join(notes), transform=axes.transAxes, va="top", fontsize=8.5, bbox=paper
+    )
