@@ -43,7 +43,7 @@ def serial(five_sources: Workspace, tmp_path_factory: pytest.TempPathFactory) ->
         pytest.param(2, "mtl-par", None, id="several branches per rank"),
         pytest.param(7, "mtl-par", None, id="uneven groups"),
         pytest.param(5, "mtl-base", 2, id="every branch on every rank"),
-        pytest.param(3, "auto", None, id="what the planner takes"),
+        pytest.param(3, "auto", None, id="what the planner takes", marks=pytest.mark.slow),
     ],
 )
 def test_twenty_steps_equal_those_of_one_process(

@@ -27,7 +27,11 @@ SCRIPT = str(Path(__file__).parents[1] / "mismatched_ranks.py")
     ("fault", "told"),
     [
         ("skips a step", r"rank [012] is at step [67], others are not"),
-        ("doubles a step", r"rank [012] is at step [67], others are not"),
+        pytest.param(
+            "doubles a step",
+            r"rank [012] is at step [67], others are not",
+            marks=pytest.mark.slow,
+        ),
         (
             "holds more",
             r"rank 1 has tensors of the encoder: '3,903 numbers in 34, .*', rank 0 has",

@@ -80,7 +80,7 @@ def test_a_length_that_nobody_announces_is_that_of_the_file_once_it_is_here(
     assert "1 file, at least 0 B (0 bytes); 0 here, at least 0 B to fetch" in text
     caplog.set_level("INFO")
     run("ani1x", **more)
-    assert "1 files, at least 0 B of them to fetch" in caplog.text
+    assert "files: 1, to fetch: at least 0 B" in caplog.text
     text = describe(["ani1x"], **more)
     assert row(text, "ani1x-release.h5")[1:4] == ["4", "B", "4"]
     assert "1 file, 4 B (4 bytes); all here" in text
