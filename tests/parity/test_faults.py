@@ -197,6 +197,8 @@ def test_a_rank_that_was_given_something_else_is_named(
     )
     assert done.returncode != 0
     assert re.search(told, done.stderr), done.stderr
+    # Both ranks know; on thousands one line is enough.
+    assert len(re.findall("error:", done.stderr)) == 1
     assert "give all ranks the same config and the same packs" in done.stderr
 
 

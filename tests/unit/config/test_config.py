@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from mtlpar.config import json_schema, load_config, parse_assignment
 from mtlpar.config.load import check_config
 from mtlpar.config.schema import STAGES, Config
+from mtlpar.train.settings import TrainSettings
 
 DEFAULT = REPOSITORY / "config.yaml"
 
@@ -260,6 +261,11 @@ def test_presets_lie_on_top_of_the_default() -> None:
     assert config.model.graph.max_neighbors == 20
     assert (config.train.energy_weight, config.train.force_weight) == (1.0, 100.0)
     assert config.download.mirrors == ("workflow/sample",)
+
+
+def test_settings_of_training_default_to_those_of_the_default_config() -> None:
+    # A source's own short config would otherwise train with others than those that were tuned.
+    assert load_config([DEFAULT]).train == TrainSettings()
 
 
 def test_config_is_frozen() -> None:
