@@ -13,13 +13,11 @@ from typing import Any, Final
 import torch
 
 from mtlpar.core.files import file_digest
-from mtlpar.core.paths import Workspace
 from mtlpar.core.references import References
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import FORMAT_VERSION, load_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.start import start_from
-from mtlpar.store.header import read_header
 from mtlpar.train.data import target_scale
 from mtlpar.train.precision import weight_dtype
 from mtlpar.train.settings import TrainSettings
@@ -63,39 +61,6 @@ class Recipe:
     seed: int
     start: Start | None
     headers: Mapping[str, Mapping[str, Any]]
-
-    @classmethod
-    def read(
-        cls,
-        name: str,
-        *,
-        branches: Mapping[str, tuple[str, ...]],
-        workspace: Workspace,
-        model_settings: ModelSettings,
-        settings: TrainSettings,
-        seed: int,
-        start: Start | None,
-    ) -> Recipe:
-        """Look at the packs of all sources.
-
-        Raises:
-            ValueError: If packs, or the model to start from, are missing or damaged.
-        """
-        if start is not None and not start.path.is_file():
-            raise ValueError(f"{name} starts from {start.path}: there is none; train it first")
-        return cls(
-            name=name,
-            branches=branches,
-            model_settings=model_settings,
-            settings=settings,
-            seed=seed,
-            start=start,
-            headers={
-                source: read_header(workspace, source)
-                for sources in branches.values()
-                for source in sources
-            },
-        )
 
     @cached_property
     def branch_of(self) -> dict[str, str]:

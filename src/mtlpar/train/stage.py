@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,7 @@ from mtlpar.parallel.agree import check_same, failing_together
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.roll import RankLostError
+from mtlpar.store.header import read_header
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state
 from mtlpar.train.data import edges_per_atom, load_data, plan_epochs
 from mtlpar.train.history import History
@@ -69,14 +71,16 @@ def run(
     stop = StopRequest(deadline_s)
     with stop.listening():
         with failing_together():
-            recipe = Recipe.read(
-                name,
+            if start is not None and not start.path.is_file():
+                raise ValueError(f"{name} starts from {start.path}: there is none; train it first")
+            recipe = Recipe(
+                name=name,
                 branches=branches,
-                workspace=workspace,
                 model_settings=model_settings,
                 settings=settings,
                 seed=seed,
                 start=start,
+                headers=_read_headers(workspace, branches),
             )
         _check_ranks(recipe)
         job = _Job(recipe, workspace, context)
@@ -99,6 +103,17 @@ def run(
             logger.info("%s: wrote %s", name, workspace.model(name))
     if dist.is_initialized():
         dist.barrier()
+
+
+def _read_headers(
+    workspace: Workspace, branches: Mapping[str, tuple[str, ...]]
+) -> dict[str, dict[str, Any]]:
+    """What the training packs of all sources say, in the order of the branches."""
+    return {
+        source: read_header(workspace, source)
+        for sources in branches.values()
+        for source in sources
+    }
 
 
 def _check_ranks(recipe: Recipe) -> None:
