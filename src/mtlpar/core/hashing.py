@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,11 @@ def derive_seed(seed: int, *names: str | int) -> int:
     Two purposes never share a stream, and adding a purpose does not change the others.
     """
     return name_hash(str(seed), *(str(name) for name in names)) & 0x7FFF_FFFF_FFFF_FFFF
+
+
+def json_digest(content: Any) -> str:
+    """SHA-256 of plain values, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def mix64(words: UInt64Array) -> UInt64Array:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,7 +14,7 @@ from tqdm import tqdm
 
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import read_json, remove, remove_leftovers, scratch_folder, write_json
-from mtlpar.core.hashing import derive_seed
+from mtlpar.core.hashing import derive_seed, json_digest
 from mtlpar.core.paths import Workspace
 from mtlpar.core.processes import Workers
 from mtlpar.pack.settings import PackSettings
@@ -174,8 +172,7 @@ def _write_manifests(workspace: Workspace, source: str) -> None:
             }
     # A pack holds total energies; what is learned is left when the references are taken off.
     learned = [manifests[split]["data_digest"] for split in ("train", "val")]
-    content = json.dumps([learned, references], sort_keys=True)
-    training_digest = hashlib.sha256(content.encode()).hexdigest()
+    training_digest = json_digest([learned, references])
     for split, manifest in manifests.items():
         write_json(
             workspace.pack_manifest(source, split),

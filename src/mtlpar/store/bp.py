@@ -9,7 +9,6 @@ attribute, so ``bpls -A`` explains the file. ``docs/packs.md`` specifies it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ import numpy.typing as npt
 
 from mtlpar.core.fields import FIELDS, Field
 from mtlpar.core.files import atomic_path, run_first
+from mtlpar.core.hashing import json_digest
 from mtlpar.core.structures import StructureBatch
 from mtlpar.store.adios import open_to_write
 from mtlpar.store.seal import check_seal, write_seal
@@ -222,8 +222,7 @@ class BpReader:
     def data_digest(self) -> str:
         """Digest of all columns, from the checksums of their blocks."""
         checksums = {name: self._checksums(name).tolist() for name in self.attributes["fields"]}
-        content = json.dumps([self.attributes["blocks"], checksums], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+        return json_digest([self.attributes["blocks"], checksums])
 
     def read_column(self, name: str) -> npt.NDArray[Any]:
         """Read one column of all structures.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +11,7 @@ from typing import Any, Final
 import torch
 
 from mtlpar.core.files import file_digest
+from mtlpar.core.hashing import json_digest
 from mtlpar.core.references import References
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import FORMAT_VERSION, load_model
@@ -87,7 +86,7 @@ class Recipe:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of everything that the trained model depends on."""
-        return digest({**self.plain_settings, "data": self.data})
+        return json_digest({**self.plain_settings, "data": self.data})
 
     def describe(self) -> dict[str, Any]:
         """What the fingerprint is a digest of, to be read by people."""
@@ -124,8 +123,3 @@ class Recipe:
             trained = load_model(self.start.path, device=device)
             start_from(network, trained, new_branches=self.start.new_branches)
         return network
-
-
-def digest(content: Mapping[str, Any]) -> str:
-    """Digest of plain values, whatever the order of their keys."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from mtlpar.core.files import write_json
+from mtlpar.core.hashing import json_digest
 from mtlpar.core.paths import Workspace
 from mtlpar.model.messages import has_kernels
 from mtlpar.model.multitask import MultiTaskModel, parameter_counts
@@ -25,7 +26,7 @@ from mtlpar.train.data import edges_per_atom, load_data, plan_epochs
 from mtlpar.train.history import History
 from mtlpar.train.layout import choose_layout
 from mtlpar.train.precision import weight_dtype
-from mtlpar.train.recipe import Recipe, Start, digest
+from mtlpar.train.recipe import Recipe, Start
 from mtlpar.train.sampler import EpochPlan
 from mtlpar.train.settings import TrainSettings
 from mtlpar.train.stopping import StopRequest
@@ -124,7 +125,7 @@ def _check_ranks(recipe: Recipe) -> None:
         for source, found in recipe.data.items()
     }
     check_same(
-        {"settings with the digest": digest(settings), **data},
+        {"settings with the digest": json_digest(settings), **data},
         advice="give all ranks the same config and the same packs",
     )
 
