@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 CORES ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart report test test-all lint format schema clean distclean
+.PHONY: help install quickstart report docs test test-all lint format schema clean distclean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mtlpar needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mpi,workflow,sample,trackers,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mpi,workflow,sample,trackers,docs,dev]'
 	@touch $@
 
 quickstart: $(STAMP)  ## Download, train seven models and evaluate on the embedded sample
@@ -37,12 +37,18 @@ test-all: $(STAMP)  ## Run the slow tests and those of the GPU's kernels too
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernels]'
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
 
-lint: $(STAMP)  ## Check style, types and the workflow
+docs: $(STAMP)  ## Write the documentation as a site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo 'open build/site/index.html'
+
+lint: $(STAMP)  ## Check style, types, the workflow and the documentation
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	MYPYPATH=tools/docs $(BIN)/mypy --explicit-package-bases tools/docs/*.py
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: $(STAMP)  ## Format all code
 	$(BIN)/ruff check --fix

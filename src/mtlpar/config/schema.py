@@ -29,17 +29,25 @@ STAGES = ("download", "extract", "normalize", "pack", "train", "evaluate", "repo
 class PathSettings(Settings):
     """Where files lie, relative to the working directory."""
 
-    raw: Path = Field(default=Path("data/raw"), description="Native files, a folder per source.")
-    results: Path = Field(default=Path("results"), description="Everything the stages compute.")
+    raw: Path = Field(
+        default=Path("data/raw"),
+        description="Folder of the native files, which holds a folder per source.",
+    )
+    results: Path = Field(
+        default=Path("results"), description="Folder of everything that the stages compute."
+    )
     catalogue: Path = Field(
-        default=Path("workflow/sources.csv"), description="Table of the real files."
+        default=Path("workflow/sources.csv"),
+        description="Table of the real files: addresses, sizes, checksums, licences.",
     )
 
 
 class StartFrom(Settings):
     """Which trained model another one starts from."""
 
-    model: str = Field(description="Named model whose encoder and branches of the same name go on.")
+    model: str = Field(
+        description="Model to start from: its encoder and branches of the same name go on."
+    )
     branches: dict[str, str] = Field(
         default={},
         description="New branches by the branch of that model whose weights they start from.",
@@ -50,7 +58,7 @@ class ModelEntry(Settings):
     """One named model: which branches it has and which sources feed each of them."""
 
     branches: dict[str, tuple[str, ...]] = Field(
-        min_length=1, description="Sources by branch; every source in at most one branch."
+        min_length=1, description="Sources by branch. A source may feed one branch only."
     )
     start_from: StartFrom | None = Field(
         default=None,
@@ -81,9 +89,9 @@ class Config(Settings):
 
     model_config = ConfigDict(title="mtlpar configuration")
 
-    seed: int = Field(default=0, ge=0, description="The only seed; every other is derived from it.")
+    seed: int = Field(default=0, ge=0, description="The one seed; every other is derived from it.")
     sources: tuple[str, ...] = Field(
-        default=BUILT_IN, min_length=1, description="Sources, in the order of the tables."
+        default=BUILT_IN, min_length=1, description="Sources to run, in the order of the tables."
     )
     custom_sources: dict[str, CustomSource] = Field(
         default={},
@@ -100,7 +108,7 @@ class Config(Settings):
         default=ModelSettings(), description="Architecture of all named models."
     )
     models: dict[str, ModelEntry] = Field(
-        min_length=1, description="The named models, in the order of the tables."
+        min_length=1, description="The models by name, in the order of the tables."
     )
     train: TrainSettings = Field(default=TrainSettings(), description="Stage train.")
     evaluate: EvaluateSettings = Field(default=EvaluateSettings(), description="Stage evaluate.")

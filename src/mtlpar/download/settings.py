@@ -24,9 +24,13 @@ class DownloadSettings(Settings):
         "says which files there are and what they contain; without it the first place does.",
     )
     connections_per_host: int = Field(
-        default=4, ge=1, le=16, description="Files fetched from one server at the same time."
+        default=4, ge=1, le=16, description="Files to fetch from one server at the same time."
     )
-    retries: int = Field(default=5, ge=0, description="Further attempts after a failed transfer.")
+    retries: int = Field(
+        default=5,
+        ge=0,
+        description="Further attempts after a transfer that failed and got no further.",
+    )
     timeout_s: float = Field(
         default=60.0, gt=0, description="Seconds without a byte after which a transfer is retried."
     )

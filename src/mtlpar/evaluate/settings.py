@@ -10,7 +10,12 @@ from mtlpar.core.settings import Settings
 class EvaluateSettings(Settings):
     """How test errors are computed."""
 
-    batch_atoms: int = Field(default=4096, gt=0, description="Atoms predicted at a time.")
+    batch_atoms: int = Field(
+        default=4096,
+        gt=0,
+        description="Atoms to predict at a time. Lower it if memory runs out; errors do not "
+        "depend on it.",
+    )
     parity_structures: int = Field(
-        default=2000, gt=0, description="Structures kept at most for a parity plot."
+        default=2000, gt=0, description="How many structures at most a parity plot shows."
     )

@@ -11,7 +11,9 @@ class GraphSettings(Settings):
     """Which atoms see each other. A training option: no pack depends on it."""
 
     cutoff_angstrom: float = Field(
-        default=5.0, gt=0, description="Atoms closer than this (Å) exchange messages."
+        default=5.0,
+        gt=0,
+        description="Atoms closer than this (Å) exchange messages. No pack depends on it.",
     )
     max_neighbors: int | None = Field(
         default=None,

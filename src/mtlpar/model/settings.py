@@ -45,12 +45,12 @@ class EncoderSettings(Settings):
 class HeadSettings(Settings):
     """Energy head and forces of every branch."""
 
-    width: int = Field(default=64, gt=0, description="Features of the hidden layers.")
-    layers: int = Field(default=2, gt=0, description="Hidden layers.")
+    width: int = Field(default=64, gt=0, description="Features of each hidden layer of a head.")
+    layers: int = Field(default=2, gt=0, description="Number of hidden layers of a head.")
     energy: Literal["sum", "mean"] = Field(
         default="sum",
-        description="The total energy is the sum of the atoms' energies, which makes it extensive, "
-        "or their mean.",
+        description="How atoms make up the total energy: by their sum, which makes it "
+        "extensive, or by their mean.",
     )
     forces: Literal["equivariant", "conservative"] = Field(
         default="equivariant",

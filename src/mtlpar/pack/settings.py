@@ -11,5 +11,8 @@ class PackSettings(Settings):
     """How splits are written for training."""
 
     block_structures: int = Field(
-        default=16_384, gt=0, description="Structures written at a time; bounds the memory."
+        default=16_384,
+        gt=0,
+        description="Structures in each block, which is written at once and has checksums of "
+        "its own. Bounds the memory of the stage.",
     )

@@ -14,12 +14,13 @@ class SourceSettings(Settings):
 
     mptrj_energy: Literal["uncorrected", "corrected"] = Field(
         default="uncorrected",
-        description="MPTrj: raw DFT energy, or with MP2020 corrections (discontinuous between "
-        "classes of compounds).",
+        description="Which energy of MPtrj to learn: the raw one of DFT, or with the MP2020 "
+        "corrections, which jump between classes of compounds.",
     )
     qm7x_dispersion: bool = Field(
         default=True,
-        description="QM7-X: PBE0+MBD energies with their total forces, or PBE0 without dispersion.",
+        description="Which labels of QM7-X to learn: PBE0+MBD with total forces, or PBE0 "
+        "without dispersion.",
     )
 
 
@@ -27,33 +28,50 @@ class CustomSource(Settings):
     """A source in files that ASE reads: everything about it that is not in the files."""
 
     format: Literal["extxyz", "db"] = Field(
-        description="extended XYZ, also with .gz, .bz2 or .xz behind the name, or an ASE database."
+        description="Format of the files: extxyz is extended XYZ (also .gz, .bz2 or .xz), db an "
+        "ASE database."
     )
     files: tuple[str, ...] = Field(
-        min_length=1, description="Names or shell patterns of the raw files."
+        min_length=1, description="Names or shell patterns of the raw files, such as 'water_*.xyz'."
     )
-    level_of_theory: str = Field(min_length=1, description="How the labels were computed.")
-    title: str | None = Field(default=None, description="Name for people; the key by default.")
-    energy_key: str = Field(default="energy", description="Total energy.")
-    forces_key: str = Field(default="forces", description="Forces on the atoms.")
+    level_of_theory: str = Field(
+        min_length=1,
+        description="How the labels were computed, for people: it is shown in tables and model "
+        "files.",
+    )
+    title: str | None = Field(
+        default=None, description="Name of the source in tables and figures; null: its key."
+    )
+    energy_key: str = Field(default="energy", description="Name of the total energy in the files.")
+    forces_key: str = Field(
+        default="forces", description="Name of the forces on the atoms in the files."
+    )
     stress_key: str | None = Field(
-        default=None, description="Stress, tension positive; a structure without one is kept."
+        default=None,
+        description="Name of the stress in the files, tension positive. A structure without one "
+        "is kept.",
     )
-    charge_key: str | None = Field(default=None, description="Total charge; 0 by default.")
+    charge_key: str | None = Field(
+        default=None,
+        description="Name of the total charge in the files; null, or a structure without one: 0.",
+    )
     spin_key: str | None = Field(
-        default=None, description="Spin multiplicity 2S+1; unknown by default."
+        default=None,
+        description="Name of the spin multiplicity 2S+1 in the files; null, or a structure "
+        "without one: unknown.",
     )
     group_key: str | None = Field(
         default=None,
-        description="What names structures that must not be split, for instance a trajectory; by "
-        "default structures of the same composition stay together.",
+        description="Name of what must not be split between train and test, for instance of a "
+        "trajectory; null: structures of the same composition stay together.",
     )
     energy_unit: Literal["eV", "Hartree", "kcal/mol", "kJ/mol"] = Field(
-        default="eV", description="Of the energy, and of that in the forces."
+        default="eV",
+        description="Unit of the energies, and of the energy in the unit of the forces.",
     )
     length_unit: Literal["Å", "Bohr"] = Field(
-        default="Å", description="Length in the unit of the forces; positions are always in Å."
+        default="Å", description="Length in the unit of the forces. Positions are always in Å."
     )
     stress_unit: Literal["eV/Å^3", "GPa", "kbar"] = Field(
-        default="eV/Å^3", description="Of the stress."
+        default="eV/Å^3", description="Unit of the stresses that stress_key names."
     )

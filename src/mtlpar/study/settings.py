@@ -14,39 +14,45 @@ class MemoryStudySettings(Settings):
     branches: tuple[int, ...] = Field(
         default=(2, 4, 8, 16),
         min_length=1,
-        description="Numbers of branches. MTL-par takes a rank for each.",
+        description="Numbers of branches to measure. MTL-par takes a rank for each branch.",
     )
-    batch_structures: int = Field(default=4, gt=0, description="Structures per rank.")
-    steps: int = Field(default=3, gt=0, description="Steps to train.")
+    batch_structures: int = Field(
+        default=4, gt=0, description="Structures that each rank computes in a step."
+    )
+    steps: int = Field(
+        default=3, gt=0, description="Steps to train before the peak of memory is read."
+    )
 
 
 class ScalingStudySettings(Settings):
     """Time of an epoch against the number of ranks."""
 
-    branches: int = Field(default=4, gt=0, description="Branches, with equal amounts of data.")
+    branches: int = Field(
+        default=4, gt=0, description="Number of branches, all with equal amounts of data."
+    )
     ranks: tuple[int, ...] = Field(
-        default=(1, 2, 4), min_length=1, description="Numbers of ranks, smallest first."
+        default=(1, 2, 4), min_length=1, description="Numbers of ranks to measure, smallest first."
     )
     batch_structures: tuple[int, ...] = Field(
         default=(8, 16),
         min_length=1,
         description="Batch sizes: of all ranks in strong scaling, of each rank in weak scaling.",
     )
-    steps: int = Field(default=2, gt=0, description="Steps of an epoch.")
-    repeats: int = Field(default=3, gt=0, description="Epochs that are timed.")
+    steps: int = Field(default=2, gt=0, description="Steps in each epoch that is timed.")
+    repeats: int = Field(default=3, gt=0, description="Epochs that are timed for each point.")
 
 
 class CommStudySettings(Settings):
     """Where the time of a step goes."""
 
-    ranks: int = Field(default=5, gt=0, description="Ranks.")
+    ranks: int = Field(default=5, gt=0, description="Number of ranks to profile.")
     batch_structures: tuple[int, ...] = Field(
         default=(8, 4, 2, 2),
         min_length=1,
         description="Structures of each branch in the global batch: branches as different as "
         "datasets are.",
     )
-    steps: int = Field(default=5, gt=0, description="Steps to take the mean of.")
+    steps: int = Field(default=5, gt=0, description="Steps whose times are averaged.")
 
 
 class StudySettings(Settings):
@@ -56,13 +62,16 @@ class StudySettings(Settings):
         default=ModelSettings(
             encoder=EncoderSettings(width=433), head=HeadSettings(width=445, layers=3)
         ),
-        description="Architecture; half the paper's widths, large enough to see in a process.",
+        description="Architecture to measure; by default half the paper's widths, which are "
+        "large enough to see.",
     )
-    atoms: int = Field(default=15, gt=0, description="Atoms of a structure.")
+    atoms: int = Field(default=15, gt=0, description="Atoms in each made-up structure.")
     ranks_per_node: int = Field(
         default=16, gt=0, description="Ranks that a node takes; more ranks go to more nodes."
     )
-    gpus_per_node: int = Field(default=0, ge=0, description="GPUs of a node; 0 for the CPU.")
+    gpus_per_node: int = Field(
+        default=0, ge=0, description="GPUs that a node has; 0: measure on its CPU."
+    )
     memory: MemoryStudySettings = Field(
         default=MemoryStudySettings(), description="`snakemake memory`."
     )

@@ -31,15 +31,17 @@ EXECUTION_ONLY: Final = frozenset(
 class TaskWeights(Settings):
     """Weights of one dataset, by task."""
 
-    energy: float = Field(default=1.0, ge=0, description="Factor on energy_weight.")
-    force: float = Field(default=1.0, ge=0, description="Factor on force_weight.")
+    energy: float = Field(default=1.0, ge=0, description="Factor on energy_weight for this source.")
+    force: float = Field(default=1.0, ge=0, description="Factor on force_weight for this source.")
 
 
 class TrainSettings(Settings):
     """How a model is trained. Nothing here depends on the number of ranks."""
 
     # Data and objective.
-    epochs: int = Field(default=16, gt=0, description="Passes over the training data.")
+    epochs: int = Field(
+        default=16, gt=0, description="Passes over the training data, at most: see patience_epochs."
+    )
     batch_structures: int = Field(
         default=16,
         gt=0,
@@ -78,40 +80,62 @@ class TrainSettings(Settings):
     )
 
     # Optimizer.
-    learning_rate: float = Field(default=5e-3, gt=0, description="Peak rate of AdamW.")
-    weight_decay: float = Field(default=0.01, ge=0, description="Weight decay of AdamW.")
-    warmup_steps: int = Field(default=50, ge=0, description="Steps of linear warm-up.")
+    learning_rate: float = Field(
+        default=5e-3, gt=0, description="Highest learning rate of AdamW, which the warm-up ends at."
+    )
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="Weight decay of the optimizer, AdamW."
+    )
+    warmup_steps: int = Field(
+        default=50,
+        ge=0,
+        description="Steps in which the learning rate rises from zero to learning_rate.",
+    )
     schedule: Literal["constant", "cosine", "plateau"] = Field(
         default="cosine",
-        description="How the rate falls after the warm-up; plateau: by plateau_factor whenever "
+        description="How the learning rate falls after the warm-up: not at all (constant), "
+        "along a cosine to the last epoch, or by plateau_factor whenever "
         "plateau_epochs passed without a better validation score.",
     )
-    plateau_factor: float = Field(default=0.5, gt=0, lt=1, description="See schedule.")
-    plateau_epochs: int = Field(default=5, gt=0, description="See schedule.")
+    plateau_factor: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="With schedule plateau: what the learning rate is multiplied by.",
+    )
+    plateau_epochs: int = Field(
+        default=5,
+        gt=0,
+        description="With schedule plateau: epochs without a better validation score before the "
+        "learning rate falls.",
+    )
     max_gradient_norm: float | None = Field(
         default=10.0,
         gt=0,
-        description="Clip the gradients of the encoder and of each branch, each by its own norm.",
+        description="Clip the gradients of the encoder and of each branch to this norm, each on "
+        "its own; null: never.",
     )
     ema_decay: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="Validate and export an exponential moving average of the weights, for "
+        description="Validate and export a moving average of the weights with this decay, for "
         "instance 0.999; null: the weights themselves.",
     )
     patience_epochs: int | None = Field(
         default=10,
         gt=0,
-        description="Stop after this many epochs without a better validation score.",
+        description="Stop after this many epochs without a better validation score; null: never.",
     )
     on_nonfinite: Literal["stop", "skip"] = Field(
         default="stop",
-        description="What a loss or gradient that is not finite does, on all ranks: stop before "
-        "the optimizer's step, or leave out the step and count it.",
+        description="What to do about a loss or gradient that is not finite: stop all ranks "
+        "before the optimizer's step, or skip the step and count it.",
     )
     max_skipped_steps: int = Field(
-        default=10, ge=0, description="Stop after all when more steps than this were left out."
+        default=10,
+        ge=0,
+        description="With on_nonfinite skip: stop when more steps than this were skipped.",
     )
 
     # Arithmetic.
@@ -156,7 +180,9 @@ class TrainSettings(Settings):
         "same step.",
     )
     compile: bool = Field(
-        default=False, description="Compile layers and heads with torch.compile (needs a compiler)."
+        default=False,
+        description="Compile layers and heads with torch.compile. Needs a compiler; not for "
+        "conservative forces.",
     )
     cuda_graphs: bool = Field(
         default=True,
@@ -170,10 +196,12 @@ class TrainSettings(Settings):
         "one after every epoch in any case.",
     )
     keep_checkpoints: int = Field(
-        default=2, gt=0, description="Newest checkpoints to keep, besides the best."
+        default=2, gt=0, description="How many of the newest checkpoints to keep, besides the best."
     )
     trackers: tuple[Tracker, ...] = Field(
-        default=(), description="Where metrics go besides metrics.jsonl, through their libraries."
+        default=(),
+        description="Where to send metrics besides metrics.jsonl, through libraries that must "
+        "be installed.",
     )
     collective_timeout_s: float = Field(
         default=300.0,
