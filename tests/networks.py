@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
 
-ENCODERS = ("egnn", "painn")
+# Every kind that the settings know: a new encoder has to pass what these go through.
+ENCODERS = get_args(EncoderSettings.model_fields["kind"].annotation)
 FORCES = ("equivariant", "conservative")
 ELEMENTS = (1, 6, 8)
 

@@ -14,9 +14,9 @@ fi
 
 # Compilers, MPI, CUDA and conda.
 module load PrgEnv-gnu/8.5.0 cray-mpich/8.1.30 craype-accel-nvidia80 cudatoolkit/12.4 conda/Miniforge3-24.11.3-0
-# NCCL's plugin for Slingshot; without it NCCL falls back to TCP. The module's name is unverified:
-# `module spider nccl`.
-module load nccl-plugin 2>/dev/null
+# NCCL's plugin for Slingshot. The module's name is unverified: `module spider nccl`.
+module load nccl-plugin ||
+    echo "env.sh: the module nccl-plugin was not loaded, NCCL falls back to slow TCP" >&2
 
 # Site packages of the home folder would shadow the environment.
 export PYTHONNOUSERSITE=1

@@ -132,6 +132,12 @@ def load_script(name):
     return module
 
 
+def test_every_profile_is_tested():
+    # The tests below go through ALL: a folder that is not in it is one that nobody looks at.
+    folders = {path.parent.name for path in PROFILES.glob("*/config.yaml")}
+    assert folders == set(ALL)
+
+
 class TestDryRun:
     @pytest.mark.parametrize("profile", ALL)
     def test_whole_workflow(self, dry_run, profile):
@@ -475,7 +481,15 @@ class TestScripts:
         assert result.returncode != 0
         assert "started" not in result.stdout
 
-    def _source(self, folder, profile, *, environment):
+    def test_a_network_plugin_that_is_not_loaded_is_told(self, tmp_path):
+        # Training runs without it, several times slower, and nothing else would say why.
+        missing = 'case "$*" in *nccl-plugin*) exit 1;; esac'
+        environment = tmp_path / "env"
+        result = self._source(tmp_path, "perlmutter", environment=environment, module=missing)
+        assert result.returncode == 0, result.stderr
+        assert "nccl-plugin was not loaded" in result.stderr
+
+    def _source(self, folder, profile, *, environment, module="exit 0"):
         """Source env.sh as a job does, with stand-ins for the site's programs."""
         conda = folder / "conda" / "etc" / "profile.d"
         conda.mkdir(parents=True)
@@ -483,7 +497,7 @@ class TestScripts:
         (folder / "env" / "bin").mkdir(parents=True)
         (folder / "env" / "bin" / "activate").write_text(f"export ACTIVE={folder / 'env'}\n")
         variables = fake_programs(
-            folder, module="exit 0", conda=f"echo {folder / 'conda'}", mtlpar="exit 0"
+            folder, module=module, conda=f"echo {folder / 'conda'}", mtlpar="exit 0"
         )
         variables["MTLPAR_ENV"] = str(environment)
         return subprocess.run(

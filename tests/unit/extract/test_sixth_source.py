@@ -5,6 +5,8 @@ The packages and files here are those of ``docs/add_a_source.md``, taken from it
 
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -44,6 +46,26 @@ def prepare(tmp_path, monkeypatch):
 
     yield run
     registry.define_custom_sources({})
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--diff"]], ids=["check", "format"])
+def test_the_reader_of_the_page_is_written_as_the_project_wants_it(command):
+    # Whoever copies it gets no complaint from `make lint`.
+    options = [
+        "--config",
+        REPOSITORY / "pyproject.toml",
+        "--stdin-filename",
+        "water_source.py",
+        "-",
+    ]
+    result = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, *options],
+        input=from_the_page("water_source.py"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def structures(count):

@@ -1,0 +1,87 @@
+"""The tutorials of docs/tutorials/ run as they are written, on a small copy of the repository.
+
+Blocks marked bash and python are run in order, and a block with a title is the file of that name.
+Blocks marked console are what cannot be run here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkout import copy_checkout, environment_of, make_small
+from helpers import REPOSITORY
+
+from mtlpar.sources import registry
+
+pytestmark = pytest.mark.workflow
+
+PAGES = REPOSITORY / "docs" / "tutorials"
+BLOCK = re.compile(
+    r'^```(bash|python|yaml)(?: title="(.+?)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL
+)
+
+
+def run_page(name: str, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run the blocks of a page in a checkout and return what the shell printed."""
+    monkeypatch.chdir(checkout)
+    variables = environment_of(checkout) | {"HOME": str(checkout.parent / "home")}
+    variables["XDG_CONFIG_HOME"] = str(checkout.parent / "home" / ".config")
+    variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
+    python: dict[str, object] = {}
+    outputs = []
+    blocks = BLOCK.findall((PAGES / name).read_text(encoding="utf-8"))
+    assert blocks
+    for language, title, text in blocks:
+        if title:
+            (checkout / title).write_text(text, encoding="utf-8")
+        elif language == "python":
+            exec(compile(text, f"{name}: python", "exec"), python)
+        else:
+            command = ["bash", "-euo", "pipefail", "-c", text]
+            result = subprocess.run(
+                command, cwd=checkout, env=variables, capture_output=True, text=True, check=False
+            )
+            assert result.returncode == 0, f"{text}\n{result.stdout}\n{result.stderr}"
+            outputs.append(result.stdout + result.stderr)
+    return outputs
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return copy_checkout(tmp_path / "mtlpar")
+
+
+@pytest.mark.slow
+def test_the_quickstart(checkout, monkeypatch, capsys):
+    make_small(checkout)
+    outputs = run_page("quickstart.md", checkout, monkeypatch)
+    assert "mtl" in outputs[1]
+    printed = capsys.readouterr().out
+    assert printed.startswith("energy: -")
+    # The page says that it is an error; without one nothing would follow.
+    assert "Si" in printed.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_your_own_data(checkout, monkeypatch, capsys):
+    outputs = run_page("own_data.md", checkout, monkeypatch)
+    registry.define_custom_sources({})
+    # What is counted is what the page promises: all of the made-up structures.
+    assert '"rows": 240' in outputs[1]
+    # Labels differ by their references alone from nothing: a wrong one would be tens of eV away.
+    printed = dict(re.findall(r"^(\w+): (\S+) eV$", capsys.readouterr().out, re.MULTILINE))
+    assert float(printed["predicted"]) == pytest.approx(float(printed["label"]), abs=3.0)
+
+
+def test_a_supercomputer_up_to_the_dry_run(checkout, monkeypatch):
+    make_small(checkout)
+    installed, plan, dry_run, listed = run_page("supercomputer.md", checkout, monkeypatch)
+    assert "frontier" in installed
+    assert "mtl-par" in plan
+    assert re.search(r"^train +1$", dry_run, re.MULTILINE)
+    assert "ani1x" in listed
