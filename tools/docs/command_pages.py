@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 from collections.abc import Iterator
 
 from mtlpar.cli import build_parser
@@ -50,7 +51,9 @@ def _walk(
 
 
 def _usage(parser: argparse.ArgumentParser) -> str:
-    return re.sub(r"\s+", " ", parser.format_usage().removeprefix("usage: ")).strip()
+    """The usage in lines of one width, whatever the terminal's."""
+    usage = re.sub(r"\s+", " ", parser.format_usage().removeprefix("usage: ")).strip()
+    return textwrap.fill(usage, 72, subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _text(text: str) -> str:
