@@ -60,7 +60,7 @@ def checkout(tmp_path: Path) -> Path:
 def test_the_quickstart(checkout, monkeypatch, capsys):
     make_small(checkout)
     outputs = run_page("quickstart.md", checkout, monkeypatch)
-    assert "mtl" in outputs[1]
+    assert "GFM-MTL-All" in outputs[1]
     printed = capsys.readouterr().out
     assert printed.startswith("energy: -")
     # The page says that it is an error; without one nothing would follow.
