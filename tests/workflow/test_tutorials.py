@@ -1,7 +1,7 @@
 """The tutorials of docs/tutorials/ run as they are written, on a small copy of the repository.
 
 Blocks marked bash and python are run in order, and a block with a title is the file of that name.
-Blocks marked console are what cannot be run here.
+Blocks marked sh are what cannot be run here.
 """
 
 from __future__ import annotations

@@ -222,13 +222,12 @@ def _index(by_page: Mapping[str, list[Setting]]) -> str:
         "# Settings",
         "",
         "*For everybody who edits `config.yaml`.* Every one of the "
-        f"{count} settings, with its default. Give a setting in three ways; later ones win:",
+        f"{count} settings, with its default. Write a setting into `config.yaml`, or give it on "
+        "the command line, which wins:",
         "",
-        "```console",
-        "$ cat config.yaml                                   # in the file",
-        "train: {epochs: 5}",
-        "$ mtlpar train --model mtl --set train.epochs=5     # to a command",
-        "$ snakemake --config train__epochs=5                # to Snakemake, with __ for a dot",
+        "```sh",
+        "mtlpar train --model mtl --set train.epochs=5",
+        "snakemake --config train__epochs=5    # two underscores for a dot",
         "```",
         "",
         "A mistake in a name or a value is an error that names file and line.",
