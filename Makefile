@@ -39,7 +39,7 @@ test-all: $(STAMP)  ## Run the slow tests and those of the GPU's kernels too
 
 docs: $(STAMP)  ## Write the documentation as a site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
-	@echo 'open build/site/index.html'
+	@echo 'open build/site/index.html, or with search: $(BIN)/python -m http.server -d build/site'
 
 lint: $(STAMP)  ## Check style, types, the workflow and the documentation
 	$(BIN)/ruff check
