@@ -1,5 +1,5 @@
 # From raw archives to the paper's tables. This file is a table of contents: every rule is in
-# rules/, one file per stage, and all logic is in the package (mtlpar.workflow).
+# rules/, one file per stage, and all logic is in the package (mtlpar.flow).
 from snakemake.utils import min_version, validate
 
 min_version("9.13")

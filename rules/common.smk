@@ -1,5 +1,5 @@
 # Names that all rules share.
-from mtlpar import workflow as flow
+from mtlpar.flow import snakefile as flow
 from mtlpar.core.fields import SPLITS
 
 CONFIG = flow.read_config(config, workflow.configfiles)

@@ -25,8 +25,8 @@ from training import (
     run_ranks,
 )
 
-from mtlpar.core.lease import Owner, hold
 from mtlpar.core.paths import Workspace
+from mtlpar.flow.lease import Owner, hold
 from mtlpar.model.saved import load_model
 from mtlpar.parallel.agree import Interrupted
 from mtlpar.train import trainer

@@ -75,8 +75,7 @@ def _doctor(options: argparse.Namespace) -> None:
 
 
 def _jobs(options: argparse.Namespace) -> None:
-    from mtlpar import adoption
-    from mtlpar.machine import jobs
+    from mtlpar.flow import adoption, jobs
 
     checkout = Path.cwd()
     found = jobs.find_jobs(checkout)
@@ -93,7 +92,7 @@ def _jobs(options: argparse.Namespace) -> None:
 
 
 def _profiles(options: argparse.Namespace) -> None:
-    from mtlpar.machine import profiles
+    from mtlpar.flow import profiles
 
     checkout = Path.cwd()
     if options.action == "list":

@@ -118,8 +118,8 @@ def run_stage(config: Config, name: str, target: str, stage: Stage, **arguments:
         stage: The stage's ``run``, called with the target and the arguments.
         arguments: What else it needs.
     """
+    from mtlpar.flow.records import stage_run
     from mtlpar.parallel.launch import current_allocation
-    from mtlpar.provenance import stage_run
 
     with stage_run(config, name, target, allocation=current_allocation()) as due:
         if due:
@@ -129,7 +129,7 @@ def run_stage(config: Config, name: str, target: str, stage: Stage, **arguments:
 @contextmanager
 def hold_share(config: Config, source: str, share: str) -> Iterator[None]:
     """Be the only process that extracts one share of a source, for as long as the block lasts."""
-    from mtlpar.core.lease import Owner, hold
+    from mtlpar.flow.lease import Owner, hold
     from mtlpar.parallel.launch import current_allocation
 
     allocation = current_allocation()

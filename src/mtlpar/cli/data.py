@@ -77,8 +77,8 @@ def _add_jobs(parser: argparse.ArgumentParser, what: str) -> None:
 
 def _download(options: argparse.Namespace) -> None:
     from mtlpar.download import overview, stage
+    from mtlpar.flow.records import stage_run
     from mtlpar.parallel.launch import current_allocation
-    from mtlpar.provenance import stage_run
 
     config = read_config(options)
     sources = chosen_sources(options, config)
@@ -104,7 +104,7 @@ def _download(options: argparse.Namespace) -> None:
 
 def _extract(options: argparse.Namespace) -> None:
     from mtlpar.extract import stage
-    from mtlpar.workflow import reader_digest
+    from mtlpar.flow.snakefile import reader_digest
 
     require_positive(options, "jobs")
     share = None if options.share is None else stage.Share.parse(options.share)

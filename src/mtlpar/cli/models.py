@@ -53,9 +53,9 @@ def _add_stage(
 
 
 def _train(options: argparse.Namespace) -> None:
+    from mtlpar.flow.records import stage_run
     from mtlpar.parallel.agree import gather
     from mtlpar.parallel.launch import current_allocation, time_left_s
-    from mtlpar.provenance import stage_run
 
     config = read_config(options)
     entry = config.model_entry(options.model)

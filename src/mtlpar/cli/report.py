@@ -62,7 +62,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _provenance(options: argparse.Namespace) -> None:
-    from mtlpar.provenance import describe
+    from mtlpar.flow.lineage import describe
 
     config = read_config(options)
     sys.stdout.write(f"{describe(options.file, config.workspace.results)}\n")

@@ -2,7 +2,7 @@
 
 Snakemake notes the settings and the code of a job when it sees it end. Of a job that nobody saw end
 it has no note, or that of an earlier run: it would run the job again, or miss a later change of
-its settings. The record of the job itself (see `provenance`) knows better.
+its settings. The record of the job itself (see `mtlpar.flow.records`) knows better.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 
 import yaml
 
-from mtlpar import workflow as flow
 from mtlpar.config import load_config
 from mtlpar.core.files import read_json
-from mtlpar.machine import jobs
-from mtlpar.provenance import StageRun
+from mtlpar.flow import jobs
+from mtlpar.flow import snakefile as flow
+from mtlpar.flow.records import StageRun
 
 logger = logging.getLogger(__name__)
 

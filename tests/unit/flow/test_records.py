@@ -12,10 +12,11 @@ import yaml
 from helpers import REPOSITORY
 
 from mtlpar.config import Config, load_config
-from mtlpar.core.lease import Lease, LeaseFolder, Owner
+from mtlpar.flow.lease import Lease, LeaseFolder, Owner
+from mtlpar.flow.lineage import describe
+from mtlpar.flow.records import StageRun, stage_run
 from mtlpar.parallel.agree import Interrupted
 from mtlpar.parallel.allocation import Allocation
-from mtlpar.provenance import StageRun, describe, stage_run
 
 IN_JOB = Allocation("slurm", "77", "frontier", nodes=4)
 

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtlpar.core import lease
-from mtlpar.core.lease import Lease, LeaseFolder, Owner, hold
+from mtlpar.flow import lease
+from mtlpar.flow.lease import Lease, LeaseFolder, Owner, hold
 
 ME = Owner.this_process()
 STRANGER = Owner("elsewhere", 1, "another boot", "1")
@@ -29,7 +29,7 @@ STRANGER = Owner("elsewhere", 1, "another boot", "1")
 HOLDER = """
 import sys
 from pathlib import Path
-from mtlpar.core.lease import Owner, hold
+from mtlpar.flow.lease import Owner, hold
 with hold(Path(sys.argv[1]), "pack", Owner.this_process(job="42")):
     print("held", flush=True)
     sys.stdin.readline()

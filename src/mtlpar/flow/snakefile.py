@@ -6,7 +6,6 @@ nor matplotlib, because Snakemake evaluates it for every job.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import logging
@@ -14,7 +13,6 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,9 @@ from mtlpar.core.files import file_digest, write_text
 from mtlpar.download.catalogue import read_catalogue
 from mtlpar.download.mirror import mirror_fingerprint
 from mtlpar.download.settings import CATALOGUE
-from mtlpar.machine.jobs import cancel_left
+from mtlpar.flow.digest import code_digest as code_digest
+from mtlpar.flow.digest import file_of
+from mtlpar.flow.jobs import cancel_left
 from mtlpar.report.items import FIGURE_FORMATS, ITEMS, TABLE_FORMATS, inputs_of, outputs_of
 from mtlpar.sources.registry import reader_file
 from mtlpar.study.records import memory_ranks as memory_ranks
@@ -37,9 +37,6 @@ logger = logging.getLogger(__name__)
 
 RESOLVED_CONFIGS = Path(".snakemake", "mtlpar")
 """Where the configurations lie that Snakemake merged."""
-
-_PACKAGE = "mtlpar"
-_ROOT = Path(__file__).parent
 
 
 def read_config(content: Mapping[str, Any], files: Iterable[str | Path] = ()) -> Config:
@@ -141,9 +138,9 @@ def reference_files(config: Config, source: str) -> list[Path]:
 
 def reader_digest(config: Config, source: str) -> str:
     """Digest of the extract stage, and of the reader and the description of one source."""
-    reader = f"{_PACKAGE}.sources.{source}"
-    digests = [code_digest(f"{_PACKAGE}.extract.stage")]
-    if _file_of(reader).is_file():
+    reader = f"mtlpar.sources.{source}"
+    digests = [code_digest("mtlpar.extract.stage")]
+    if file_of(reader).is_file():
         digests.append(code_digest(reader))
     else:
         # Of a reader of another package only its own file counts; what it imports is unknown.
@@ -269,70 +266,3 @@ def report_items(config: Config) -> list[ReportItem]:
         )
         for name, item in ITEMS.items()
     ]
-
-
-@cache
-def code_digest(module: str) -> str:
-    """Digest of the code of a module and of all modules of this package that it imports.
-
-    Snakemake does not see edits to imported modules; with this digest in ``params`` it does.
-    Syntax trees are hashed without comments, docstrings and positions, so formatting, a checkout
-    or a touched file never runs anything again.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(_closure(module)):
-        digest.update(name.encode())
-        digest.update(_code(_file_of(name)).canonical)
-    return digest.hexdigest()[:16]
-
-
-def _closure(module: str) -> set[str]:
-    """The module and everything of this package that it imports, directly or not."""
-    found: set[str] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += _code(_file_of(name)).imports
-    return found
-
-
-def _file_of(module: str) -> Path:
-    base = _ROOT.joinpath(*module.split(".")[1:])
-    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
-
-
-@dataclass(frozen=True, slots=True)
-class _Code:
-    """What the digests need of a module: the modules of this package it imports, and its code."""
-
-    imports: tuple[str, ...]
-    canonical: bytes
-
-
-# Each job of a cluster starts Snakemake twice, and each start reads all files: parse them once.
-@cache
-def _code(path: Path) -> _Code:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    names: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            # "from package import name" may import a module or something inside one.
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-            names.append(node.module)
-        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            _drop_docstring(node)
-    own = [name for name in names if name.startswith(f"{_PACKAGE}.")]
-    imports = tuple(name for name in own if _file_of(name).is_file())
-    return _Code(imports, ast.dump(tree).encode())
-
-
-def _drop_docstring(
-    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,
-) -> None:
-    body = node.body
-    if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-        node.body = body[1:]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mtlpar.machine.jobs import as_table, cancel, cancel_left, find_jobs, snakemakes, unlock, unseen
+from mtlpar.flow.jobs import as_table, cancel, cancel_left, find_jobs, snakemakes, unlock, unseen
 
 RUN = "mtlpar_6f1de0a2-9a53-4c1b-8b8e-0123456789ab"
 
