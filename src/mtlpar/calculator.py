@@ -24,7 +24,7 @@ class Calculator(AseCalculator):
     Energies of different heads are not comparable, so a model with several heads never picks one
     by itself.
 
-    Example:
+    Examples:
         >>> atoms.calc = mtlpar.Calculator("results/models/mtl/model.pt", head="ani1x")
         >>> atoms.get_potential_energy()
     """

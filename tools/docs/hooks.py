@@ -23,6 +23,8 @@ ELSEWHERE: Final = {
 }
 """Files outside of docs/ and the pages that show them."""
 
+_CODE: Final = re.compile(r"^ *```.*?^ *```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+
 _LINK: Final = re.compile(r"(?<=\]\()([^)#\s:]+)(?=[#)])")
 
 
@@ -48,7 +50,35 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
         name = ELSEWHERE.get(target, target.removeprefix("docs/"))
         return posixpath.relpath(name, posixpath.dirname(page.file.src_uri) or ".")
 
-    return _LINK.sub(resolve, markdown)
+    markdown = _LINK.sub(resolve, markdown)
+    is_prose = not page.file.src_uri.startswith(("reference/", "changelog"))
+    return _with_references(markdown, page.file.src_uri) if is_prose else markdown
+
+
+def _with_references(markdown: str, page: str) -> str:
+    """Let the first mention of each setting and command on a page lead to the reference."""
+    targets = {
+        setting.key: f"reference/settings/{setting.page}.md#{setting.key}"
+        for setting in settings_pages.all_settings()
+        if "." in setting.key
+    }
+    targets |= {
+        name: f"reference/commands.md#{name.replace(' ', '-')}"
+        for name in command_pages.commands()
+        if " " in name
+    }
+
+    def link(found: re.Match[str]) -> str:
+        code = found[0]
+        before = markdown[: found.start()].rpartition("\n")[2]
+        if code.lstrip().startswith("```") or before.startswith("#") or before.endswith("["):
+            return code
+        target = targets.pop(code.strip("`").partition(":")[0], None)
+        if target is None:
+            return code
+        return f"[{code}]({posixpath.relpath(target, posixpath.dirname(page) or '.')})"
+
+    return _CODE.sub(link, markdown)
 
 
 def _add(files: Files, config: MkDocsConfig, name: str, content: str) -> None:
