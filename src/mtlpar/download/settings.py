@@ -18,10 +18,12 @@ class DownloadSettings(Settings):
     mirrors: tuple[str, ...] = Field(
         default=(CATALOGUE,),
         min_length=1,
-        description="Places to take native files from, tried in this order: folders, http(s) URLs "
-        "(both hold files under their own names, flat or in a folder per source) and the word "
-        "'catalogue', the addresses in paths.catalogue. With 'catalogue' among them the catalogue "
-        "says which files there are and what they contain; without it the first place does.",
+        description="Places to take native files from, tried in this order: folders, http(s) "
+        "URLs, and the word 'catalogue', which stands for the addresses in "
+        "paths.catalogue. Folders and URLs hold files under their own names, all in "
+        "one or in a folder per source. With 'catalogue' in the list the catalogue "
+        "says which files there are and what they contain; without it the first "
+        "place does.",
     )
     connections_per_host: int = Field(
         default=4, ge=1, le=16, description="Files to fetch from one server at the same time."

@@ -21,8 +21,8 @@ class PhysicsSettings(Settings):
     )
     wrong_slope: Literal["error", "warn"] = Field(
         default="error",
-        description="What to do if energies do not change as the forces say: units or signs are "
-        "then wrong, in the files or in the reader.",
+        description="What to do if energies do not change as the forces say: then units or "
+        "signs are wrong, in the files or in the reader.",
     )
 
 
@@ -37,13 +37,15 @@ class ExtractSettings(Settings):
     )
     on_error: Literal["raise", "skip"] = Field(
         default="raise",
-        description="What a damaged raw file does: stop the stage, or lose only what cannot be "
-        "read, which the manifest then lists and, where its rows are known, counts.",
+        description="What to do about a damaged raw file. raise: stop the stage; skip: leave "
+        "out only what cannot be read, which the manifest lists, and counts where "
+        "its rows are known.",
     )
     part_structures: int = Field(
         default=200_000,
         gt=0,
-        description="Structures per extracted .bp part; bounds the memory of the stage.",
+        description="Structures in each part, a .bp folder, of the extraction. Bounds the "
+        "memory of the stage.",
     )
     piece_bytes: int = Field(
         default=256_000_000,
@@ -54,7 +56,7 @@ class ExtractSettings(Settings):
     shares: int = Field(
         default=1,
         gt=0,
-        description="Jobs over which Snakemake spreads the pieces of one source; the result does "
+        description="Number of jobs over which Snakemake spreads one source. The result does "
         "not depend on it.",
     )
     labels: SourceSettings = Field(

@@ -15,9 +15,10 @@ class NormalizeSettings(Settings):
 
     split: SplitBy = Field(
         default="groups",
-        description="What is dealt to the splits: whole groups (molecule, reaction, material), or "
-        "single frames for comparison with published numbers. Frames of one group then lie in "
-        "several splits, official splits are ignored, and what is made of it is labelled leaky.",
+        description="What is dealt to the splits: whole groups (molecule, reaction, material), "
+        "or single frames, to compare with published numbers. Frames of one group "
+        "then lie in several splits, official splits are ignored, and results are "
+        "labelled leaky.",
     )
     val_fraction: float = Field(
         default=0.05, gt=0, lt=1, description="Share of the groups that goes to validation."
@@ -30,8 +31,8 @@ class NormalizeSettings(Settings):
     )
     reference_energies: dict[str, dict[str, float] | Path] = Field(
         default={},
-        description="Reference energies (eV by chemical symbol) by source, or JSON files with "
-        "them, instead of a fit; every element of the source is needed.",
+        description="Reference energies by source, instead of a fit: eV by chemical symbol, or "
+        "a JSON file with them. Every element of the source is needed.",
     )
     outlier_deviations: float = Field(
         default=20.0,

@@ -45,27 +45,27 @@ class TrainSettings(Settings):
     batch_structures: int = Field(
         default=16,
         gt=0,
-        description="Structures per step of the dataset that gives most, over all ranks; the "
-        "others are dealt evenly over the same number of steps.",
+        description="Structures of the largest source in each step, over all ranks. The other "
+        "sources are spread evenly over the same number of steps.",
     )
     sampling_temperature: float = Field(
         default=1.0,
         ge=1.0,
-        description="How often smaller datasets are repeated within an epoch: a dataset of N "
-        "structures gives N_max (N / N_max)^(1/temperature) samples. 1: every structure once; "
-        "large values: as many samples from every dataset.",
+        description="How often smaller sources are repeated within an epoch: a source of N "
+        "structures gives N_max (N / N_max)^(1/temperature) samples. 1: every "
+        "structure once; large values: as many samples from every source.",
     )
     passes_per_epoch: dict[str, Positive] = Field(
         default={},
-        description="How often an epoch visits each structure of a dataset, instead of what the "
+        description="How often an epoch visits each structure of a source, instead of what the "
         "temperature gives; 0.5 visits half of them.",
     )
     shuffle_structures: int = Field(
         default=1_000_000,
         gt=0,
-        description="Structures of a dataset that are shuffled together, in whole blocks of its "
-        "pack; smaller datasets are shuffled as a whole. Packs are in random order already. "
-        "Bounds the memory of streamed data.",
+        description="Structures of a source that are shuffled together, in whole blocks of its "
+        "pack; smaller sources are shuffled as a whole. Packs are in random order "
+        "already. Bounds the memory of streamed data.",
     )
     energy_weight: float = Field(
         default=1.0, ge=0, description="Weight of the error of the energy per atom (eV/atom)."
@@ -75,7 +75,7 @@ class TrainSettings(Settings):
     )
     dataset_weights: dict[str, Weight | TaskWeights] = Field(
         default={},
-        description="Weight of a dataset in the objective; 1 where not given, 0 to learn nothing "
+        description="Weight of a source in the objective; 1 where not given, 0 to learn nothing "
         "from it. A number, or {energy: ..., force: ...}.",
     )
 
@@ -141,29 +141,33 @@ class TrainSettings(Settings):
     # Arithmetic.
     precision: Literal["float32", "tf32", "bf16", "float64"] = Field(
         default="float32",
-        description="Arithmetic of the model. tf32 and bf16 keep float32 weights, sums and "
-        "outputs and shorten the factors of matrix products.",
+        description="Arithmetic of the model. tf32 and bf16 shorten the factors of matrix "
+        "products, which is faster on GPUs; weights, sums and outputs stay in "
+        "float32.",
     )
 
     # Execution: no effect on the result.
     layout: Literal["auto", "mtl-par", "mtl-base"] = Field(
         default="mtl-par",
-        description="mtl-par: a rank holds the encoder and only the branches it owns; mtl-base: "
-        "every rank holds every branch; auto: what `mtlpar plan layout` would take, with "
-        "the encoder in shards if it does not fit otherwise. All optimise the same objective.",
+        description="What each rank holds. mtl-par: the encoder and only the branches that it "
+        "owns; mtl-base: every branch; auto: what `mtlpar plan layout` recommends, "
+        "with the encoder in shards if it does not fit otherwise. All optimise the "
+        "same objective.",
     )
     encoder_shards: int = Field(
         default=1,
         gt=0,
-        description="Ranks that hold one copy of the encoder together: its parameters, gradients "
-        "and optimizer state are spread over them and gathered layer by layer. For encoders that "
-        "do not fit otherwise; the ranks must divide into such groups. 1: a copy on every rank.",
+        description="Ranks that hold one copy of the encoder together: its parameters, "
+        "gradients and optimizer state are spread over them and gathered layer by "
+        "layer. For encoders that do not fit otherwise; the number of ranks must be "
+        "a multiple of it. 1: a copy on every rank.",
     )
     data: Literal["auto", "memory", "stream"] = Field(
         default="auto",
-        description="memory: read the packs into memory at the start; stream: read them from disk "
-        "all the time, up to three times shuffle_structures of each dataset at once; auto: stream "
-        "if a node's memory is too small.",
+        description="How training data reach the ranks. memory: read the packs at the start; "
+        "stream: read them from disk all the time, with up to three times "
+        "shuffle_structures of each source in memory; auto: stream if a node's "
+        "memory is too small.",
     )
     ranks_per_copy: int | None = Field(
         default=None,
@@ -186,8 +190,9 @@ class TrainSettings(Settings):
     )
     cuda_graphs: bool = Field(
         default=True,
-        description="On a GPU, start the kernels of a pass all at once, as a CUDA graph. Batches "
-        "are padded to few sizes. Not for forces that are gradients, nor for encoders in shards.",
+        description="On a GPU, start all kernels of a pass at once, as a CUDA graph. Batches "
+        "are padded to a few sizes. Has no effect with conservative forces or an "
+        "encoder in shards.",
     )
     checkpoint_minutes: float = Field(
         default=10.0,
@@ -206,7 +211,7 @@ class TrainSettings(Settings):
     collective_timeout_s: float = Field(
         default=300.0,
         gt=0,
-        description="How long a rank waits for the others before it reports them missing.",
+        description="How long a rank waits for the others before it reports them as missing.",
     )
 
     def weights_of(self, dataset: str) -> tuple[float, float]:
