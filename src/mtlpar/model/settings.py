@@ -15,10 +15,20 @@ class EncoderSettings(Settings):
 
     kind: Literal["egnn", "painn"] = Field(
         default="egnn",
-        description="egnn: the paper's encoder; painn: scalar and vector features of equal width.",
+        description="Architecture of the encoder: egnn is the paper's, painn has scalar and "
+        "vector features of equal width.",
     )
-    width: int = Field(default=64, gt=0, description="Scalar features per atom.")
-    layers: int = Field(default=4, gt=0, description="Message-passing layers.")
+    width: int = Field(
+        default=64,
+        gt=0,
+        description="Scalar features of each atom, which set the size of the encoder.",
+    )
+    layers: int = Field(
+        default=4,
+        gt=0,
+        description="Number of message-passing layers. An atom is affected by others up to "
+        "layers x cutoff away.",
+    )
     vector_channels: int = Field(
         default=16,
         gt=0,
