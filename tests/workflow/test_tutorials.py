@@ -18,7 +18,8 @@ from helpers import REPOSITORY
 
 from mtlpar.sources import registry
 
-pytestmark = pytest.mark.workflow
+# What they call has tests of its own that every change runs.
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 PAGES = REPOSITORY / "docs" / "tutorials"
 BLOCK = re.compile(
@@ -56,7 +57,6 @@ def checkout(tmp_path: Path) -> Path:
     return copy_checkout(tmp_path / "mtlpar")
 
 
-@pytest.mark.slow
 def test_the_quickstart(checkout, monkeypatch, capsys):
     make_small(checkout)
     outputs = run_page("quickstart.md", checkout, monkeypatch)
@@ -67,7 +67,6 @@ def test_the_quickstart(checkout, monkeypatch, capsys):
     assert "Si" in printed.splitlines()[-1]
 
 
-@pytest.mark.slow
 def test_your_own_data(checkout, monkeypatch, capsys):
     outputs = run_page("own_data.md", checkout, monkeypatch)
     registry.define_custom_sources({})
