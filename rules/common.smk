@@ -1,11 +1,14 @@
 # Names that all rules share.
 from mtlpar.flow import snakefile as flow
-from mtlpar.core.fields import SPLITS
+from mtlpar.report.items import ITEMS, figure_names, table_names
+from mtlpar.study.records import STUDIES
 
 CONFIG = flow.read_config(config, workflow.configfiles)
 # From here on `config` is complete: defaults filled in, overrides applied.
 config = CONFIG.model_dump(mode="json")
-FILES = CONFIG.workspace
+# What each stage reads, writes and depends on: rules name no path of their own.
+STAGES = flow.rules_of(CONFIG)
+LAUNCH = flow.launch_line()
 # Every shell command finds `mtlpar` of the environment that runs Snakemake, activated or not, and
 # $CONFIG_FILE: the configuration as Snakemake merged it, --config overrides included. It is no
 # param, because a rule must run again when *its* settings change and not when any does.

@@ -2,7 +2,7 @@
 # of training. Training depends on the result but is never repeated because of it.
 rule doctor:
     output:
-        FILES.doctor,
+        **STAGES["doctor"].outputs,
     log:
         "logs/doctor/doctor.log",
     benchmark:
@@ -17,8 +17,7 @@ rule doctor:
         gpus_per_node=0,
         runtime=10,
     params:
-        code=flow.code_digest("mtlpar.machine.doctor"),
+        settings=STAGES["doctor"].settings,
+        code=STAGES["doctor"].code,
     shell:
-        "mtlpar launch --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node}"
-        " --cpus-per-rank {resources.cpus_per_task} --gpus-per-node {resources.gpus_per_node}"
-        " -- mtlpar doctor --config $CONFIG_FILE --out {output} > {log} 2>&1"
+        LAUNCH + "mtlpar doctor --config $CONFIG_FILE --out {output} > {log} 2>&1"

@@ -6,7 +6,7 @@ localrules:
 
 rule download:
     output:
-        manifest=FILES.raw_manifest("{source}"),
+        **STAGES["download"].outputs,
     log:
         "logs/download/{source}.log",
     benchmark:
@@ -14,7 +14,7 @@ rule download:
     conda:
         "../envs/data.yaml"
     params:
-        files=lambda wildcards: flow.raw_fingerprint(CONFIG, wildcards.source),
-        code=flow.code_digest("mtlpar.download.stage"),
+        settings=STAGES["download"].settings,
+        code=STAGES["download"].code,
     shell:
         "mtlpar download --config $CONFIG_FILE --source {wildcards.source} > {log} 2>&1"

@@ -1,11 +1,9 @@
 # Test one model on the test sets of all sources.
 rule evaluate:
     input:
-        model=FILES.model("{model}"),
-        packs=[FILES.pack_manifest(source, "test") for source in CONFIG.sources],
+        STAGES["evaluate"].inputs,
     output:
-        metrics=[FILES.metrics("{model}", source) for source in CONFIG.sources],
-        predictions=[FILES.predictions("{model}", source) for source in CONFIG.sources],
+        **STAGES["evaluate"].outputs,
     log:
         "logs/evaluate/{model}.log",
     benchmark:
@@ -13,7 +11,7 @@ rule evaluate:
     conda:
         "../envs/train-cpu.yaml"
     params:
-        settings=flow.rule_settings(CONFIG.evaluate, CONFIG.seed, CONFIG.sources),
-        code=flow.code_digest("mtlpar.evaluate.stage"),
+        settings=STAGES["evaluate"].settings,
+        code=STAGES["evaluate"].code,
     shell:
         "mtlpar evaluate --config $CONFIG_FILE --model {wildcards.model} > {log} 2>&1"

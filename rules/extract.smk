@@ -2,9 +2,9 @@
 # nodes, read a share of the pieces each; the job of the source then only gathers them.
 rule extract_share:
     input:
-        FILES.raw_manifest("{source}"),
+        STAGES["extract_share"].inputs,
     output:
-        FILES.extracted_share("{source}", "{share}"),
+        **STAGES["extract_share"].outputs,
     log:
         "logs/extract/{source}-{share}.log",
     benchmark:
@@ -13,8 +13,8 @@ rule extract_share:
         "../envs/data.yaml"
     threads: 1
     params:
-        settings=flow.extract_settings(CONFIG),
-        code=lambda wildcards: flow.reader_digest(CONFIG, wildcards.source),
+        settings=STAGES["extract_share"].settings,
+        code=STAGES["extract_share"].code,
     shell:
         "mtlpar extract --config $CONFIG_FILE --source {wildcards.source}"
         " --share {wildcards.share} --jobs {threads} > {log} 2>&1"
@@ -22,10 +22,9 @@ rule extract_share:
 
 rule extract:
     input:
-        FILES.raw_manifest("{source}"),
-        lambda wildcards: flow.extract_shares(CONFIG, wildcards.source),
+        STAGES["extract"].inputs,
     output:
-        manifest=FILES.extracted_manifest("{source}"),
+        **STAGES["extract"].outputs,
     log:
         "logs/extract/{source}.log",
     benchmark:
@@ -34,8 +33,8 @@ rule extract:
         "../envs/data.yaml"
     threads: 1
     params:
-        settings=flow.extract_settings(CONFIG),
-        code=lambda wildcards: flow.reader_digest(CONFIG, wildcards.source),
+        settings=STAGES["extract"].settings,
+        code=STAGES["extract"].code,
     shell:
         "mtlpar extract --config $CONFIG_FILE --source {wildcards.source}"
         " --jobs {threads} > {log} 2>&1"

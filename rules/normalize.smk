@@ -1,13 +1,9 @@
 # Split by group, drop exact duplicates, fit reference energies on train, close the ledger.
 rule normalize:
     input:
-        FILES.extracted_manifest("{source}"),
-        lambda wildcards: flow.reference_files(CONFIG, wildcards.source),
+        STAGES["normalize"].inputs,
     output:
-        splits=FILES.splits("{source}"),
-        references=FILES.references("{source}"),
-        checks=FILES.checks("{source}"),
-        ledger=FILES.ledger("{source}"),
+        **STAGES["normalize"].outputs,
     log:
         "logs/normalize/{source}.log",
     benchmark:
@@ -16,8 +12,8 @@ rule normalize:
         "../envs/data.yaml"
     threads: 1
     params:
-        settings=flow.rule_settings(CONFIG.normalize, CONFIG.seed),
-        code=flow.code_digest("mtlpar.normalize.stage"),
+        settings=STAGES["normalize"].settings,
+        code=STAGES["normalize"].code,
     shell:
         "mtlpar normalize --config $CONFIG_FILE --source {wildcards.source}"
         " --jobs {threads} > {log} 2>&1"
@@ -26,10 +22,9 @@ rule normalize:
 # Compare the test split of each source with the train splits of all.
 rule find_leaks:
     input:
-        [FILES.extracted_manifest(source) for source in CONFIG.sources],
-        [FILES.splits(source) for source in CONFIG.sources],
+        STAGES["find_leaks"].inputs,
     output:
-        FILES.leaks,
+        **STAGES["find_leaks"].outputs,
     log:
         "logs/normalize/leaks.log",
     benchmark:
@@ -38,7 +33,7 @@ rule find_leaks:
         "../envs/data.yaml"
     threads: 1
     params:
-        sources=flow.rule_settings(CONFIG.sources),
-        code=flow.code_digest("mtlpar.normalize.leaks"),
+        settings=STAGES["find_leaks"].settings,
+        code=STAGES["find_leaks"].code,
     shell:
         "mtlpar leaks --config $CONFIG_FILE --jobs {threads} > {log} 2>&1"

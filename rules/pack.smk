@@ -2,12 +2,10 @@
 # Snakemake does not see changes: later rules depend on the manifests, which are written last.
 rule pack:
     input:
-        FILES.extracted_manifest("{source}"),
-        FILES.splits("{source}"),
-        FILES.references("{source}"),
+        STAGES["pack"].inputs,
     output:
-        packs=[directory(FILES.pack("{source}", split)) for split in SPLITS],
-        manifests=[FILES.pack_manifest("{source}", split) for split in SPLITS],
+        **STAGES["pack"].outputs,
+        folders=[directory(path) for path in STAGES["pack"].folders],
     log:
         "logs/pack/{source}.log",
     benchmark:
@@ -16,8 +14,8 @@ rule pack:
         "../envs/data.yaml"
     threads: 1
     params:
-        settings=flow.rule_settings(CONFIG.pack, CONFIG.seed),
-        code=flow.code_digest("mtlpar.pack.stage"),
+        settings=STAGES["pack"].settings,
+        code=STAGES["pack"].code,
     shell:
         "mtlpar pack --config $CONFIG_FILE --source {wildcards.source}"
         " --jobs {threads} > {log} 2>&1"

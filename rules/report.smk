@@ -5,40 +5,39 @@ localrules:
     figures,
 
 
-for item in flow.report_items(CONFIG):
+for name, item in ITEMS.items():
+    MADE = flow.rule_of(CONFIG, "report", name)
 
     rule:
         name:
-            item.name
+            name
         input:
-            item.inputs,
+            MADE.inputs,
         output:
             [
                 (
                     report(
                         path,
-                        caption=f"../workflow/report/{item.name}.rst",
+                        caption=f"../workflow/report/{name}.rst",
                         category=item.category,
                         labels={"what": item.title, "format": path.suffix[1:]},
                     )
                     if path.suffix in (".csv", ".png")
                     else path
                 )
-                for path in item.outputs
+                for path in MADE.outputs["files"]
             ],
         log:
-            f"logs/report/{item.name}.log",
+            f"logs/report/{name}.log",
         benchmark:
-            f"logs/benchmarks/report/{item.name}.tsv"
+            f"logs/benchmarks/report/{name}.tsv"
         localrule: True
         conda:
             "../envs/report.yaml"
         params:
-            settings=flow.rule_settings(
-                CONFIG.report, CONFIG.sources, list(CONFIG.models)
-            ),
-            code=flow.code_digest("mtlpar.report.stage"),
-            item=item.name,
+            settings=MADE.settings,
+            code=MADE.code,
+            item=name,
         shell:
             "mtlpar report --config $CONFIG_FILE --item {params.item} > {log} 2>&1"
 
@@ -46,16 +45,14 @@ for item in flow.report_items(CONFIG):
 rule tables:
     input:
         [
-            item.outputs
-            for item in flow.report_items(CONFIG)
-            if item.category == "Tables"
+            flow.rule_of(CONFIG, "report", name).outputs["files"]
+            for name in table_names()
         ],
 
 
 rule figures:
     input:
         [
-            item.outputs
-            for item in flow.report_items(CONFIG)
-            if item.category == "Figures"
+            flow.rule_of(CONFIG, "report", name).outputs["files"]
+            for name in figure_names()
         ],

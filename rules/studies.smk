@@ -1,14 +1,8 @@
 # What layouts cost, measured on made-up structures: `snakemake memory`, `snakemake scaling`,
 # `snakemake comm`. None is part of `all`. Records of single measurements are kept, so an interrupted study goes on.
-localrules:
-    memory,
-    scaling,
-    comm,
-
-
 rule memory_record:
     output:
-        FILES.memory_record("{layout}", "{branches}"),
+        **STAGES["memory_record"].outputs,
     log:
         "logs/studies/memory-{layout}-{branches}.log",
     conda:
@@ -29,20 +23,17 @@ rule memory_record:
         gpus_per_node=CONFIG.study.gpus_per_node,
         runtime=20,
     params:
-        settings=flow.rule_settings(
-            CONFIG.study.model, CONFIG.study.memory, CONFIG.study.atoms
-        ),
-        code=flow.code_digest("mtlpar.study.memory"),
+        settings=STAGES["memory_record"].settings,
+        code=STAGES["memory_record"].code,
     shell:
-        "mtlpar launch --nodes {resources.nodes} --ranks-per-node {resources.ranks_per_node}"
-        " --cpus-per-rank {resources.cpus_per_task} --gpus-per-node {resources.gpus_per_node}"
-        " -- mtlpar study memory --config $CONFIG_FILE --layout {wildcards.layout}"
+        flow.launch_line("ranks_per_node")
+        + "mtlpar study memory --config $CONFIG_FILE --layout {wildcards.layout}"
         " --branches {wildcards.branches} --out {output} > {log} 2>&1"
 
 
 rule scaling_record:
     output:
-        FILES.scaling_record("{ranks}"),
+        **STAGES["scaling_record"].outputs,
     log:
         "logs/studies/scaling-{ranks}.log",
     conda:
@@ -61,19 +52,16 @@ rule scaling_record:
         gpus_per_node=CONFIG.study.gpus_per_node,
         runtime=30,
     params:
-        settings=flow.rule_settings(
-            CONFIG.study.model, CONFIG.study.scaling, CONFIG.study.atoms
-        ),
-        code=flow.code_digest("mtlpar.study.scaling"),
+        settings=STAGES["scaling_record"].settings,
+        code=STAGES["scaling_record"].code,
     shell:
-        "mtlpar launch --nodes {resources.nodes} --ranks-per-node {resources.ranks_per_node}"
-        " --cpus-per-rank {resources.cpus_per_task} --gpus-per-node {resources.gpus_per_node}"
-        " -- mtlpar study scaling --config $CONFIG_FILE --out {output} > {log} 2>&1"
+        flow.launch_line("ranks_per_node")
+        + "mtlpar study scaling --config $CONFIG_FILE --out {output} > {log} 2>&1"
 
 
 rule comm_record:
     output:
-        FILES.comm_record("{layout}"),
+        **STAGES["comm_record"].outputs,
     log:
         "logs/studies/comm-{layout}.log",
     conda:
@@ -88,60 +76,32 @@ rule comm_record:
         gpus_per_node=CONFIG.study.gpus_per_node,
         runtime=20,
     params:
-        settings=flow.rule_settings(
-            CONFIG.study.model, CONFIG.study.comm, CONFIG.study.atoms
-        ),
-        code=flow.code_digest("mtlpar.study.comm"),
+        settings=STAGES["comm_record"].settings,
+        code=STAGES["comm_record"].code,
     shell:
-        "mtlpar launch --nodes {resources.nodes} --ranks-per-node {resources.ranks_per_node}"
-        " --cpus-per-rank {resources.cpus_per_task} --gpus-per-node {resources.gpus_per_node}"
-        " -- mtlpar study comm --config $CONFIG_FILE --layout {wildcards.layout}"
+        flow.launch_line("ranks_per_node")
+        + "mtlpar study comm --config $CONFIG_FILE --layout {wildcards.layout}"
         " --out {output} > {log} 2>&1"
 
 
-rule memory:
-    input:
-        flow.study_records(CONFIG, "memory"),
-    output:
-        flow.study_outputs(CONFIG, "memory"),
-    log:
-        "logs/studies/memory.log",
-    conda:
-        "../envs/report.yaml"
-    params:
-        settings=flow.rule_settings(CONFIG.report),
-        code=flow.code_digest("mtlpar.report.studies"),
-    shell:
-        "mtlpar study draw --config $CONFIG_FILE --study memory > {log} 2>&1"
+for study in STUDIES:
+    DRAWN = flow.rule_of(CONFIG, "study", study)
 
-
-rule scaling:
-    input:
-        flow.study_records(CONFIG, "scaling"),
-    output:
-        flow.study_outputs(CONFIG, "scaling"),
-    log:
-        "logs/studies/scaling.log",
-    conda:
-        "../envs/report.yaml"
-    params:
-        settings=flow.rule_settings(CONFIG.report),
-        code=flow.code_digest("mtlpar.report.studies"),
-    shell:
-        "mtlpar study draw --config $CONFIG_FILE --study scaling > {log} 2>&1"
-
-
-rule comm:
-    input:
-        flow.study_records(CONFIG, "comm"),
-    output:
-        flow.study_outputs(CONFIG, "comm"),
-    log:
-        "logs/studies/comm.log",
-    conda:
-        "../envs/report.yaml"
-    params:
-        settings=flow.rule_settings(CONFIG.report),
-        code=flow.code_digest("mtlpar.report.studies"),
-    shell:
-        "mtlpar study draw --config $CONFIG_FILE --study comm > {log} 2>&1"
+    rule:
+        name:
+            study
+        input:
+            DRAWN.inputs,
+        output:
+            **DRAWN.outputs,
+        log:
+            f"logs/studies/{study}.log",
+        localrule: True
+        conda:
+            "../envs/report.yaml"
+        params:
+            settings=DRAWN.settings,
+            code=DRAWN.code,
+            study=study,
+        shell:
+            "mtlpar study draw --config $CONFIG_FILE --study {params.study} > {log} 2>&1"

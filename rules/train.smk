@@ -3,11 +3,10 @@
 # set-resources, for instance to the nodes that a plan of the layout asks for.
 rule train:
     input:
-        packs=lambda wildcards: flow.training_inputs(CONFIG, wildcards.model),
-        doctor=ancient(FILES.doctor),
+        STAGES["train"].inputs,
+        after=ancient(STAGES["train"].after),
     output:
-        model=FILES.model("{model}"),
-        history=FILES.training_metrics("{model}"),
+        **STAGES["train"].outputs,
     log:
         "logs/train/{model}.log",
     benchmark:
@@ -24,10 +23,8 @@ rule train:
         gpus_per_node=0,
         runtime=120,
     params:
-        settings=lambda wildcards: flow.train_settings(CONFIG, wildcards.model),
-        code=flow.code_digest("mtlpar.train.stage"),
+        settings=STAGES["train"].settings,
+        code=STAGES["train"].code,
     shell:
-        "mtlpar launch --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node}"
-        " --cpus-per-rank {resources.cpus_per_task} --gpus-per-node {resources.gpus_per_node}"
-        " --walltime-min {resources.runtime}"
-        " -- mtlpar train --config $CONFIG_FILE --model {wildcards.model} > {log} 2>&1"
+        LAUNCH
+        + "mtlpar train --config $CONFIG_FILE --model {wildcards.model} > {log} 2>&1"

@@ -104,7 +104,7 @@ def _download(options: argparse.Namespace) -> None:
 
 def _extract(options: argparse.Namespace) -> None:
     from mtlpar.extract import stage
-    from mtlpar.flow.snakefile import reader_digest
+    from mtlpar.flow.table import reader_digest
 
     require_positive(options, "jobs")
     share = None if options.share is None else stage.Share.parse(options.share)
@@ -132,12 +132,13 @@ def _normalize(options: argparse.Namespace) -> None:
 
 
 def _leaks(options: argparse.Namespace) -> None:
+    from mtlpar.flow.table import ALL_SOURCES
     from mtlpar.normalize import leaks
 
     require_positive(options, "jobs")
     config = read_config(options)
     arguments = {"workspace": config.workspace, "jobs": options.jobs}
-    run_stage(config, "leaks", "sources", lambda _: leaks.run(config.sources, **arguments))
+    run_stage(config, "find_leaks", ALL_SOURCES, lambda _: leaks.run(config.sources, **arguments))
 
 
 def _pack(options: argparse.Namespace) -> None:

@@ -20,8 +20,9 @@ import yaml
 from mtlpar.config import load_config
 from mtlpar.core.files import read_json
 from mtlpar.flow import jobs
-from mtlpar.flow import snakefile as flow
 from mtlpar.flow.records import StageRun
+from mtlpar.flow.resolved import RESOLVED_CONFIGS
+from mtlpar.flow.table import STAGES
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def adopt(checkout: Path) -> list[str]:
         config = record["config"]
         run = StageRun.of(load_config([Path(config)]), record["stage"], record["target"])
         if run.is_done():
-            runs[run.stage, config].append(run)
+            runs[STAGES[run.stage].rule_of(run.target), config].append(run)
         else:
             logger.warning(
                 "%s %s: made of other inputs or by other code than are here now. To make it anew: "
@@ -59,14 +60,14 @@ def adopt(checkout: Path) -> list[str]:
                 run.target,
                 run.outputs[0],
             )
-    for (stage, config), made in runs.items():
-        _mark_finished(checkout, stage, config, [run.outputs[0] for run in made])
+    for (rule, config), made in runs.items():
+        _mark_finished(checkout, rule, config, [run.outputs[0] for run in made])
     return [f"{run.stage} {run.target}" for made in runs.values() for run in made]
 
 
 def _records(checkout: Path) -> Iterator[dict[str, Any]]:
     """Records of all folders of results that Snakemake used here."""
-    configs = (checkout / flow.RESOLVED_CONFIGS).glob("*.yaml")
+    configs = (checkout / RESOLVED_CONFIGS).glob("*.yaml")
     contents = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in configs)
     for results in sorted({content["paths"]["results"] for content in contents}):
         for path in sorted((checkout / results / "provenance").glob("*/*.json")):

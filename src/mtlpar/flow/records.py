@@ -13,17 +13,17 @@ import logging
 import platform
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from mtlpar.config import Config
-from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import file_digest, read_json, write_json
-from mtlpar.flow import snakefile as flow
 from mtlpar.flow.lease import HeldLease, Lease, Owner, hold
+from mtlpar.flow.resolved import resolved, write_resolved
+from mtlpar.flow.table import STAGES
 from mtlpar.parallel.agree import Interrupted
 from mtlpar.parallel.allocation import Allocation
 
@@ -52,9 +52,10 @@ class StageRun:
 
     @classmethod
     def of(cls, config: Config, stage: str, target: str) -> StageRun:
-        """The run of a stage of the workflow, with the files that its rule declares."""
-        inputs, outputs = _FILES[stage](config, target)
-        return cls(config, stage, target, inputs, outputs)
+        """The run of a stage of the workflow, with the files of its contract."""
+        contract = STAGES[stage]
+        inputs = contract.inputs(config, target)
+        return cls(config, stage, target, inputs, contract.output_files(config, target))
 
     @property
     def record(self) -> Path:
@@ -71,7 +72,7 @@ class StageRun:
         return {
             "inputs": {str(path): digest_of(path) for path in self.inputs},
             "config_digest": _config_digest(self.config),
-            "code_digest": _code_digest(self.config, self.stage, self.target),
+            "code_digest": STAGES[self.stage].code(self.config, self.target),
         }
 
     def is_done(self) -> bool:
@@ -134,7 +135,7 @@ def _write_record(run: StageRun, identity: dict[str, Any], allocation: Allocatio
             "target": run.target,
             "outputs": {str(path): digest_of(path) for path in run.outputs},
             **identity,
-            "config": str(flow.write_resolved(run.config, _folder(run.config))),
+            "config": str(write_resolved(run.config, _folder(run.config))),
             "versions": {"python": platform.python_version(), **_versions()},
             "machine": {
                 "host": socket.gethostname(),
@@ -184,15 +185,7 @@ def _folder(config: Config) -> Path:
 
 
 def _config_digest(config: Config) -> str:
-    return hashlib.sha256(flow.resolved(config).encode()).hexdigest()
-
-
-def _code_digest(config: Config, stage: str, target: str) -> str:
-    if stage == "extract":
-        return flow.reader_digest(config, target)
-    if stage == "leaks":
-        return flow.code_digest("mtlpar.normalize.leaks")
-    return flow.code_digest(f"mtlpar.{stage}.stage")
+    return hashlib.sha256(resolved(config).encode()).hexdigest()
 
 
 def digest_of(path: Path) -> str | None:
@@ -208,67 +201,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-Files = tuple[list[Path], list[Path]]
-
-
-def _download_files(config: Config, source: str) -> Files:
-    return [], [config.workspace.raw_manifest(source)]
-
-
-def _extract_files(config: Config, source: str) -> Files:
-    return [config.workspace.raw_manifest(source)], [config.workspace.extracted_manifest(source)]
-
-
-def _normalize_files(config: Config, source: str) -> Files:
-    work = config.workspace
-    outputs = [
-        work.splits(source),
-        work.references(source),
-        work.checks(source),
-        work.ledger(source),
-    ]
-    return [work.extracted_manifest(source), *flow.reference_files(config, source)], outputs
-
-
-def _leaks_files(config: Config, _target: str) -> Files:
-    work = config.workspace
-    inputs = [work.extracted_manifest(source) for source in config.sources]
-    return [*inputs, *(work.splits(source) for source in config.sources)], [work.leaks]
-
-
-def _pack_files(config: Config, source: str) -> Files:
-    work = config.workspace
-    inputs = [work.extracted_manifest(source), work.splits(source), work.references(source)]
-    return inputs, [work.pack_manifest(source, split) for split in SPLITS]
-
-
-def _train_files(config: Config, model: str) -> Files:
-    work = config.workspace
-    return flow.training_inputs(config, model), [work.model(model), work.training_metrics(model)]
-
-
-def _evaluate_files(config: Config, model: str) -> Files:
-    work = config.workspace
-    tests = [work.pack_manifest(source, "test") for source in config.sources]
-    outputs = [work.metrics(model, source) for source in config.sources]
-    outputs += [work.predictions(model, source) for source in config.sources]
-    return [work.model(model), *tests], outputs
-
-
-def _report_files(config: Config, name: str) -> Files:
-    (item,) = (item for item in flow.report_items(config) if item.name == name)
-    return item.inputs, item.outputs
-
-
-_FILES: Final[dict[str, Callable[[Config, str], Files]]] = {
-    "download": _download_files,
-    "extract": _extract_files,
-    "normalize": _normalize_files,
-    "leaks": _leaks_files,
-    "pack": _pack_files,
-    "train": _train_files,
-    "evaluate": _evaluate_files,
-    "report": _report_files,
-}

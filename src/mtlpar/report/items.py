@@ -120,6 +120,11 @@ class Item:
     reads: Callable[[Scope], list[Path]]
     quantity: Quantity | None = None
 
+    @property
+    def category(self) -> str:
+        """Part of the HTML report that it appears in."""
+        return "Tables" if self.kind == "table" else "Figures"
+
 
 def _metrics(scope: Scope) -> list[Path]:
     pairs = [(model, test) for model in scope.models for test in scope.sources]

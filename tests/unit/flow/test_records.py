@@ -15,6 +15,7 @@ from mtlpar.config import Config, load_config
 from mtlpar.flow.lease import Lease, LeaseFolder, Owner
 from mtlpar.flow.lineage import describe
 from mtlpar.flow.records import StageRun, stage_run
+from mtlpar.flow.table import ALL_SOURCES
 from mtlpar.parallel.agree import Interrupted
 from mtlpar.parallel.allocation import Allocation
 
@@ -210,8 +211,8 @@ def test_the_comparison_of_the_splits_is_recorded_with_all_that_it_read(config: 
     for path in sources:
         path.parent.mkdir(parents=True)
         path.write_text("splits")
-    work(config, "leaks", "sources")
-    record = json.loads(StageRun.of(config, "leaks", "sources").record.read_text())
+    work(config, "find_leaks", ALL_SOURCES)
+    record = json.loads(StageRun.of(config, "find_leaks", ALL_SOURCES).record.read_text())
     assert {str(path) for path in sources} <= set(record["inputs"])
     assert list(record["outputs"]) == [str(config.workspace.leaks)]
     assert not list(config.workspace.leaks.parent.glob("*.tmp"))

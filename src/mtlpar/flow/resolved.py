@@ -1,0 +1,32 @@
+"""The checked configuration as a file, for the stages to read and the records to name."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from mtlpar.config import Config
+from mtlpar.core.files import write_text
+
+RESOLVED_CONFIGS: Final = Path(".snakemake", "mtlpar")
+"""Where the configurations lie that Snakemake merged."""
+
+
+def resolved(config: Config) -> str:
+    """The checked configuration as YAML, with all defaults."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def write_resolved(config: Config, folder: Path) -> Path:
+    """Write the checked configuration for the stages to read, and return the file.
+
+    Its name is a digest of its content, so runs with different overrides never share a file.
+    """
+    text = resolved(config)
+    path = folder / f"config-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
+    if not path.exists():
+        write_text(path, text)
+    return path

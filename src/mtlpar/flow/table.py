@@ -1,0 +1,293 @@
+"""The stages of the workflow. Rules, records, adoption and commands read this table.
+
+It imports neither torch nor matplotlib, because Snakemake evaluates it for every job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from mtlpar.config import Config
+from mtlpar.core.fields import SPLITS
+from mtlpar.core.files import file_digest
+from mtlpar.download.catalogue import read_catalogue
+from mtlpar.download.mirror import mirror_fingerprint
+from mtlpar.download.settings import CATALOGUE
+from mtlpar.flow.digest import code_digest, file_of
+from mtlpar.flow.stage import Outputs, Stage, plain_settings
+from mtlpar.report.items import FIGURE_FORMATS, TABLE_FORMATS, inputs_of, outputs_of
+from mtlpar.sources.registry import reader_file
+from mtlpar.study.records import records_of
+
+ALL_SOURCES: Final = "sources"
+"""Target of what works on all sources together."""
+
+MACHINE: Final = "machine"
+"""Target of the doctor."""
+
+
+def _code(module: str) -> Callable[[Config, str], str]:
+    return lambda _config, _target: code_digest(module)
+
+
+def raw_fingerprint(config: Config, source: str) -> str:
+    """What the download of a source depends on: the catalogue's rows, or the mirrors' files.
+
+    How patiently files are fetched is no part of it.
+    """
+    if CATALOGUE in config.download.mirrors:
+        rows = read_catalogue(config.paths.catalogue)
+        parts = [row.contents for row in rows if row.source == source]
+    else:
+        parts = [mirror_fingerprint(source, mirror) for mirror in config.download.mirrors]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def reader_digest(config: Config, source: str) -> str:
+    """Digest of the extract stage, and of the reader and the description of one source."""
+    reader = f"mtlpar.sources.{source}"
+    digests = [code_digest("mtlpar.extract.stage")]
+    if file_of(reader).is_file():
+        digests.append(code_digest(reader))
+    else:
+        # Of a reader of another package only its own file counts; what it imports is unknown.
+        digests.append(file_digest(reader_file(source))[:16])
+    if source in config.custom_sources:
+        described = config.custom_sources[source].model_dump_json()
+        digests.append(hashlib.sha256(described.encode()).hexdigest()[:16])
+    return "-".join(digests)
+
+
+def _share(target: str) -> tuple[str, str]:
+    source, _, share = target.partition("/")
+    return source, share
+
+
+def _extract_settings(config: Config, _target: str) -> str:
+    # How the work is spread leaves no trace in the structures.
+    return json.dumps(config.extract.model_dump(mode="json", exclude={"shares"}))
+
+
+def _extract_inputs(config: Config, source: str) -> list[Path]:
+    count = config.extract.shares
+    shares = [f"{index}-of-{count}" for index in range(count)] if count > 1 else []
+    work = config.workspace
+    return [work.raw_manifest(source), *(work.extracted_share(source, share) for share in shares)]
+
+
+def _normalize_inputs(config: Config, source: str) -> list[Path]:
+    given = config.normalize.reference_energies.get(source)
+    manifest = config.workspace.extracted_manifest(source)
+    return [manifest, given] if isinstance(given, Path) else [manifest]
+
+
+def _normalize_outputs(config: Config, source: str) -> Outputs:
+    work = config.workspace
+    return {
+        "splits": [work.splits(source)],
+        "references": [work.references(source)],
+        "checks": [work.checks(source)],
+        "ledger": [work.ledger(source)],
+    }
+
+
+def _leaks_inputs(config: Config, _target: str) -> list[Path]:
+    work = config.workspace
+    manifests = [work.extracted_manifest(source) for source in config.sources]
+    return [*manifests, *(work.splits(source) for source in config.sources)]
+
+
+def _pack_inputs(config: Config, source: str) -> list[Path]:
+    work = config.workspace
+    return [work.extracted_manifest(source), work.splits(source), work.references(source)]
+
+
+def _train_inputs(config: Config, model: str) -> list[Path]:
+    """Manifests of the packs that a model is trained and validated on, and where it starts from."""
+    entry = config.models[model]
+    manifests = [
+        config.workspace.pack_manifest(source, split)
+        for source in entry.sources
+        for split in ("train", "val")
+    ]
+    start = entry.start_from
+    return manifests if start is None else [*manifests, config.workspace.model(start.model)]
+
+
+def _train_outputs(config: Config, model: str) -> Outputs:
+    work = config.workspace
+    return {"model": [work.model(model)], "history": [work.training_metrics(model)]}
+
+
+def _train_settings(config: Config, model: str) -> str:
+    result = config.train.of_result()
+    return plain_settings(config.models[model], config.model, result, config.seed)
+
+
+def _evaluate_inputs(config: Config, model: str) -> list[Path]:
+    work = config.workspace
+    return [work.model(model), *(work.pack_manifest(source, "test") for source in config.sources)]
+
+
+def _evaluate_outputs(config: Config, model: str) -> Outputs:
+    work = config.workspace
+    return {
+        "metrics": [work.metrics(model, source) for source in config.sources],
+        "predictions": [work.predictions(model, source) for source in config.sources],
+    }
+
+
+def _item_inputs(config: Config, item: str) -> list[Path]:
+    return inputs_of(
+        item,
+        workspace=config.workspace,
+        settings=config.report,
+        models={name: entry.sources for name, entry in config.models.items()},
+        sources=config.sources,
+    )
+
+
+def _study_outputs(config: Config, study: str) -> Outputs:
+    suffixes = (*TABLE_FORMATS, *FIGURE_FORMATS)
+    return {"files": [config.workspace.studies / f"{study}.{suffix}" for suffix in suffixes]}
+
+
+_DATA: Final = (
+    Stage(
+        name="download",
+        target="{source}",
+        outputs=lambda config, source: {"manifest": [config.workspace.raw_manifest(source)]},
+        settings=raw_fingerprint,
+        code=_code("mtlpar.download.stage"),
+    ),
+    Stage(
+        name="extract_share",
+        target="{source}/{share}",
+        inputs=lambda config, target: [config.workspace.raw_manifest(_share(target)[0])],
+        outputs=lambda config, target: {
+            "share": [config.workspace.extracted_share(*_share(target))]
+        },
+        settings=_extract_settings,
+        code=lambda config, target: reader_digest(config, _share(target)[0]),
+    ),
+    Stage(
+        name="extract",
+        target="{source}",
+        inputs=_extract_inputs,
+        outputs=lambda config, source: {"manifest": [config.workspace.extracted_manifest(source)]},
+        settings=_extract_settings,
+        code=reader_digest,
+    ),
+    Stage(
+        name="normalize",
+        target="{source}",
+        inputs=_normalize_inputs,
+        outputs=_normalize_outputs,
+        settings=lambda config, _: plain_settings(config.normalize, config.seed),
+        code=_code("mtlpar.normalize.stage"),
+    ),
+    Stage(
+        name="find_leaks",
+        target=ALL_SOURCES,
+        inputs=_leaks_inputs,
+        outputs=lambda config, _: {"leaks": [config.workspace.leaks]},
+        settings=lambda config, _: plain_settings(config.sources),
+        code=_code("mtlpar.normalize.leaks"),
+    ),
+    Stage(
+        name="pack",
+        target="{source}",
+        inputs=_pack_inputs,
+        outputs=lambda config, source: {
+            "manifests": [config.workspace.pack_manifest(source, split) for split in SPLITS]
+        },
+        folders=lambda config, source: [config.workspace.pack(source, split) for split in SPLITS],
+        settings=lambda config, _: plain_settings(config.pack, config.seed),
+        code=_code("mtlpar.pack.stage"),
+    ),
+)
+
+_MODELS: Final = (
+    Stage(
+        name="doctor",
+        target=MACHINE,
+        outputs=lambda config, _: {"findings": [config.workspace.doctor]},
+        code=_code("mtlpar.machine.doctor"),
+    ),
+    Stage(
+        name="train",
+        target="{model}",
+        inputs=_train_inputs,
+        after=lambda config, _: [config.workspace.doctor],
+        outputs=_train_outputs,
+        settings=_train_settings,
+        code=_code("mtlpar.train.stage"),
+    ),
+    Stage(
+        name="evaluate",
+        target="{model}",
+        inputs=_evaluate_inputs,
+        outputs=_evaluate_outputs,
+        settings=lambda config, _: plain_settings(config.evaluate, config.seed, config.sources),
+        code=_code("mtlpar.evaluate.stage"),
+    ),
+    Stage(
+        name="report",
+        target="{item}",
+        inputs=_item_inputs,
+        outputs=lambda config, item: {"files": outputs_of(item, config.workspace)},
+        settings=lambda config, _: plain_settings(
+            config.report, config.sources, list(config.models)
+        ),
+        code=_code("mtlpar.report.stage"),
+        rule_per_target=True,
+    ),
+)
+
+_STUDIES: Final = (
+    Stage(
+        name="memory_record",
+        target="{layout}-{branches}",
+        outputs=lambda config, target: {
+            "record": [config.workspace.memory_record(*target.rsplit("-", 1))]
+        },
+        settings=lambda config, _: plain_settings(
+            config.study.model, config.study.memory, config.study.atoms
+        ),
+        code=_code("mtlpar.study.memory"),
+    ),
+    Stage(
+        name="scaling_record",
+        target="{ranks}",
+        outputs=lambda config, ranks: {"record": [config.workspace.scaling_record(ranks)]},
+        settings=lambda config, _: plain_settings(
+            config.study.model, config.study.scaling, config.study.atoms
+        ),
+        code=_code("mtlpar.study.scaling"),
+    ),
+    Stage(
+        name="comm_record",
+        target="{layout}",
+        outputs=lambda config, layout: {"record": [config.workspace.comm_record(layout)]},
+        settings=lambda config, _: plain_settings(
+            config.study.model, config.study.comm, config.study.atoms
+        ),
+        code=_code("mtlpar.study.comm"),
+    ),
+    Stage(
+        name="study",
+        target="{study}",
+        inputs=lambda config, study: records_of(study, config.workspace, config.study),
+        outputs=_study_outputs,
+        settings=lambda config, _: plain_settings(config.report),
+        code=_code("mtlpar.report.studies"),
+        rule_per_target=True,
+    ),
+)
+
+STAGES: Final[dict[str, Stage]] = {stage.name: stage for stage in (*_DATA, *_MODELS, *_STUDIES)}
+"""Every stage by name, in the order of the workflow."""
