@@ -127,6 +127,34 @@ def run_stage(config: Config, name: str, target: str, stage: Stage, **arguments:
 
 
 @contextmanager
+def stage_on_ranks(
+    options: argparse.Namespace, config: Config, name: str, target: str, **arguments: Any
+) -> Iterator[RankContext | None]:
+    """Meet the other ranks to run a stage inside this block, as `run_stage` does with one process.
+
+    Args:
+        options: What was given.
+        config: The configuration.
+        name: Name of the stage.
+        target: What it works on.
+        arguments: See `mtlpar.parallel.ranks.distributed_context`.
+
+    Yields:
+        Who this process is; None if there is nothing to do.
+    """
+    from mtlpar.flow.records import Attempt, StageRun
+    from mtlpar.parallel.agree import gather
+    from mtlpar.parallel.launch import current_allocation
+
+    with (
+        Attempt(StageRun.of(config, name, target), current_allocation()) as attempt,
+        joined_ranks(options, first=attempt.begin, **arguments) as context,
+    ):
+        # Only the first rank has begun; the others are told what it found.
+        yield context if gather(attempt.due)[0] else None
+
+
+@contextmanager
 def hold_share(config: Config, source: str, share: str) -> Iterator[None]:
     """Be the only process that extracts one share of a source, for as long as the block lasts."""
     from mtlpar.flow.lease import Owner, hold

@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import (
     Command,
     add_command,
     add_config,
-    joined_ranks,
     read_config,
     require_positive,
     run_stage,
+    stage_on_ranks,
 )
 
 if TYPE_CHECKING:
@@ -53,31 +52,17 @@ def _add_stage(
 
 
 def _train(options: argparse.Namespace) -> None:
-    from mtlpar.flow.records import stage_run
-    from mtlpar.parallel.agree import gather
-    from mtlpar.parallel.launch import current_allocation, time_left_s
+    from mtlpar.parallel.launch import time_left_s
 
     config = read_config(options)
     entry = config.model_entry(options.model)
-    due = True
-
-    def lead(ranks: int) -> None:
-        nonlocal due
-        run = stage_run(
-            config, "train", options.model, allocation=current_allocation(), ranks=ranks
-        )
-        due = job.enter_context(run)
-
-    with (
-        ExitStack() as job,
-        joined_ranks(options, timeout_s=config.train.collective_timeout_s, first=lead) as context,
-    ):
+    timeout_s = config.train.collective_timeout_s
+    with stage_on_ranks(options, config, "train", options.model, timeout_s=timeout_s) as context:
+        if context is None:
+            return
         from mtlpar.train import stage
         from mtlpar.train.recipe import Start
 
-        # Rank 0 knows; the others are told.
-        if not gather(due)[0]:
-            return
         stage.run(
             options.model,
             branches=entry.branches,

@@ -14,10 +14,10 @@ import platform
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from mtlpar.config import Config
 from mtlpar.core.files import file_digest, read_json, write_json
@@ -84,13 +84,71 @@ class StageRun:
         return bool(record["outputs"] == outputs) and self.identity().items() <= record.items()
 
 
+class Attempt:
+    """One attempt at a stage: holds the outputs from `begin` to the end of the block.
+
+    Another process that is at them is waited for; one that died is replaced.
+
+    Attributes:
+        due: Whether there is anything to do: False if the process that was waited for has just made
+            the very same outputs.
+    """
+
+    def __init__(self, run: StageRun, allocation: Allocation) -> None:
+        """Prepare an attempt.
+
+        Args:
+            run: The stage and its target.
+            allocation: The job that this process runs in.
+        """
+        self.due = True
+        self._run = run
+        self._allocation = allocation
+        self._held = ExitStack()
+        self._work: tuple[Owner, dict[str, Any]] | None = None
+
+    def begin(self, ranks: int) -> None:
+        """Become the only process that writes these outputs.
+
+        Args:
+            ranks: Processes that work together.
+        """
+        run, job = self._run, self._allocation
+        owner = Owner.this_process(job=job.job, nodes=job.nodes, ranks=ranks)
+        folder = run.outputs[0].parent
+        lease = self._held.enter_context(hold(folder, f"{run.stage}-{run.target}", owner))
+        _note_predecessor(run, lease)
+        if lease.waited and run.is_done():
+            logger.info(
+                "%s %s: the process before this one made it; nothing to do", run.stage, run.target
+            )
+            self.due = False
+        else:
+            self._work = owner, run.identity()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        with self._held:
+            if self._work is None:
+                return
+            owner, identity = self._work
+            if error is None:
+                _note_attempt(self._run, owner, ended=time.time(), outcome="done")
+                _write_record(self._run, identity, self._allocation)
+                return
+            outcome = "to be continued" if isinstance(error, Interrupted) else "failed"
+            # On a full disk the error says more than a note of it.
+            with suppress(OSError):
+                _note_attempt(self._run, owner, ended=time.time(), outcome=outcome)
+
+
 @contextmanager
 def stage_run(
     config: Config, stage: str, target: str, *, allocation: Allocation, ranks: int = 1
 ) -> Iterator[bool]:
     """Run a stage inside this block, as the only process that writes these outputs.
-
-    Another process that is at them is waited for; one that died is replaced.
 
     Args:
         config: The configuration.
@@ -100,29 +158,11 @@ def stage_run(
         ranks: Processes that work together.
 
     Yields:
-        Whether there is anything to do: False if the process that was waited for has just made the
-        very same outputs.
+        Whether there is anything to do; see `Attempt`.
     """
-    run = StageRun.of(config, stage, target)
-    owner = Owner.this_process(job=allocation.job, nodes=allocation.nodes, ranks=ranks)
-    folder = run.outputs[0].parent
-    with hold(folder, f"{stage}-{target}", owner) as lease:
-        _note_predecessor(run, lease)
-        if lease.waited and run.is_done():
-            logger.info("%s %s: the process before this one made it; nothing to do", stage, target)
-            yield False
-            return
-        identity = run.identity()
-        try:
-            yield True
-        except BaseException as error:
-            outcome = "to be continued" if isinstance(error, Interrupted) else "failed"
-            # On a full disk the error says more than a note of it.
-            with suppress(OSError):
-                _note_attempt(run, owner, ended=time.time(), outcome=outcome)
-            raise
-        _note_attempt(run, owner, ended=time.time(), outcome="done")
-        _write_record(run, identity, allocation)
+    with Attempt(StageRun.of(config, stage, target), allocation) as attempt:
+        attempt.begin(ranks)
+        yield attempt.due
 
 
 def _write_record(run: StageRun, identity: dict[str, Any], allocation: Allocation) -> None:
