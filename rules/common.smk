@@ -1,7 +1,7 @@
 # Names that all rules share.
 from mtlpar.flow import snakefile as flow
+from mtlpar.flow.measuring import MEASUREMENTS
 from mtlpar.report.items import ITEMS, figure_names, table_names
-from mtlpar.study.records import STUDIES
 
 CONFIG = flow.read_config(config, workflow.configfiles)
 # From here on `config` is complete: defaults filled in, overrides applied.

@@ -114,14 +114,13 @@ def test_what_has_one_target_has_no_wildcards() -> None:
 
 
 def test_no_rule_names_a_file_of_its_own() -> None:
-    own = re.compile(
-        r"^    (?:input|output):\n((?:        .*\n)+)|^        (?:settings|code)=(.*),$",
-        re.MULTILINE,
-    )
+    # The indented lines below a keyword, and the settings and the code among the params.
+    block = re.compile(r"^( *)(?:input|output):\n((?:\1 .*\n)+)|^ +(?:settings|code)=(.*)", re.M)
     for path in (REPOSITORY / "rules").glob("*.smk"):
         text = path.read_text()
         assert "workspace" not in text, path
         assert not re.search(r"[\"'](results|raw)/", text), path
-        for block in own.finditer(text):
-            told = block[1] or block[2]
-            assert re.search(r"STAGES\[|MADE\.|DRAWN\.|flow\.rule_of", told), (path, told)
+        blocks = [match[2] or match[3] for match in block.finditer(text)]
+        assert len(blocks) == len(re.findall(r"\b(?:input|output):|\b(?:settings|code)=", text))
+        for told in blocks:
+            assert re.search(r"STAGES\[|MADE\.|DRAWN\.|RECORD\.|flow\.rule_of", told), (path, told)

@@ -20,7 +20,6 @@ from mtlpar.flow.jobs import cancel_left
 from mtlpar.flow.resolved import RESOLVED_CONFIGS, write_resolved
 from mtlpar.flow.stage import Outputs, Stage
 from mtlpar.flow.table import STAGES
-from mtlpar.study.records import memory_ranks as memory_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -147,28 +146,3 @@ def after_failure(logs: Sequence[str], *, is_main_process: bool) -> None:
 def local_ranks(config: Config, model: str) -> int:
     """Ranks for a model on one machine: one per branch, so that MTL-par is what runs."""
     return len(config.models[model].branches)
-
-
-def study_nodes(config: Config, ranks: int) -> int:
-    """Nodes for so many ranks of a study."""
-    return -(-ranks // config.study.ranks_per_node)
-
-
-def study_ranks_per_node(config: Config, ranks: int) -> int:
-    """Ranks on each of these nodes.
-
-    Raises:
-        ValueError: If the ranks do not fill them evenly.
-    """
-    nodes = study_nodes(config, ranks)
-    if ranks % nodes:
-        raise ValueError(
-            f"study: {ranks} ranks do not fill {nodes} nodes evenly; "
-            "change study.ranks_per_node or the numbers of ranks"
-        )
-    return ranks // nodes
-
-
-def study_tasks_per_node(config: Config, ranks: int) -> int:
-    """Tasks to ask Slurm for on each of these nodes: its plugin refuses one; two hold it."""
-    return max(2, study_ranks_per_node(config, ranks))

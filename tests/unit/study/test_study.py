@@ -14,7 +14,7 @@ from helpers import REPOSITORY
 from mtlpar.config import load_config
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.paths import Workspace
-from mtlpar.flow import snakefile
+from mtlpar.flow import measuring
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.machine import GENERIC_CPU
@@ -255,7 +255,7 @@ def test_calibration_replaces_rates_and_keeps_the_rest() -> None:
 
 def test_ranks_of_a_study_fill_nodes_evenly() -> None:
     config = load_config([REPOSITORY / "config.yaml"], ["study.ranks_per_node=8"])
-    assert (snakefile.study_nodes(config, 16), snakefile.study_ranks_per_node(config, 16)) == (2, 8)
-    assert (snakefile.study_nodes(config, 4), snakefile.study_ranks_per_node(config, 4)) == (1, 4)
+    assert (measuring.study_nodes(config, 16), measuring.study_ranks_per_node(config, 16)) == (2, 8)
+    assert (measuring.study_nodes(config, 4), measuring.study_ranks_per_node(config, 4)) == (1, 4)
     with pytest.raises(ValueError, match="9 ranks do not fill 2 nodes evenly"):
-        snakefile.study_ranks_per_node(config, 9)
+        measuring.study_ranks_per_node(config, 9)
