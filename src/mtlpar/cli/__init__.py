@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import ClassVar
 
 from mtlpar import __version__
 from mtlpar.cli import (
@@ -26,6 +28,7 @@ from mtlpar.cli import (
     sample,
     study,
 )
+from mtlpar.cli.common import Parser
 from mtlpar.core.log import set_up_logging
 from mtlpar.parallel.agree import EndedTogether, Interrupted
 
@@ -55,22 +58,40 @@ _ADVICE = {
 }
 
 # In the order of `mtlpar --help`: the stages first.
-_GROUPS = (data, packs, models, report, model_files, plan, study, sample, launch, cluster)
+_GROUPS = {
+    "data": (data, packs),
+    "models": (models, model_files),
+    "results": (report,),
+    "plans and measurements": (plan, study, sample),
+    "machines": (launch, cluster),
+}
 
 
 class _Help(argparse.HelpFormatter):
-    """Gives the names of commands the room they need, which argparse forgets to indent for."""
+    """Lists commands by group, and gives their names room, which argparse forgets to indent for."""
+
+    groups: ClassVar[dict[str, list[str]]] = {}
 
     def add_argument(self, action: argparse.Action) -> None:
-        super().add_argument(action)
-        if isinstance(action, argparse._SubParsersAction):
-            names = (len(name) for name in action.choices)
-            self._action_max_length = max(self._action_max_length, *(n + 6 for n in names))
+        if not isinstance(action, argparse._SubParsersAction):
+            super().add_argument(action)
+            return
+        for title, names in self.groups.items():
+            self.start_section(title)
+            self.add_arguments([one for one in action._get_subactions() if one.dest in names])
+            self.end_section()
+        longest = max(len(name) for name in action.choices)
+        self._action_max_length = max(self._action_max_length, longest + 6)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status; mistakes of the user end with one clear line."""
-    options = build_parser().parse_args(arguments)
+    # A terminal that lacks a character shows a substitute.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    options, unknown = build_parser().parse_known_args(arguments)
+    if unknown:
+        options.parser.refuse(unknown)
     set_up_logging(verbose=options.verbose)
     try:
         options.command(options)
@@ -101,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mtlpar",
         description="Pre-trains graph foundation models on several atomistic datasets with "
         "multi-task parallelism. Each stage of the workflow is a command; "
@@ -109,7 +130,10 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"mtlpar {__version__}")
-    commands = parser.add_subparsers(title="stages and tools", metavar="COMMAND", required=True)
-    for group in _GROUPS:
-        group.add_commands(commands)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for title, modules in _GROUPS.items():
+        before = set(commands.choices)
+        for module in modules:
+            module.add_commands(commands)
+        _Help.groups[title] = [name for name in commands.choices if name not in before]
     return parser

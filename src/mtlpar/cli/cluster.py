@@ -23,28 +23,31 @@ def add_commands(commands: Commands) -> None:
         commands,
         "doctor",
         _doctor,
-        "look for known faults of this machine; for ranks: mtlpar launch ... -- mtlpar doctor",
+        "look for known faults of this machine",
     )
     add_config(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write the findings as JSON if there is no fault"
     )
     parser = add_command(
-        commands, "jobs", _jobs, "show what a scheduler still holds for this workflow"
+        commands, "jobs", _jobs, "list the jobs of this workflow that wait or run in the scheduler"
     )
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--cancel", action="store_true", help="cancel it, and unlock the folder")
+    choice.add_argument("--cancel", action="store_true", help="cancel them, and unlock the folder")
     choice.add_argument(
         "--adopt",
         action="store_true",
-        help="wait until it has ended, tell Snakemake what it made, and unlock the folder",
+        help="wait until they end, let Snakemake keep their outputs, and unlock the folder",
     )
     parser = add_command(
-        commands, "profiles", _profiles, "make the profiles known to Snakemake by their bare names"
+        commands,
+        "profiles",
+        _profiles,
+        "install profiles: then `snakemake --profile NAME` works",
     )
     parser.add_argument("action", choices=("list", "install"), help="what to do")
     parser.add_argument("name", nargs="*", help="profiles (default: all)")
-    parser.add_argument("--account", metavar="NAME", help="project that pays")
+    parser.add_argument("--account", metavar="NAME", help="project to charge")
     parser.add_argument(
         "--environment", type=Path, metavar="FOLDER", help="Python environment (default: .venv)"
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from mtlpar.cli.examples import EXAMPLES
 from mtlpar.config import Config, load_config
+from mtlpar.config.explain import setting_keys
 from mtlpar.core.log import set_up_logging
 
 if TYPE_CHECKING:
@@ -19,6 +22,30 @@ if TYPE_CHECKING:
 
 Command = Callable[[argparse.Namespace], None]
 Stage = Callable[..., None]
+
+
+class Parser(argparse.ArgumentParser):
+    """Suggests what was probably meant where a command or an option is unknown."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        choices = () if action.choices is None else tuple(map(str, action.choices))
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        if near and value not in choices:
+            raise argparse.ArgumentError(action, f"no {value!r}; did you mean {near[0]!r}?")
+        super()._check_value(action, value)
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """End with what to write instead of arguments that this command does not take."""
+        first, _, value = unknown[0].partition("=")
+        value = value or next((word for word in unknown[1:2] if not word.startswith("-")), "VALUE")
+        settings = setting_keys(first.lstrip("-").replace("-", "_"))
+        near = difflib.get_close_matches(first, self._option_string_actions, n=1)
+        hint = ""
+        if first.startswith("-") and settings and "--set" in self._option_string_actions:
+            hint = f"; it is a setting: {' or '.join(f'--set {key}={value}' for key in settings)}"
+        elif first.startswith("-") and near:
+            hint = f"; did you mean {near[0]}?"
+        self.error(f"unknown argument {first}{hint}")
 
 
 def add_command(
@@ -33,9 +60,13 @@ def add_command(
         summary: One line for ``--help``, in lower case and without a full stop.
     """
     parser = commands.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + "."
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(command=command)
+    parser.epilog = f"example:\n  {EXAMPLES[parser.prog.removeprefix('mtlpar ')]}"
+    parser.set_defaults(command=command, parser=parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="log details too")
     return parser
 

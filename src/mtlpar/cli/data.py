@@ -30,7 +30,9 @@ def add_commands(commands: Commands) -> None:
     """Add the stages that work on a source."""
     parser = _add_stage(commands, "download", _download, "fetch the native files of a source")
     parser.add_argument(
-        "--list", action="store_true", help="show which files there are and what is here, and stop"
+        "--list",
+        action="store_true",
+        help="list the files and what is here; download nothing",
     )
     lock = parser.add_mutually_exclusive_group()
     lock.add_argument(
@@ -39,27 +41,29 @@ def add_commands(commands: Commands) -> None:
         action="store_const",
         const="renew",
         default="check",
-        help="accept what the servers have now: write the lock files anew",
+        help="accept what the servers have now, and rewrite the lock files",
     )
     lock.add_argument(
         "--locked",
         dest="lock_use",
         action="store_const",
         const="keep",
-        help="keep to the lock files without asking what the servers list now",
+        help="keep to the lock files; do not ask the servers for changes",
     )
     parser = _add_stage(commands, "extract", _extract, "read native files into columns")
-    _add_jobs(parser, "pieces of raw files read side by side")
+    _add_jobs(parser, "processes that read raw files")
     parser.add_argument(
-        "--share", metavar="I-of-N", help="do only this share; a run without it then gathers all"
+        "--share",
+        metavar="I-of-N",
+        help="extract only this share; run without it at the end",
     )
     parser = _add_stage(commands, "normalize", _normalize, "split and fit reference energies")
-    _add_jobs(parser, "processes that read parts side by side")
+    _add_jobs(parser, "processes that read")
     parser = add_command(commands, "leaks", _leaks, "compare the splits of all sources")
     add_config(parser)
-    _add_jobs(parser, "processes that read parts side by side")
+    _add_jobs(parser, "processes that read")
     parser = _add_stage(commands, "pack", _pack, "write shuffled .bp packs of the splits")
-    _add_jobs(parser, "processes that sort side by side")
+    _add_jobs(parser, "processes that sort")
 
 
 def _add_stage(

@@ -24,9 +24,11 @@ def _add_info(commands: Commands) -> None:
         commands,
         "info",
         _info,
-        "say what a model file, or every model of the config, consists of",
+        "describe a model file, or all models of the config",
     )
-    parser.add_argument("path", nargs="?", type=Path, metavar="MODEL", help="a model.pt")
+    parser.add_argument(
+        "path", type=Path, nargs="?", metavar="MODEL", help="model.pt or its folder"
+    )
     add_config(parser)
 
 
@@ -35,12 +37,29 @@ def _add_check(commands: Commands) -> None:
         commands,
         "check",
         _check,
-        "test that a trained model obeys physics; the status is 1 if it is refused",
+        "test that a trained model obeys physics; exit with status 1 if a check fails",
     )
-    parser.add_argument("path", type=Path, metavar="MODEL", help="a model.pt")
+    parser.add_argument("path", type=Path, metavar="MODEL", help="model.pt or its folder")
     parser.add_argument(
         "--head", metavar="NAME", help="check only the branch of this source (default: all)"
     )
+
+
+def _model_file(path: Path) -> Path:
+    """The model that a path means: the file itself, or the one in that folder.
+
+    Raises:
+        ValueError: If there is none, with the command for what is there instead.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; expected a model.pt or its folder")
+    if not path.is_dir():
+        return path
+    if path.suffix == ".bp" or next(path.glob("*.bp"), None):
+        raise ValueError(f"{path} holds data, not a model; mtlpar inspect describes it")
+    if not (path / "model.pt").is_file():
+        raise ValueError(f"{path} holds no model.pt")
+    return path / "model.pt"
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -48,7 +67,7 @@ def _info(options: argparse.Namespace) -> None:
     from mtlpar.model.saved import load_model
 
     if options.path is not None:
-        sys.stdout.write(f"{describe_model(load_model(options.path))}\n")
+        sys.stdout.write(f"{describe_model(load_model(_model_file(options.path)))}\n")
         return
     config = read_config(options)
     for name, entry in config.models.items():
@@ -60,7 +79,7 @@ def _check(options: argparse.Namespace) -> None:
     from mtlpar.check import suite
     from mtlpar.model.saved import load_model
 
-    model = load_model(options.path)
+    model = load_model(_model_file(options.path))
     refused = []
     for branch, findings in suite.check_model(model, head=options.head):
         sys.stdout.write(f"branch {branch}\n{suite.table(findings)}\n\n")

@@ -19,6 +19,7 @@ from mtlpar.cli.common import (
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
+    from mtlpar.config import Config
 
 
 def add_commands(commands: Commands) -> None:
@@ -47,14 +48,22 @@ def _add_stage(
 ) -> argparse.ArgumentParser:
     parser = add_command(commands, name, command, summary)
     add_config(parser)
-    parser.add_argument("--model", required=True, metavar="NAME", help="named model of the config")
+    parser.add_argument("--model", metavar="NAME", help="model of the config")
     return parser
+
+
+def _require_model(options: argparse.Namespace, config: Config) -> None:
+    """Refuse a model that the config does not have, and list those that it has."""
+    if options.model is None:
+        raise ValueError(f"--model is missing; the config has {', '.join(config.models)}")
+    config.model_entry(options.model)
 
 
 def _train(options: argparse.Namespace) -> None:
     from mtlpar.parallel.launch import time_left_s
 
     config = read_config(options)
+    _require_model(options, config)
     entry = config.model_entry(options.model)
     timeout_s = config.train.collective_timeout_s
     with stage_on_ranks(options, config, "train", options.model, timeout_s=timeout_s) as context:
@@ -85,7 +94,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from mtlpar.evaluate import stage
 
     config = read_config(options)
-    config.model_entry(options.model)
+    _require_model(options, config)
     run_stage(
         config,
         "evaluate",
@@ -103,7 +112,7 @@ def _watch(options: argparse.Namespace) -> None:
 
     require_positive(options, "every")
     config = read_config(options)
-    config.model_entry(options.model)
+    _require_model(options, config)
     is_terminal = sys.stdout.isatty()
     while True:
         lines = read_history(find_history(config.workspace, options.model))

@@ -35,7 +35,18 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="how many at most (default: all)")
 
 
+def _require_pack(path: Path) -> None:
+    """Refuse what is no pack, and say which ones are there, or which command reads it."""
+    if path.suffix == ".pt":
+        raise ValueError(f"{path} is a model, not a pack; mtlpar info describes it")
+    inside = () if path.suffix == ".bp" else sorted(path.glob("*.bp"))
+    if inside:
+        names = ", ".join(map(str, inside))
+        raise ValueError(f"{path} is a folder of packs; choose one: {names}")
+
+
 def _inspect(options: argparse.Namespace) -> None:
+    _require_pack(options.file)
     from mtlpar.report.pack_text import pack_text
     from mtlpar.store.summary import summarize
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -51,7 +51,9 @@ def explain(found: Iterable[Any], places: Mapping[str, str]) -> list[str]:
         if problem.kind:
             expected = " or ".join(kinds[problem.place])
             got = problem.found["input"]
-            lines.append(f"{'.'.join(problem.place)}: expected {expected}, got {got!r}")
+            keys = ", ".join(_keys_beside((*problem.place, "")))
+            with_keys = f" with the keys {keys}" if keys and expected.endswith("mapping") else ""
+            lines.append(f"{'.'.join(problem.place)}: expected {expected}{with_keys}, got {got!r}")
         else:
             lines += _explain(problem.place, problem.found)
     return [_placed(line, places) for line in dict.fromkeys(lines)]
@@ -78,7 +80,8 @@ def _explain(location: Sequence[str], problem: Any) -> list[str]:
     key = ".".join(location) or "config"
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(location[-1], _keys_beside(location), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        meant = near or setting_keys(location[-1])
+        hint = f"; did you mean {' or '.join(map(repr, meant))}?" if meant else ""
         return [f"{key}: unknown key{hint}"]
     if problem["type"] == "missing":
         return [f"{key}: required, but not given"]
@@ -89,16 +92,38 @@ def _explain(location: Sequence[str], problem: Any) -> list[str]:
     return [f"{key}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"]
 
 
+def setting_keys(name: str) -> list[str]:
+    """Dotted keys of all settings of one name, whatever block they are in."""
+    return [key for key in _all_keys(Config) if key.rpartition(".")[2] == name]
+
+
+def _all_keys(block: type[BaseModel]) -> Iterator[str]:
+    for name, field in block.model_fields.items():
+        yield name
+        inner = _settings_in(field.annotation)
+        if isinstance(inner, type):
+            yield from (f"{name}.{key}" for key in _all_keys(inner))
+
+
+def _settings_in(annotation: Any) -> Any:
+    """The settings class, or the mapping by free names, that an optional value may be."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) is dict:
+        return annotation
+    found = map(_settings_in, get_args(annotation))
+    return next((one for one in found if one is not None), None)
+
+
 def _keys_beside(location: Sequence[str]) -> list[str]:
     block: Any = Config
     for part in location[:-1]:
-        if not (isinstance(block, type) and issubclass(block, BaseModel)):
-            return []
-        field = block.model_fields.get(part)
-        block = field.annotation if field else None
-    if isinstance(block, type) and issubclass(block, BaseModel):
-        return list(block.model_fields)
-    return []
+        if get_origin(block) is dict:
+            block = _settings_in(get_args(block)[1])
+        elif block is not None:
+            field = block.model_fields.get(part)
+            block = _settings_in(field.annotation) if field else None
+    return [] if block is None or get_origin(block) is dict else list(block.model_fields)
 
 
 def _placed(line: str, places: Mapping[str, str]) -> str:

@@ -1,0 +1,111 @@
+"""What the commands say where a user stumbles."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from checkout import REPOSITORY
+
+from mtlpar.cli import build_parser, main
+from mtlpar.cli.examples import EXAMPLES
+
+
+@pytest.fixture(autouse=True)
+def _in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+
+
+def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for one in action.choices.values():
+                yield from list(_commands(one)) or [one.prog.removeprefix("mtlpar ")]
+
+
+def test_every_command_has_an_example_that_it_can_parse_and_no_example_is_left_over() -> None:
+    assert set(_commands(build_parser())) == set(EXAMPLES)
+    for example in EXAMPLES.values():
+        for line in example.split(" -- "):
+            _, unknown = build_parser().parse_known_args(
+                [*line.split()[1:], *(["--", "true"] if " launch " in line else [])]
+            )
+            assert not unknown, example
+
+
+def test_help_lists_every_command_once_and_in_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    lines = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
+    for name in {name.split()[0] for name in EXAMPLES}:
+        assert lines.count(name) == 1
+    assert "machines:" in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["trian"], "did you mean 'train'?"),
+        (["plan", "layuot"], "did you mean 'layout'?"),
+        (["train", "--modle", "mtl"], "did you mean --model?"),
+        (["train", "--epochs", "5"], "--set train.epochs=5"),
+        (["train", "--epochs=5"], "--set train.epochs=5"),
+    ],
+)
+def test_an_unknown_argument_names_what_was_meant(
+    arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["train"], "--model is missing; the config has ani1x, qm7x"),
+        (["train", "--model", "mtl", "--set", "epochs=5"], "did you mean 'train.epochs'?"),
+        (
+            ["train", "--model", "mtl", "--set", "models.mtl.start_from=qm7x"],
+            "a mapping with the keys model, branches, got 'qm7x'",
+        ),
+        (["info", "nowhere.pt"], "nowhere.pt does not exist"),
+    ],
+)
+def test_a_mistake_ends_with_what_to_write_instead(
+    arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    assert hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "hint"),
+    [
+        ("check", "packed/train.bp", "mtlpar inspect describes it"),
+        ("info", "packed", "mtlpar inspect describes it"),
+        ("info", "empty", "holds no model.pt"),
+        ("inspect", "packed", "choose one: "),
+        ("inspect", "model.pt", "mtlpar info describes it"),
+    ],
+)
+def test_a_path_of_another_kind_names_the_command_or_the_path_that_is_right(
+    command: str, name: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "packed" / "train.bp").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    assert main([command, str(tmp_path / name)]) == 1
+    assert hint in capsys.readouterr().err
+
+
+def test_a_terminal_without_a_character_gets_a_substitute(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    # The schema has Å in its texts.
+    assert main(["schema"]) == 0
+    assert b"?" in terminal.buffer.getvalue()  # type: ignore[attr-defined]
