@@ -108,7 +108,7 @@ def _download(options: argparse.Namespace) -> None:
 
 def _extract(options: argparse.Namespace) -> None:
     from mtlpar.extract import stage
-    from mtlpar.flow.table import reader_digest
+    from mtlpar.flow.table import STAGES
 
     require_positive(options, "jobs")
     share = None if options.share is None else stage.Share.parse(options.share)
@@ -118,7 +118,7 @@ def _extract(options: argparse.Namespace) -> None:
             "workspace": config.workspace,
             "settings": config.extract,
             "jobs": options.jobs,
-            "code": reader_digest(config, source),
+            "code": STAGES["extract"].code(config, source),
         }
         if share is None:
             run_stage(config, "extract", source, stage.run, **arguments)

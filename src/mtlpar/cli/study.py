@@ -77,9 +77,9 @@ def _comm(options: argparse.Namespace) -> None:
 
 
 def _draw(options: argparse.Namespace) -> None:
+    from mtlpar.flow.table import STAGES
     from mtlpar.report.studies import write_study
-    from mtlpar.study.records import records_of
 
     config = read_config(options)
-    records = records_of(options.study, config.workspace, config.study)
+    records = STAGES["study"].inputs(config, options.study)
     write_study(options.study, records, workspace=config.workspace, dpi=config.report.dpi)

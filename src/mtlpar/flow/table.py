@@ -34,7 +34,7 @@ def _code(module: str) -> Callable[[Config, str], str]:
     return lambda _config, _target: code_digest(module)
 
 
-def raw_fingerprint(config: Config, source: str) -> str:
+def _raw_fingerprint(config: Config, source: str) -> str:
     """What the download of a source depends on: the catalogue's rows, or the mirrors' files.
 
     How patiently files are fetched is no part of it.
@@ -47,7 +47,7 @@ def raw_fingerprint(config: Config, source: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def reader_digest(config: Config, source: str) -> str:
+def _reader_digest(config: Config, source: str) -> str:
     """Digest of the extract stage, and of the reader and the description of one source."""
     reader = f"mtlpar.sources.{source}"
     digests = [code_digest("mtlpar.extract.stage")]
@@ -161,7 +161,7 @@ _DATA: Final = (
         name="download",
         target="{source}",
         outputs=lambda config, source: {"manifest": [config.workspace.raw_manifest(source)]},
-        settings=raw_fingerprint,
+        settings=_raw_fingerprint,
         code=_code("mtlpar.download.stage"),
     ),
     Stage(
@@ -172,7 +172,7 @@ _DATA: Final = (
             "share": [config.workspace.extracted_share(*_share(target))]
         },
         settings=_extract_settings,
-        code=lambda config, target: reader_digest(config, _share(target)[0]),
+        code=lambda config, target: _reader_digest(config, _share(target)[0]),
     ),
     Stage(
         name="extract",
@@ -180,7 +180,7 @@ _DATA: Final = (
         inputs=_extract_inputs,
         outputs=lambda config, source: {"manifest": [config.workspace.extracted_manifest(source)]},
         settings=_extract_settings,
-        code=reader_digest,
+        code=_reader_digest,
     ),
     Stage(
         name="normalize",
