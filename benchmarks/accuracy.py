@@ -37,7 +37,7 @@ from mtlpar.model.predict import predict
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.store.dataset import PackedDataset
-from mtlpar.store.header import read_header
+from mtlpar.store.pack import Pack
 from mtlpar.train.checkpoint import CheckpointFolder, model_state
 from mtlpar.train.data import load_data, plan_epochs, target_scale
 from mtlpar.train.history import History
@@ -125,10 +125,11 @@ def train(name: str, work: Path, *, variant: Variant, epochs: int, seed: int) ->
     context = RankContext(0, 1, torch.device("cpu"))
     layout = ParallelLayout(1, dict.fromkeys(variant.branches, (0,)))
     branch_of = {source: name for name in variant.branches for source in variant.branches[name]}
-    headers = {source: read_header(config.workspace, source) for source in branch_of}
+    packs = {source: Pack.open(config.workspace.pack(source, "train")) for source in branch_of}
+    headers = {source: pack.header for source, pack in packs.items()}
     data = load_data(
         config.workspace,
-        headers,
+        packs,
         branch_of,
         plan_epochs(headers, settings, seed=seed),
         layout=layout,
@@ -175,7 +176,7 @@ def test(
     network.eval()
     errors = {}
     for source, branch in branch_of.items():
-        dataset = PackedDataset(config.workspace.pack(source, "test"))
+        dataset = PackedDataset(Pack.open(config.workspace.pack(source, "test")))
         pieces = predict(
             network, dataset.structures, branch=branch, graph=config.model.graph, batch_atoms=4096
         )

@@ -33,6 +33,7 @@ from mtlpar.parallel.launch import Geometry, launch_command
 from mtlpar.store.bp import BpReader
 from mtlpar.store.dataset import PackedDataset, StructureStore
 from mtlpar.store.ddstore import Copy, DistributedDataset
+from mtlpar.store.pack import Pack
 
 WORLD = MPI.COMM_WORLD
 REQUEST = 512
@@ -153,10 +154,10 @@ def measure_pieces(rounds: int) -> None:
 
 def measure_node(path: Path, rounds: int) -> dict[str, float]:
     """Reads of ranks that share memory, beside those that need no other rank."""
-    store = DistributedDataset(path, Copy.of(WORLD, width=WORLD.size))
+    store = DistributedDataset(Pack.open(path), Copy.of(WORLD, width=WORLD.size))
     rates = {}
     if WORLD.rank == 0:
-        private = PackedDataset(path)
+        private = PackedDataset(Pack.open(path))
         for reader in (store, private):
             for start in range(0, len(reader), REQUEST):
                 reader.gather(np.arange(start, min(start + REQUEST, len(reader))))
@@ -182,7 +183,7 @@ def measure_node(path: Path, rounds: int) -> dict[str, float]:
 
 def measure_nodes(path: Path, rounds: int) -> dict[str, float]:
     """Reads of ranks that do not share memory."""
-    store = DistributedDataset(path, Copy.of(WORLD, width=WORLD.size, ranks_per_node=1))
+    store = DistributedDataset(Pack.open(path), Copy.of(WORLD, width=WORLD.size, ranks_per_node=1))
     requests = random_requests(store)
     rates = {}
     if WORLD.rank == 0:

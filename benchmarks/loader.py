@@ -31,6 +31,7 @@ from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.store.bp import BpReader, write_bp
 from mtlpar.store.dataset import PackedDataset
+from mtlpar.store.pack import Pack
 from mtlpar.store.streaming import StreamedDataset
 from mtlpar.train.loader import RankLoader
 from mtlpar.train.objective import Objective
@@ -44,7 +45,20 @@ BLOCK = 4096
 
 def write_pack(path: Path, structures: StructureBatch) -> None:
     """A pack such as the stage writes, with one element."""
-    attributes = {"source": BRANCH, "references_ev": {"C": -1000.0}}
+    attributes = {
+        "source": BRANCH,
+        "seed": 0,
+        "split_by": "groups",
+        "level_of_theory": "none",
+        "references_ev": {"C": -1000.0},
+        "train_statistics": {
+            f"{label}_{size}": 1.0
+            for label, unit in (("energy", "ev_per_atom"), ("force", "ev_per_angstrom"))
+            for size in (f"mean_abs_{unit}", f"rms_{unit}")
+        },
+        "raw_files": {},
+        "split": "train",
+    }
     write_bp(
         path,
         [structures.slice(*bounds) for bounds in iterate_slices(len(structures), BLOCK)],
@@ -57,9 +71,8 @@ def write_pack(path: Path, structures: StructureBatch) -> None:
 
 def rank_loader(path: Path, batch: int, threads: int, *, window: int | None = None) -> RankLoader:
     """The project's loader on one rank, from memory or in windows from disk."""
-    dataset = PackedDataset(path) if window is None else StreamedDataset(path)
-    with BpReader(path) as reader:
-        blocks = reader.attributes["blocks"]["num_structures"]
+    pack = Pack.open(path)
+    dataset = PackedDataset(pack) if window is None else StreamedDataset(pack)
     return RankLoader(
         {BRANCH: dataset},
         {BRANCH: BRANCH},
@@ -67,7 +80,7 @@ def rank_loader(path: Path, batch: int, threads: int, *, window: int | None = No
             {BRANCH: len(dataset)},
             batch,
             seed=0,
-            blocks={BRANCH: blocks},
+            blocks={BRANCH: pack.header.blocks.num_structures},
             window=window or len(dataset),
         ),
         ParallelLayout(1, {BRANCH: (0,)}),

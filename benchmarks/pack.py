@@ -147,7 +147,7 @@ def stored_columns(packs: list[Path]) -> list[np.ndarray]:
             columns += [
                 reader.read_column(field.name)
                 for field in PACKED_FIELDS
-                if field.name in reader.attributes["fields"]
+                if field.name in reader.header.fields
             ]
     return columns
 

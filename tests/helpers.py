@@ -56,6 +56,23 @@ def make_structures(
     )
 
 
+def pack_attributes(source: str, references_ev: dict[str, float]) -> dict[str, object]:
+    """What the pack stage says of the training pack of a source."""
+    units = {"energy": "ev_per_atom", "force": "ev_per_angstrom"}
+    return {
+        "source": source,
+        "seed": 0,
+        "split_by": "groups",
+        "level_of_theory": "softened Coulomb repulsion",
+        "references_ev": references_ev,
+        "train_statistics": {
+            f"{label}_{size}_{units[label]}": 1.0 for label in units for size in ("mean_abs", "rms")
+        },
+        "raw_files": {},
+        "split": "train",
+    }
+
+
 def write_extracted(workspace: Workspace, source: str, *batches: StructureBatch) -> None:
     """Write what the extract stage would have written, one part per batch."""
     parts = []

@@ -14,9 +14,9 @@ import numpy as np
 from mpi4py import MPI
 
 from mtlpar.core.fields import FIELDS
-from mtlpar.store.bp import BpReader
 from mtlpar.store.dataset import PackedDataset, StructureStore
 from mtlpar.store.ddstore import Copy, DistributedDataset
+from mtlpar.store.pack import Pack
 
 WORLD = MPI.COMM_WORLD
 
@@ -56,7 +56,7 @@ def check_passive(store: StructureStore, expected: PackedDataset, flag: Path) ->
 
 def main(pack: Path, folder: Path) -> None:
     """Try copies of one rank, of some and of all, on one node and on several."""
-    expected = PackedDataset(pack)
+    expected = PackedDataset(Pack.open(pack))
     kinds = [(None, None), (1, None), (2, None), (WORLD.size, None), (WORLD.size, 1)]
     if WORLD.size > 3:
         kinds += [(WORLD.size, 2), (2, 1), (None, 2), (3, 2)]
@@ -66,7 +66,7 @@ def main(pack: Path, folder: Path) -> None:
             copies = max(1, WORLD.size // width)
             assert width <= copy.ranks.size < 2 * width or copies == 1
         assert copy.nodes == 1 or width is not None
-        store = DistributedDataset(pack, copy)
+        store = DistributedDataset(Pack.open(pack), copy)
         check_everything(store, expected)
         check_passive(store, expected, folder / f"{width}-{ranks_per_node}")
         store.close()
@@ -75,12 +75,11 @@ def main(pack: Path, folder: Path) -> None:
 
 def check_memory(pack: Path) -> None:
     """What a copy takes is known beforehand."""
-    with BpReader(pack) as reader:
-        header = reader.attributes
+    header = Pack.open(pack).header
     copy = Copy.of(WORLD, width=WORLD.size)
     needed = copy.node.allreduce(copy.bytes_of_rank(header))
-    rows = (112 + 16) * header["num_structures"] + 25 * header["num_atoms"]
-    index = 12 * header["num_structures"]
+    rows = (112 + 16) * header.num_structures + 25 * header.num_atoms
+    index = 12 * header.num_structures
     assert rows + index - WORLD.size <= needed <= rows + index, needed
     copy.free()
 

@@ -22,6 +22,7 @@ from mtlpar.graph.collate import collate
 from mtlpar.model.multitask import MultiTaskModel, Segment, TargetScale
 from mtlpar.model.saved import load_model
 from mtlpar.store.dataset import PackedDataset
+from mtlpar.store.pack import Pack
 from mtlpar.train.sampler import EpochPlan
 
 
@@ -118,7 +119,7 @@ def test_ranks_of_torchrun_need_no_mpi(
 def test_first_step_equals_the_formula_summed_structure_by_structure(serial: Workspace) -> None:
     # An independent way to the same number: no loader, no batching, no segments.
     model = MultiTaskModel(MODEL, SOURCES, seed=0)
-    packs = {source: PackedDataset(serial.pack(source, "train")) for source in SOURCES}
+    packs = {source: PackedDataset(Pack.open(serial.pack(source, "train"))) for source in SOURCES}
     model.set_scales({source: _scale(packs[source]) for source in SOURCES})
     model.double()
     plan = EpochPlan({source: len(pack) for source, pack in packs.items()}, 11, seed=0)
@@ -141,7 +142,5 @@ def test_first_step_equals_the_formula_summed_structure_by_structure(serial: Wor
 
 
 def _scale(pack: PackedDataset) -> TargetScale:
-    statistics = pack.attributes["train_statistics"]
-    return TargetScale(
-        statistics["energy_rms_ev_per_atom"], statistics["force_rms_ev_per_angstrom"]
-    )
+    statistics = pack.header.train_statistics
+    return TargetScale(statistics.energy_rms_ev_per_atom, statistics.force_rms_ev_per_angstrom)

@@ -16,6 +16,7 @@ from mtlpar.model.saved import load_model
 from mtlpar.model.settings import EncoderSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.store.dataset import PackedDataset
+from mtlpar.store.pack import Pack
 from mtlpar.train import stage
 from mtlpar.train.recipe import Start
 
@@ -42,7 +43,7 @@ def _start(
 
 
 def _predictions(path: Path, workspace: Workspace, source: str, branch: str) -> np.ndarray:
-    dataset = PackedDataset(workspace.pack(source, "test"))
+    dataset = PackedDataset(Pack.open(workspace.pack(source, "test")))
     model = load_model(path).network
     pieces = predict(model, dataset.structures, branch=branch, graph=MODEL.graph, batch_atoms=500)
     return np.concatenate([np.append(energy, forces) for _, energy, forces in pieces])
@@ -78,7 +79,7 @@ def test_a_new_branch_takes_over_weights_and_has_scales_and_references_of_its_ow
     for name, tensor in ours.items():
         # Sizes of the targets belong to the data, everything else comes from the other branch.
         assert torch.equal(tensor, theirs[name]) != name.endswith("_scale"), name
-    own = PackedDataset(trained.pack("transition1x", "train")).references
+    own = PackedDataset(Pack.open(trained.pack("transition1x", "train"))).header.references
     assert new.references["transition1x"] == own
 
 

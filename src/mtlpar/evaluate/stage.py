@@ -19,7 +19,7 @@ from mtlpar.model.predict import FloatArray, predict
 from mtlpar.model.saved import SavedModel, load_model
 from mtlpar.parallel.device import local_device
 from mtlpar.store.dataset import PackedDataset
-from mtlpar.store.header import training_digest
+from mtlpar.store.pack import Pack
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +55,9 @@ def run(
     """
     model = load_model(workspace.model(name), device=local_device())
     for source in sources:
-        _check_data(model, workspace, source)
-        dataset = PackedDataset(workspace.pack(source, "test"))
+        with Pack.open(workspace.pack(source, "test")) as pack:
+            _check_data(model, pack)
+            dataset = PackedDataset(pack)
         branch = model.branch_for_foreign(source)
         sample = workspace.predictions(name, source)
         result: dict[str, Any] = {}
@@ -74,8 +75,8 @@ def run(
                 "model": name,
                 "source": source,
                 "branch": branch,
-                "level_of_theory": dataset.attributes["level_of_theory"],
-                "split_by": dataset.attributes["split_by"],
+                "level_of_theory": dataset.header.level_of_theory,
+                "split_by": dataset.header.split_by,
                 **result,
                 "num_structures": len(dataset),
                 "num_atoms": dataset.structures.total_atoms,
@@ -84,19 +85,20 @@ def run(
         )
 
 
-def _check_data(model: SavedModel, workspace: Workspace, source: str) -> None:
+def _check_data(model: SavedModel, pack: Pack) -> None:
     """Refuse packs made of other splits or references than those that the model learned from.
 
     It may have been trained on what they hold for tests, and its energies are relative to others.
     """
+    source = pack.header.source
     learned = model.training.get("data", {}).get(source)
     if learned is None:
         return
-    found = training_digest(workspace, source, "test")
+    found = pack.manifest.training_digest
     if found != learned:
         raise ValueError(
             f"the model learned {source} from data with the digest {learned[:12]}, but "
-            f"{workspace.pack(source, 'test').parent} has {found[:12]}: splits, labels or "
+            f"{pack.path.parent} has {found[:12]}: splits, labels or "
             "references have changed since; train it again, or put back those packs"
         )
 
@@ -107,7 +109,7 @@ def _errors(name: str, dataset: PackedDataset, predicted: Predicted) -> dict[str
     logger.info(
         "%s on %s: energy MAE %.4f eV/atom, force MAE %.4f eV/Å (%d structures)",
         name,
-        dataset.source,
+        dataset.header.source,
         result["energy_mae_ev_per_atom"],
         result["force_mae_ev_per_angstrom"],
         len(dataset),
@@ -140,7 +142,7 @@ def _predict(
     if not (np.isfinite(energy).all() and np.isfinite(forces).all()):
         bad = dataset.structures.structure_id[~np.isfinite(energy)]
         raise ValueError(
-            f"predictions on {dataset.source} are not finite, for instance for structures "
+            f"predictions on {dataset.header.source} are not finite, for instance for structures "
             f"{', '.join(f'{identity:016x}' for identity in bad[:5])}; train the model again"
         )
     return energy, forces
@@ -154,7 +156,7 @@ def _write_parity_sample(
     seed: int,
 ) -> None:
     """Write labels and predictions of some structures; of none where nothing was predicted."""
-    rng = np.random.default_rng(derive_seed(seed, "parity", dataset.source))
+    rng = np.random.default_rng(derive_seed(seed, "parity", dataset.header.source))
     count = min(settings.parity_structures, len(dataset)) if predicted else 0
     energy, forces = predicted or (np.zeros(0), np.zeros((0, 3)))
     chosen = np.sort(rng.choice(len(dataset), count, replace=False))

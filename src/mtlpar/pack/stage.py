@@ -13,10 +13,11 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from mtlpar.core.fields import SPLITS
-from mtlpar.core.files import read_json, remove, remove_leftovers, scratch_folder, write_json
+from mtlpar.core.files import read_json, remove, remove_leftovers, scratch_folder
 from mtlpar.core.hashing import derive_seed, json_digest
 from mtlpar.core.paths import Workspace
 from mtlpar.core.processes import Workers
+from mtlpar.core.records import write_record
 from mtlpar.pack.settings import PackSettings
 from mtlpar.pack.shuffle import (
     PACKED_FIELDS,
@@ -29,8 +30,9 @@ from mtlpar.pack.shuffle import (
     split_constants,
     write_run,
 )
-from mtlpar.store.bp import SCHEMA_VERSION, BpReader, write_bp
+from mtlpar.store.bp import write_bp
 from mtlpar.store.extracted import ExtractedSource
+from mtlpar.store.pack import Pack, PackManifest
 
 logger = logging.getLogger(__name__)
 
@@ -158,30 +160,26 @@ def _write_split(
 
 
 def _write_manifests(workspace: Workspace, source: str) -> None:
-    manifests: dict[str, dict[str, Any]] = {}
-    for split in SPLITS:
-        with BpReader(workspace.pack(source, split)) as reader:
-            references = reader.attributes["references_ev"]
-            manifests[split] = {
-                "source": source,
-                "split": split,
-                "schema_version": SCHEMA_VERSION,
-                "num_structures": len(reader),
-                "num_atoms": reader.num_atoms,
-                "data_digest": reader.data_digest,
-            }
+    packs = {split: Pack.open(workspace.pack(source, split)) for split in SPLITS}
+    digests = {split: pack.data_digest for split, pack in packs.items()}
     # A pack holds total energies; what is learned is left when the references are taken off.
-    learned = [manifests[split]["data_digest"] for split in ("train", "val")]
-    training_digest = json_digest([learned, references])
-    for split, manifest in manifests.items():
-        write_json(
-            workspace.pack_manifest(source, split),
-            {**manifest, "training_digest": training_digest},
+    learned = [digests[split] for split in ("train", "val")]
+    training_digest = json_digest([learned, packs["train"].header.references_ev])
+    for split, pack in packs.items():
+        manifest = PackManifest(
+            source=source,
+            split=pack.header.split,
+            schema_version=pack.header.schema_version,
+            num_structures=len(pack),
+            num_atoms=pack.num_atoms,
+            data_digest=digests[split],
+            training_digest=training_digest,
         )
+        write_record(workspace.pack_manifest(source, split), manifest)
         logger.info(
             "%s %s: %d structures, %d atoms",
             source,
             split,
-            manifest["num_structures"],
-            manifest["num_atoms"],
+            manifest.num_structures,
+            manifest.num_atoms,
         )

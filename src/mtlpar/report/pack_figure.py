@@ -53,13 +53,11 @@ def draw_pack(summary: Summary) -> Figure:
 
 
 def _title(summary: Summary) -> str:
-    attributes = summary.attributes
-    name = " ".join(str(attributes[key]) for key in ("source", "split") if key in attributes)
-    leaky = ", leaky splits" if attributes.get("split_by") == "frames" else ""
+    header = summary.header
+    name = " ".join(name for name in (header.source, header.split) if name)
+    leaky = ", leaky splits" if header.is_leaky else ""
     counted = "" if summary.is_complete else f" (sample of {summary.structures:,})"
-    return (
-        f"{name or summary.path.name}: {attributes['num_structures']:,} structures{counted}{leaky}"
-    )
+    return f"{name or summary.path.name}: {header.num_structures:,} structures{counted}{leaky}"
 
 
 def _draw_elements(axes: Axes, summary: Summary) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.fields import FIELDS, Field
+from mtlpar.store.header import BpHeader
 from mtlpar.store.summary import FORCE_EDGES_EV_PER_ANGSTROM, Summary
 
 _LEVELS: Final = " ▁▂▃▄▅▆▇█"
@@ -23,7 +24,7 @@ def pack_text(summary: Summary) -> str:
     """Facts, columns and small histograms."""
     sections = [
         ("", _aligned(_facts(summary), indent=0)),
-        ("Columns", _aligned(_columns(summary.attributes))),
+        ("Columns", _aligned(_columns(summary.header))),
         (f"Elements, share of {_number(_atoms(summary))} atoms", _elements(summary)),
         ("Atoms per structure", _sizes(summary)),
         (f"{energy_title(summary)}, eV/atom", _energies(summary)),
@@ -38,15 +39,15 @@ def energy_title(summary: Summary) -> str:
 
 
 def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
-    attributes = summary.attributes
-    structures, atoms = attributes["num_structures"], attributes["num_atoms"]
+    header = summary.header
+    structures, atoms = header.num_structures, header.num_atoms
     yield "file", str(summary.path)
     for key in ("source", "split", "level_of_theory"):
-        if key in attributes:
-            yield key.replace("_", " "), str(attributes[key])
-    if attributes.get("split_by") == "frames":
+        if value := getattr(header, key):
+            yield key.replace("_", " "), value
+    if header.is_leaky:
         yield "LEAKY", "single frames were split: their neighbours lie in the other splits"
-    yield "structures", f"{_number(structures)}, {atoms / structures:.1f} atoms on average"
+    yield "structures", f"{_number(structures)}, {header.atoms_per_structure:.1f} atoms on average"
     yield "atoms", _number(atoms)
     yield (
         "kinds",
@@ -59,7 +60,7 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
     size = f"{summary.num_bytes / 1e6:,.2f} MB, {summary.num_bytes / max(atoms, 1):.1f} B per atom"
     yield "on disk", size
     yield "counted", _what_was_read(summary)
-    yield from _provenance(attributes)
+    yield from _provenance(header)
 
 
 def _what_was_read(summary: Summary) -> str:
@@ -68,32 +69,31 @@ def _what_was_read(summary: Summary) -> str:
     return f"a sample of {_number(summary.structures)} structures; --verify reads all of them"
 
 
-def _provenance(attributes: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    if "references_ev" in attributes:
+def _provenance(header: BpHeader) -> Iterable[tuple[str, str]]:
+    if header.references_ev is not None:
         yield (
             "references",
             ", ".join(
-                f"{symbol} {energy:.3f} eV"
-                for symbol, energy in attributes["references_ev"].items()
+                f"{symbol} {energy:.3f} eV" for symbol, energy in header.references_ev.items()
             ),
         )
-    files = dict(attributes.get("raw_files", {}))
-    if "raw_file" in attributes:
-        files[attributes["raw_file"]] = attributes["raw_sha256"]
+    files = dict(header.raw_files or {})
+    if header.raw_file is not None and header.raw_sha256 is not None:
+        files[header.raw_file] = header.raw_sha256
     for name, sha256 in list(files.items())[:_MAX_FILES]:
         yield "raw file", f"{name}, SHA-256 {sha256[:16]}…"
     if len(files) > _MAX_FILES:
         yield "", f"and {len(files) - _MAX_FILES} more"
-    if "seed" in attributes:
-        yield "shuffled with seed", str(attributes["seed"])
-    yield "schema version", str(attributes["schema_version"])
+    if header.seed is not None:
+        yield "shuffled with seed", str(header.seed)
+    yield "schema version", str(header.schema_version)
 
 
-def _columns(attributes: dict[str, Any]) -> Iterable[tuple[str, ...]]:
+def _columns(header: BpHeader) -> Iterable[tuple[str, ...]]:
     yield "name", "per", "shape", "type", "unit", "meaning"
-    for name in attributes["fields"]:
+    for name in header.fields:
         yield _column(FIELDS[name], FIELDS[name].description)
-    for name, row in attributes["constants"].items():
+    for name, row in header.constants.items():
         values = sorted(set(np.ravel(row).tolist()))
         value = f"{values[0]:g}" if len(values) == 1 else str(row)
         yield _column(FIELDS[name], f"{value} in all structures: {FIELDS[name].description}")

@@ -13,7 +13,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, Self, TypeVar, overload
 
 import adios2
 import numpy as np
@@ -22,11 +22,14 @@ import numpy.typing as npt
 from mtlpar.core.fields import FIELDS, Field
 from mtlpar.core.files import atomic_path, run_first
 from mtlpar.core.hashing import json_digest
+from mtlpar.core.records import parse_record
 from mtlpar.core.structures import StructureBatch
 from mtlpar.store.adios import open_to_write
+from mtlpar.store.header import SCHEMA_VERSION, BpHeader
 from mtlpar.store.seal import check_seal, write_seal
 
-SCHEMA_VERSION: Final = 2
+Header = TypeVar("Header", bound=BpHeader)
+
 _HEADER: Final = "mtlpar"
 _ABOUT: Final = (
     "Atomistic structures in columns, written by mtlpar. A variable has one row per structure, or "
@@ -57,7 +60,7 @@ def write_bp(
         batches: The structures, in order; only one batch is held at a time.
         num_structures: Structures in all batches; at least one, as ADIOS2 cannot hold none.
         num_atoms: Atoms in all batches.
-        attributes: What describes the file, as JSON values.
+        attributes: What describes the file, by the names in `mtlpar.store.header.BpHeader`.
         fields: Names of the columns to write.
         constants: Rows of the structure columns that are alike in all structures, by name; they
             become attributes instead of columns.
@@ -161,20 +164,28 @@ class _Writer:
         self._unflushed_bytes += values.nbytes
 
 
-class BpReader:
+class BpReader(Generic[Header]):
     """Random access by slices to one ``.bp`` folder.
 
     Every block of rows that a read covers whole is compared with its checksum.
 
     Attributes:
-        attributes: What `write_bp` was told about the file, with counts and schema version.
+        path: The folder.
+        header: What it says about itself.
     """
 
-    def __init__(self, path: Path, *, stage: str | None = None) -> None:
+    @overload
+    def __init__(self: BpReader[BpHeader], path: Path) -> None: ...
+
+    @overload
+    def __init__(self, path: Path, kind: type[Header], *, stage: str) -> None: ...
+
+    def __init__(self, path: Path, kind: type[Any] = BpHeader, *, stage: str | None = None) -> None:
         """Open a folder that `write_bp` wrote.
 
         Args:
             path: The folder.
+            kind: What its header has to hold.
             stage: The command that writes it.
 
         Raises:
@@ -186,29 +197,27 @@ class BpReader:
         check_seal(path)
         try:
             self._reader = adios2.FileReader(str(path))
-            self.attributes: dict[str, Any] = json.loads(self._reader.read_attribute(_HEADER))
+            text = self._reader.read_attribute(_HEADER)
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(f"{path} cannot be opened as a .bp of mtlpar: {error}") from error
-        version = self.attributes["schema_version"]
-        if version != SCHEMA_VERSION:
-            raise ValueError(
-                f"{path} has schema version {version}, expected {SCHEMA_VERSION}; "
-                "write it again with this version of mtlpar"
-            )
+        self.header: Header = parse_record(
+            text, kind, where=f"header of {path}", advice="write the folder again"
+        )
         self._check_shapes()
+        blocks = self.header.blocks
         self._borders = {
-            level: np.concatenate([[0], np.cumsum(self.attributes["blocks"][f"num_{level}s"])])
-            for level in ("structure", "atom")
+            level: np.concatenate([[0], np.cumsum(rows)])
+            for level, rows in (("structure", blocks.num_structures), ("atom", blocks.num_atoms))
         }
         self._offsets: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return int(self.attributes["num_structures"])
+        return self.header.num_structures
 
     @property
     def num_atoms(self) -> int:
         """Atoms in all structures."""
-        return int(self.attributes["num_atoms"])
+        return self.header.num_atoms
 
     @property
     def offsets(self) -> npt.NDArray[np.int64]:
@@ -221,8 +230,8 @@ class BpReader:
     @property
     def data_digest(self) -> str:
         """Digest of all columns, from the checksums of their blocks."""
-        checksums = {name: self._checksums(name).tolist() for name in self.attributes["fields"]}
-        return json_digest([self.attributes["blocks"], checksums])
+        checksums = {name: self._checksums(name).tolist() for name in self.header.fields}
+        return json_digest([self.header.blocks.plain(), checksums])
 
     def read_column(self, name: str) -> npt.NDArray[Any]:
         """Read one column of all structures.
@@ -300,7 +309,7 @@ class BpReader:
         # The engine's own close() writes a profile into /tmp; dropping the engine does not.
         del self._reader
 
-    def __enter__(self) -> BpReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -320,9 +329,9 @@ class BpReader:
         return len(self) if field.level == "structure" else self.num_atoms
 
     def _column(self, field: Field, start: int, stop: int) -> npt.NDArray[Any]:
-        if field.name in self.attributes["fields"]:
+        if field.name in self.header.fields:
             return self._read(field, start, stop)
-        row = self.attributes["constants"].get(field.name, field.default)
+        row = self.header.constants.get(field.name, field.default)
         return np.full((stop - start, *field.shape), row, field.dtype)
 
     def _read(self, field: Field, start: int, stop: int) -> npt.NDArray[Any]:
@@ -353,7 +362,7 @@ class BpReader:
 
     def _check_shapes(self) -> None:
         available = self._reader.available_variables()
-        for name in self.attributes["fields"]:
+        for name in self.header.fields:
             field = FIELDS.get(name)
             if field is None or name not in available:
                 raise ValueError(f"{self.path} announces the column {name!r} but does not hold it")
@@ -361,3 +370,7 @@ class BpReader:
             expected = [self._rows(field), *field.shape]
             if shape != expected:
                 raise ValueError(f"{self.path}: column {name!r} is {shape}, expected {expected}")
+        for name, row in self.header.constants.items():
+            field = FIELDS.get(name)
+            if field is None or np.shape(row) != field.shape:
+                raise ValueError(f"header of {self.path}: constants.{name} is no row of a column")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.fields import FIELDS
-from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch, iterate_slices
-from mtlpar.store.bp import BpReader
+from mtlpar.store.pack import Pack
 from mtlpar.store.table import OFFSET_BYTES, AtomSegments, first_bytes
 
 FloatArray = npt.NDArray[np.float64]
@@ -64,27 +62,22 @@ class PackedDataset:
     """A pack in the memory of this process, read once in a contiguous slice.
 
     Attributes:
-        source: Name of the source.
-        attributes: What the pack says about itself.
-        references: Reference energies that its targets leave out.
+        header: What the pack says about itself.
         structures: All structures of the split.
         target_ev_per_atom: (S,) energy per atom without references, computed in float64.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, pack: Pack) -> None:
         """Read a pack.
 
         Raises:
-            ValueError: If the pack is missing, foreign or damaged.
+            ValueError: If the pack is damaged.
         """
-        with BpReader(path, stage="pack") as reader:
-            self.attributes: dict[str, Any] = reader.attributes
-            self.structures: StructureBatch = reader.read()
-        self.source = str(self.attributes["source"])
-        self.references = References.from_dict(self.attributes["references_ev"])
+        self.header = pack.header
+        self.structures: StructureBatch = pack.read()
         self.target_ev_per_atom: FloatArray = np.concatenate(
             [
-                self.references.to_target(self.structures.slice(start, stop))
+                self.header.references.to_target(self.structures.slice(start, stop))
                 for start, stop in iterate_slices(len(self), _SLICE_STRUCTURES)
             ]
         )
@@ -113,24 +106,22 @@ class PackedDataset:
 class PackSlice:
     """Consecutive structures of a pack, read from it every time they are gone through."""
 
-    def __init__(self, path: Path, part: slice) -> None:
+    def __init__(self, pack: Pack, part: slice) -> None:
         """Note which structures; nothing is read yet.
 
         Args:
-            path: The pack.
+            pack: The pack, open as long as this is used.
             part: The structures.
         """
-        self.path = path
+        self.pack = pack
         self.part = part
 
     def __iter__(self) -> Iterator[tuple[StructureBatch, FloatArray]]:
         """Read them, some at a time and in order, with their targets in eV/atom.
 
         Raises:
-            ValueError: If the pack is missing, foreign or damaged.
+            ValueError: If the pack is damaged.
         """
-        with BpReader(self.path) as reader:
-            references = References.from_dict(reader.attributes["references_ev"])
-            first, last = self.part.start, self.part.stop
-            for _, batch in reader.part(first, last, size=_PIECE_STRUCTURES):
-                yield batch, references.to_target(batch)
+        first, last = self.part.start, self.part.stop
+        for _, batch in self.pack.part(first, last, size=_PIECE_STRUCTURES):
+            yield batch, self.pack.header.references.to_target(batch)

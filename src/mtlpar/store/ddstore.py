@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
-from mtlpar.store.bp import BpReader
 from mtlpar.store.dataset import merge
+from mtlpar.store.header import BpHeader
+from mtlpar.store.pack import Pack
 from mtlpar.store.table import (
     OFFSET_BYTES,
     OFFSET_SIZES,
@@ -97,15 +95,15 @@ class Copy:
         bounds: IndexArray = np.arange(self.ranks.size + 1) * count // self.ranks.size
         return bounds
 
-    def bytes_of_rank(self, header: Mapping[str, Any]) -> int:
+    def bytes_of_rank(self, header: BpHeader) -> int:
         """Shared memory that this rank's part of a dataset takes, from the header of the pack.
 
         Summed over the ranks of a node it is what the node holds; the atoms of a part are taken to
         be as many as its structures, which packs hold in random order, let expect.
         """
-        count = int(header["num_structures"])
+        count = header.num_structures
         first, last = self.bounds(count)[self.ranks.rank : self.ranks.rank + 2]
-        held = table_bytes(count, int(header["num_atoms"])) + OFFSET_BYTES * count
+        held = table_bytes(count, header.num_atoms) + OFFSET_BYTES * count
         index = _INDEX_BYTES * count if self.node.rank == 0 else 0
         return int(last - first) * held // count + index
 
@@ -117,27 +115,26 @@ class DistributedDataset:
         num_atoms: Atoms of every structure, (S,), in memory that the node shares.
     """
 
-    def __init__(self, path: Path, copy: Copy) -> None:
+    def __init__(self, pack: Pack, copy: Copy) -> None:
         """Read a pack, each rank its slice; all ranks of the copy call this together.
 
         Raises:
-            ValueError: If the pack is missing, foreign or damaged, or if the copy spans nodes and
-                MPI does not allow threads to communicate.
+            ValueError: If the pack is damaged, or if the copy spans nodes and MPI does not allow
+                threads to communicate.
         """
         if copy.nodes > 1 and MPI.Query_thread() < MPI.THREAD_MULTIPLE:
             raise ValueError(
-                f"{path}: a copy of the data that spans {copy.nodes} nodes is read by background "
-                "threads, but this MPI has no MPI_THREAD_MULTIPLE; let train.ranks_per_copy be the "
-                "ranks of a node"
+                f"{pack.path}: a copy of the data that spans {copy.nodes} nodes is read by "
+                "background threads, but this MPI has no MPI_THREAD_MULTIPLE; let "
+                "train.ranks_per_copy be the ranks of a node"
             )
         self._copy = copy
         self._windows: list[MPI.Win] = []
         self._remote: MPI.Win | None = None
         self._progress: _Progress | None = None
-        with BpReader(path) as reader:
-            self._divide(len(reader))
-            memory = self._allocate(reader.offsets)
-            self._fill(reader)
+        self._divide(len(pack))
+        memory = self._allocate(pack.offsets)
+        self._fill(pack)
         if copy.nodes > 1:
             self._expose(memory)
         self._synchronise()
@@ -229,13 +226,13 @@ class DistributedDataset:
         for window in self._windows:
             window.Sync()
 
-    def _fill(self, reader: BpReader) -> None:
+    def _fill(self, pack: Pack) -> None:
         """Read this rank's slice into the memory of the node."""
         rank = self._copy.ranks.rank
         begin, end = map(int, self._slices[rank : rank + 2])
-        references = References.from_dict(reader.attributes["references_ev"])
-        for first, batch in reader.part(begin, end, size=_PIECE_STRUCTURES):
-            first_atom = int(reader.offsets[first] - reader.offsets[self._first])
+        references = pack.header.references
+        for first, batch in pack.part(begin, end, size=_PIECE_STRUCTURES):
+            first_atom = int(pack.offsets[first] - pack.offsets[self._first])
             self._table.fill(first - self._first, first_atom, batch, references.to_target(batch))
 
     def _expose(self, memory: npt.NDArray[np.uint8]) -> None:

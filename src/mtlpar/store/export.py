@@ -18,6 +18,7 @@ from tqdm import tqdm
 from mtlpar.core.files import atomic_path
 from mtlpar.core.structures import StructureBatch
 from mtlpar.store.bp import BpReader
+from mtlpar.store.header import BpHeader
 
 _BLOCK_STRUCTURES: Final = 4096
 _SYMBOLS: Final = np.array(chemical_symbols)
@@ -57,16 +58,16 @@ def export(path: Path, out: Path, *, start: int = 0, limit: int | None = None) -
                 f"{path} has {len(reader)} structures: none to write from {start} on"
                 + ("" if limit is None else f", at most {limit}")
             )
-        _WRITERS[out.suffix](temporary, _batches(reader, start, stop), reader.attributes)
+        _WRITERS[out.suffix](temporary, _batches(reader, start, stop), reader.header)
         return stop - start
 
 
-def iterate_atoms(batch: StructureBatch, attributes: dict[str, Any]) -> Iterator[Atoms]:
+def iterate_atoms(batch: StructureBatch, header: BpHeader) -> Iterator[Atoms]:
     """Yield each structure as `ase.Atoms` with its labels as calculator results.
 
     Args:
         batch: The structures.
-        attributes: What their folder says about itself.
+        header: What their folder says about itself.
     """
     for index, (first, last) in enumerate(_atom_ranges(batch)):
         atoms = Atoms(
@@ -74,7 +75,7 @@ def iterate_atoms(batch: StructureBatch, attributes: dict[str, Any]) -> Iterator
             positions=batch.positions[first:last],
             cell=batch.cell[index],
             pbc=batch.pbc[index].astype(bool),
-            info=_facts(batch, index, attributes),
+            info=_facts(batch, index, header),
         )
         labels = {
             "energy": float(batch.energy[index]),
@@ -86,7 +87,7 @@ def iterate_atoms(batch: StructureBatch, attributes: dict[str, Any]) -> Iterator
         yield atoms
 
 
-def _batches(reader: BpReader, start: int, stop: int) -> Iterator[StructureBatch]:
+def _batches(reader: BpReader[BpHeader], start: int, stop: int) -> Iterator[StructureBatch]:
     with tqdm(total=stop - start, unit="structures", unit_scale=True, disable=None) as bar:
         for first in range(start, stop, _BLOCK_STRUCTURES):
             batch = reader.read(first, min(first + _BLOCK_STRUCTURES, stop))
@@ -94,26 +95,24 @@ def _batches(reader: BpReader, start: int, stop: int) -> Iterator[StructureBatch
             bar.update(len(batch))
 
 
-def _write_extxyz(
-    path: Path, batches: Iterator[StructureBatch], attributes: dict[str, Any]
-) -> None:
+def _write_extxyz(path: Path, batches: Iterator[StructureBatch], header: BpHeader) -> None:
     with path.open("w", encoding="utf-8") as stream:
         for batch in batches:
             symbols = _SYMBOLS[batch.atomic_numbers].tolist()
             rows = np.concatenate([batch.positions, batch.forces], axis=1).tolist()
             for index, (first, last) in enumerate(_atom_ranges(batch)):
-                stream.write(f"{last - first}\n{_comment(batch, index, attributes)}\n")
+                stream.write(f"{last - first}\n{_comment(batch, index, header)}\n")
                 stream.writelines(
                     _ATOM_LINE % (symbol, *row)
                     for symbol, row in zip(symbols[first:last], rows[first:last], strict=True)
                 )
 
 
-def _comment(batch: StructureBatch, index: int, attributes: dict[str, Any]) -> str:
+def _comment(batch: StructureBatch, index: int, header: BpHeader) -> str:
     """Second line of a frame in extended XYZ."""
     facts = {
         key: f'"{value}"' if isinstance(value, str) else str(value)
-        for key, value in _facts(batch, index, attributes).items()
+        for key, value in _facts(batch, index, header).items()
     }
     lattice = {"Lattice": _numbers(batch.cell[index])} if batch.cell[index].any() else {}
     stress = (
@@ -132,36 +131,33 @@ def _comment(batch: StructureBatch, index: int, attributes: dict[str, Any]) -> s
     return " ".join(f"{key}={value}" for key, value in entries.items())
 
 
-def _write_ase_db(
-    path: Path, batches: Iterator[StructureBatch], attributes: dict[str, Any]
-) -> None:
+def _write_ase_db(path: Path, batches: Iterator[StructureBatch], header: BpHeader) -> None:
     # SQLite says neither where nor why.
     path.touch()
     database = ase.db.connect(path, type="db", use_lock_file=False)  # type: ignore[no-untyped-call]
     for batch in batches:
         # One transaction per batch; one per structure would wait for the disk each time.
         with database:
-            for atoms in iterate_atoms(batch, attributes):
+            for atoms in iterate_atoms(batch, header):
                 pairs = {_DATABASE_NAMES.get(key, key): atoms.info[key] for key in atoms.info}
                 database.write(atoms, key_value_pairs=pairs)
     database.metadata = {
-        "title": f"{attributes.get('source', '')} {attributes.get('split', '')}".strip(),
-        "level_of_theory": attributes.get("level_of_theory", ""),
+        "title": f"{header.source or ''} {header.split or ''}".strip(),
+        "level_of_theory": header.level_of_theory or "",
     }
 
 
-_WRITERS: Final[dict[str, Callable[[Path, Iterator[StructureBatch], dict[str, Any]], None]]] = {
+_WRITERS: Final[dict[str, Callable[[Path, Iterator[StructureBatch], BpHeader], None]]] = {
     ".extxyz": _write_extxyz,
     ".xyz": _write_extxyz,
     ".db": _write_ase_db,
 }
 
 
-def _facts(batch: StructureBatch, index: int, attributes: dict[str, Any]) -> dict[str, Any]:
+def _facts(batch: StructureBatch, index: int, header: BpHeader) -> dict[str, Any]:
     """What a structure is and where it comes from."""
-    facts: dict[str, Any] = {
-        key: attributes[key] for key in ("source", "split") if key in attributes
-    }
+    names = {"source": header.source, "split": header.split}
+    facts: dict[str, Any] = {key: name for key, name in names.items() if name is not None}
     # As text: readers would turn such large integers into floats.
     facts["structure_id"] = f"0x{batch.structure_id[index]:016x}"
     facts["group_id"] = f"0x{batch.group[index]:016x}"

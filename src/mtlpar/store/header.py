@@ -1,41 +1,124 @@
-"""What the packs of a source say about their data without being read."""
+"""What a ``.bp`` folder says about itself."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cached_property
+from typing import Annotated, Final, Literal
 
-from mtlpar.core.files import read_json
-from mtlpar.core.paths import Workspace
-from mtlpar.store.bp import BpReader
+from pydantic import AfterValidator, Field, model_validator
 
+from mtlpar.core.ledger import SplitBy
+from mtlpar.core.records import Count, Digest, Record, Symbol
+from mtlpar.core.references import References
 
-def read_header(workspace: Workspace, source: str) -> dict[str, Any]:
-    """Attributes of a source's training pack, with the ``training_digest``.
-
-    Raises:
-        ValueError: If the pack is missing or damaged.
-    """
-    digest = training_digest(workspace, source, "train")
-    with BpReader(workspace.pack(source, "train"), stage="pack") as reader:
-        return {**reader.attributes, "training_digest": digest}
+SCHEMA_VERSION: Final = 2
 
 
-def training_digest(workspace: Workspace, source: str, split: str) -> str:
-    """One digest of all that a model learns from a source: structures, labels and references.
+def _is_current(version: int) -> int:
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"expected {SCHEMA_VERSION}: another version of mtlpar wrote it")
+    return version
 
-    Every pack of the source has it, that of the test split too, so that a model can be tested
-    where the others are not.
 
-    Args:
-        workspace: Paths of all products.
+SchemaVersion = Annotated[int, AfterValidator(_is_current)]
+
+
+Number = int | float
+Row = Number | list[Number] | list[list[Number]]
+"""What a structure has in one column."""
+
+
+class TrainStatistics(Record):
+    """Size of the targets of a source's training split: what predicting zero would cost."""
+
+    energy_mean_abs_ev_per_atom: float = Field(ge=0)
+    energy_rms_ev_per_atom: float = Field(ge=0)
+    force_mean_abs_ev_per_angstrom: float = Field(ge=0)
+    force_rms_ev_per_angstrom: float = Field(ge=0)
+
+
+class Blocks(Record):
+    """Rows of each block, which has a checksum for each column."""
+
+    num_structures: tuple[Count, ...]
+    num_atoms: tuple[Count, ...]
+
+
+class BpHeader(Record):
+    """Header of any folder: what its writer said of it, and how its columns are laid out.
+
+    Attributes:
         source: Name of the source.
-        split: Pack that is there.
-
-    Raises:
-        ValueError: If the pack is missing or of an earlier version.
+        seed: Seed of the shuffling.
+        split_by: Whether whole groups or single frames were dealt to the splits.
+        level_of_theory: Level of theory of the labels.
+        references_ev: Reference energies in eV by chemical symbol.
+        train_statistics: Size of the targets of train, the same in all splits.
+        raw_files: SHA-256 of each raw file by name.
+        split: Name of the split.
+        raw_file: The one raw file that a part was extracted from.
+        raw_sha256: Its SHA-256.
+        schema_version: Version of this layout.
+        num_structures: Structures in the folder.
+        num_atoms: Atoms in the folder.
+        fields: Names of the columns.
+        constants: Rows of the columns that are alike in all structures, by name.
+        blocks: Rows of each block.
     """
-    path = workspace.pack_manifest(source, split)
-    digest = read_json(path, stage="pack").get("training_digest")
-    if digest is None:
-        raise ValueError(f"{path} is of an earlier version; run mtlpar pack again")
-    return str(digest)
+
+    source: str | None = None
+    seed: int | None = None
+    split_by: SplitBy | None = None
+    level_of_theory: str | None = None
+    references_ev: dict[Symbol, float] | None = None
+    train_statistics: TrainStatistics | None = None
+    raw_files: dict[str, Digest] | None = None
+    split: str | None = None
+    raw_file: str | None = None
+    raw_sha256: Digest | None = None
+    schema_version: SchemaVersion
+    num_structures: int = Field(ge=1)
+    num_atoms: Count
+    fields: tuple[str, ...]
+    constants: dict[str, Row]
+    blocks: Blocks
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> BpHeader:
+        for key, total in (("num_structures", self.num_structures), ("num_atoms", self.num_atoms)):
+            rows = sum(getattr(self.blocks, key))
+            if rows != total:
+                raise ValueError(f"expected blocks.{key} to add up to {total}, got {rows}")
+        if len(self.blocks.num_structures) != len(self.blocks.num_atoms):
+            raise ValueError("expected as many blocks.num_structures as blocks.num_atoms")
+        return self
+
+    @property
+    def atoms_per_structure(self) -> float:
+        """Mean number of atoms."""
+        return self.num_atoms / self.num_structures
+
+    @property
+    def is_leaky(self) -> bool:
+        """Whether frames of one molecule or material may lie in several splits."""
+        return self.split_by == "frames"
+
+    @cached_property
+    def references(self) -> References:
+        """Reference energies that targets leave out; of no element if it has none."""
+        return References(self.references_ev or {})
+
+
+class PackHeader(BpHeader):
+    """Header of a pack: all that a model needs to know of a source is in it."""
+
+    source: str
+    seed: int
+    split_by: SplitBy
+    level_of_theory: str
+    references_ev: dict[Symbol, float]
+    train_statistics: TrainStatistics
+    raw_files: dict[str, Digest]
+    split: Literal["train", "val", "test"]
+    raw_file: None = None
+    raw_sha256: None = None

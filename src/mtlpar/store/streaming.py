@@ -8,19 +8,19 @@ group hold a window once between them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
-from mtlpar.store.bp import BpReader
 from mtlpar.store.dataset import StructureStore, merge
+from mtlpar.store.header import BpHeader
+from mtlpar.store.pack import Pack
 from mtlpar.store.table import (
     OFFSET_BYTES,
     AtomSegments,
@@ -45,23 +45,15 @@ class StreamedDataset:
     """A pack of which no more than some blocks are in memory.
 
     Attributes:
-        path: The pack.
-        references: Reference energies that its targets leave out.
+        pack: The pack, open as long as this is used.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Look at a pack without reading it.
-
-        Raises:
-            ValueError: If the pack is missing, foreign or truncated.
-        """
-        self.path = path
-        with BpReader(path, stage="pack") as reader:
-            self.references = References.from_dict(reader.attributes["references_ev"])
-            self._count = len(reader)
+    def __init__(self, pack: Pack) -> None:
+        """Take a pack without reading it."""
+        self.pack = pack
 
     def __len__(self) -> int:
-        return self._count
+        return len(self.pack)
 
     def read(self, blocks: Sequence[int], wanted: IndexArray) -> Window:
         """Read some blocks and keep some of their structures.
@@ -73,11 +65,11 @@ class StreamedDataset:
         Raises:
             ValueError: If the pack is damaged.
         """
-        with BpReader(self.path) as reader:
-            sizes = [reader.read_block_sizes(block) for block in blocks]
-            window = Window(reader.block_borders[blocks], sizes, wanted)
-            for place, block in enumerate(blocks):
-                window.fill(place, reader.read_block(block), self.references)
+        pack = self.pack
+        sizes = [pack.read_block_sizes(block) for block in blocks]
+        window = Window(pack.block_borders[blocks], sizes, wanted)
+        for place, block in enumerate(blocks):
+            window.fill(place, pack.read_block(block), pack.header.references)
         return window
 
 
@@ -220,7 +212,7 @@ class ReadAhead:
         return JoinedWindows([self._windows[number] for number in numbers])
 
 
-def streamed_bytes(header: Mapping[str, Any], *, window: int, ranks: int) -> int:
+def streamed_bytes(header: BpHeader, *, window: int, ranks: int) -> int:
     """Memory that a rank needs at most to stream a dataset.
 
     Args:
@@ -228,9 +220,9 @@ def streamed_bytes(header: Mapping[str, Any], *, window: int, ranks: int) -> int
         window: Structures that are shuffled together.
         ranks: Ranks that share the dataset between them.
     """
-    count, largest = int(header["num_structures"]), max(header["blocks"]["num_structures"])
+    count, largest = header.num_structures, max(header.blocks.num_structures)
     held = _WINDOWS_IN_MEMORY * min(count, max(window, largest))
-    structure_bytes = table_bytes(count, int(header["num_atoms"])) / count + OFFSET_BYTES
+    structure_bytes = table_bytes(count, header.num_atoms) / count + OFFSET_BYTES
     # A block is in memory as it is read, and again the part of it that is kept.
     blocks = 2 * largest * structure_bytes
     return int(held * (structure_bytes / ranks + _INDEX_BYTES) + blocks) + _READER_BYTES

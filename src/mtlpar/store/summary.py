@@ -14,9 +14,9 @@ from ase.data import chemical_symbols
 from tqdm import tqdm
 
 from mtlpar.core.fields import MAX_ATOMIC_NUMBER
-from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
 from mtlpar.store.bp import BpReader
+from mtlpar.store.header import BpHeader
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -33,7 +33,7 @@ class Summary:
 
     Attributes:
         path: The folder.
-        attributes: What it says about itself.
+        header: What it says about itself.
         num_bytes: Its size on disk.
         structures: Structures that were read and counted.
         atoms_of_element: Atoms by chemical symbol.
@@ -48,7 +48,7 @@ class Summary:
     """
 
     path: Path
-    attributes: dict[str, Any]
+    header: BpHeader
     num_bytes: int
     structures: int = 0
     atoms_of_element: Counter[str] = field(default_factory=Counter)
@@ -64,12 +64,12 @@ class Summary:
     @property
     def is_complete(self) -> bool:
         """Whether all structures were counted, and thereby all checksums compared."""
-        return self.structures == int(self.attributes["num_structures"])
+        return self.structures == self.header.num_structures
 
     @property
     def has_references(self) -> bool:
         """Whether energies are without reference energies."""
-        return bool(self.attributes.get("references_ev"))
+        return bool(self.header.references_ev)
 
 
 def summarize(path: Path, *, everything: bool) -> Summary:
@@ -86,22 +86,21 @@ def summarize(path: Path, *, everything: bool) -> Summary:
     with BpReader(path) as reader:
         summary = Summary(
             path=path,
-            attributes=reader.attributes,
+            header=reader.header,
             num_bytes=sum(file.stat().st_size for file in path.iterdir()),
         )
-        references = References.from_dict(reader.attributes.get("references_ev", {}))
         energies = []
         for batch in _sample(reader, everything=everything):
             _count(summary, batch)
             if summary.has_references:
-                energies.append(references.to_target(batch))
+                energies.append(reader.header.references.to_target(batch))
             else:
                 energies.append(batch.energy / batch.num_atoms)
         summary.energies_ev_per_atom = np.concatenate(energies)
     return summary
 
 
-def _sample(reader: BpReader, *, everything: bool) -> Iterator[StructureBatch]:
+def _sample(reader: BpReader[BpHeader], *, everything: bool) -> Iterator[StructureBatch]:
     slices = list(reader.slices(_SLICE_STRUCTURES))
     wanted = len(slices) if everything else max(1, _SAMPLE_STRUCTURES // _SLICE_STRUCTURES)
     chosen = np.unique(np.linspace(0, len(slices) - 1, min(wanted, len(slices))).round())

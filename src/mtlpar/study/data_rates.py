@@ -33,6 +33,7 @@ from mtlpar.sources.registry import get_source
 from mtlpar.store.bp import BpReader, write_bp
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.extracted import ExtractedSource
+from mtlpar.store.pack import Pack
 
 SAMPLE: Final = Path("workflow/sample")
 _REPEATS: Final = 2
@@ -177,7 +178,7 @@ def _seconds_of_stages(source: str, workspace: Workspace) -> dict[str, float]:
 
     def load() -> None:
         for split in ("train", "val", "test"):
-            PackedDataset(workspace.pack(source, split))
+            PackedDataset(Pack.open(workspace.pack(source, split)))
 
     stages: dict[str, Callable[[], None]] = {
         "normalize": lambda: normalize.run(source, workspace=workspace, settings=settings, seed=0),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +16,9 @@ from mtlpar.graph.settings import GraphSettings
 from mtlpar.model.multitask import TargetScale
 from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.layout import ParallelLayout
-from mtlpar.store.bp import BpReader
 from mtlpar.store.dataset import PackSlice, column_bytes
+from mtlpar.store.header import PackHeader, TrainStatistics
+from mtlpar.store.pack import Pack
 from mtlpar.train.loader import RankLoader
 from mtlpar.train.placement import SourceData, open_stores
 from mtlpar.train.precision import weight_dtype
@@ -36,60 +36,59 @@ class TrainingData:
 
     Attributes:
         branch_of: Branch of every source of the model, in order.
-        headers: What the training pack of every source says; see `mtlpar.store.header`.
+        headers: What the training pack of every source says.
         loader: Training batches of this rank.
         validation: This rank's share of the validation sets of the sources whose branches it owns,
             in pieces with their targets in eV/atom.
     """
 
     branch_of: Mapping[str, str]
-    headers: Mapping[str, Mapping[str, Any]]
+    headers: Mapping[str, PackHeader]
     loader: RankLoader
     validation: Mapping[str, Iterable[tuple[StructureBatch, FloatArray]]]
 
     @property
     def target_sizes(self) -> dict[str, dict[str, float]]:
         """``train_statistics`` of every source."""
-        return {source: header["train_statistics"] for source, header in self.headers.items()}
+        return {source: header.train_statistics.plain() for source, header in self.headers.items()}
 
     @property
     def atoms_per_epoch(self) -> float:
         """Atoms that all ranks together see in an epoch, on average."""
         samples = self.loader.plan.num_samples
         return sum(
-            samples[source] * float(header["num_atoms"]) / float(header["num_structures"])
-            for source, header in self.headers.items()
+            samples[source] * header.atoms_per_structure for source, header in self.headers.items()
         )
 
 
-def edges_per_atom(workspace: Workspace, source: str, graph: GraphSettings) -> float:
-    """Mean number of neighbours in a training pack, from its first structures: all are shuffled.
+def edges_per_atom(pack: Pack, graph: GraphSettings) -> float:
+    """Mean number of neighbours in a pack, from its first structures: all are shuffled.
 
     Raises:
-        ValueError: If the pack is missing or damaged.
+        ValueError: If the pack is damaged.
     """
-    with BpReader(workspace.pack(source, "train"), stage="pack") as reader:
-        # A block says by itself where its structures lie; a large pack would read that of all.
-        block = reader.read_block(0)
+    # A block says by itself where its structures lie; a large pack would read that of all.
+    block = pack.read_block(0)
     some = block.slice(0, min(len(block), _COUNTED_STRUCTURES))
     return len(neighbor_list(some, graph).sender) / some.total_atoms
 
 
-def target_scale(headers: Mapping[str, Mapping[str, Any]], sources: tuple[str, ...]) -> TargetScale:
+def target_scale(headers: Mapping[str, PackHeader], sources: tuple[str, ...]) -> TargetScale:
     """Size of a branch's targets: root mean square over its sources, each counting alike."""
 
-    def root_mean_square(key: str) -> float:
-        squares = [headers[source]["train_statistics"][key] ** 2 for source in sources]
+    def root_mean_square(size: Callable[[TrainStatistics], float]) -> float:
+        squares = [size(headers[source].train_statistics) ** 2 for source in sources]
         # Sources without any signal, such as only relaxed structures, leave the scale at one.
         return float((sum(squares) / len(squares)) ** 0.5) or 1.0
 
     return TargetScale(
-        root_mean_square("energy_rms_ev_per_atom"), root_mean_square("force_rms_ev_per_angstrom")
+        root_mean_square(lambda found: found.energy_rms_ev_per_atom),
+        root_mean_square(lambda found: found.force_rms_ev_per_angstrom),
     )
 
 
 def plan_epochs(
-    headers: Mapping[str, Mapping[str, Any]], settings: TrainSettings, *, seed: int
+    headers: Mapping[str, PackHeader], settings: TrainSettings, *, seed: int
 ) -> EpochPlan:
     """The steps of an epoch, the same on all ranks and layouts.
 
@@ -99,19 +98,19 @@ def plan_epochs(
         seed: The run's seed.
     """
     return EpochPlan(
-        {source: header["num_structures"] for source, header in headers.items()},
+        {source: header.num_structures for source, header in headers.items()},
         settings.batch_structures,
         seed,
         settings.sampling_temperature,
         settings.passes_per_epoch,
-        {source: header["blocks"]["num_structures"] for source, header in headers.items()},
+        {source: header.blocks.num_structures for source, header in headers.items()},
         settings.shuffle_structures,
     )
 
 
 def load_data(
     workspace: Workspace,
-    headers: Mapping[str, Mapping[str, Any]],
+    packs: Mapping[str, Pack],
     branch_of: Mapping[str, str],
     plan: EpochPlan,
     *,
@@ -121,11 +120,11 @@ def load_data(
     settings: TrainSettings,
     model_settings: ModelSettings,
 ) -> TrainingData:
-    """Read the packs whose branches a rank owns.
+    """Read the data whose branches a rank owns.
 
     Args:
         workspace: Paths of all products.
-        headers: Headers of all sources of the model.
+        packs: Training packs of all sources of the model.
         branch_of: Branch of every source, in order.
         plan: The steps.
         layout: Who owns which branch.
@@ -140,11 +139,16 @@ def load_data(
     owned = layout.branches_of(rank)
     mine = [source for source, branch in branch_of.items() if branch in owned]
     validation = {
-        source: _validation_share(workspace, source, branch_of[source], layout, rank)
+        source: _validation_share(
+            Pack.open(workspace.pack(source, "val")), branch_of[source], layout, rank
+        )
         for source in mine
     }
     placement, stores = open_stores(
-        _source_data(workspace, headers, {source: branch_of[source] for source in mine}, layout),
+        {
+            source: SourceData(pack=packs[source], owners=layout.owners[branch_of[source]])
+            for source in mine
+        },
         placement=settings.data,
         ranks_per_copy=settings.ranks_per_copy,
         window=settings.shuffle_structures,
@@ -163,7 +167,7 @@ def load_data(
     )
     return TrainingData(
         branch_of=branch_of,
-        headers=headers,
+        headers={source: pack.header for source, pack in packs.items()},
         loader=loader,
         validation={
             source: share if placement == "stream" else tuple(share)
@@ -172,28 +176,10 @@ def load_data(
     )
 
 
-def _source_data(
-    workspace: Workspace,
-    headers: Mapping[str, Mapping[str, Any]],
-    branch_of: Mapping[str, str],
-    layout: ParallelLayout,
-) -> dict[str, SourceData]:
-    return {
-        source: SourceData(
-            pack=workspace.pack(source, "train"),
-            header=headers[source],
-            owners=layout.owners[branch],
-        )
-        for source, branch in branch_of.items()
-    }
-
-
 def _validation_share(
-    workspace: Workspace, source: str, branch: str, layout: ParallelLayout, rank: int
+    pack: Pack, branch: str, layout: ParallelLayout, rank: int
 ) -> tuple[PackSlice, int]:
     """The structures of a validation set that a rank predicts, and what they take in memory."""
-    path = workspace.pack(source, "val")
-    with BpReader(path) as reader:
-        share = layout.share(branch, rank, len(reader))
-        count = share.stop - share.start
-        return PackSlice(path, share), column_bytes(count, count * reader.num_atoms // len(reader))
+    share = layout.share(branch, rank, len(pack))
+    count = share.stop - share.start
+    return PackSlice(pack, share), column_bytes(count, count * pack.num_atoms // len(pack))

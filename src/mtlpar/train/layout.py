@@ -6,7 +6,6 @@ import math
 import socket
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -17,6 +16,7 @@ from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.machine import GENERIC_CPU, GENERIC_GPU, Machine, Precision
 from mtlpar.plan.recommend import recommend
 from mtlpar.plan.workload import Dataset
+from mtlpar.store.header import PackHeader
 from mtlpar.store.memory import GIB, free_bytes
 from mtlpar.train.sampler import EpochPlan
 from mtlpar.train.settings import TrainSettings
@@ -31,7 +31,7 @@ _PRECISION: Mapping[str, Precision] = {
 
 def choose_layout(
     branches: Mapping[str, tuple[str, ...]],
-    headers: Mapping[str, Mapping[str, Any]],
+    headers: Mapping[str, PackHeader],
     plan: EpochPlan,
     *,
     edges_per_atom: Mapping[str, float],
@@ -104,15 +104,12 @@ def _device_bytes(device: torch.device) -> int:
 def _work_of(
     branch: str,
     sources: tuple[str, ...],
-    headers: Mapping[str, Mapping[str, Any]],
+    headers: Mapping[str, PackHeader],
     plan: EpochPlan,
     edges_per_atom: Mapping[str, float],
 ) -> Dataset:
     atoms = {
-        source: plan.num_samples[source]
-        * float(headers[source]["num_atoms"])
-        / float(headers[source]["num_structures"])
-        for source in sources
+        source: plan.num_samples[source] * headers[source].atoms_per_structure for source in sources
     }
     total = sum(atoms.values())
     samples = sum(plan.num_samples[source] for source in sources)

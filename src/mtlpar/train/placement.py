@@ -6,8 +6,7 @@ import logging
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch.distributed as dist
 
@@ -15,6 +14,7 @@ from mtlpar.parallel.agree import AgreedError, gather
 from mtlpar.parallel.ranks import met_through_mpi
 from mtlpar.store.dataset import PackedDataset, StructureStore, column_bytes
 from mtlpar.store.memory import USABLE, Demand, free_bytes, free_shared_bytes, fullest_node
+from mtlpar.store.pack import Pack
 from mtlpar.store.streaming import StreamedDataset, streamed_bytes
 
 if TYPE_CHECKING:
@@ -31,18 +31,16 @@ class SourceData:
 
     Attributes:
         pack: The training pack.
-        header: What it says about itself.
         owners: Ranks that train on it.
     """
 
-    pack: Path
-    header: Mapping[str, Any]
+    pack: Pack
     owners: Sequence[int]
 
     @property
     def bytes_in_columns(self) -> int:
         """Memory of a copy that no other rank shares."""
-        return column_bytes(int(self.header["num_structures"]), int(self.header["num_atoms"]))
+        return column_bytes(len(self.pack), self.pack.num_atoms)
 
 
 def open_stores(
@@ -66,13 +64,13 @@ def open_stores(
         Where the data are, and what gives access to them.
 
     Raises:
-        ValueError: If a pack is missing or damaged, or if a node's memory is too small.
+        ValueError: If a pack is damaged, or if a node's memory is too small.
     """
     copies = _copies(sources, ranks_per_copy)
     private = sum(data.bytes_in_columns for name, data in sources.items() if name not in copies)
-    shared = sum(copy.bytes_of_rank(sources[name].header) for name, copy in copies.items())
+    shared = sum(copy.bytes_of_rank(sources[name].pack.header) for name, copy in copies.items())
     streamed = sum(
-        streamed_bytes(data.header, window=window, ranks=len(data.owners))
+        streamed_bytes(data.pack.header, window=window, ranks=len(data.owners))
         for data in sources.values()
     )
     chosen = choose_placement(
@@ -154,7 +152,7 @@ def _copies(sources: Mapping[str, SourceData], ranks_per_copy: int | None) -> di
     return copies
 
 
-def _open(pack: Path, copy: Copy | None) -> StructureStore:
+def _open(pack: Pack, copy: Copy | None) -> StructureStore:
     if copy is None:
         return PackedDataset(pack)
     from mtlpar.store.ddstore import DistributedDataset

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -17,13 +17,11 @@ from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import FORMAT_VERSION, load_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.start import start_from
+from mtlpar.store.header import PackHeader
+from mtlpar.store.pack import Pack
 from mtlpar.train.data import target_scale
 from mtlpar.train.precision import weight_dtype
 from mtlpar.train.settings import TrainSettings
-
-_OF_SOURCE: Final = (
-    "num_structures", "num_atoms", "level_of_theory", "references_ev", "training_digest",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +48,7 @@ class Recipe:
         settings: How to train.
         seed: The run's seed.
         start: Trained model to start from; random weights if None.
-        headers: What the training pack of every source says; see `mtlpar.store.header`.
+        packs: Training pack of every source, in the order of the branches.
     """
 
     name: str
@@ -59,7 +57,7 @@ class Recipe:
     settings: TrainSettings
     seed: int
     start: Start | None
-    headers: Mapping[str, Mapping[str, Any]]
+    packs: Mapping[str, Pack]
 
     @cached_property
     def branch_of(self) -> dict[str, str]:
@@ -67,9 +65,14 @@ class Recipe:
         return {source: branch for branch in self.branches for source in self.branches[branch]}
 
     @cached_property
+    def headers(self) -> dict[str, PackHeader]:
+        """What the training pack of every source says."""
+        return {source: pack.header for source, pack in self.packs.items()}
+
+    @cached_property
     def data(self) -> dict[str, str]:
         """Digest of what is learned from every source."""
-        return {source: header["training_digest"] for source, header in self.headers.items()}
+        return {source: pack.manifest.training_digest for source, pack in self.packs.items()}
 
     @cached_property
     def plain_settings(self) -> dict[str, Any]:
@@ -95,17 +98,20 @@ class Recipe:
             "fingerprint": self.fingerprint,
             **self.plain_settings,
             "sources": {
-                source: {key: header[key] for key in _OF_SOURCE}
+                source: {
+                    "num_structures": header.num_structures,
+                    "num_atoms": header.num_atoms,
+                    "level_of_theory": header.level_of_theory,
+                    "references_ev": header.references_ev,
+                    "training_digest": self.data[source],
+                }
                 for source, header in self.headers.items()
             },
         }
 
     def references(self) -> dict[str, References]:
         """Reference energies of every source."""
-        return {
-            source: References.from_dict(header["references_ev"])
-            for source, header in self.headers.items()
-        }
+        return {source: header.references for source, header in self.headers.items()}
 
     def network(self, owned: tuple[str, ...], device: torch.device) -> MultiTaskModel:
         """Encoder and some of the branches as they are before the first step.

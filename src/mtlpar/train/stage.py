@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,7 +19,7 @@ from mtlpar.parallel.agree import check_same, failing_together
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.roll import RankLostError
-from mtlpar.store.header import read_header
+from mtlpar.store.pack import Pack
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state
 from mtlpar.train.data import edges_per_atom, load_data, plan_epochs
 from mtlpar.train.history import History
@@ -81,7 +80,7 @@ def run(
                 settings=settings,
                 seed=seed,
                 start=start,
-                headers=_read_headers(workspace, branches),
+                packs=_open_packs(workspace, branches),
             )
         _check_ranks(recipe)
         job = _Job(recipe, workspace, context)
@@ -106,12 +105,10 @@ def run(
         dist.barrier()
 
 
-def _read_headers(
-    workspace: Workspace, branches: Mapping[str, tuple[str, ...]]
-) -> dict[str, dict[str, Any]]:
-    """What the training packs of all sources say, in the order of the branches."""
+def _open_packs(workspace: Workspace, branches: Mapping[str, tuple[str, ...]]) -> dict[str, Pack]:
+    """Training packs of all sources, in the order of the branches."""
     return {
-        source: read_header(workspace, source)
+        source: Pack.open(workspace.pack(source, "train"))
         for sources in branches.values()
         for source in sources
     }
@@ -165,7 +162,7 @@ class _Job:
         self._log_layout(layout, model)
         data = load_data(
             self.workspace,
-            recipe.headers,
+            recipe.packs,
             recipe.branch_of,
             plan,
             layout=layout,
@@ -192,8 +189,8 @@ class _Job:
                 recipe.headers,
                 plan,
                 edges_per_atom={
-                    source: edges_per_atom(self.workspace, source, recipe.model_settings.graph)
-                    for source in recipe.branch_of
+                    source: edges_per_atom(pack, recipe.model_settings.graph)
+                    for source, pack in recipe.packs.items()
                 },
                 settings=recipe.settings,
                 model_settings=recipe.model_settings,
@@ -232,7 +229,7 @@ class _Job:
             branches=recipe.branches,
             references=recipe.references(),
             level_of_theory={
-                source: str(header["level_of_theory"]) for source, header in recipe.headers.items()
+                source: header.level_of_theory for source, header in recipe.headers.items()
             },
             training={
                 "model": recipe.name,
@@ -246,9 +243,7 @@ class _Job:
                 "fingerprint": recipe.fingerprint,
                 "data": recipe.data,
                 "leaky_sources": [
-                    source
-                    for source, header in recipe.headers.items()
-                    if header["split_by"] == "frames"
+                    source for source, header in recipe.headers.items() if header.is_leaky
                 ],
             },
         )

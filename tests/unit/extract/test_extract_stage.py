@@ -152,11 +152,11 @@ def test_a_part_says_where_it_is_from(workspace, raw):
     extract(workspace)
     folder = workspace.extracted_folder("alexandria")
     with BpReader(folder / "alexandria_000-00000-00000.bp") as reader:
-        attributes = reader.attributes
-    assert attributes["raw_file"] == "alexandria_000.json.bz2"
-    assert attributes["source"] == "alexandria"
+        header = reader.header
+    assert header.raw_file == "alexandria_000.json.bz2"
+    assert header.source == "alexandria"
     path = workspace.raw_folder("alexandria") / "alexandria_000.json.bz2"
-    assert attributes["raw_sha256"] == file_digest(path)
+    assert header.raw_sha256 == file_digest(path)
 
 
 def test_a_file_without_usable_structures_is_an_error_only_if_all_are(workspace, raw, caplog):

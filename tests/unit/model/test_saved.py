@@ -18,6 +18,7 @@ from mtlpar.evaluate import stage as evaluate
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.model.saved import load_model
 from mtlpar.store.dataset import PackedDataset
+from mtlpar.store.pack import Pack
 
 SOURCES = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x")
 
@@ -50,7 +51,7 @@ def test_calculator_gives_total_energies_that_match_the_labels(
 ) -> None:
     # Totals are thousands of eV; the model is off by at most a few eV per atom. Forgotten or
     # foreign references would be off by thousands.
-    dataset = PackedDataset(trained.pack(head, "train"))
+    dataset = PackedDataset(Pack.open(trained.pack(head, "train")))
     one = dataset.structures.slice(0, 1)
     atoms = Atoms(one.atomic_numbers, one.positions)
     atoms.calc = mtlpar.Calculator(trained.model("mtl"), head=head)

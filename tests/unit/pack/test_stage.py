@@ -23,6 +23,7 @@ from mtlpar.pack import stage
 from mtlpar.pack.settings import PackSettings
 from mtlpar.store.bp import BpReader, write_bp
 from mtlpar.store.extracted import ExtractedSource
+from mtlpar.store.pack import Pack
 
 
 def _pack(folder: Path, *batches: StructureBatch, block: int = 1000) -> Workspace:
@@ -78,10 +79,10 @@ def test_neighbours_in_a_trajectory_are_not_neighbours_in_the_pack(tmp_path: Pat
 
 def test_pack_says_unit_and_references_to_a_stranger(tmp_path: Path) -> None:
     workspace = _pack(tmp_path, make_structures(60, seed=1))
-    attributes = BpReader(workspace.pack("qm7x", "train")).attributes
-    assert set(attributes["references_ev"]) == {"H", "C", "O"}
-    assert attributes["level_of_theory"] == "softened Coulomb repulsion"
-    assert attributes["raw_files"] == {"made-up": "0" * 64}
+    header = Pack.open(workspace.pack("qm7x", "train")).header
+    assert set(header.references_ev) == {"H", "C", "O"}
+    assert header.level_of_theory == "softened Coulomb repulsion"
+    assert header.raw_files == {"made-up": "0" * 64}
 
 
 def _bytes(workspace: Workspace) -> dict[str, bytes]:
@@ -131,7 +132,7 @@ def test_a_pack_gathered_from_runs_is_the_split_sorted_by_hash(tmp_path: Path) -
         chosen = make_structures(120, seed=1).take(np.flatnonzero(split == index))
         keys = mix64(chosen.structure_id ^ np.uint64(derive_seed(3, "shuffle", "qm7x", name)))
         with BpReader(workspace.pack("qm7x", name)) as reader:
-            assert len(reader.attributes["blocks"]["num_structures"]) > 1
+            assert len(reader.header.blocks.num_structures) > 1
             packed = reader.read()
         expected = chosen.take(np.argsort(keys))
         for field in FIELDS.values():
@@ -151,7 +152,7 @@ def test_columns_alike_in_a_whole_split_are_attributes_and_others_are_not(tmp_pa
     split = ExtractedSource(workspace, "qm7x").splits()[7]
     for index, name in enumerate(SPLITS):
         with BpReader(workspace.pack("qm7x", name)) as reader:
-            constants, packed = reader.attributes["constants"], reader.read()
+            constants, packed = reader.header.constants, reader.read()
         assert constants["spin"] == 1
         assert constants["cell"] == np.zeros((3, 3)).tolist()
         assert ("charge" in constants) == (index != split)
@@ -182,7 +183,7 @@ def count_down(function):
 
 stage.write_run = count_down(stage.write_run)
 stage.gather_block = count_down(stage.gather_block)
-stage.BpReader = count_down(stage.BpReader)
+stage.Pack.open = count_down(stage.Pack.open)
 stage._RUN_STRUCTURES = 40
 folder = Path(sys.argv[1])
 workspace = Workspace(raw=folder / "raw", results=folder / "results")

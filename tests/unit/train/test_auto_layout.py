@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from mtlpar.train.sampler import EpochPlan
 from mtlpar.train.settings import TrainSettings
 
 BRANCHES = {"a": ("a",), "b": ("b",)}
-HEADERS = {name: {"num_structures": 100, "num_atoms": 1500} for name in BRANCHES}
+HEADERS = {name: SimpleNamespace(atoms_per_structure=15.0) for name in BRANCHES}
 NOTHING = Count((0.0,) * 6)
 # 16 bytes for each of 2**28 encoder parameters: 4 GiB, and 1 GiB more of copies that are reduced.
 CENSUS = ModelCensus(NOTHING, NOTHING, NOTHING, NOTHING, 2**28, 1000, layers=64)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import make_structures
+from helpers import make_structures, pack_attributes
 from training import BRANCHES, run_alone
 
 from mtlpar.core.fields import FIELDS
@@ -23,6 +23,7 @@ from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.store.bp import write_bp
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.memory import Demand, fullest_node
+from mtlpar.store.pack import Pack
 from mtlpar.store.streaming import StreamedDataset, Window
 from mtlpar.train import placement
 from mtlpar.train.loader import LocalBatch, RankLoader
@@ -47,7 +48,7 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             [whole.slice(*bounds) for bounds in itertools.pairwise(ends)],
             num_structures=len(whole),
             num_atoms=whole.total_atoms,
-            attributes={"source": name, "references_ev": dict.fromkeys("HCO", -13.6)},
+            attributes=pack_attributes(name, dict.fromkeys("HCO", -13.6)),
             fields=[field for field in FIELDS if FIELDS[field].packed],
         )
     return paths
@@ -69,7 +70,7 @@ def _loader(
         "mtl-base", cost=dict.fromkeys(BLOCKS, 1.0), world_size=world_size
     )
     return RankLoader(
-        {name: kind(path) for name, path in packs.items()},
+        {name: kind(Pack.open(path)) for name, path in packs.items()},
         {name: name for name in BLOCKS},
         plan,
         layout,

@@ -21,6 +21,7 @@ from mtlpar.pack import stage as pack
 from mtlpar.pack.settings import PackSettings
 from mtlpar.parallel.agree import AgreedError
 from mtlpar.store.dataset import PackedDataset
+from mtlpar.store.pack import Pack
 from mtlpar.train import trainer
 from mtlpar.train.objective import DatasetPiece, Objective, Targets
 from mtlpar.train.sampler import EpochPlan
@@ -61,7 +62,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_structure
         run_alone(workspace)
     assert not workspace.model("mtl").exists()
     # Exactly the poisoned structure, the first that qm7x gives to the third step.
-    dataset = PackedDataset(workspace.pack("qm7x", "train"))
+    dataset = PackedDataset(Pack.open(workspace.pack("qm7x", "train")))
     plan = EpochPlan(_sizes(workspace), TRAIN.batch_structures, seed=0)
     first = plan.order("qm7x", 0)[slice(*plan.bounds("qm7x", 2))][0]
     expected = f"qm7x {dataset.structures.structure_id[first]:016x}"
@@ -131,7 +132,10 @@ def test_stopping_for_want_of_a_better_score_is_said(
 
 
 def _sizes(workspace: Workspace) -> dict[str, int]:
-    return {source: len(PackedDataset(workspace.pack(source, "train"))) for source in BRANCHES}
+    return {
+        source: len(PackedDataset(Pack.open(workspace.pack(source, "train"))))
+        for source in BRANCHES
+    }
 
 
 def test_averaged_weights_are_what_is_validated_and_exported(

@@ -1,0 +1,110 @@
+"""Records: JSON files that stages write for other stages, each with one type and one reader.
+
+A record never changes and knows all its keys. One that was cut off, edited by hand or written by
+another version is an error that names the file and the key, before anything is computed with it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+from ase.data import atomic_numbers
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from mtlpar.core.files import missing, write_json
+
+_SHOWN_CHARACTERS: Final = 60
+T = TypeVar("T", bound="Record")
+
+
+class Record(BaseModel):
+    """A block of a record: frozen, with all keys known, exact types and finite numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def plain(self) -> dict[str, Any]:
+        """Content as plain values, in the order of the keys."""
+        return self.model_dump(mode="json")
+
+
+def _known_symbol(symbol: str) -> str:
+    if atomic_numbers.get(symbol, 0) == 0:
+        raise ValueError("expected the symbol of a chemical element")
+    return symbol
+
+
+Count = Annotated[int, Field(ge=0)]
+"""How many of something there are."""
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""Hexadecimal SHA-256."""
+
+Symbol = Annotated[str, AfterValidator(_known_symbol)]
+"""Symbol of a chemical element."""
+
+
+def read_record(path: Path, kind: type[T], *, stage: str | None = None) -> T:
+    """Read a record that another stage wrote.
+
+    Args:
+        path: The file.
+        kind: What it is a record of.
+        stage: The command that writes it.
+
+    Raises:
+        ValueError: If the file is missing, is not JSON, or has another shape; the message names
+            the file, the key and the stage to run.
+    """
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(missing(path, stage)) from None
+    advice = f"run mtlpar {stage} again" if stage else "run the stage that writes it again"
+    return parse_record(content, kind, where=str(path), advice=advice)
+
+
+def parse_record(content: bytes | str, kind: type[T], *, where: str, advice: str) -> T:
+    """Make a record from its JSON text.
+
+    Args:
+        content: The text.
+        kind: What it is a record of.
+        where: Where it comes from, for messages.
+        advice: What to do if it is wrong.
+
+    Raises:
+        ValueError: If the text is not JSON or has another shape.
+    """
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise ValueError(f"{where}{_explain(error)}; {advice}") from None
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record as readable JSON; it appears only when whole."""
+    write_json(path, record.plain())
+
+
+def _explain(error: ValidationError) -> str:
+    """What is wrong first; of another version everything else may be wrong too."""
+    errors = error.errors(include_url=False)
+    first = next((one for one in errors if "version" in str(one["loc"][-1:])), errors[0])
+    if first["type"] == "json_invalid":
+        return f" is not valid JSON ({first['msg'].removeprefix('Invalid JSON: ')})"
+    key = ".".join(str(part) for part in first["loc"])
+    place = f": {key}" if key else ""
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    if first["type"] == "extra_forbidden":
+        return f"{place} is not a known key"
+    expected = re.sub(r"^(Input should be|Value error,) ", "", first["msg"])
+    expected = expected if expected.startswith("expected") else f"expected {expected}"
+    return f"{place} is {_shown(first['input'])}, {expected}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
