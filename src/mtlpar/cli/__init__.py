@@ -19,6 +19,7 @@ from mtlpar import __version__
 from mtlpar.cli import (
     cluster,
     data,
+    init,
     launch,
     model_files,
     models,
@@ -59,6 +60,7 @@ _ADVICE = {
 
 # In the order of `mtlpar --help`: the stages first.
 _GROUPS = {
+    "start": (init,),
     "data": (data, packs),
     "models": (models, model_files),
     "results": (report,),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 EXAMPLES: Final = {
+    "init": "mtlpar init trial --sample",
     "download": "mtlpar download --source ani1x",
     "extract": "mtlpar extract --source ani1x --jobs 8",
     "normalize": "mtlpar normalize --source ani1x",

@@ -1,0 +1,76 @@
+"""An installed wheel works without a checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from checkout import REPOSITORY
+
+from mtlpar.cli import main
+from mtlpar.flow.project import CONTENTS
+
+
+@pytest.mark.workflow
+def test_a_wheel_starts_a_folder_in_which_snakemake_plans_the_whole_workflow(
+    tmp_path: Path,
+) -> None:
+    source, site = tmp_path / "source", tmp_path / "site"
+    # What a build needs, apart: it leaves folders beside the sources.
+    for name in ("src", *CONTENTS):
+        origin = REPOSITORY / name
+        if origin.is_dir():
+            shutil.copytree(
+                origin, source / name, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__")
+            )
+        else:
+            source.mkdir(exist_ok=True)
+            shutil.copy(origin, source / name)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source / name)
+    build = "from setuptools.build_meta import build_wheel; import sys; build_wheel(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(site)
+    # Ahead of the checkout, which is installed too.
+    environment = os.environ | {"PYTHONPATH": str(site)}
+
+    def run(*line: str, folder: Path) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", *line],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    told = run("mtlpar", "init", "trial", "--sample", folder=tmp_path)
+    assert "snakemake --profile profiles/local" in told
+    assert "model mtl" in run("mtlpar", "info", folder=tmp_path / "trial")
+    plan = run(
+        "snakemake", "--profile", "profiles/local", "--cores", "1", "-n", folder=tmp_path / "trial"
+    )
+    assert "rule train:" in plan
+
+
+def test_init_overwrites_nothing_and_writes_no_sample_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", str(tmp_path / "new")]) == 0
+    assert {path.name for path in (tmp_path / "new").iterdir()} == set(CONTENTS)
+    assert not (tmp_path / "new" / "workflow" / "sample").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").write_text("seed: 1\n")
+    assert main(["init", str(tmp_path / "mine")]) == 1
+    assert "already has config.yaml" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["config.yaml"]
