@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import add_command, add_config, joined_ranks, read_config
+from mtlpar.cli.common import add_command, add_config, joined_ranks, read_config_or_defaults
 from mtlpar.core.files import write_json
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def add_commands(commands: Commands) -> None:
 def _doctor(options: argparse.Namespace) -> None:
     from mtlpar.parallel import launch
 
-    config = read_config(options)
+    config = read_config_or_defaults(options)
     with joined_ranks(options, timeout_s=_DOCTOR_TIMEOUT_S) as context:
         from mtlpar.machine import doctor, finding
 

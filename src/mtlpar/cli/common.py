@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from mtlpar.cli.examples import EXAMPLES
 from mtlpar.config import Config, load_config
 from mtlpar.config.explain import setting_keys
 from mtlpar.core.log import set_up_logging
+from mtlpar.flow.resolved import RESOLVED_CONFIGS
+from mtlpar.sources.registry import BUILT_IN
 
 if TYPE_CHECKING:
     from mtlpar.parallel.ranks import RankContext
@@ -77,10 +80,10 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         nargs="+",
-        default=[Path("config.yaml")],
+        default=[],
         metavar="FILE",
-        help="configuration files instead of config.yaml, later ones over earlier ones; name "
-        "config.yaml first to lay others over it",
+        help="lay these files over ./config.yaml, later ones over earlier ones, as "
+        "`snakemake --configfile` does",
     )
     parser.add_argument(
         "--set",
@@ -119,9 +122,31 @@ def add_source_choice(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_CONFIG = Path("config.yaml")
+
+
 def read_config(options: argparse.Namespace) -> Config:
-    """The checked config that the options name."""
-    return load_config(options.config, options.set)
+    """The checked config that the options name.
+
+    Raises:
+        ValueError: If there is none, or it has a mistake.
+    """
+    files = list(options.config)
+    # What Snakemake merged is complete: laid over config.yaml it would get back what an override
+    # took away.
+    is_complete = any(path.parent.parts[-2:] == RESOLVED_CONFIGS.parts for path in files)
+    if not files or (_CONFIG.exists() and not is_complete):
+        files.insert(0, _CONFIG)
+    return load_config(files, options.set)
+
+
+def read_config_or_defaults(options: argparse.Namespace) -> Config:
+    """The config, or where none was given and none is here, the defaults with all sources."""
+    if options.config or _CONFIG.exists():
+        return read_config(options)
+    all_sources = {"branches": {source: [source] for source in BUILT_IN}}
+    models = json.dumps({"all": all_sources})
+    return load_config([], [f"models={models}", *options.set])
 
 
 def chosen_sources(options: argparse.Namespace, config: Config) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from mtlpar.cli.common import (
     add_source_choice,
     chosen_sources,
     joined_ranks,
-    read_config,
+    read_config_or_defaults,
     require_positive,
 )
 from mtlpar.core.log import set_up_logging
@@ -99,7 +99,7 @@ def _layout(options: argparse.Namespace) -> None:
     from mtlpar.plan.workload import read_datasets
 
     require_positive(options, "gpus", "branches", "structures", "batch_per_rank", "epoch_hours")
-    config = read_config(options)
+    config = read_config_or_defaults(options)
     machine = load_machine(options.machine)
     question = Question(
         machine=machine,
@@ -128,7 +128,7 @@ def _data(options: argparse.Namespace) -> None:
     from mtlpar.plan.workload import read_datasets
 
     require_positive(options, "cores")
-    config = read_config(options)
+    config = read_config_or_defaults(options)
     sources = chosen_sources(options, config)
     machine = load_machine(options.machine)
     if options.measure:
@@ -146,7 +146,7 @@ def _data(options: argparse.Namespace) -> None:
 def _calibrate(options: argparse.Namespace) -> None:
     from mtlpar.plan.machine import load_machine, write_machine
 
-    config = read_config(options)
+    config = read_config_or_defaults(options)
     with joined_ranks(options) as context:
         from mtlpar.study.calibrate import calibrate
 

@@ -8,7 +8,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import add_command, add_config, read_config, run_stage
+from mtlpar.cli.common import (
+    add_command,
+    add_config,
+    read_config,
+    read_config_or_defaults,
+    run_stage,
+)
 from mtlpar.config import json_schema
 from mtlpar.core.files import write_text
 
@@ -64,7 +70,7 @@ def _report(options: argparse.Namespace) -> None:
 def _provenance(options: argparse.Namespace) -> None:
     from mtlpar.flow.lineage import describe
 
-    config = read_config(options)
+    config = read_config_or_defaults(options)
     sys.stdout.write(f"{describe(options.file, config.workspace.results)}\n")
 
 

@@ -22,9 +22,10 @@ def load_config(files: Sequence[Path], assignments: Iterable[str] = ()) -> Confi
     """Read configuration files in order, later ones over earlier ones, and check the result.
 
     Args:
-        files: YAML files; mappings are merged key by key, everything else is replaced. An empty
-            mapping replaces what is there, and so do a model's branches as a whole.
-        assignments: Overrides of the form ``train.epochs=5``, applied last.
+        files: YAML files. Mappings are merged key by key, everything else is replaced, as
+            ``snakemake --configfile`` does.
+        assignments: Overrides of the form ``train.epochs=5``, applied last. Here an empty mapping
+            replaces what is there, and so do a model's branches as a whole.
 
     Raises:
         ValueError: With every problem on a line of its own, by dotted key, file and line.
@@ -33,7 +34,7 @@ def load_config(files: Sequence[Path], assignments: Iterable[str] = ()) -> Confi
     places: dict[str, str] = {}
     for path in files:
         content, lines = read_yaml(path)
-        _merge(merged, content)
+        _lay_over(merged, content)
         places |= {key: f"{path}, line {line}" for key, line in lines.items()}
     for assignment in assignments:
         key, value = parse_assignment(assignment)
@@ -87,8 +88,21 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise ValueError(f"override {text!r}: the value is not valid YAML: {error}") from error
 
 
+def _lay_over(target: dict[str, Any], source: Mapping[str, Any]) -> None:
+    """Lay one file over those before it, in place, as Snakemake's ``update_config`` does."""
+    for key, value in source.items():
+        if not isinstance(value, Mapping):
+            target[key] = _apart(value)
+        elif not value:
+            target.setdefault(key, {})
+        else:
+            if not isinstance(target.get(key), dict):
+                target[key] = {}
+            _lay_over(target[key], value)
+
+
 def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
-    """Lay ``source`` over ``target`` in place; see `load_config` for what is replaced."""
+    """Lay an override over ``target`` in place; see `load_config` for what is replaced."""
     for key, value in source.items():
         is_block = isinstance(value, Mapping) and len(value) > 0 and key != "branches"
         if is_block and isinstance(target.get(key), dict):

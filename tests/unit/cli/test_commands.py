@@ -12,7 +12,10 @@ import pytest
 from checkout import REPOSITORY
 
 from mtlpar.cli import build_parser, main
+from mtlpar.cli.common import read_config, read_config_or_defaults
 from mtlpar.cli.examples import EXAMPLES
+from mtlpar.config import Config
+from mtlpar.flow.resolved import RESOLVED_CONFIGS
 
 
 @pytest.fixture(autouse=True)
@@ -109,3 +112,30 @@ def test_a_terminal_without_a_character_gets_a_substitute(monkeypatch: pytest.Mo
     # The schema has Å in its texts.
     assert main(["schema"]) == 0
     assert b"?" in terminal.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+def _config(*files: str) -> Config:
+    return read_config(build_parser().parse_args(["leaks", "--config", *files]))
+
+
+def test_given_files_lie_over_config_yaml_but_what_snakemake_merged_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text("seed: 3\nmodels: {a: {branches: {a: [ani1x]}}}\n")
+    (tmp_path / "mine.yaml").write_text("train: {epochs: 7}\n")
+    merged = tmp_path / RESOLVED_CONFIGS / "config-1.yaml"
+    merged.parent.mkdir(parents=True)
+    # An override took the model a away: it must not come back.
+    merged.write_text("models: {b: {branches: {b: [qm7x]}}}\n")
+    mine = _config("mine.yaml")
+    assert (mine.seed, mine.train.epochs) == (3, 7)
+    assert set(_config(str(merged)).models) == {"b"}
+
+
+def test_what_needs_no_config_runs_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = build_parser().parse_args(["doctor"])
+    assert read_config_or_defaults(options).workspace.results == Path("results")

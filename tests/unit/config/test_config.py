@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from helpers import REPOSITORY
 from pydantic import ValidationError
+from snakemake.utils import update_config
 
 from mtlpar.config import json_schema, load_config, parse_assignment
-from mtlpar.config.load import check_config
+from mtlpar.config.load import _lay_over, check_config
 from mtlpar.config.schema import STAGES, Config
 from mtlpar.train.settings import TrainSettings
 
@@ -319,3 +321,25 @@ def test_a_start_that_leads_nowhere_is_refused(
             }
     with pytest.raises(ValidationError, match=re.escape(problem)):
         Config.model_validate(content)
+
+
+@pytest.mark.parametrize(
+    ("below", "above"),
+    [
+        ("a: {b: 1, c: {d: 2}}", "a: {c: {e: 3}}"),
+        ("a: [1, 2]", "a: [3]"),
+        ("a: {b: 1}", "a: null"),
+        ("a: null", "a: {b: 1}"),
+        ("a: {b: 1}", "a: {}"),
+        ("a: 1", "a: {}"),
+        ("a: 1", "a: {b: {}}"),
+        ("a: {b: 1}", "a: [1]"),
+        ("models: {m: {branches: {x: [p]}}}", "models: {m: {branches: {y: [q]}}}"),
+    ],
+)
+def test_files_are_merged_as_snakemake_merges_them(below: str, above: str) -> None:
+    # The same files mean the same to `mtlpar --config` and to `snakemake --configfile`.
+    theirs, ours = yaml.safe_load(below), yaml.safe_load(below)
+    update_config(theirs, yaml.safe_load(above))
+    _lay_over(ours, yaml.safe_load(above))
+    assert ours == theirs

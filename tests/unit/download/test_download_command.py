@@ -11,7 +11,9 @@ models: {m: {branches: {all: [ani1x]}}}
 
 
 @pytest.fixture
-def download(tmp_path, server, catalogue):
+def download(tmp_path, server, catalogue, monkeypatch):
+    # Not in the checkout, over whose config.yaml this one would lie.
+    monkeypatch.chdir(tmp_path)
     server.files["/a"] = b"data"
     table = catalogue(("ani1x", "ani1x-release.h5", "/a", "data"))
     config = tmp_path / "config.yaml"
