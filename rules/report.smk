@@ -46,7 +46,7 @@ rule tables:
     input:
         [
             flow.rule_of(CONFIG, "report", name).outputs["files"]
-            for name in table_names()
+            for name in table_names(with_stress=CONFIG.predicts_stress)
         ],
 
 
@@ -54,5 +54,5 @@ rule figures:
     input:
         [
             flow.rule_of(CONFIG, "report", name).outputs["files"]
-            for name in figure_names()
+            for name in figure_names(with_stress=CONFIG.predicts_stress)
         ],

@@ -63,6 +63,8 @@ def pack_attributes(source: str, references_ev: dict[str, float]) -> dict[str, o
         "source": source,
         "seed": 0,
         "split_by": "groups",
+        "leaky": False,
+        "num_labels": {"energy": 1, "forces": 1, "stress": 0},
         "level_of_theory": "softened Coulomb repulsion",
         "references_ev": references_ev,
         "train_statistics": {
@@ -73,7 +75,13 @@ def pack_attributes(source: str, references_ev: dict[str, float]) -> dict[str, o
     }
 
 
-def write_extracted(workspace: Workspace, source: str, *batches: StructureBatch) -> None:
+def write_extracted(
+    workspace: Workspace,
+    source: str,
+    *batches: StructureBatch,
+    given_splits: bool = False,
+    isolated_atoms_ev: dict[str, float] | None = None,
+) -> None:
     """Write what the extract stage would have written, one part per batch."""
     parts = []
     for index, batch in enumerate(batches):
@@ -93,6 +101,7 @@ def write_extracted(workspace: Workspace, source: str, *batches: StructureBatch)
         {
             "source": source,
             "level_of_theory": "softened Coulomb repulsion",
+            "given_splits": given_splits,
             "rows": sum(map(len, batches)),
             "dropped": {},
             "files": [
@@ -106,7 +115,7 @@ def write_extracted(workspace: Workspace, source: str, *batches: StructureBatch)
                 }
                 for index, batch in enumerate(batches)
             ],
-            "checks": {},
+            "checks": {"labels": {"isolated_atoms_ev": isolated_atoms_ev or {}}},
             "parts": parts,
         },
     )

@@ -78,8 +78,8 @@ def check_memory(pack: Path) -> None:
     header = Pack.open(pack).header
     copy = Copy.of(WORLD, width=WORLD.size)
     needed = copy.node.allreduce(copy.bytes_of_rank(header))
-    rows = (112 + 16) * header.num_structures + 25 * header.num_atoms
-    index = 12 * header.num_structures
+    rows = (120 + 16) * header.num_structures + 25 * header.num_atoms
+    index = 13 * header.num_structures
     assert rows + index - WORLD.size <= needed <= rows + index, needed
     copy.free()
 

@@ -56,10 +56,11 @@ def run_ranks(
     ranks: int,
     *,
     branches: dict[str, tuple[str, ...]] | None = None,
+    model: ModelSettings = MODEL,
     **changes: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Train through the command line, on several ranks."""
-    line = command_line(workspace, ranks, branches=branches, **changes)
+    line = command_line(workspace, ranks, branches=branches, model=model, **changes)
     return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -68,10 +69,12 @@ def command_line(
     ranks: int,
     *,
     branches: dict[str, tuple[str, ...]] | None = None,
+    model: ModelSettings = MODEL,
     **changes: Any,
 ) -> list[str]:
     """The command that `run_ranks` runs."""
     settings = TRAIN.model_copy(update=changes)
+    branches = branches or BRANCHES
     command = [sys.executable, "-m", "mtlpar"]
     return [
         *command,
@@ -79,9 +82,22 @@ def command_line(
         *command,
         *("train", "--model", "mtl", "--config", str(REPOSITORY / "config.yaml")),
         *_set("train", settings.model_dump()),
-        *_set("model", MODEL.model_dump()),
-        *("--set", f"models.mtl.branches={json.dumps(branches or BRANCHES)}"),
+        *_set("model", model.model_dump()),
+        *("--set", f"models.mtl.branches={json.dumps(branches)}"),
+        *_own_sources(branches),
         *("--set", f"paths.results={workspace.results}"),
+    ]
+
+
+def _own_sources(branches: dict[str, tuple[str, ...]]) -> list[str]:
+    """Options that make sources known of which there are only packs."""
+    own = {source for sources in branches.values() for source in sources} - set(SOURCES)
+    if not own:
+        return []
+    custom = {name: {"files": ["none.xyz"], "level_of_theory": "made up"} for name in own}
+    return [
+        *("--set", f"custom_sources={json.dumps(custom)}"),
+        *("--set", f"sources={json.dumps(sorted({*SOURCES, *own}))}"),
     ]
 
 
@@ -90,6 +106,7 @@ def run_alone(
     branches: dict[str, tuple[str, ...]] | None = None,
     *,
     deadline_s: float | None = None,
+    model: ModelSettings = MODEL,
     **changes: Any,
 ) -> None:
     """Train in this process."""
@@ -97,7 +114,7 @@ def run_alone(
         "mtl",
         branches=branches or BRANCHES,
         workspace=workspace,
-        model_settings=MODEL,
+        model_settings=model,
         settings=TRAIN.model_copy(update=changes),
         seed=0,
         context=RankContext(0, 1, torch.device("cpu")),

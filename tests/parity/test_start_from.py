@@ -11,7 +11,7 @@ import torch
 from training import BRANCHES, MODEL, TRAIN, run_alone
 
 from mtlpar.core.paths import Workspace
-from mtlpar.model.predict import predict
+from mtlpar.model.predict import predict_batches
 from mtlpar.model.saved import load_model
 from mtlpar.model.settings import EncoderSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
@@ -45,8 +45,10 @@ def _start(
 def _predictions(path: Path, workspace: Workspace, source: str, branch: str) -> np.ndarray:
     dataset = PackedDataset(Pack.open(workspace.pack(source, "test")))
     model = load_model(path).network
-    pieces = predict(model, dataset.structures, branch=branch, graph=MODEL.graph, batch_atoms=500)
-    return np.concatenate([np.append(energy, forces) for _, energy, forces in pieces])
+    pieces = predict_batches(
+        model, dataset.structures, branch=branch, graph=MODEL.graph, batch_atoms=500
+    )
+    return np.concatenate([np.append(part.energy_per_atom, part.forces) for part in pieces])
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from mtlpar.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydantic import BaseModel
 
     from mtlpar.cli.common import Commands, Stage
@@ -132,7 +134,7 @@ def _normalize(options: argparse.Namespace) -> None:
     from mtlpar.normalize import stage
 
     config = read_config(options)
-    _run_on_sources(options, config, "normalize", stage.run, settings=config.normalize)
+    _run_on_sources(options, config, "normalize", stage.run, settings_of=config.normalize.of)
 
 
 def _leaks(options: argparse.Namespace) -> None:
@@ -149,11 +151,16 @@ def _pack(options: argparse.Namespace) -> None:
     from mtlpar.pack import stage
 
     config = read_config(options)
-    _run_on_sources(options, config, "pack", stage.run, settings=config.pack)
+    _run_on_sources(options, config, "pack", stage.run, settings_of=lambda _: config.pack)
 
 
 def _run_on_sources(
-    options: argparse.Namespace, config: Config, name: str, stage: Stage, *, settings: BaseModel
+    options: argparse.Namespace,
+    config: Config,
+    name: str,
+    stage: Stage,
+    *,
+    settings_of: Callable[[str], BaseModel],
 ) -> None:
     """Run a stage that depends on the seed and spreads its work, on one source after the other."""
     require_positive(options, "jobs")
@@ -164,7 +171,7 @@ def _run_on_sources(
             source,
             stage,
             workspace=config.workspace,
-            settings=settings,
+            settings=settings_of(source),
             seed=config.seed,
             jobs=options.jobs,
         )

@@ -54,7 +54,7 @@ def _report(options: argparse.Namespace) -> None:
         )
         sys.stdout.write(f"{text}\n")
         return
-    for item in stage.chosen_items(options.item):
+    for item in stage.chosen_items(options.item, with_stress=config.predicts_stress):
         run_stage(
             config,
             "report",

@@ -122,6 +122,11 @@ class Config(Settings):
         """Paths of all products."""
         return Workspace(raw=self.paths.raw, results=self.paths.results)
 
+    @property
+    def predicts_stress(self) -> bool:
+        """Whether the models predict stresses."""
+        return self.model.head.forces == "conservative"
+
     def model_entry(self, name: str) -> ModelEntry:
         """Return a named model.
 
@@ -160,10 +165,10 @@ class Config(Settings):
             ]
             if not model.isidentifier():
                 problems.append(f"models.{model}: a model's name must be an identifier")
-            if not any(max(self.train.weights_of(name)) for name in entry.sources):
+            if not any(self._can_learn(name) for name in entry.sources):
                 problems.append(
-                    f"models.{model}: train.energy_weight, force_weight and dataset_weights leave "
-                    "nothing to learn"
+                    f"models.{model}: train.energy_weight, force_weight, stress_weight and "
+                    "dataset_weights leave nothing to learn"
                 )
             problems += self._problems_of_start(model, entry)
         by_dataset: dict[str, Mapping[str, object]] = {
@@ -188,6 +193,11 @@ class Config(Settings):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _can_learn(self, source: str) -> bool:
+        """Whether any weight of a source is above zero that models can learn from."""
+        energy, forces, stress = self.train.weights_of(source)
+        return bool(energy or forces or (stress and self.predicts_stress))
 
     def _problems_of_start(self, model: str, entry: ModelEntry) -> list[str]:
         if entry.start_from is None:

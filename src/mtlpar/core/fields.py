@@ -45,6 +45,35 @@ class Field:
         return np.dtype(self.dtype).itemsize * math.prod(self.shape)
 
 
+def _label_columns(label: str, *, default: int) -> tuple[Field, Field]:
+    """Mask and weight of a label, which every label has under these names.
+
+    Args:
+        label: Name of its field.
+        default: The mask where a reader does not say.
+    """
+    return (
+        Field(
+            name=f"{label}_mask",
+            level="structure",
+            shape=(),
+            dtype="uint8",
+            unit="1",
+            description=f"1 where the structure has the label {label}",
+            default=default,
+        ),
+        Field(
+            name=f"{label}_weight",
+            level="structure",
+            shape=(),
+            dtype="float32",
+            unit="1",
+            description=f"weight of the label {label} in the objective",
+            default=1,
+        ),
+    )
+
+
 _ALL: Final = (
     Field(
         name="num_atoms",
@@ -60,8 +89,9 @@ _ALL: Final = (
         shape=(),
         dtype="float64",
         unit="eV",
-        description="total energy as computed, references included",
+        description="total energy as computed, references included; 0 where there is none",
     ),
+    *_label_columns("energy", default=1),
     Field(
         name="cell",
         level="structure",
@@ -100,16 +130,10 @@ _ALL: Final = (
         shape=(6,),
         dtype="float32",
         unit="eV/Å^3",
-        description="stress, tension positive, order xx yy zz yz xz xy; valid where stress_mask",
+        description="stress, tension positive, order xx yy zz yz xz xy; 0 where there is none",
     ),
-    Field(
-        name="stress_mask",
-        level="structure",
-        shape=(),
-        dtype="uint8",
-        unit="1",
-        description="1 where the source gives a stress",
-    ),
+    *_label_columns("stress", default=0),
+    *_label_columns("forces", default=1),
     Field(
         name="group",
         level="structure",
@@ -158,12 +182,18 @@ _ALL: Final = (
         shape=(3,),
         dtype="float32",
         unit="eV/Å",
-        description="minus the gradient of the energy",
+        description="minus the gradient of the energy; 0 where there are none",
     ),
 )
 
 FIELDS: Final[dict[str, Field]] = {field.name: field for field in _ALL}
 """Every field by name, in storage order."""
+
+LABELS: Final = ("energy", "forces", "stress")
+"""What models learn. Any structure may lack any of them."""
+
+SIX_OF_MATRIX: Final = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
+"""Rows and columns of a stress as a matrix that are its six numbers xx yy zz yz xz xy."""
 
 MAX_ATOMIC_NUMBER: Final = 118
 

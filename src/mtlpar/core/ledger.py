@@ -11,7 +11,8 @@ from typing import Any, Literal
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import read_json, write_json
 
-SplitBy = Literal["groups", "frames"]
+SplitBy = Literal["groups", "frames", "blocks", "given"]
+"""What was dealt to the splits; `NormalizeSettings.split` explains them."""
 
 
 @dataclass(kw_only=True)
@@ -22,7 +23,9 @@ class Ledger:
         rows: Structures in the raw files.
         splits: Structures in each of train, val and test.
         dropped: Structures left out, by reason.
-        split_by: Whether whole groups or single frames were dealt to the splits.
+        without: Structures in the splits that lack a label, by label.
+        split_by: What was dealt to the splits.
+        is_leaky: Whether frames of one molecule or material may lie in several splits.
         files: The same for each raw file by name, where the rows are those of a source.
         damage: What of a raw file could not be read and was skipped: the place, and how far it was
             read. Rows after that are not in the books, for nobody knows how many there are.
@@ -31,14 +34,11 @@ class Ledger:
     rows: int = 0
     splits: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
     dropped: Counter[str] = field(default_factory=Counter)
+    without: Counter[str] = field(default_factory=Counter)
     split_by: SplitBy = "groups"
+    is_leaky: bool = False
     files: dict[str, Ledger] = field(default_factory=dict)
     damage: list[str] = field(default_factory=list)
-
-    @property
-    def is_leaky(self) -> bool:
-        """Whether frames of one molecule or material may lie in several splits."""
-        return self.split_by == "frames"
 
     @property
     def lost(self) -> int:
@@ -53,6 +53,7 @@ class Ledger:
             total.rows += ledger.rows
             total.splits = {split: total.splits[split] + ledger.splits[split] for split in SPLITS}
             total.dropped.update(ledger.dropped)
+            total.without.update(ledger.without)
         return total
 
     def check(self, where: str) -> None:
@@ -79,6 +80,7 @@ class Ledger:
         """Plain content, as it is written to ``results/ledger/<source>.json``."""
         return {
             "split_by": self.split_by,
+            "leaky": self.is_leaky,
             **_plain(self),
             "files": [
                 {"name": name, **_plain(ledger), "damage": ledger.damage}
@@ -98,6 +100,7 @@ class Ledger:
         return cls(
             **_from_plain(content),
             split_by=content["split_by"],
+            is_leaky=content["leaky"],
             files={
                 file["name"]: cls(**_from_plain(file), damage=file["damage"])
                 for file in content["files"]
@@ -107,7 +110,8 @@ class Ledger:
 
 def _plain(ledger: Ledger) -> dict[str, Any]:
     dropped = {reason: count for reason, count in sorted(ledger.dropped.items()) if count}
-    return {"rows": ledger.rows, **ledger.splits, "dropped": dropped}
+    without = {label: count for label, count in sorted(ledger.without.items()) if count}
+    return {"rows": ledger.rows, **ledger.splits, "dropped": dropped, "kept_without": without}
 
 
 def _from_plain(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,4 +119,5 @@ def _from_plain(content: Mapping[str, Any]) -> dict[str, Any]:
         "rows": content["rows"],
         "splits": {split: content[split] for split in SPLITS},
         "dropped": Counter(content["dropped"]),
+        "without": Counter(content["kept_without"]),
     }

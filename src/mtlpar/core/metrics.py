@@ -4,56 +4,76 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from mtlpar.core.error_names import MAE_NAMES, RMSE_NAMES
+from mtlpar.core.structures import StructureBatch
+
 FloatArray = npt.NDArray[np.floating]
+
+_COUNTS: Final = frozenset(f"{label}_count" for label in MAE_NAMES)
 
 
 @dataclass(kw_only=True)
 class ErrorSums:
-    """Sums over structures and force components, in float64.
+    """Sums over the components of labels that structures have, in float64.
 
     Means are taken once, at the end, over everything: a mean of means would depend on how the
     structures were batched.
     """
 
-    num_structures: int = 0
-    num_atoms: int = 0
+    energy_count: int = 0
     energy_abs: float = 0.0
     energy_square: float = 0.0
-    force_abs: float = 0.0
-    force_square: float = 0.0
+    forces_count: int = 0
+    forces_abs: float = 0.0
+    forces_square: float = 0.0
+    stress_count: int = 0
+    stress_abs: float = 0.0
+    stress_square: float = 0.0
 
-    def add(self, energy_error_ev_per_atom: FloatArray, force_error: FloatArray) -> None:
-        """Add errors of some structures.
+    def add(
+        self,
+        batch: StructureBatch,
+        *,
+        energy_error_ev_per_atom: FloatArray,
+        forces: FloatArray,
+        stress: FloatArray | None = None,
+    ) -> None:
+        """Add errors of predictions; labels that structures lack do not count.
 
         Args:
-            energy_error_ev_per_atom: (S,) errors of the energy per atom.
-            force_error: (A, 3) errors of the forces in eV/Å.
+            batch: S structures with A atoms and their labels.
+            energy_error_ev_per_atom: Errors of the energy per atom, (S,).
+            forces: Predicted forces in eV/Å, (A, 3).
+            stress: Predicted stresses in eV/Å^3, (S, 6); None if there are none.
         """
-        energy = energy_error_ev_per_atom.astype(np.float64)
-        force = force_error.astype(np.float64)
-        self.num_structures += len(energy)
-        self.num_atoms += len(force)
-        self.energy_abs += float(np.abs(energy).sum())
-        self.energy_square += float((energy**2).sum())
-        self.force_abs += float(np.abs(force).sum())
-        self.force_square += float((force**2).sum())
+        self._add("energy", energy_error_ev_per_atom[batch.has("energy")])
+        of_atoms = np.repeat(batch.has("forces"), batch.num_atoms)
+        self._add("forces", forces[of_atoms].astype(np.float64) - batch.forces[of_atoms])
+        if stress is not None:
+            chosen = batch.has("stress")
+            self._add("stress", stress[chosen].astype(np.float64) - batch.stress[chosen])
+
+    def _add(self, label: str, error: FloatArray) -> None:
+        error = error.astype(np.float64)
+        for name, value in (
+            ("count", error.size),
+            ("abs", float(np.abs(error).sum())),
+            ("square", float((error**2).sum())),
+        ):
+            setattr(self, f"{label}_{name}", getattr(self, f"{label}_{name}") + value)
 
     @classmethod
     def from_numbers(cls, numbers: Sequence[float]) -> ErrorSums:
         """Rebuild from the fields in order, as they come back from a sum over ranks."""
-        structures, atoms, energy_abs, energy_square, force_abs, force_square = numbers
-        return cls(
-            num_structures=int(structures),
-            num_atoms=int(atoms),
-            energy_abs=energy_abs,
-            energy_square=energy_square,
-            force_abs=force_abs,
-            force_square=force_square,
-        )
+        sums = cls()
+        for field, number in zip(fields(cls), numbers, strict=True):
+            setattr(sums, field.name, int(number) if field.name in _COUNTS else number)
+        return sums
 
     def merge(self, other: ErrorSums) -> None:
         """Add the sums of other structures."""
@@ -63,15 +83,12 @@ class ErrorSums:
     def as_dict(self) -> dict[str, float]:
         """Means in the units and under the names of ``results/metrics``.
 
-        Raises:
-            ValueError: If there is nothing to take a mean of.
+        Labels that no structure has are left out.
         """
-        if self.num_structures == 0:
-            raise ValueError("no structure was evaluated; there is no error to report")
-        components = 3 * self.num_atoms
-        return {
-            "energy_mae_ev_per_atom": self.energy_abs / self.num_structures,
-            "energy_rmse_ev_per_atom": (self.energy_square / self.num_structures) ** 0.5,
-            "force_mae_ev_per_angstrom": self.force_abs / components,
-            "force_rmse_ev_per_angstrom": (self.force_square / components) ** 0.5,
-        }
+        means = {}
+        for label, mae_name in MAE_NAMES.items():
+            count = getattr(self, f"{label}_count")
+            if count:
+                means[mae_name] = getattr(self, f"{label}_abs") / count
+                means[RMSE_NAMES[label]] = (getattr(self, f"{label}_square") / count) ** 0.5
+        return means

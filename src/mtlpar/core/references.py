@@ -55,8 +55,19 @@ class References:
         return sums
 
     def to_target(self, batch: StructureBatch) -> FloatArray:
-        """Training target (E_total - sum of references) / N in eV/atom, (S,)."""
-        target: FloatArray = (batch.energy - self.sums(batch)) / batch.num_atoms
+        """Training target (E_total - sum of references) / N in eV/atom, (S,).
+
+        It is zero where there is no energy; then elements need no reference either.
+
+        Raises:
+            ValueError: If an element of a structure with an energy has no reference.
+        """
+        has_energy = batch.has("energy")
+        if has_energy.all():
+            target: FloatArray = (batch.energy - self.sums(batch)) / batch.num_atoms
+            return target
+        target = np.zeros(len(batch))
+        target[has_energy] = self.to_target(batch.take(np.flatnonzero(has_energy)))
         return target
 
     @classmethod

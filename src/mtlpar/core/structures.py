@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from mtlpar.core.fields import FIELDS, get_field
+from mtlpar.core.fields import FIELDS, LABELS, get_field
 from mtlpar.core.hashing import UInt64Array, mix64
 from mtlpar.core.ragged import ragged_arange
 
@@ -26,12 +26,17 @@ class StructureBatch:
 
     num_atoms: npt.NDArray[np.int32]
     energy: npt.NDArray[np.float64]
+    energy_mask: npt.NDArray[np.uint8]
+    energy_weight: npt.NDArray[np.float32]
     cell: npt.NDArray[np.float32]
     pbc: npt.NDArray[np.uint8]
     charge: npt.NDArray[np.int8]
     spin: npt.NDArray[np.int8]
     stress: npt.NDArray[np.float32]
     stress_mask: npt.NDArray[np.uint8]
+    stress_weight: npt.NDArray[np.float32]
+    forces_mask: npt.NDArray[np.uint8]
+    forces_weight: npt.NDArray[np.float32]
     group: UInt64Array
     structure_id: UInt64Array
     official_split: npt.NDArray[np.int8]
@@ -77,6 +82,7 @@ class StructureBatch:
         energy: npt.ArrayLike,
         forces: npt.ArrayLike,
         group: npt.ArrayLike,
+        identity: npt.ArrayLike | None = None,
         **optional: npt.ArrayLike,
     ) -> Self:
         """Build a batch from what a source gives, filling the rest with its documented default.
@@ -88,8 +94,11 @@ class StructureBatch:
             energy: Total energies in eV, (S,).
             forces: Forces in eV/Å, (A, 3).
             group: Hashes of what must not be split, (S,).
+            identity: Hashes of what tells structures apart besides their columns, zero for
+                nothing, (S,).
             **optional: Any other field except ``structure_id``, which is computed here. Defaults:
-                no cell, not periodic, charge 0, spin unknown, no stress, no official split.
+                no cell, not periodic, charge 0, spin unknown, no official split; energies and
+                forces of all structures, stresses of none, each label with weight 1.
         """
         num_structures = len(np.asarray(num_atoms))
         columns: dict[str, npt.ArrayLike] = {
@@ -106,10 +115,25 @@ class StructureBatch:
                 columns[name] = np.full(shape, field.default, field.dtype)
         batch = cls({**columns, **optional})
         batch.structure_id = content_hash(batch)
+        if identity is not None:
+            extra = np.asarray(identity, np.uint64)
+            batch.structure_id = np.where(
+                extra == 0, batch.structure_id, mix64(batch.structure_id + extra)
+            )
         return batch
 
     def __len__(self) -> int:
         return len(self.num_atoms)
+
+    def has(self, label: str) -> npt.NDArray[np.bool_]:
+        """Which structures have a label of `mtlpar.core.fields.LABELS`, (S,)."""
+        mask: npt.NDArray[np.bool_] = getattr(self, f"{label}_mask").astype(np.bool_)
+        return mask
+
+    @property
+    def label_bits(self) -> npt.NDArray[np.uint8]:
+        """Labels of each structure: bit i is set where it has that of `LABELS` at i, (S,)."""
+        return label_bits({label: getattr(self, f"{label}_mask") for label in LABELS})
 
     @property
     def total_atoms(self) -> int:
@@ -169,6 +193,14 @@ class DoubleStructureBatch(StructureBatch):
         "positions": "float64",
         "cell": "float64",
     }
+
+
+def label_bits(masks: Mapping[str, npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    """Masks of all labels in one column, see `StructureBatch.label_bits`."""
+    bits = np.zeros(len(masks[LABELS[0]]), np.uint8)
+    for place, label in enumerate(LABELS):
+        bits |= (masks[label] != 0).astype(np.uint8) << place
+    return bits
 
 
 def atom_indices(offsets: IndexArray, structures: IndexArray) -> IndexArray:

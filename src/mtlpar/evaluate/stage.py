@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from mtlpar.core.error_names import MAE_NAMES
+from mtlpar.core.fields import LABELS
 from mtlpar.core.files import atomic_path, write_json
 from mtlpar.core.hashing import derive_seed
 from mtlpar.core.metrics import ErrorSums
 from mtlpar.core.paths import Workspace
-from mtlpar.core.structures import atom_indices
+from mtlpar.core.structures import StructureBatch, atom_indices
 from mtlpar.evaluate.settings import EvaluateSettings
-from mtlpar.model.predict import FloatArray, predict
+from mtlpar.model.predict import FloatArray, predict_batches
 from mtlpar.model.saved import SavedModel, load_model
 from mtlpar.parallel.device import local_device
 from mtlpar.store.dataset import PackedDataset
@@ -23,8 +26,30 @@ from mtlpar.store.pack import Pack
 
 logger = logging.getLogger(__name__)
 
-# Energies in eV/atom without references, and forces in eV/Å.
-Predicted = tuple[FloatArray, FloatArray]
+# What parity samples hold where nothing was predicted.
+_NO_PARITY: Final[dict[str, npt.NDArray[Any]]] = {
+    f"{label}_{what}_{unit}": np.zeros(shape, np.float32)
+    for label, unit, shape in (
+        ("energy", "ev_per_atom", (0,)),
+        ("force", "ev_per_angstrom", (0, 3)),
+        ("stress", "ev_per_cubic_angstrom", (0, 6)),
+    )
+    for what in ("label", "prediction")
+}
+
+
+class Predicted(NamedTuple):
+    """Predictions of a whole test set.
+
+    Attributes:
+        energy_per_atom: Energies per atom without references in eV/atom, (S,).
+        forces: Forces in eV/Å, (A, 3).
+        stress: Stresses in eV/Å^3, (S, 6), NaN where undefined; None if there are none.
+    """
+
+    energy_per_atom: FloatArray
+    forces: FloatArray
+    stress: FloatArray | None
 
 
 def run(
@@ -68,7 +93,11 @@ def run(
             predicted = _predict(model, dataset, branch, settings)
             result = _errors(name, dataset, predicted)
             _write_parity_sample(sample, dataset, predicted, settings, seed)
-        zero = np.zeros_like(dataset.target_ev_per_atom), np.zeros(dataset.structures.forces.shape)
+        zero = Predicted(
+            np.zeros(len(dataset)),
+            np.zeros(dataset.structures.forces.shape),
+            np.zeros(dataset.structures.stress.shape),
+        )
         write_json(
             workspace.metrics(name, source),
             {
@@ -80,6 +109,7 @@ def run(
                 **result,
                 "num_structures": len(dataset),
                 "num_atoms": dataset.structures.total_atoms,
+                "num_labels": {label: int(dataset.structures.has(label).sum()) for label in LABELS},
                 "zero_predictor": _sums(dataset, zero).as_dict(),
             },
         )
@@ -106,30 +136,38 @@ def _check_data(model: SavedModel, pack: Pack) -> None:
 def _errors(name: str, dataset: PackedDataset, predicted: Predicted) -> dict[str, float]:
     """Test errors, which are logged too."""
     result = _sums(dataset, predicted).as_dict()
+    units = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}
     logger.info(
-        "%s on %s: energy MAE %.4f eV/atom, force MAE %.4f eV/Å (%d structures)",
+        "%s on %s: MAE %s (%d structures)",
         name,
         dataset.header.source,
-        result["energy_mae_ev_per_atom"],
-        result["force_mae_ev_per_angstrom"],
+        ", ".join(
+            f"{label} {result[mae_name]:.4f} {units[label]}"
+            for label, mae_name in MAE_NAMES.items()
+            if mae_name in result
+        )
+        or "of no label",
         len(dataset),
     )
     return result
 
 
 def _sums(dataset: PackedDataset, predicted: Predicted) -> ErrorSums:
-    energy, forces = predicted
     sums = ErrorSums()
-    labels = dataset.structures.forces.astype(np.float64)
-    sums.add(energy - dataset.target_ev_per_atom, forces - labels)
+    sums.add(
+        dataset.structures,
+        energy_error_ev_per_atom=predicted.energy_per_atom - dataset.target_ev_per_atom,
+        forces=predicted.forces,
+        stress=predicted.stress,
+    )
     return sums
 
 
 def _predict(
     model: SavedModel, dataset: PackedDataset, branch: str, settings: EvaluateSettings
 ) -> Predicted:
-    pieces = list(
-        predict(
+    parts = list(
+        predict_batches(
             model.network,
             dataset.structures,
             branch=branch,
@@ -137,15 +175,17 @@ def _predict(
             batch_atoms=settings.batch_atoms,
         )
     )
-    energy = np.concatenate([energy for _, energy, _ in pieces])
-    forces = np.concatenate([forces for _, _, forces in pieces])
+    energy = np.concatenate([part.energy_per_atom for part in parts])
+    forces = np.concatenate([part.forces for part in parts])
+    stresses = [part.six_stresses for part in parts]
+    stress = np.concatenate([one for one in stresses if one is not None] or [np.zeros((0, 6))])
     if not (np.isfinite(energy).all() and np.isfinite(forces).all()):
         bad = dataset.structures.structure_id[~np.isfinite(energy)]
         raise ValueError(
             f"predictions on {dataset.header.source} are not finite, for instance for structures "
             f"{', '.join(f'{identity:016x}' for identity in bad[:5])}; train the model again"
         )
-    return energy, forces
+    return Predicted(energy, forces, stress if len(stress) else None)
 
 
 def _write_parity_sample(
@@ -157,15 +197,37 @@ def _write_parity_sample(
 ) -> None:
     """Write labels and predictions of some structures; of none where nothing was predicted."""
     rng = np.random.default_rng(derive_seed(seed, "parity", dataset.header.source))
-    count = min(settings.parity_structures, len(dataset)) if predicted else 0
-    energy, forces = predicted or (np.zeros(0), np.zeros((0, 3)))
-    chosen = np.sort(rng.choice(len(dataset), count, replace=False))
-    atoms = atom_indices(dataset.structures.offsets, chosen)
+    structures = dataset.structures
+    columns: dict[str, npt.NDArray[Any]] = {}
+    if predicted is not None:
+        count = min(settings.parity_structures, len(dataset))
+        chosen = np.sort(rng.choice(len(dataset), count, replace=False))
+        columns = _parity_columns(dataset, predicted, structures.take(chosen), chosen)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(
-            stream,
-            energy_label_ev_per_atom=dataset.target_ev_per_atom[chosen],
-            energy_prediction_ev_per_atom=energy[chosen],
-            force_label_ev_per_angstrom=dataset.structures.forces[atoms],
-            force_prediction_ev_per_angstrom=forces[atoms].astype(np.float32),
+        arrays: dict[str, Any] = {**_NO_PARITY, **columns}
+        np.savez_compressed(stream, **arrays)
+
+
+def _parity_columns(
+    dataset: PackedDataset,
+    predicted: Predicted,
+    sample: StructureBatch,
+    chosen: npt.NDArray[np.int64],
+) -> dict[str, npt.NDArray[Any]]:
+    """Labels and predictions of a sample of structures, where it has labels."""
+    atoms = atom_indices(dataset.structures.offsets, chosen)
+    energies = chosen[sample.has("energy")]
+    forces = atoms[np.repeat(sample.has("forces"), sample.num_atoms)]
+    columns: dict[str, npt.NDArray[Any]] = {
+        "energy_label_ev_per_atom": dataset.target_ev_per_atom[energies],
+        "energy_prediction_ev_per_atom": predicted.energy_per_atom[energies],
+        "force_label_ev_per_angstrom": dataset.structures.forces[forces],
+        "force_prediction_ev_per_angstrom": predicted.forces[forces].astype(np.float32),
+    }
+    if predicted.stress is not None:
+        stresses = chosen[sample.has("stress")]
+        columns["stress_label_ev_per_cubic_angstrom"] = dataset.structures.stress[stresses]
+        columns["stress_prediction_ev_per_cubic_angstrom"] = predicted.stress[stresses].astype(
+            np.float32
         )
+    return columns

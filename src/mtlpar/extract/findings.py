@@ -2,8 +2,8 @@
 
 A row is dropped only if nothing can be learned from it (`mtlpar.extract.checks`). Net forces, close
 atoms and large steps can be right, in an external field or far from equilibrium; whether to train
-on them is the user's decision, so they are counted here. So are structures without a charge, a
-spin or a stress where the configuration names one.
+on them is the user's decision, so they are counted here. So are structures without a
+label, a charge or a spin, and labels that were taken off.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mtlpar.core.fields import LABELS
 from mtlpar.core.structures import StructureBatch
 from mtlpar.extract.close_atoms import has_close_atoms
-from mtlpar.extract.energy_work import MIN_PAIRS, EnergyWork, explain_slope
+from mtlpar.extract.energy_work import MIN_PAIRS, EnergyWork
 from mtlpar.extract.settings import PhysicsSettings
+from mtlpar.extract.slopes import Slopes
+from mtlpar.extract.stress_size import StressSize
 from mtlpar.sources.base import LabelUse
 
 logger = logging.getLogger(__name__)
@@ -35,6 +38,10 @@ class Findings:
         largest_net_force_ev_per_angstrom: Length of the largest sum of forces.
         largest_force_ev_per_angstrom: Length of the longest force on any atom.
         energy_work: Energy differences against the work of the forces.
+        stress_size: Stresses against volumes.
+        without: Structures that lack a label, by label.
+        removed_labels: Labels that were taken off structures, by reason.
+        energies_of_zero: Structures with forces whose energy is exactly zero.
         labels: Labels that rows have and lack, where the configuration says which to read.
     """
 
@@ -43,6 +50,10 @@ class Findings:
         self.structures = self.close_atoms = self.net_force = 0
         self.largest_net_force_ev_per_angstrom = self.largest_force_ev_per_angstrom = 0.0
         self.energy_work = EnergyWork()
+        self.stress_size = StressSize()
+        self.without: Counter[str] = Counter()
+        self.removed_labels: Counter[str] = Counter()
+        self.energies_of_zero = 0
         self.labels = LabelUse()
 
     def add(self, batch: StructureBatch, settings: PhysicsSettings) -> None:
@@ -51,11 +62,17 @@ class Findings:
             return
         self.structures += len(batch)
         self.close_atoms += int(has_close_atoms(batch, settings.min_distance_angstrom).sum())
+        has_energy, has_forces = batch.has("energy"), batch.has("forces")
+        for label in LABELS:
+            self.without[label] += int((~batch.has(label)).sum())
         forces = batch.forces.astype(np.float64)
+        moved = _sums((forces != 0).any(axis=1), batch) > 0
+        self.energies_of_zero += int((has_energy & has_forces & (batch.energy == 0) & moved).sum())
         net = np.linalg.norm(_sums(forces, batch), axis=1)
         self.net_force += int((net > settings.max_net_force_ev_per_angstrom).sum())
         self._take_largest(float(net.max()), float(np.linalg.norm(forces, axis=1).max()))
         self.energy_work.add(batch)
+        self.stress_size.add(batch)
 
     def merge(self, other: Findings) -> None:
         """Take in what was found in another part."""
@@ -66,6 +83,10 @@ class Findings:
             other.largest_net_force_ev_per_angstrom, other.largest_force_ev_per_angstrom
         )
         self.energy_work.merge(other.energy_work)
+        self.stress_size.merge(other.stress_size)
+        self.without.update(other.without)
+        self.removed_labels.update(other.removed_labels)
+        self.energies_of_zero += other.energies_of_zero
         self.labels.merge(other.labels)
 
     @classmethod
@@ -85,9 +106,15 @@ class Findings:
             "largest_net_force_ev_per_angstrom": self.largest_net_force_ev_per_angstrom,
             "largest_force_ev_per_angstrom": self.largest_force_ev_per_angstrom,
             "energy_work": self.energy_work.as_dict(),
+            "stress_size": self.stress_size.as_dict(),
+            "without": {label: self.without[label] for label in LABELS},
+            "removed_labels": dict(sorted(self.removed_labels.items())),
+            "energies_of_zero": self.energies_of_zero,
             "labels": {
                 "rows": self.labels.rows,
                 "lacking": dict(sorted(self.labels.lacking.items())),
+                "unused": dict(sorted(self.labels.unused.items())),
+                "isolated_atoms_ev": dict(sorted(self.labels.isolated_atoms_ev.items())),
             },
         }
 
@@ -97,6 +124,7 @@ class Findings:
         return {
             **plain,
             "energy_work": self.energy_work.to_record(),
+            "stress_size": self.stress_size.moduli.to_record(),
             "labels": {**plain["labels"], "keys": sorted(self.labels.keys)},
         }
 
@@ -107,8 +135,18 @@ class Findings:
         for name, value in content.items():
             setattr(findings, name, value)
         findings.energy_work = EnergyWork.from_record(content["energy_work"])
+        findings.stress_size = StressSize()
+        findings.stress_size.moduli = Slopes.from_record(content["stress_size"])
+        findings.without = Counter(content["without"])
+        findings.removed_labels = Counter(content["removed_labels"])
         labels = content["labels"]
-        findings.labels = LabelUse(labels["rows"], Counter(labels["lacking"]), set(labels["keys"]))
+        findings.labels = LabelUse(
+            labels["rows"],
+            Counter(labels["lacking"]),
+            set(labels["keys"]),
+            Counter(labels["unused"]),
+            labels["isolated_atoms_ev"],
+        )
         return findings
 
     def report(self, source: str, settings: PhysicsSettings) -> None:
@@ -119,6 +157,8 @@ class Findings:
                 not change as the forces say, unless the settings allow it.
         """
         self._report_labels(source)
+        self._report_unused(source)
+        self._report_missing(source)
         if self.close_atoms:
             logger.warning(
                 "%s: %d structures with atoms closer than %g Å (kept)",
@@ -134,7 +174,7 @@ class Findings:
                 settings.max_net_force_ev_per_angstrom,
                 self.largest_net_force_ev_per_angstrom,
             )
-        self._report_slope(source, settings)
+        self._report_slopes(source, settings)
 
     def _report_labels(self, source: str) -> None:
         lacking = sorted(self.labels.lacking.items())
@@ -154,32 +194,52 @@ class Findings:
                 key,
             )
 
-    def _report_slope(self, source: str, settings: PhysicsSettings) -> None:
-        slope = self.energy_work.quantile(0.5)
-        if slope is None:
-            logger.info(
-                "%s: energy against work: not applicable, %d short steps between neighbouring "
-                "rows and %d are needed",
+    def _report_unused(self, source: str) -> None:
+        if unused := self.labels.unused:
+            logger.warning(
+                "%s: keys of the files that nothing reads, with the number of structures: %s; to "
+                "use them see custom_sources in docs/add_a_source.md",
                 source,
-                self.energy_work.num_pairs,
-                MIN_PAIRS,
+                ", ".join(f"{key} ({count})" for key, count in sorted(unused.items())),
             )
+
+    def _report_missing(self, source: str) -> None:
+        for label in LABELS:
+            if 0 < self.without[label] < self.structures or (
+                label != "stress" and self.without[label]
+            ):
+                logger.info("%s: %d structures kept without %s", source, self.without[label], label)
+        for reason, count in sorted(self.removed_labels.items()):
+            logger.warning("%s: %d labels left out: %s (structures kept)", source, count, reason)
+
+    def _report_slopes(self, source: str, settings: PhysicsSettings) -> None:
+        forces = self.energy_work.as_dict()
+        for what, found in (("forces", forces), ("stress", forces["stress"])):
+            if found["slope"] is not None:
+                logger.info(
+                    "%s: slope of energy against work of the %s %.3g over %d steps",
+                    source,
+                    what,
+                    found["slope"],
+                    found["pairs"],
+                )
+            elif what == "forces":
+                logger.info(
+                    "%s: energy against work: not applicable, %d short steps between neighbouring "
+                    "rows and %d are needed",
+                    source,
+                    found["pairs"],
+                    MIN_PAIRS,
+                )
+        problem = self.energy_work.problem_of_forces() or self.energy_work.problem_of_stress()
+        if problem is None:
+            if unlikely := self.stress_size.problem():
+                logger.warning("%s: %s. Look at the stress's unit, sign and kind", source, unlikely)
             return
-        logger.info(
-            "%s: slope of energy against work %.3g over %d steps",
-            source,
-            slope,
-            self.energy_work.num_pairs,
-        )
-        if problem := explain_slope(slope):
-            message = (
-                f"{source}: energies change {slope:.4g} times as much as the forces say (median "
-                f"over {self.energy_work.num_pairs} steps, expected 1): {problem}. Look at the "
-                "reader's units, keys and signs"
-            )
-            if settings.wrong_slope == "error":
-                raise ValueError(f"{message}; extract.physics.wrong_slope: warn goes on anyway")
-            logger.warning("%s", message)
+        message = f"{source}: {problem}. Look at the reader's units, keys and signs"
+        if settings.wrong_slope == "error":
+            raise ValueError(f"{message}; extract.physics.wrong_slope: warn goes on anyway")
+        logger.warning("%s", message)
 
     def _take_largest(self, net_force: float, force: float) -> None:
         self.largest_net_force_ev_per_angstrom = max(
@@ -188,7 +248,7 @@ class Findings:
         self.largest_force_ev_per_angstrom = max(self.largest_force_ev_per_angstrom, force)
 
 
-def _sums(rows: npt.NDArray[np.float64], batch: StructureBatch) -> npt.NDArray[np.float64]:
+def _sums(rows: npt.NDArray[Any], batch: StructureBatch) -> npt.NDArray[Any]:
     # No structure is empty here, so every segment is what it seems.
-    sums: npt.NDArray[np.float64] = np.add.reduceat(rows, batch.offsets[:-1], axis=0)
+    sums: npt.NDArray[Any] = np.add.reduceat(rows, batch.offsets[:-1], axis=0)
     return sums

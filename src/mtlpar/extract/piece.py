@@ -141,11 +141,12 @@ def _checked(task: PieceTask, result: PieceResult) -> Iterator[StructureBatch]:
     disable = None if task.show_progress else True
     with tqdm(desc=task.path.name, unit="rows", unit_scale=True, disable=disable) as bar:
         for block in _blocks(task, result):
-            batch, dropped = check(block.batch, max_force=max_force)
+            batch, dropped, removed_labels = check(block.batch, max_force=max_force)
             result.rows += block.rows
             result.dropped.update(block.dropped)
             result.dropped.update(dropped)
             result.findings.labels.merge(block.labels)
+            result.findings.removed_labels.update(removed_labels)
             result.findings.add(batch, task.settings.physics)
             bar.update(block.rows)
             yield batch

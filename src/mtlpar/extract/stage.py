@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,11 @@ from mtlpar.sources.registry import get_source
 __all__ = ["Share", "run"]
 
 logger = logging.getLogger(__name__)
+_SPLIT_WORDS: Final = {
+    "train": "train(ing)?",
+    "val": "val(id|idation)?",
+    "test": "test(ing)?",
+}
 _FILE_ENDINGS: Final = frozenset({".bz2", ".gz", ".h5", ".hdf5", ".json", ".xz"})
 
 
@@ -108,8 +114,11 @@ def run(
         write_json(workspace.extracted_share(source, str(share)), {"source": source})
     else:
         _check_not_empty(source, results)
+        _check_energies_differ_from_zero(source, results)
+        if not definition.has_given_splits:
+            _warn_of_files_that_look_like_splits(source, [result.name for result in results])
         Findings.total(result.findings for result in results).report(source, settings.physics)
-        content = _manifest_content(source, definition.theory(settings.labels), results)
+        content = _manifest_content(definition, settings, results)
         _remove_others(workspace.extracted_folder(source), content["parts"])
         write_json(manifest, content)
 
@@ -220,6 +229,41 @@ def _check_not_empty(source: str, results: list[FileResult]) -> None:
     )
 
 
+def _check_energies_differ_from_zero(source: str, results: list[FileResult]) -> None:
+    """Refuse files in which no energy was computed: some programs write zero then.
+
+    Raises:
+        ValueError: If all energies of a file are exactly zero beside forces that are not.
+    """
+    for result in results:
+        found = result.findings
+        with_energy = found.structures - found.without["energy"]
+        if with_energy and found.energies_of_zero == with_energy:
+            raise ValueError(
+                f"{source}: the energy is exactly 0 in all {with_energy} structures of "
+                f"{result.name}, and their forces are not: nobody computed it (ASE gives 0 to "
+                f"frames of a LAMMPS dump). Set custom_sources.{source}.energy_key to null to "
+                "learn from the forces alone, or give files with energies"
+            )
+
+
+def _warn_of_files_that_look_like_splits(source: str, names: list[str]) -> None:
+    """Say that files called train and test mean nothing by their names."""
+    parts = {
+        split: [name for name in names if re.search(rf"(?<![a-z]){words}(?![a-z])", name.lower())]
+        for split, words in _SPLIT_WORDS.items()
+    }
+    found = {split: files for split, files in parts.items() if files}
+    if len(found) > 1:
+        logger.warning(
+            "%s: %s look like splits, but their names mean nothing: normalize deals all structures "
+            "anew. To keep them: custom_sources.%s.splits: {train: [...], val: [...], test: [...]}",
+            source,
+            ", ".join(name for files in found.values() for name in files),
+            source,
+        )
+
+
 def _where_to_look(source: str, results: list[FileResult]) -> str:
     """Settings that may be why all rows were dropped."""
     keys = Findings.total(result.findings for result in results).labels.keys
@@ -235,11 +279,14 @@ def _where_to_look(source: str, results: list[FileResult]) -> str:
     return f"{where}; the files have the keys {', '.join(sorted(keys))}"
 
 
-def _manifest_content(source: str, theory: str, results: list[FileResult]) -> dict[str, Any]:
+def _manifest_content(
+    source: Source, settings: ExtractSettings, results: list[FileResult]
+) -> dict[str, Any]:
     dropped = sum((result.dropped for result in results), Counter[str]())
     return {
-        "source": source,
-        "level_of_theory": theory,
+        "source": source.name,
+        "level_of_theory": source.theory(settings.labels),
+        "given_splits": source.has_given_splits,
         "rows": sum(result.rows for result in results),
         "dropped": dict(sorted(dropped.items())),
         "checks": Findings.total(result.findings for result in results).as_dict(),

@@ -187,7 +187,7 @@ _DATA: Final = (
         target="{source}",
         inputs=_normalize_inputs,
         outputs=_normalize_outputs,
-        settings=lambda config, _: plain_settings(config.normalize, config.seed),
+        settings=lambda config, source: plain_settings(config.normalize.of(source), config.seed),
         code=_code("mtlpar.normalize.stage"),
     ),
     Stage(

@@ -171,5 +171,6 @@ def forces_and_stress(batch: Batch, vector: Tensor, gradient: Tensor) -> tuple[T
     virial = (virial + virial.transpose(1, 2)) / 2
     volume = torch.linalg.det(batch.cell).abs().to(virial)
     has_stress = batch.pbc.any(dim=1) & (volume > 0)
-    volume = torch.where(has_stress, volume, torch.full_like(volume, torch.nan))
-    return forces, virial / volume[:, None, None]
+    # Division by one where there is no volume: NaN there would reach gradients through zeros.
+    stress = virial / torch.where(has_stress, volume, torch.ones_like(volume))[:, None, None]
+    return forces, torch.where(has_stress[:, None, None], stress, torch.nan)

@@ -55,6 +55,11 @@ class Prediction(NamedTuple):
     forces: Tensor
     stress: Tensor | None = None
 
+    def detach(self) -> Prediction:
+        """The same numbers, without what is needed for gradients."""
+        stress = None if self.stress is None else self.stress.detach()
+        return Prediction(self.energy_per_atom.detach(), self.forces.detach(), stress)
+
 
 class TargetScale(NamedTuple):
     """Size of the training targets of a branch.
@@ -152,9 +157,8 @@ class MultiTaskModel(nn.Module):
             )
         forces, stress = forces_and_stress(batch, vectors, gradient)
         energy_per_atom = energy / batch.num_atoms
-        if create_graph:
-            return Prediction(energy_per_atom, forces, stress)
-        return Prediction(energy_per_atom.detach(), forces.detach(), stress.detach())
+        prediction = Prediction(energy_per_atom, forces, stress)
+        return prediction if create_graph else prediction.detach()
 
     def _energy(self, batch: Batch, energies: Sequence[Tensor], atoms: AtomFeatures) -> Tensor:
         """Energies without references in eV, (S,), from those of each segment's atoms."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mtlpar.core.fields import SIX_OF_MATRIX
 from mtlpar.core.structures import StructureBatch
 from mtlpar.graph.collate import collate
 from mtlpar.graph.settings import GraphSettings
@@ -32,20 +33,10 @@ class PredictedBatch(NamedTuple):
     forces: FloatArray
     stress: FloatArray | None
 
-
-def predict(
-    network: MultiTaskModel,
-    structures: StructureBatch,
-    *,
-    branch: str,
-    graph: GraphSettings,
-    batch_atoms: int,
-) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
-    """Energies per atom and forces of `predict_batches`, which see."""
-    for batch in predict_batches(
-        network, structures, branch=branch, graph=graph, batch_atoms=batch_atoms
-    ):
-        yield batch.structures, batch.energy_per_atom, batch.forces
+    @property
+    def six_stresses(self) -> FloatArray | None:
+        """Stresses in the order xx yy zz yz xz xy, (S', 6)."""
+        return None if self.stress is None else self.stress[:, *SIX_OF_MATRIX]
 
 
 def predict_batches(

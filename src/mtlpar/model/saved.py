@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from torch import Tensor
 
 from mtlpar.core.ase_structures import structure_batch
+from mtlpar.core.fields import SIX_OF_MATRIX
 from mtlpar.core.files import atomic_path
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
@@ -137,7 +138,7 @@ class SavedModel:
             energy = part.energy_per_atom * sizes + references[part.structures]
             _check_finite(energy, part)
             forces = np.split(part.forces, np.cumsum(sizes)[:-1])
-            stress = [None] * len(sizes) if part.stress is None else map(_voigt, part.stress)
+            stress = [None] * len(sizes) if part.stress is None else map(_six_numbers, part.stress)
             predictions += map(StructurePrediction, energy.tolist(), forces, stress)
         return predictions
 
@@ -380,7 +381,6 @@ def _check_finite(energy: FloatArray, part: PredictedBatch) -> None:
         )
 
 
-def _voigt(stress: FloatArray) -> FloatArray | None:
+def _six_numbers(stress: FloatArray) -> FloatArray | None:
     """Stress (3, 3) in ASE's order, or None if it is not defined."""
-    rows, columns = [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]
-    return None if np.isnan(stress).any() else stress[rows, columns]
+    return None if np.isnan(stress).any() else stress[SIX_OF_MATRIX]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -55,21 +56,32 @@ class Books:
                 counter[reason] += count
         self.split[mask] = DROPPED
 
-    def close(self, split_by: SplitBy) -> Ledger:
-        """The ledger, with one of its own for each raw file."""
+    def close(
+        self, split_by: SplitBy, *, is_leaky: bool, without: Mapping[str, BoolArray]
+    ) -> Ledger:
+        """The ledger, with one of its own for each raw file.
+
+        Args:
+            split_by: What was dealt to the splits.
+            is_leaky: Whether frames of one group lie in several of them.
+            without: Structures that lack each label, (S,).
+        """
+        is_kept = self.split != DROPPED
+        lacking = {label: self._by_file(is_kept & rows) for label, rows in without.items()}
         counts = [self._by_file(self.split == index) for index in range(len(SPLITS))]
         files = {
             file["name"]: Ledger(
                 rows=file["rows"],
                 splits=dict(zip(SPLITS, of_file, strict=True)),
                 dropped=dropped,
+                without=Counter({label: by_file[index] for label, by_file in lacking.items()}),
                 damage=file["damage"],
             )
-            for file, dropped, of_file in zip(
-                self._files, self._dropped, zip(*counts, strict=True), strict=True
+            for index, (file, dropped, of_file) in enumerate(
+                zip(self._files, self._dropped, zip(*counts, strict=True), strict=True)
             )
         }
-        ledger = Ledger.total(files.values(), split_by=split_by, files=files)
+        ledger = Ledger.total(files.values(), split_by=split_by, is_leaky=is_leaky, files=files)
         ledger.check(self._source)
         return ledger
 

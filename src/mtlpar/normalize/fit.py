@@ -74,6 +74,7 @@ class ReferenceFit:
             fixed ratios with others; theirs are of minimum norm.
         rank: Rank of the composition matrix, found without a tolerance; None without a fit.
         residual_rms_ev: Root-mean-square residual of the total energy; None without a fit.
+        taken_from: What the energies were taken from.
     """
 
     references: References
@@ -81,6 +82,7 @@ class ReferenceFit:
     undetermined: tuple[str, ...] = ()
     rank: int | None = None
     residual_rms_ev: float | None = None
+    taken_from: str = "settings"
 
 
 def gather_moments(
@@ -162,6 +164,7 @@ def solve_references(moments: Moments) -> ReferenceFit:
                 if 1 - share > _DEPENDENT
             ),
             rank=len(rows),
+            taken_from="fit",
             residual_rms_ev=float((residual_square / moments.num_structures).sqrt()),
         )
 

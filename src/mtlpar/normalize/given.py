@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 
 from mtlpar.core.files import read_text
 from mtlpar.core.references import References
+from mtlpar.normalize.fit import ReferenceFit
 from mtlpar.normalize.settings import NormalizeSettings, check_symbols
 
 
@@ -45,12 +46,12 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def require_elements(source: str, references: References, undefined: frozenset[int]) -> None:
-    """Make sure that given references are complete.
+def require_elements(source: str, fit: ReferenceFit, undefined: frozenset[int]) -> None:
+    """Make sure that references that were not fitted are complete.
 
     Args:
         source: Name of the source.
-        references: What was given.
+        fit: What was given.
         undefined: Atomic numbers of elements that occur without a reference.
 
     Raises:
@@ -58,7 +59,13 @@ def require_elements(source: str, references: References, undefined: frozenset[i
     """
     if undefined:
         missing = ", ".join(chemical_symbols[z] for z in sorted(undefined))
+        if fit.taken_from == "isolated atoms":
+            raise ValueError(
+                f"{source}: no isolated atom of {missing}, which the source holds; there are "
+                f"{', '.join(fit.references.energies_ev)}. Add them, or leave isolated_atoms out "
+                "to fit all"
+            )
         raise ValueError(
             f"normalize.reference_energies.{source} lacks {missing}, which the source holds; got "
-            f"{', '.join(references.energies_ev)}. Add them, or leave {source} out to fit all"
+            f"{', '.join(fit.references.energies_ev)}. Add them, or leave {source} out to fit all"
         )

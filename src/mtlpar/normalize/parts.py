@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from mtlpar.core.error_names import MEAN_ABS_NAMES, RMS_NAMES
+from mtlpar.core.fields import FIELDS, LABELS, Level
 from mtlpar.core.references import reference_sums
 from mtlpar.normalize.exact import exact_sum, from_quanta
 from mtlpar.normalize.fit import Moments, gather_moments
@@ -19,7 +22,7 @@ from mtlpar.store.bp import BpReader
 
 FloatArray = npt.NDArray[np.float64]
 
-_SUMS: Final = ("energy_abs", "energy_square", "force_abs", "force_square")
+_SUMS: Final = tuple(f"{label}_{what}" for label in LABELS for what in ("abs", "square"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,37 +44,39 @@ class ResidualsTask:
 
 @dataclass(slots=True)
 class TrainSums:
-    """Exact sums over training structures: the same for any partition.
+    """Exact sums over the labels of training structures: the same for any partition.
 
     Attributes:
-        structures: Number of structures.
-        atoms: Number of atoms.
-        quanta: Sums by name in 2^-57 of their unit (eV/atom, eV/Å and their squares).
+        structures: Number of structures, whatever labels they have.
+        components: Numbers that labels have in all, by label.
+        quanta: Sums by name in 2^-57 of their unit (eV/atom, eV/Å, eV/Å^3 and their squares).
     """
 
     structures: int
-    atoms: int
+    components: dict[str, int]
     quanta: dict[str, int]
 
     @classmethod
     def none(cls) -> TrainSums:
         """The sums over no structure."""
-        return cls(0, 0, dict.fromkeys(_SUMS, 0))
+        return cls(0, dict.fromkeys(LABELS, 0), dict.fromkeys(_SUMS, 0))
 
     def __add__(self, other: TrainSums) -> TrainSums:
-        quanta = {name: self.quanta[name] + other.quanta[name] for name in _SUMS}
-        return TrainSums(self.structures + other.structures, self.atoms + other.atoms, quanta)
+        return TrainSums(
+            self.structures + other.structures,
+            {label: self.components[label] + other.components[label] for label in LABELS},
+            {name: self.quanta[name] + other.quanta[name] for name in _SUMS},
+        )
 
     def statistics(self) -> dict[str, float]:
-        """Size of the targets: what predicting zero would cost."""
+        """Size of the labels that there are: what predicting zero would cost."""
         total = {name: from_quanta(quanta) for name, quanta in self.quanta.items()}
-        components = 3 * self.atoms
-        return {
-            "energy_mean_abs_ev_per_atom": total["energy_abs"] / self.structures,
-            "energy_rms_ev_per_atom": (total["energy_square"] / self.structures) ** 0.5,
-            "force_mean_abs_ev_per_angstrom": total["force_abs"] / components,
-            "force_rms_ev_per_angstrom": (total["force_square"] / components) ** 0.5,
-        }
+        statistics = {}
+        for label, count in self.components.items():
+            if count:
+                statistics[MEAN_ABS_NAMES[label]] = total[f"{label}_abs"] / count
+                statistics[RMS_NAMES[label]] = (total[f"{label}_square"] / count) ** 0.5
+        return statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +84,9 @@ class Residuals:
     """What is left of a part's energies without references.
 
     Attributes:
-        target_ev_per_atom: (S,) NaN where the structure is dropped or an element has no reference.
-        undefined: Whether an element without a reference occurs in a structure, (S,).
+        target_ev_per_atom: (S,) NaN where the structure is dropped, has no energy, or has an
+            element without a reference.
+        undefined: Whether a structure with an energy has an element without a reference, (S,).
         undefined_elements: Atomic numbers of these elements.
         train: Sums over the training structures.
     """
@@ -93,10 +99,10 @@ class Residuals:
 
 def part_moments(task: MomentsTask) -> Moments:
     """Sufficient statistics of the training structures of a part."""
-    chosen = task.split == TRAIN
-    if not chosen.any():
-        return Moments.none()
     with BpReader(task.path) as reader:
+        chosen = (task.split == TRAIN) & (reader.read_column("energy_mask") != 0)
+        if not chosen.any():
+            return Moments.none()
         num_atoms = reader.read_column("num_atoms")
         numbers = reader.read_column("atomic_numbers")
         energy = reader.read_column("energy")
@@ -113,13 +119,21 @@ def part_residuals(task: ResidualsTask) -> Residuals:
         num_atoms = reader.read_column("num_atoms")
         numbers = reader.read_column("atomic_numbers")
         energy = reader.read_column("energy")
-        forces = reader.read_column("forces")
+        labels = {name: reader.read_column(name) for name in ("forces", "stress")}
+        has = {label: reader.read_column(f"{label}_mask") != 0 for label in LABELS}
     sums = reference_sums(task.table, num_atoms, numbers)
-    undefined = kept & np.isnan(sums)
+    with_energy = kept & has["energy"]
+    undefined = with_energy & np.isnan(sums)
     without_reference = np.isnan(task.table[numbers]) & np.repeat(undefined, num_atoms)
-    target = np.where(kept, (energy - sums) / np.maximum(num_atoms, 1), np.nan)
-    with _named(task.path, "squares of energies per atom (eV) and of forces (eV/Å)"):
-        train = _train_sums((task.split == TRAIN) & ~undefined, num_atoms, target, forces)
+    target = np.where(with_energy, (energy - sums) / np.maximum(num_atoms, 1), np.nan)
+    chosen = (task.split == TRAIN) & ~undefined
+    with _named(task.path, "squares of energies per atom (eV), forces (eV/Å), stresses (eV/Å^3)"):
+        train = _train_sums(
+            {label: chosen & rows for label, rows in has.items()},
+            int(chosen.sum()),
+            num_atoms,
+            {"energy": target, **labels},
+        )
     return Residuals(
         target, undefined, frozenset(np.unique(numbers[without_reference]).tolist()), train
     )
@@ -142,19 +156,41 @@ def _named(path: Path, what: str) -> Iterator[None]:
 
 
 def _train_sums(
-    train: npt.NDArray[np.bool_],
+    train: dict[str, npt.NDArray[np.bool_]],
+    structures: int,
     num_atoms: npt.NDArray[np.int32],
-    target: FloatArray,
-    forces: npt.NDArray[np.float32],
+    values: dict[str, npt.NDArray[np.floating]],
 ) -> TrainSums:
-    if not train.any():
-        return TrainSums.none()
-    chosen = target[train]
+    """Sums over training structures.
+
+    Args:
+        train: Training structures that have each label, (S,).
+        structures: Training structures.
+        num_atoms: Atoms per structure, (S,).
+        values: Each label: energies per atom (S,), forces (A, 3) and stresses (S, 6).
+    """
+    total = TrainSums.none()
+    total.structures = structures
+    for label, chosen in train.items():
+        if not chosen.any():
+            continue
+        sizes, squares = _sizes_of_structures(values[label], num_atoms, FIELDS[label].level)
+        total.quanta[f"{label}_abs"] = exact_sum(sizes[chosen])
+        total.quanta[f"{label}_square"] = exact_sum(squares[chosen])
+        rows = num_atoms[chosen].sum(dtype=np.int64) if label == "forces" else chosen.sum()
+        total.components[label] = int(rows) * math.prod(FIELDS[label].shape)
+    return total
+
+
+def _sizes_of_structures(
+    values: npt.NDArray[np.floating], num_atoms: npt.NDArray[np.int32], level: Level
+) -> tuple[FloatArray, FloatArray]:
+    """Sums of sizes and of squares of a label's components over each structure, (S,) each."""
+    columns = values.astype(np.float64).reshape(len(values), -1).T
+    sizes = sum(np.abs(column) for column in columns)
+    squares = sum(column * column for column in columns)
+    if level == "structure":
+        return np.asarray(sizes), np.asarray(squares)
     # Sums over one structure do not depend on the others; only sums over structures must be exact.
     starts = np.cumsum(num_atoms, dtype=np.int64) - num_atoms
-    x, y, z = forces.astype(np.float64).T
-    force_abs = np.add.reduceat(np.abs(x) + np.abs(y) + np.abs(z), starts)[train]
-    force_square = np.add.reduceat(x * x + y * y + z * z, starts)[train]
-    values = (np.abs(chosen), chosen**2, force_abs, force_square)
-    quanta = {name: exact_sum(array) for name, array in zip(_SUMS, values, strict=True)}
-    return TrainSums(len(chosen), int(num_atoms[train].sum(dtype=np.int64)), quanta)
+    return np.add.reduceat(sizes, starts), np.add.reduceat(squares, starts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +22,11 @@ _LISTED: Final = 10
 # Median absolute deviation of a normal distribution with unit standard deviation, inverted.
 _DEVIATIONS_OF_NORMAL: Final = 1.4826
 _SMALLEST_DEVIATION_EV_PER_ATOM: Final = 1e-6
+# What counts as a second level of theory: size of the smaller group, and the gap between them.
+_SMALLEST_LEVEL: Final = 5
+_SMALLEST_LEVEL_SHARE: Final = 0.02
+_GAP_TO_WIDTH: Final = 2.0
+_SMALLEST_GAP_EV_PER_ATOM: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +38,9 @@ class Spread:
 
 
 def measure_spread(train_target: FloatArray) -> Spread:
-    """Median and robust standard deviation of training targets (S,)."""
+    """Median and robust standard deviation of training targets (S,); of none zero."""
+    if len(train_target) == 0:
+        return Spread(median=0.0, deviation=_SMALLEST_DEVIATION_EV_PER_ATOM)
     median = float(np.median(train_target))
     deviation = _DEVIATIONS_OF_NORMAL * float(np.median(np.abs(train_target - median)))
     return Spread(median=median, deviation=max(deviation, _SMALLEST_DEVIATION_EV_PER_ATOM))
@@ -41,8 +49,11 @@ def measure_spread(train_target: FloatArray) -> Spread:
 def describe_residuals(train_target: FloatArray, spread: Spread) -> dict[str, Any]:
     """Quantiles and histogram of training targets (S,), as ``references.json`` holds them.
 
-    The histogram spans the middle 99.8 %; what lies outside is counted at both ends.
+    The histogram spans the middle 99.8 %; what lies outside is counted at both ends. Without any
+    target there is nothing to describe.
     """
+    if len(train_target) == 0:
+        return {}
     quantiles = np.quantile(train_target, _QUANTILES)
     low, high = quantiles[_QUANTILES.index(0.001)], quantiles[_QUANTILES.index(0.999)]
     margin = max(1e-3 * (high - low), _SMALLEST_DEVIATION_EV_PER_ATOM)
@@ -59,6 +70,44 @@ def describe_residuals(train_target: FloatArray, spread: Spread) -> dict[str, An
             "above": int((train_target > edges[-1]).sum()),
         },
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoLevels:
+    """Training targets that fall into two groups.
+
+    Attributes:
+        distance_ev_per_atom: Between the medians of the groups.
+        sizes: Structures in each.
+    """
+
+    distance_ev_per_atom: float
+    sizes: tuple[int, int]
+
+
+def find_two_levels(train_target: FloatArray) -> TwoLevels | None:
+    """Look for two groups of targets with nothing between them: perhaps two levels of theory.
+
+    Other reference states, functionals or programs move energies by far more than structures of
+    one level differ, once references are off. The widest gap between neighbouring targets is taken
+    to part two groups if it is wider than the middle 90 % of each, and neither is small.
+
+    Args:
+        train_target: Training targets in eV/atom, (S,).
+    """
+    ordered = np.sort(train_target)
+    least = max(_SMALLEST_LEVEL, math.ceil(_SMALLEST_LEVEL_SHARE * len(ordered)))
+    if len(ordered) < 2 * least:
+        return None
+    gaps = np.diff(ordered)[least - 1 : len(ordered) - least]
+    cut = least + int(np.argmax(gaps))
+    low, high = ordered[:cut], ordered[cut:]
+    widths = [float(np.ptp(np.quantile(part, (0.05, 0.95)))) for part in (low, high)]
+    gap = float(gaps.max())
+    if gap < max(_GAP_TO_WIDTH * max(widths), _SMALLEST_GAP_EV_PER_ATOM):
+        return None
+    distance = float(np.median(high) - np.median(low))
+    return TwoLevels(distance_ev_per_atom=distance, sizes=(len(low), len(high)))
 
 
 def find_outliers(

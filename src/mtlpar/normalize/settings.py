@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mtlpar.core.ledger import SplitBy
 from mtlpar.core.settings import Settings
+
+Deal = Literal["groups", "frames", "blocks"]
 
 
 class NormalizeSettings(Settings):
     """How structures are split and what reference energies are taken off."""
 
-    split: SplitBy = Field(
+    split: Deal | dict[str, Deal] = Field(
         default="groups",
-        description="What is dealt to the splits: whole groups (molecule, reaction, material), "
-        "or single frames, to compare with published numbers. Frames of one group "
-        "then lie in several splits, official splits are ignored, and results are "
-        "labelled leaky.",
+        description="What is dealt to the splits, for all sources or by source (then groups where "
+        "not given). groups: whole groups (molecule, reaction, material). blocks: of each group "
+        "the first frames to train, the next to val, the last to test, for sources of few groups "
+        "such as one trajectory. frames: single frames at random, for comparison with published "
+        "numbers. With blocks and frames a group lies in several splits, official splits are "
+        "ignored, and the source is labelled leaky. Splits that a custom source gives are kept.",
     )
     val_fraction: float = Field(
         default=0.05, gt=0, lt=1, description="Share of the groups that goes to validation."
@@ -40,6 +44,16 @@ class NormalizeSettings(Settings):
         description="Energies per atom further from the median of train than this many robust "
         "standard deviations (1.4826 median absolute deviations) are counted as outliers.",
     )
+
+    def split_of(self, source: str) -> Deal:
+        """What of a source is dealt to the splits."""
+        return self.split.get(source, "groups") if isinstance(self.split, dict) else self.split
+
+    def of(self, source: str) -> NormalizeSettings:
+        """What of these settings one source depends on."""
+        energies = self.reference_energies
+        own = {source: energies[source]} if source in energies else {}
+        return self.model_copy(update={"split": self.split_of(source), "reference_energies": own})
 
     @model_validator(mode="after")
     def _leave_some_for_training(self) -> NormalizeSettings:

@@ -67,6 +67,36 @@ def assign_splits(
     return np.repeat(split[member], np.diff(np.append(starts, len(unit))))
 
 
+def split_blocks(group: UInt64Array, *, val_fraction: float, test_fraction: float) -> SplitArray:
+    """Cut the frames of each group, in their order, into train, then val, then test.
+
+    Frames of one trajectory that follow each other are alike; in blocks only those at the two cuts
+    are neighbours of another split.
+
+    Args:
+        group: Hash of each structure's group, in the order of the files, (S,).
+        val_fraction: Share of a group's frames for validation, at least one of three.
+        test_fraction: The same for test.
+
+    Returns:
+        Split of each structure as its position in `SPLITS`, (S,).
+    """
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.append(True, group[order][1:] != group[order][:-1]))
+    sizes = np.diff(np.append(starts, len(group)))
+    split = np.full(len(group), TRAIN, np.int8)
+    for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+        if size < len(SPLITS):
+            continue
+        tests, vals = (max(1, round(size * share)) for share in (test_fraction, val_fraction))
+        tests = min(tests, size - 2)
+        vals = min(vals, size - 1 - tests)
+        frames = order[start : start + size]
+        split[frames[size - tests :]] = TEST
+        split[frames[size - tests - vals : size - tests]] = VAL
+    return split
+
+
 def _run_starts(unit: UInt64Array, official_split: SplitArray) -> npt.NDArray[np.intp]:
     changes = (unit[1:] != unit[:-1]) | (official_split[1:] != official_split[:-1])
     return np.flatnonzero(np.concatenate([[True], changes]))
@@ -82,18 +112,30 @@ def _fill_empty(
         if len(in_train) < 2:
             raise ValueError(
                 f"only {len(split)} group(s): too few for train and {SPLITS[target]} without "
-                "leaking; add data of other groups (molecules, reactions, materials)"
+                "frames of one group on both sides. Add data of other groups (molecules, "
+                "reactions, materials), name smaller groups by group_key, give splits of your own "
+                "(custom_sources.*.splits), or set normalize.split for this source to blocks (of "
+                "each group the last frames are tested) or frames (at random)"
             )
         split[in_train[np.argmin(draw[in_train])]] = target
 
 
 def first_of_duplicates(
-    structure_id: UInt64Array, group: UInt64Array, energy: FloatArray
+    structure_id: UInt64Array,
+    group: UInt64Array,
+    energy: FloatArray,
+    num_labels: npt.NDArray[np.integer],
 ) -> npt.NDArray[np.bool_]:
     """Mark one structure of each set of exact duplicates, whatever their order.
 
-    Of several copies the one in the group with the smallest hash stays, of those in one group the
-    one with the lowest energy.
+    Of several copies one with most labels stays, of those the one in the group with the smallest
+    hash, of those in one group the one with the lowest energy.
+
+    Args:
+        structure_id: Hash of each structure, (S,).
+        group: Hash of its group, (S,).
+        energy: Its energy, (S,).
+        num_labels: How many labels it has, (S,).
 
     Returns:
         True for the structures to keep, (S,).
@@ -101,7 +143,7 @@ def first_of_duplicates(
     keep = np.ones(len(structure_id), dtype=bool)
     repeated = _repeated(structure_id)
     ids = structure_id[repeated]
-    order = np.lexsort((energy[repeated], group[repeated], ids))
+    order = np.lexsort((energy[repeated], group[repeated], -num_labels[repeated], ids))
     keep[repeated[order[1:]]] = ids[order][1:] != ids[order][:-1]
     return keep
 
@@ -138,5 +180,7 @@ def _repeated(values: UInt64Array) -> npt.NDArray[np.intp]:
     order = np.argsort(values)
     ordered = values[order]
     same = ordered[1:] == ordered[:-1]
-    is_repeated = np.append(same, False) | np.append(False, same)
+    is_repeated = np.zeros(len(values), np.bool_)
+    is_repeated[1:] |= same
+    is_repeated[:-1] |= same
     return np.asarray(order[is_repeated])

@@ -8,10 +8,12 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from ase.data import chemical_symbols
 
+from mtlpar.core.fields import LABELS
 from mtlpar.core.files import remove, remove_leftovers, write_json
 from mtlpar.core.hashing import UInt64Array
-from mtlpar.core.ledger import Ledger
+from mtlpar.core.ledger import Ledger, SplitBy
 from mtlpar.core.paths import Workspace
 from mtlpar.core.processes import Workers
 from mtlpar.core.references import References
@@ -29,6 +31,7 @@ from mtlpar.normalize.residuals import (
     Spread,
     describe_residuals,
     find_outliers,
+    find_two_levels,
     measure_spread,
 )
 from mtlpar.normalize.settings import NormalizeSettings
@@ -39,7 +42,9 @@ from mtlpar.normalize.split import (
     count_contradictions,
     count_overlap,
     first_of_duplicates,
+    split_blocks,
 )
+from mtlpar.store.bp import BpReader
 from mtlpar.store.extracted import ExtractedSource
 
 logger = logging.getLogger(__name__)
@@ -47,6 +52,13 @@ logger = logging.getLogger(__name__)
 _HINT: Final = "use fewer jobs, or lower extract.part_structures"
 # Energies of one geometry that are further apart are of two levels of theory, or one is wrong.
 _SAME_EV_PER_ATOM: Final = 1e-3
+# What may lie in several splits, by what was dealt to them.
+_MAY_LEAK: Final[dict[SplitBy, set[str]]] = {
+    "groups": set(),
+    "frames": {"groups"},
+    "blocks": {"groups"},
+    "given": {"groups", "structures"},
+}
 
 
 def run(
@@ -74,21 +86,32 @@ def run(
     given = given_references(source, settings)
     _remove_products(workspace, source)
     structure_id, group = extracted.column("structure_id"), extracted.column("group")
-    books = Books(extracted.manifest, _split(extracted, structure_id, group, settings, seed))
+    split_by: SplitBy = "given" if extracted.manifest["given_splits"] else settings.split_of(source)
+    books = Books(
+        extracted.manifest, _split(extracted, structure_id, group, split_by, settings, seed)
+    )
     energy = extracted.column("energy")
-    books.drop(~first_of_duplicates(structure_id, group, energy), "duplicate")
+    has = {label: extracted.column(f"{label}_mask") != 0 for label in LABELS}
+    if split_by != "given":
+        num_labels = np.sum(list(has.values()), axis=0)
+        books.drop(~first_of_duplicates(structure_id, group, energy, num_labels), "duplicate")
     with Workers(jobs, hint=_HINT) as workers:
-        fit = _take_references(extracted, books.split, given, workers)
+        fit = _take_references(extracted, books.split, given, has["energy"], workers)
         rest = _take_off(extracted, books.split, fit.references, workers)
     if fit.rank is None:
-        require_elements(source, fit.references, rest.undefined_elements)
+        require_elements(source, fit, rest.undefined_elements)
     books.drop(rest.undefined, "element_not_in_train")
-    spread = measure_spread(rest.target[books.split == TRAIN])
+    in_train = (books.split == TRAIN) & has["energy"]
+    spread = measure_spread(rest.target[in_train])
+    leaks = _check_leaks(source, books.split, structure_id, group, split_by)
+    is_leaky = any(leaks.values())
     checks = {
         "source": source,
-        "split_by": settings.split,
-        "contradicting_duplicates": _count_contradictions(extracted, structure_id, energy),
-        "in_several_splits": _check_leaks(source, books.split, structure_id, group, settings),
+        "split_by": split_by,
+        "contradicting_duplicates": _count_contradictions(
+            extracted, structure_id, energy, has["energy"]
+        ),
+        "in_several_splits": leaks,
         "energy_outliers": find_outliers(
             rest.target,
             books,
@@ -99,13 +122,29 @@ def run(
         "ingest": extracted.manifest["checks"],
         "files": {file["name"]: file["checks"] for file in extracted.manifest["files"]},
     }
-    references = _describe(extracted.manifest, settings, fit, rest, books.split, spread)
-    ledger = books.close(settings.split)
+    references = {
+        **_describe(extracted.manifest, fit, rest, in_train, spread),
+        "split_by": split_by,
+        "leaky": is_leaky,
+    }
+    ledger = books.close(
+        split_by, is_leaky=is_leaky, without={label: ~rows for label, rows in has.items()}
+    )
     extracted.write_splits(books.split)
     write_json(workspace.references(source), references)
     write_json(workspace.checks(source), checks)
     ledger.write(workspace.ledger(source))
     _report(source, ledger, fit, spread, checks["energy_outliers"])
+    if levels := find_two_levels(rest.target[in_train]):
+        logger.warning(
+            "%s: the energies of train fall into two groups %.3g eV/atom apart (%d and %d "
+            "structures): perhaps two levels of theory in one source. Tell them apart with "
+            "custom_sources.%s.where, or leave it if the structures explain it",
+            source,
+            levels.distance_ev_per_atom,
+            *levels.sizes,
+            source,
+        )
 
 
 def _remove_products(workspace: Workspace, source: str) -> None:
@@ -122,19 +161,24 @@ def _split(
     extracted: ExtractedSource,
     structure_id: UInt64Array,
     group: UInt64Array,
+    split_by: SplitBy,
     settings: NormalizeSettings,
     seed: int,
 ) -> SplitArray:
-    frames = settings.split == "frames"
+    fractions = {"val_fraction": settings.val_fraction, "test_fraction": settings.test_fraction}
     official = extracted.column("official_split")
+    if split_by == "given":
+        return official
+    if split_by == "blocks":
+        return split_blocks(group, **fractions)
+    frames = split_by == "frames"
     if frames or not settings.official_splits:
         official = np.full_like(official, -1)
     try:
         return assign_splits(
             structure_id if frames else group,
             official,
-            val_fraction=settings.val_fraction,
-            test_fraction=settings.test_fraction,
+            **fractions,
             seed=seed,
         )
     except ValueError as error:
@@ -142,12 +186,15 @@ def _split(
 
 
 def _count_contradictions(
-    extracted: ExtractedSource, structure_id: UInt64Array, energy: npt.NDArray[np.float64]
+    extracted: ExtractedSource,
+    structure_id: UInt64Array,
+    energy: npt.NDArray[np.float64],
+    has_energy: npt.NDArray[np.bool_],
 ) -> int:
     """Structures that the source holds several times with different energies."""
     count = count_contradictions(
-        structure_id,
-        energy / extracted.column("num_atoms"),
+        structure_id[has_energy],
+        (energy / extracted.column("num_atoms"))[has_energy],
         limit_ev_per_atom=_SAME_EV_PER_ATOM,
     )
     if count:
@@ -162,14 +209,36 @@ def _count_contradictions(
 
 
 def _take_references(
-    extracted: ExtractedSource, split: SplitArray, given: References | None, workers: Workers
+    extracted: ExtractedSource,
+    split: SplitArray,
+    given: References | None,
+    has_energy: npt.NDArray[np.bool_],
+    workers: Workers,
 ) -> ReferenceFit:
-    """The references that the user gives, or a fit to train."""
+    """The references that the user gives, those of isolated atoms, or a fit to train."""
     if given is not None:
         return ReferenceFit(references=given)
+    if isolated := extracted.manifest["checks"]["labels"]["isolated_atoms_ev"]:
+        return ReferenceFit(references=References.from_dict(isolated), taken_from="isolated atoms")
+    if not has_energy.any():
+        # Nothing to take references off: energies of this source are known up to a constant.
+        symbols = _elements_in_train(extracted, split)
+        return ReferenceFit(
+            references=References(dict.fromkeys(symbols, 0.0)), taken_from="no energies"
+        )
     tasks = [MomentsTask(path, part) for path, part in extracted.cut(split)]
     moments = sum(workers.map(part_moments, tasks), Moments.none())
     return solve_references(moments)
+
+
+def _elements_in_train(extracted: ExtractedSource, split: SplitArray) -> list[str]:
+    """Chemical symbols of the elements of the training structures."""
+    found = np.zeros(len(chemical_symbols), np.bool_)
+    for path, part in extracted.cut(split):
+        with BpReader(path) as reader:
+            in_train = np.repeat(part == TRAIN, reader.read_column("num_atoms"))
+            found[reader.read_column("atomic_numbers")[in_train]] = True
+    return [chemical_symbols[number] for number in np.flatnonzero(found)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,18 +270,22 @@ def _check_leaks(
     split: SplitArray,
     structure_id: UInt64Array,
     group: UInt64Array,
-    settings: NormalizeSettings,
+    split_by: SplitBy,
 ) -> dict[str, int]:
     """Look at the finished splits, whatever made them.
 
+    Returns:
+        How many groups and structures lie in several splits.
+
     Raises:
-        ValueError: If a structure, or with ``split: groups`` a group, is in two of them.
+        ValueError: If a structure is, or a group that was to stay together. In given splits they
+            are the user's, and only counted.
     """
     leaks = {
         "groups": count_overlap(group, split),
         "structures": count_overlap(structure_id, split),
     }
-    expected = {"groups"} if settings.split == "frames" else set()
+    expected = _MAY_LEAK[split_by]
     if wrong := [
         f"{count} {name}" for name, count in leaks.items() if count > 0 and name not in expected
     ]:
@@ -226,18 +299,17 @@ def _check_leaks(
 
 def _describe(
     manifest: dict[str, Any],
-    settings: NormalizeSettings,
     fit: ReferenceFit,
     rest: _Rest,
-    split: SplitArray,
+    in_train: npt.NDArray[np.bool_],
     spread: Spread,
 ) -> dict[str, Any]:
     """Content of ``references.json``; labels outside train have no part in it."""
     return {
         "source": manifest["source"],
         "level_of_theory": manifest["level_of_theory"],
-        "split_by": settings.split,
         "fitted_on": None if fit.rank is None else "train",
+        "taken_from": fit.taken_from,
         "energies_ev": dict(fit.references.energies_ev),
         "standard_errors_ev": dict(fit.standard_errors_ev),
         "undetermined": list(fit.undetermined),
@@ -247,7 +319,7 @@ def _describe(
         "train_statistics": rest.train.statistics(),
         "residuals": {
             "total_energy_rms_ev": fit.residual_rms_ev,
-            **describe_residuals(rest.target[split == TRAIN], spread),
+            **describe_residuals(rest.target[in_train], spread),
         },
     }
 
@@ -268,11 +340,18 @@ def _report(
         len(fit.references.energies_ev),
         spread.deviation,
     )
+    if fit.taken_from == "no energies":
+        logger.warning(
+            "%s: no structure has an energy; models learn its energies from forces, up "
+            "to a constant, with reference energies of zero",
+            source,
+        )
     if ledger.is_leaky:
         logger.warning(
-            "%s: split by frames: frames of one group lie in several splits, test errors will look "
+            "%s: split by %s: frames of one group lie in several splits, test errors will look "
             "better than they are",
             source,
+            ledger.split_by,
         )
     if fit.undetermined:
         logger.warning(

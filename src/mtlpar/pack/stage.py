@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from mtlpar.core.fields import SPLITS
+from mtlpar.core.fields import LABELS, SPLITS
 from mtlpar.core.files import read_json, remove, remove_leftovers, scratch_folder
 from mtlpar.core.hashing import derive_seed, json_digest
 from mtlpar.core.paths import Workspace
@@ -80,8 +80,11 @@ def run(
         attributes = _attributes(
             extracted, read_json(workspace.references(source), stage="normalize"), seed
         )
+        has = {label: extracted.column(f"{label}_mask") != 0 for label in LABELS}
         for index, name in enumerate(SPLITS):
-            _write_split(workspace.pack(source, name), index, runs, shuffle, attributes, workers)
+            labels = {label: int((rows & (split == index)).sum()) for label, rows in has.items()}
+            of_split = {**attributes, "split": name, "num_labels": labels}
+            _write_split(workspace.pack(source, name), index, runs, shuffle, of_split, workers)
     _write_manifests(workspace, source)
 
 
@@ -126,6 +129,7 @@ def _attributes(
         "source": references["source"],
         "seed": seed,
         "split_by": references["split_by"],
+        "leaky": references["leaky"],
         "level_of_theory": references["level_of_theory"],
         "references_ev": references["energies_ev"],
         "train_statistics": references["train_statistics"],
@@ -141,7 +145,7 @@ def _write_split(
     attributes: dict[str, Any],
     workers: Workers,
 ) -> None:
-    name, num_blocks = SPLITS[index], shuffle.num_blocks[index]
+    num_blocks = shuffle.num_blocks[index]
     constants = split_constants(runs, index)
     tasks = (
         BlockTask(tuple(run.piece(index, block) for run in runs), shuffle.seeds[index], constants)
@@ -150,10 +154,15 @@ def _write_split(
     blocks = workers.map(gather_block, tasks)
     write_bp(
         path,
-        tqdm(blocks, total=num_blocks, desc=f"{attributes['source']}: {name}", disable=None),
+        tqdm(
+            blocks,
+            total=num_blocks,
+            desc=f"{attributes['source']}: {attributes['split']}",
+            disable=None,
+        ),
         num_structures=sum(run.rows("structure", index) for run in runs),
         num_atoms=sum(run.rows("atom", index) for run in runs),
-        attributes={**attributes, "split": name},
+        attributes=attributes,
         fields=[field.name for field in PACKED_FIELDS],
         constants=constants,
     )

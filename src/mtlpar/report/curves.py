@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mtlpar.report.items import ENERGY_MAE, FORCE_MAE, Scope
+from mtlpar.report.items import ENERGY_MAE, FORCE_MAE, STRESS_MAE, Quantity, Scope
 from mtlpar.report.load import Epoch, read_history
 from mtlpar.report.names import is_single_source, model_titles, source_title
 from mtlpar.report.style import INK, PALETTE, plain_log_axis
 
 _SINGLE: Final = "Single-source model"
-_QUANTITIES: Final = (ENERGY_MAE, FORCE_MAE)
+_QUANTITIES: Final = (ENERGY_MAE, FORCE_MAE, STRESS_MAE)
 
 
 def draw_learning_curves(scope: Scope) -> Figure:
@@ -39,12 +39,13 @@ def draw_learning_curves(scope: Scope) -> Figure:
     labels = _labels(scope)
     colors = _colors(tuple(dict.fromkeys(labels.values())))
     columns = len(scope.sources)
-    figure = Figure(figsize=(max(1.95 * columns, 4.0) + 0.4, 4.4))
-    grid = figure.subplots(len(_QUANTITIES), columns, sharex="col", squeeze=False)
-    for row, quantity in zip(grid, _QUANTITIES, strict=True):
+    quantities = _measured(histories.values())
+    figure = Figure(figsize=(max(1.95 * columns, 4.0) + 0.4, 0.8 + 1.8 * len(quantities)))
+    grid = figure.subplots(len(quantities), columns, sharex="col", squeeze=False)
+    for row, quantity in zip(grid, quantities, strict=True):
         for axes, source in zip(row, scope.sources, strict=True):
             for model, history in histories.items():
-                if source in scope.models[model]:
+                if source in scope.models[model] and quantity.key in history[0].errors[source]:
                     _draw_line(axes, history, source, quantity.key, color=colors[labels[model]])
             _finish_panel(axes)
         row[0].set_ylabel(f"Validation {quantity.target} MAE\n({quantity.unit})")
@@ -57,6 +58,14 @@ def draw_learning_curves(scope: Scope) -> Figure:
     )
     figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
     return figure
+
+
+def _measured(histories: Iterable[Sequence[Epoch]]) -> tuple[Quantity, ...]:
+    """Errors that any model has on any source: stresses only where they are learned."""
+    found = set[str]()
+    for history in histories:
+        found.update(*history[0].errors.values())
+    return tuple(quantity for quantity in _QUANTITIES if quantity.key in found)
 
 
 def _labels(scope: Scope) -> dict[str, str]:

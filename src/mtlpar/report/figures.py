@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mtlpar.report.curves import draw_learning_curves
 from mtlpar.report.heatmap import draw_heatmap
-from mtlpar.report.items import ENERGY_MAE, FORCE_MAE, Item, Scope
+from mtlpar.report.items import ENERGY_MAE, FORCE_MAE, STRESS_MAE, Item, Scope
 from mtlpar.report.leaky import leaky_note
 from mtlpar.report.ledger_bars import draw_ledger
 from mtlpar.report.parity import draw_parity
@@ -23,6 +23,7 @@ _DRAW: Final[dict[str, Callable[[Scope], Figure]]] = {
     "heatmap_force": partial(draw_heatmap, quantity=FORCE_MAE),
     "parity_energy": partial(draw_parity, quantity=ENERGY_MAE),
     "parity_force": partial(draw_parity, quantity=FORCE_MAE),
+    "parity_stress": partial(draw_parity, quantity=STRESS_MAE),
     "learning_curves": draw_learning_curves,
     "ledger_figure": draw_ledger,
     "reference_energies": draw_references,

@@ -7,11 +7,13 @@ under the same name. The module imports nothing heavy, for it is used while a DA
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+from mtlpar.core.error_names import MAE_NAMES
 from mtlpar.core.paths import Workspace
+from mtlpar.core.units import EV_PER_CUBIC_ANGSTROM_GPA
 from mtlpar.report.settings import ReportSettings
 
 TABLE_FORMATS: Final = ("csv", "md", "tex")
@@ -59,28 +61,35 @@ class Quantity:
 
     Attributes:
         key: Its key in the metrics files.
-        target: What is predicted: ``energy`` or ``force``.
+        target: What is predicted: ``energy``, ``force`` or ``stress``.
+        factor: What its values in the metrics files are multiplied by, for the unit.
         title: Short name, as in the head of a table.
         long_title: Name for captions.
         unit: Unit, in plain text.
     """
 
     key: str
-    target: Literal["energy", "force"]
+    target: Literal["energy", "force", "stress"]
     title: str
     long_title: str
     unit: str
+    factor: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """Name of the label that is predicted."""
+        return "forces" if self.target == "force" else self.target
 
 
 ENERGY_MAE: Final = Quantity(
-    key="energy_mae_ev_per_atom",
+    key=MAE_NAMES["energy"],
     target="energy",
     title="Energy MAE",
     long_title="Mean absolute error of the energy per atom",
     unit="eV/atom",
 )
 FORCE_MAE: Final = Quantity(
-    key="force_mae_ev_per_angstrom",
+    key=MAE_NAMES["forces"],
     target="force",
     title="Force MAE",
     long_title="Mean absolute error of the force components",
@@ -102,6 +111,16 @@ FORCE_RMSE: Final = Quantity(
 )
 
 
+STRESS_MAE: Final = Quantity(
+    key=MAE_NAMES["stress"],
+    target="stress",
+    title="Stress MAE",
+    long_title="Mean absolute error of the stress components",
+    unit="eV/Å^3",
+)
+STRESS_MAE_GPA: Final = replace(STRESS_MAE, unit="GPa", factor=EV_PER_CUBIC_ANGSTROM_GPA)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """One table or figure.
@@ -112,6 +131,7 @@ class Item:
         title: What the HTML report calls it.
         reads: Files it is made of.
         quantity: The error that a table shows, if it shows one.
+        is_of_stress: Whether it is about stresses, which only conservative models predict.
     """
 
     name: str
@@ -119,6 +139,7 @@ class Item:
     title: str
     reads: Callable[[Scope], list[Path]]
     quantity: Quantity | None = None
+    is_of_stress: bool = False
 
     @property
     def category(self) -> str:
@@ -187,6 +208,22 @@ _ALL: Final = (
         reads=_metrics,
         quantity=FORCE_RMSE,
     ),
+    Item(
+        name="table5",
+        kind="table",
+        title="Table 5: stress MAE",
+        reads=_metrics,
+        quantity=STRESS_MAE,
+        is_of_stress=True,
+    ),
+    Item(
+        name="table6",
+        kind="table",
+        title="Table 6: stress MAE in GPa",
+        reads=_metrics,
+        quantity=STRESS_MAE_GPA,
+        is_of_stress=True,
+    ),
     Item(name="ledger", kind="table", title="Ledger of all rows", reads=_ledgers),
     Item(name="ledger_files", kind="table", title="Ledger of the raw files", reads=_ledgers),
     Item(name="checks", kind="table", title="Physics checks", reads=_checks),
@@ -206,6 +243,13 @@ _ALL: Final = (
         title="Forces, predicted and labelled",
         reads=_predictions,
     ),
+    Item(
+        name="parity_stress",
+        kind="figure",
+        title="Stresses, predicted and labelled",
+        reads=_predictions,
+        is_of_stress=True,
+    ),
     Item(name="learning_curves", kind="figure", title="Learning curves", reads=_histories),
     Item(name="ledger_figure", kind="figure", title="Shares of the rows", reads=_ledgers),
     Item(
@@ -220,14 +264,23 @@ ITEMS: Final[dict[str, Item]] = {item.name: item for item in _ALL}
 """Every table and figure by name, in the order of the report."""
 
 
-def table_names() -> tuple[str, ...]:
-    """Names of the tables."""
-    return tuple(item.name for item in _ALL if item.kind == "table")
+def items_of(*, with_stress: bool) -> tuple[Item, ...]:
+    """Tables and figures of a run.
+
+    Args:
+        with_stress: Whether its models predict stresses.
+    """
+    return tuple(item for item in _ALL if with_stress or not item.is_of_stress)
 
 
-def figure_names() -> tuple[str, ...]:
-    """Names of the figures."""
-    return tuple(item.name for item in _ALL if item.kind == "figure")
+def table_names(*, with_stress: bool = True) -> tuple[str, ...]:
+    """Names of the tables of a run, see `items_of`."""
+    return tuple(one.name for one in items_of(with_stress=with_stress) if one.kind == "table")
+
+
+def figure_names(*, with_stress: bool = True) -> tuple[str, ...]:
+    """Names of the figures of a run, see `items_of`."""
+    return tuple(one.name for one in items_of(with_stress=with_stress) if one.kind == "figure")
 
 
 def get_item(name: str) -> Item:

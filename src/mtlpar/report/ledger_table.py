@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mtlpar.core.fields import SPLITS
+from mtlpar.core.fields import LABELS, SPLITS
 from mtlpar.core.ledger import Ledger
 from mtlpar.report.grid import Cell, CsvRow, Grid
 from mtlpar.report.names import TOTAL, reason_text, source_title
 
+_WITHOUT = tuple(f"kept_without_{label}" for label in LABELS)
 _HEADER = ("Rows", *(split.capitalize() for split in SPLITS), "Dropped", "Lost", "By reason")
 
 
@@ -19,7 +20,7 @@ def ledger_rows(ledgers: Mapping[str, Ledger]) -> list[CsvRow]:
     rows: list[CsvRow] = [(name, *_numbers(ledger, reasons)) for name, ledger in ledgers.items()]
     dropped = (f"dropped_{reason}" for reason in reasons)
     return [
-        ("source", "rows", *SPLITS, *dropped, "lost"),
+        ("source", "rows", *SPLITS, *dropped, "lost", *_WITHOUT),
         *rows,
         (TOTAL, *_numbers(total, reasons)),
     ]
@@ -34,7 +35,7 @@ def file_rows(ledgers: Mapping[str, Ledger]) -> list[CsvRow]:
         for name, ledger in {**of_source.files, TOTAL: of_source}.items()
     ]
     dropped = (f"dropped_{reason}" for reason in reasons)
-    return [("source", "file", "rows", *SPLITS, *dropped, "lost", "damage"), *rows]
+    return [("source", "file", "rows", *SPLITS, *dropped, "lost", *_WITHOUT, "damage"), *rows]
 
 
 def ledger_grid(ledgers: Mapping[str, Ledger]) -> Grid:
@@ -74,7 +75,9 @@ def file_grid(ledgers: Mapping[str, Ledger]) -> Grid:
 
 def _numbers(ledger: Ledger, reasons: list[str]) -> tuple[int, ...]:
     splits = (ledger.splits[split] for split in SPLITS)
-    return (ledger.rows, *splits, *(ledger.dropped[reason] for reason in reasons), ledger.lost)
+    dropped = (ledger.dropped[reason] for reason in reasons)
+    without = (ledger.without[label] for label in LABELS)
+    return (ledger.rows, *splits, *dropped, ledger.lost, *without)
 
 
 def _cells(ledger: Ledger) -> tuple[Cell, ...]:
@@ -82,8 +85,18 @@ def _cells(ledger: Ledger) -> tuple[Cell, ...]:
     numbers = (ledger.rows, *splits, sum(ledger.dropped.values()), ledger.lost)
     reasons = sorted(ledger.dropped.items(), key=lambda entry: (-entry[1], entry[0]))
     by_reason = ", ".join(f"{reason_text(name)} {count:,}" for name, count in reasons if count)
-    text = "; ".join([by_reason or "none", *_damage(ledger)])
+    text = "; ".join([by_reason or "none", *_kept_without(ledger), *_damage(ledger)])
     return (*(Cell(f"{number:,}") for number in numbers), Cell(text))
+
+
+def _kept_without(ledger: Ledger) -> list[str]:
+    """Labels that some structures in the splits lack; stresses only where others have one."""
+    kept = sum(ledger.splits.values())
+    lacking = {label: ledger.without[label] for label in LABELS if ledger.without[label]}
+    if lacking.get("stress") == kept:
+        del lacking["stress"]
+    listed = ", ".join(f"{label} {count:,}" for label, count in lacking.items())
+    return [f"kept without {listed}"] if listed else []
 
 
 def _damage(ledger: Ledger) -> list[str]:

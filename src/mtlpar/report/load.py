@@ -13,15 +13,21 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mtlpar.core.error_names import MAE_NAMES
 from mtlpar.core.files import missing, read_json
 from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
-from mtlpar.report.items import ENERGY_MAE, FORCE_MAE, Quantity
+from mtlpar.report.items import Quantity
 
 FloatArray = npt.NDArray[np.float64]
 
 # Other models see the same test structures in other batches: sums differ in the last digits.
 _SAME_RELATIVE = 1e-6
+_UNITS = {
+    "energy": "ev_per_atom",
+    "force": "ev_per_angstrom",
+    "stress": "ev_per_cubic_angstrom",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +37,8 @@ class ErrorTable:
     Attributes:
         quantity: Which error, with its unit.
         errors: Error by model and source, in the order of rows and columns; NaN where a model has
-            no branch for a source.
-        zero: Error of predicting zero, by source.
+            no branch for a source, or the test set no such label.
+        zero: Error of predicting zero, by source; NaN where it has no such label.
     """
 
     quantity: Quantity
@@ -72,10 +78,21 @@ def read_errors(
             path = workspace.metrics(model, source)
             content = read_json(path, stage=f"evaluate --model {model}")
             _expect_names(content, path, model=model, source=source)
-            tested = content.get("branch", "") is not None
-            errors[model][source] = _number(content, quantity.key, path) if tested else math.nan
-            trivial = _number(content, "zero_predictor", path, quantity.key)
-            if not math.isclose(zero.setdefault(source, trivial), trivial, rel_tol=_SAME_RELATIVE):
+            has_label = content.get("num_labels", {}).get(quantity.label, 0) > 0
+            tested = has_label and content.get("branch", "") is not None
+            # A model with direct forces predicts no stress.
+            tested &= quantity.target != "stress" or quantity.key in content
+            factor = quantity.factor
+            errors[model][source] = (
+                factor * _number(content, quantity.key, path) if tested else math.nan
+            )
+            trivial = math.nan
+            if has_label:
+                trivial = factor * _number(content, "zero_predictor", path, quantity.key)
+            known = zero.setdefault(source, trivial)
+            if math.isnan(known) and math.isnan(trivial):
+                continue
+            if not math.isclose(known, trivial, rel_tol=_SAME_RELATIVE):
                 raise ValueError(
                     f"{path}: predicting zero has {quantity.title} {trivial!r}, but "
                     f"{zero[source]!r} in {workspace.metrics(models[0], source)}: the models were "
@@ -85,12 +102,12 @@ def read_errors(
 
 
 def read_predictions(
-    target: Literal["energy", "force"], *, workspace: Workspace, model: str, source: str
+    target: Literal["energy", "force", "stress"], *, workspace: Workspace, model: str, source: str
 ) -> tuple[FloatArray, FloatArray]:
     """Read labels and predictions as two flat arrays of the same length.
 
     Args:
-        target: Energies in eV/atom, or force components in eV/Å.
+        target: Energies in eV/atom, force components in eV/Å, or stress components in eV/Å^3.
         workspace: Paths of all products.
         model: Name of the model.
         source: Name of the test set.
@@ -100,8 +117,7 @@ def read_predictions(
             shapes, or a value is not finite.
     """
     path = workspace.predictions(model, source)
-    unit = "ev_per_atom" if target == "energy" else "ev_per_angstrom"
-    names = [f"{target}_{kind}_{unit}" for kind in ("label", "prediction")]
+    names = [f"{target}_{kind}_{_UNITS[target]}" for kind in ("label", "prediction")]
     label, prediction = _arrays(path, names)
     if label.shape != prediction.shape or label.size == 0:
         raise ValueError(
@@ -142,13 +158,7 @@ def read_history(path: Path, sources: Sequence[str]) -> list[Epoch]:
             raise ValueError(f"{where} is not valid JSON ({error}); retrain the model") from error
         if not isinstance(content, dict) or content.get("kind") != "epoch":
             continue
-        errors = {
-            source: {
-                quantity.key: _number(content, "val", where, source, quantity.key)
-                for quantity in (ENERGY_MAE, FORCE_MAE)
-            }
-            for source in sources
-        }
+        errors = {source: _errors_of_source(content, source, where) for source in sources}
         epoch = int(_number(content, "epoch", where))
         epochs[epoch] = Epoch(epoch=epoch, is_best=bool(content.get("is_best")), errors=errors)
     if not epochs:
@@ -192,6 +202,14 @@ def _number(content: Any, key: str, where: Path | str, *deeper: str) -> float:
             "number; rerun the stage that writes the file"
         )
     return float(value)
+
+
+def _errors_of_source(content: Any, source: str, where: str) -> dict[str, float]:
+    """Validation errors of the labels that a source has; it has one at least."""
+    found = (content.get("val") or {}).get(source)
+    there = [key for key in MAE_NAMES.values() if isinstance(found, dict) and key in found]
+    keys = there or [MAE_NAMES["energy"]]
+    return {key: _number(content, "val", where, source, key) for key in keys}
 
 
 def _arrays(path: Path, names: Sequence[str]) -> list[FloatArray]:

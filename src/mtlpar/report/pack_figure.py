@@ -55,7 +55,7 @@ def draw_pack(summary: Summary) -> Figure:
 def _title(summary: Summary) -> str:
     header = summary.header
     name = " ".join(name for name in (header.source, header.split) if name)
-    leaky = ", leaky splits" if header.is_leaky else ""
+    leaky = ", leaky splits" if header.leaky else ""
     counted = "" if summary.is_complete else f" (sample of {summary.structures:,})"
     return f"{name or summary.path.name}: {header.num_structures:,} structures{counted}{leaky}"
 
@@ -86,6 +86,9 @@ def _draw_sizes(axes: Axes, summary: Summary) -> None:
 
 def _draw_energies(axes: Axes, summary: Summary) -> None:
     energies = summary.energies_ev_per_atom
+    if len(energies) == 0:
+        _say_nothing(axes, "no energies")
+        return
     low, high = np.percentile(energies, _SHOWN_PERCENTILES)
     shown = energies[(energies >= low) & (energies <= high)]
     bins = min(_BINS, max(_BINS // 4, math.isqrt(len(energies))))
@@ -98,6 +101,9 @@ def _draw_energies(axes: Axes, summary: Summary) -> None:
 
 def _draw_forces(axes: Axes, summary: Summary) -> None:
     edges: FloatArray = FORCE_EDGES_EV_PER_ANGSTROM
+    if not summary.atoms_of_force.any():
+        _say_nothing(axes, "no forces")
+        return
     axes.stairs(summary.atoms_of_force, edges, fill=True, color=_COLOR)
     axes.set_xscale("log")
     filled = np.flatnonzero(summary.atoms_of_force)
@@ -112,6 +118,11 @@ def _draw_forces(axes: Axes, summary: Summary) -> None:
     axes.set(title="Forces", xlabel="length on an atom, eV/Å", ylabel="atoms")
     below = f"\nfirst bar: up to {edges[1]:.1e}" if filled[0] == 0 else ""
     _remark(axes, f"longest {summary.max_force_ev_per_angstrom:.3g}{below}")
+
+
+def _say_nothing(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color=FAINT)
+    axes.set(xticks=[], yticks=[])
 
 
 def _remark(axes: Axes, text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mtlpar.core.fields import FIELDS, Field
+from mtlpar.core.fields import FIELDS, LABELS, Field
 from mtlpar.store.header import BpHeader
 from mtlpar.store.summary import FORCE_EDGES_EV_PER_ANGSTROM, Summary
 
@@ -45,7 +45,7 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
     for key in ("source", "split", "level_of_theory"):
         if value := getattr(header, key):
             yield key.replace("_", " "), value
-    if header.is_leaky:
+    if header.leaky:
         yield "LEAKY", "single frames were split: their neighbours lie in the other splits"
     yield "structures", f"{_number(structures)}, {header.atoms_per_structure:.1f} atoms on average"
     yield "atoms", _number(atoms)
@@ -56,7 +56,8 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
             for dimension, count in sorted(summary.structures_of_dimension.items())
         ),
     )
-    yield "with stress", _number(summary.with_stress)
+    for label in LABELS:
+        yield f"with {label}", _number(summary.with_label[label])
     size = f"{summary.num_bytes / 1e6:,.2f} MB, {summary.num_bytes / max(atoms, 1):.1f} B per atom"
     yield "on disk", size
     yield "counted", _what_was_read(summary)
@@ -128,6 +129,8 @@ def _sizes(summary: Summary) -> list[str]:
 
 def _energies(summary: Summary) -> list[str]:
     energies = summary.energies_ev_per_atom
+    if len(energies) == 0:
+        return ["none"]
     histogram, _ = np.histogram(energies, _BINS)
     return _sparkline(histogram, f"{energies.min():.4g}", f"{energies.max():.4g}")
 

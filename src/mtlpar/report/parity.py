@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mtlpar.report.grid import format_number
 from mtlpar.report.items import Quantity, Scope
-from mtlpar.report.load import FloatArray, read_errors, read_predictions
+from mtlpar.report.load import ErrorTable, FloatArray, read_errors, read_predictions
 from mtlpar.report.names import model_titles, source_title
 from mtlpar.report.style import FAINT, SEQUENTIAL
 
@@ -62,22 +62,23 @@ def draw_parity(scope: Scope, *, quantity: Quantity) -> Figure:
         ValueError: If a chosen model does not exist, or an input is missing or not usable.
     """
     models = scope.parity_models
-    panels = _panels(scope, quantity, models)
+    table = read_errors(quantity, workspace=scope.workspace, models=models, sources=scope.sources)
+    panels = _panels(scope, table, models)
     norm = _count_norm([panel for row in panels.values() for panel in row if panel])
     columns = len(scope.sources)
     figure = Figure(figsize=(1.85 * columns + 1.0, 1.62 * len(models) + 0.75), layout="compressed")
     grid = figure.subplots(len(models), columns, sharex="col", sharey="col", squeeze=False)
     titles = model_titles(scope.models, sources=scope.sources)
     for row, model in zip(grid, models, strict=True):
-        for axes, panel in zip(row, panels[model], strict=True):
+        for axes, panel, source in zip(row, panels[model], scope.sources, strict=True):
             if panel is None:
-                _leave_empty(axes)
+                _leave_empty(axes, "no label" if math.isnan(table.zero[source]) else "no branch")
             else:
                 _draw_panel(axes, panel, norm)
         row[0].set_ylabel(titles[model], fontweight="bold")
     for axes, source in zip(grid[0], scope.sources, strict=True):
         axes.set_title(source_title(source))
-    what = "energy" if quantity.target == "energy" else "force component"
+    what = "energy" if quantity.target == "energy" else f"{quantity.target} component"
     figure.supxlabel(f"Labelled {what} ({quantity.unit})", fontsize=9)
     figure.supylabel(f"Predicted {what} ({quantity.unit})", fontsize=9)
     if norm is not None:
@@ -88,15 +89,13 @@ def draw_parity(scope: Scope, *, quantity: Quantity) -> Figure:
 
 
 def _panels(
-    scope: Scope, quantity: Quantity, models: Sequence[str]
+    scope: Scope, table: ErrorTable, models: Sequence[str]
 ) -> dict[str, list[_Panel | None]]:
     """Panels by model and source; None where a model was not tested on a source."""
-    errors = read_errors(
-        quantity, workspace=scope.workspace, models=models, sources=scope.sources
-    ).errors
+    errors = table.errors
     values = {
         (model, source): read_predictions(
-            quantity.target, workspace=scope.workspace, model=model, source=source
+            table.quantity.target, workspace=scope.workspace, model=model, source=source
         )
         for model in models
         for source in scope.sources
@@ -138,10 +137,10 @@ def _count_norm(panels: Sequence[_Panel]) -> LogNorm | None:
     return LogNorm(1, max(2.0, *highest)) if highest else None
 
 
-def _leave_empty(axes: Axes) -> None:
+def _leave_empty(axes: Axes, why: str) -> None:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelleft=False)
-    axes.text(0.5, 0.5, "no branch", transform=axes.transAxes, ha="center", color=FAINT)
+    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", color=FAINT)
 
 
 def _draw_panel(axes: Axes, panel: _Panel, norm: LogNorm | None) -> None:

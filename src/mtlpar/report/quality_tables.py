@@ -18,6 +18,7 @@ _CHECKS: Final = (
     ("largest_force_ev_per_angstrom", "Largest force (eV/Å)"),
     ("energy_work_pairs", "Steps"),
     ("energy_work_slope", "dE / work"),
+    ("stress_work_slope", "dE / strain work"),
 )
 
 
@@ -39,7 +40,8 @@ def check_grid(scope: Scope) -> Grid:
         "atoms or images closer than the limit. Net force: forces that do not add up to zero. "
         "Energy outliers: energies per atom far from the median of train. dE / work: median of "
         "energy differences over the work of the forces between neighbouring frames, 1 where "
-        f"units and signs agree; {_NOT_APPLICABLE}: rows are no trajectory.",
+        "units and signs agree. dE / strain work: the same of the stress where the cell changes. "
+        f"{_NOT_APPLICABLE}: rows are no trajectory.",
         columns="l" + "r" * len(_CHECKS),
         header=("Source", *(title for _, title in _CHECKS)),
         rows=tuple(
@@ -138,13 +140,13 @@ def reference_grid(scope: Scope) -> Grid:
         residuals, statistics = content["residuals"], content["train_statistics"]
         texts = (
             source_title(source),
-            content["fitted_on"] or "given",
+            content["fitted_on"] or content["taken_from"],
             f"{content['num_structures']:,}",
             str(content["num_elements"]),
             _text(content["rank"]),
             _text(max(errors, default=None)),
-            format_number(statistics["energy_rms_ev_per_atom"]),
-            format_number(residuals["robust_deviation_ev_per_atom"]),
+            _text(statistics.get("energy_rms_ev_per_atom")),
+            _text(residuals.get("robust_deviation_ev_per_atom")),
             ", ".join(content["undetermined"]) or "none",
         )
         rows.append(tuple(Cell(text) for text in texts))
@@ -173,6 +175,7 @@ def _check_values(scope: Scope, source: str) -> tuple[int | float | None, ...]:
         "energy_outliers": content["energy_outliers"]["count"],
         "energy_work_pairs": work["pairs"],
         "energy_work_slope": work["slope"],
+        "stress_work_slope": work["stress"]["slope"],
     }
     return tuple(values[key] for key, _ in _CHECKS)
 

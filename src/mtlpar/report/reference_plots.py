@@ -103,7 +103,11 @@ def _draw_errors(axes: Axes, content: dict[str, Any]) -> None:
 
 
 def _draw_residuals(axes: Axes, content: dict[str, Any]) -> None:
-    histogram = content["residuals"]["histogram"]
+    histogram = content["residuals"].get("histogram")
+    if histogram is None:
+        axes.text(0.5, 0.5, "no energies", ha="center", transform=axes.transAxes)
+        axes.set(xticks=[], yticks=[])
+        return
     edges = np.array(histogram["edges_ev_per_atom"])
     axes.stairs(histogram["counts"], edges, fill=True, color=_DETERMINED)
     axes.set_yscale("log")

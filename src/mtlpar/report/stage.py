@@ -1,4 +1,4 @@
-"""Runs the report stage for one table or figure, or for all of them."""
+"""Runs the report stage for one table or figure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from mtlpar.core.paths import Workspace
-from mtlpar.report.items import ITEMS, Scope, get_item, outputs_of
+from mtlpar.report.items import Scope, get_item, items_of, outputs_of
 from mtlpar.report.settings import ReportSettings
 from mtlpar.report.tables import summary_text, write_table
 
@@ -15,27 +15,33 @@ __all__ = ["chosen_items", "run", "summary_text"]
 logger = logging.getLogger(__name__)
 
 
-def chosen_items(item: str | None) -> tuple[str, ...]:
-    """Names of the tables and figures to make: the one that was asked for, or all.
+def chosen_items(item: str | None, *, with_stress: bool) -> tuple[str, ...]:
+    """Names of the tables and figures to make: the one that was asked for, or all of a run.
+
+    Args:
+        item: What was asked for.
+        with_stress: Whether the models predict stresses.
 
     Raises:
         ValueError: If there is no such item.
     """
-    return tuple(ITEMS) if item is None else (get_item(item).name,)
+    if item is not None:
+        return (get_item(item).name,)
+    return tuple(one.name for one in items_of(with_stress=with_stress))
 
 
 def run(
-    item: str | None,
+    item: str,
     *,
     workspace: Workspace,
     settings: ReportSettings,
     models: Mapping[str, tuple[str, ...]],
     sources: Sequence[str],
 ) -> None:
-    """Make a table or figure, or all of them.
+    """Make a table or figure.
 
     Args:
-        item: Name of the table or figure; None for all.
+        item: Name of the table or figure.
         workspace: Paths of all products.
         settings: Settings of the stage.
         models: Sources that each model learns from, in the order of the rows.
@@ -46,13 +52,12 @@ def run(
             does not belong to it.
     """
     scope = Scope(workspace=workspace, settings=settings, models=models, sources=sources)
-    for name in ITEMS if item is None else (item,):
-        chosen = get_item(name)
-        if chosen.kind == "table":
-            write_table(chosen, scope)
-        else:
-            # Importing matplotlib takes as long as writing all tables.
-            from mtlpar.report.figures import write_figure
+    chosen = get_item(item)
+    if chosen.kind == "table":
+        write_table(chosen, scope)
+    else:
+        # Importing matplotlib takes as long as writing all tables.
+        from mtlpar.report.figures import write_figure
 
-            write_figure(chosen, scope)
-        logger.info("%s: %s", name, ", ".join(map(str, outputs_of(name, workspace))))
+        write_figure(chosen, scope)
+    logger.info("%s: %s", item, ", ".join(map(str, outputs_of(item, workspace))))

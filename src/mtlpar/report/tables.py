@@ -114,14 +114,20 @@ def summary_text(
     return "\n".join(parts)
 
 
-def mean_error(errors: Mapping[str, float]) -> float:
-    """Mean over the test sets, each counting the same; NaN unless there are all of them."""
-    return math.fsum(errors.values()) / len(errors)
+def mean_error(errors: Mapping[str, float], zero: Mapping[str, float]) -> float:
+    """Mean over the test sets that have the label, each counting the same; NaN if one is missing.
+
+    Args:
+        errors: Error by source.
+        zero: Error of predicting zero by source, NaN where there is no label.
+    """
+    counted = [error for source, error in errors.items() if not math.isnan(zero[source])]
+    return math.fsum(counted) / len(counted) if counted else math.nan
 
 
 def best_errors(table: ErrorTable) -> dict[str, float]:
     """Smallest error of any model by source and for the mean, at full precision."""
-    rows = [_with_mean(errors) for errors in table.errors.values()]
+    rows = [_with_mean(errors, table.zero) for errors in table.errors.values()]
     return {
         column: min((row[column] for row in rows if not math.isnan(row[column])), default=math.nan)
         for column in rows[0]
@@ -132,7 +138,13 @@ def error_rows(table: ErrorTable) -> list[CsvRow]:
     """A table of errors with machine names and all digits; nothing where nothing was tested."""
     named = {**table.errors, ZERO_NAME: table.zero}
     rows: list[CsvRow] = [
-        (name, *("" if math.isnan(value) else value for value in _with_mean(errors).values()))
+        (
+            name,
+            *(
+                "" if math.isnan(value) else value
+                for value in _with_mean(errors, table.zero).values()
+            ),
+        )
         for name, errors in named.items()
     ]
     return [("model", *table.zero, MEAN), *rows]
@@ -154,18 +166,18 @@ def error_grid(table: ErrorTable, *, models: Mapping[str, tuple[str, ...]], labe
             Cell(titles[model]),
             *(
                 Cell(format_number(value), bold=value == best[column])
-                for column, value in _with_mean(errors).items()
+                for column, value in _with_mean(errors, table.zero).items()
             ),
         )
         for model, errors in table.errors.items()
     ]
-    zero = (Cell(format_number(value)) for value in _with_mean(table.zero).values())
+    zero = (Cell(format_number(value)) for value in _with_mean(table.zero, table.zero).values())
     quantity = table.quantity
     removed = ", after per-element reference energies are removed" * (quantity.target == "energy")
     untested = any(
         math.isnan(value) for errors in table.errors.values() for value in errors.values()
     )
-    dash = " –: the model has no branch for that source." * untested
+    dash = f" –: {_why_untested(table)}." * untested
     return Grid(
         label=label,
         title=f"{quantity.title} ({quantity.unit})",
@@ -179,8 +191,21 @@ def error_grid(table: ErrorTable, *, models: Mapping[str, tuple[str, ...]], labe
     )
 
 
-def _with_mean(errors: Mapping[str, float]) -> dict[str, float]:
-    return {**errors, MEAN: mean_error(errors)}
+def _why_untested(table: ErrorTable) -> str:
+    """What a dash may mean in a table."""
+    lacks_label = any(map(math.isnan, table.zero.values()))
+    has_no_branch = any(
+        math.isnan(error) and not math.isnan(table.zero[source])
+        for errors in table.errors.values()
+        for source, error in errors.items()
+    )
+    reasons = ["the model has no branch for that source"] if has_no_branch else []
+    reasons += [f"that source has no {table.quantity.target}"] if lacks_label else []
+    return ", or ".join(reasons)
+
+
+def _with_mean(errors: Mapping[str, float], zero: Mapping[str, float]) -> dict[str, float]:
+    return {**errors, MEAN: mean_error(errors, zero)}
 
 
 def _to_csv(rows: Sequence[CsvRow]) -> str:

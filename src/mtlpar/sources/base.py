@@ -7,7 +7,7 @@ guesses, and accounts for every row: what it does not yield it counts under a re
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -21,45 +21,70 @@ DAMAGED_RECORD: Final = "damaged_record"
 """Reason under which rows are counted that are there but cannot be understood."""
 
 _MAX_KEYS: Final = 100
+_SAME_ENERGY_EV: Final = 1e-6
 
 
 @dataclass(slots=True)
 class LabelUse:
-    """Which labels rows have, and which of those that the configuration names they lack.
+    """Which labels rows have, which of them are used, and which that were asked for they lack.
 
     A key that no row has is a mistake; one that some rows lack is perhaps none, so it is counted.
 
     Attributes:
-        rows: Rows looked at that were not dropped.
+        rows: Rows looked at that were not left out.
         lacking: How many of them have no such label, by option and key: ``charge_key: total``.
-        keys: Labels that any row has, dropped ones too; at least the first hundred.
+        keys: Labels that any row has, left out ones too; at least the first hundred.
+        unused: How many rows have a label that nothing reads, by its key.
+        isolated_atoms_ev: Energies of isolated atoms by chemical symbol.
     """
 
     rows: int = 0
     lacking: Counter[str] = field(default_factory=Counter)
     keys: set[str] = field(default_factory=set)
+    unused: Counter[str] = field(default_factory=Counter)
+    isolated_atoms_ev: dict[str, float] = field(default_factory=dict)
 
-    def see(self, keys: Iterable[str]) -> None:
-        """Take in the labels that a row has."""
-        # Files may have a key of its own in every row.
-        if len(self.keys) < _MAX_KEYS:
-            self.keys.update(keys)
+    def see(self, keys: Iterable[str], used: Container[str]) -> None:
+        """Take in the labels that a row has, and which keys mean something."""
+        for key in keys:
+            # Files may have a key of its own in every row.
+            if key in self.keys or len(self.keys) < _MAX_KEYS:
+                self.keys.add(key)
+                if key not in used:
+                    self.unused[key] += 1
 
     def count(self, lacking: Iterable[str]) -> None:
-        """Take in a row that was not dropped."""
+        """Take in a row that was not left out."""
         self.rows += 1
         self.lacking.update(lacking)
+
+    def note_isolated(self, symbol: str, energy_ev: float, where: str) -> None:
+        """Take in the energy of an isolated atom.
+
+        Raises:
+            ValueError: If another one was seen before.
+        """
+        known = self.isolated_atoms_ev.setdefault(symbol, energy_ev)
+        if abs(known - energy_ev) > _SAME_ENERGY_EV:
+            raise ValueError(
+                f"{where}: an isolated atom {symbol} has {energy_ev} eV, another one {known} eV; "
+                "keep one, or tell levels of theory apart with `where`"
+            )
 
     def merge(self, other: LabelUse) -> None:
         """Take in what other rows have."""
         self.rows += other.rows
         self.lacking.update(other.lacking)
-        self.see(other.keys)
+        self.unused.update(other.unused)
+        self.keys.update(sorted(other.keys)[: max(0, _MAX_KEYS - len(self.keys))])
+        for symbol, energy_ev in other.isolated_atoms_ev.items():
+            self.note_isolated(symbol, energy_ev, "another file of the source")
 
     def take(self) -> LabelUse:
         """Return what was taken in since the last time."""
-        taken = LabelUse(self.rows, self.lacking, self.keys)
+        taken = LabelUse(self.rows, self.lacking, self.keys, self.unused, self.isolated_atoms_ev)
         self.rows, self.lacking, self.keys = 0, Counter(), set()
+        self.unused, self.isolated_atoms_ev = Counter(), {}
         return taken
 
 
@@ -128,6 +153,7 @@ class Source:
             structures as the whole file, and the cuts may depend on nothing but the file and the
             size. Left out where a file can only be read from start to end.
         level_of_theory_for: How the labels were computed, where that depends on the settings.
+        has_given_splits: Whether ``official_split`` is the user's, of every row, and kept as it is.
     """
 
     name: str
@@ -139,6 +165,7 @@ class Source:
     read: ReadFunction
     divide: DivideFunction | None = None
     level_of_theory_for: Callable[[SourceSettings], str] | None = None
+    has_given_splits: bool = False
 
     def theory(self, settings: SourceSettings) -> str:
         """How the labels were computed that these settings choose."""

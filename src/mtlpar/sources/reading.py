@@ -314,6 +314,10 @@ class BlockBuilder:
             name: np.concatenate(columns.pop(name))
             for name in ("atomic_numbers", "positions", "forces")
         }
-        group = np.array(columns.pop("group"), np.uint64)
-        self._batches.append(StructureBatch.from_labels(**joined, **columns, group=group))
+        hashes = {
+            name: np.array(columns.pop(name), np.uint64)
+            for name in ("group", "identity")
+            if name in columns
+        }
+        self._batches.append(StructureBatch.from_labels(**joined, **columns, **hashes))
         self._single = []

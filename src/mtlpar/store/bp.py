@@ -19,11 +19,11 @@ import adios2
 import numpy as np
 import numpy.typing as npt
 
-from mtlpar.core.fields import FIELDS, Field
+from mtlpar.core.fields import FIELDS, LABELS, Field
 from mtlpar.core.files import atomic_path, run_first
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.records import parse_record
-from mtlpar.core.structures import StructureBatch
+from mtlpar.core.structures import StructureBatch, label_bits
 from mtlpar.store.adios import open_to_write
 from mtlpar.store.header import SCHEMA_VERSION, BpHeader
 from mtlpar.store.seal import check_seal, write_seal
@@ -276,6 +276,22 @@ class BpReader(Generic[Header]):
         """
         return self._column(FIELDS["num_atoms"], *self._block(block))
 
+    def read_block_labels(self, block: int) -> npt.NDArray[np.uint8]:
+        """Read only which labels the structures of a block have, as `StructureBatch.label_bits`.
+
+        Raises:
+            ValueError: If the data do not have their checksum.
+        """
+        return self._label_bits(*self._block(block))
+
+    def read_labels(self) -> npt.NDArray[np.uint8]:
+        """Read which labels all structures have, as `StructureBatch.label_bits`, (S,).
+
+        Raises:
+            ValueError: If the data do not have their checksum.
+        """
+        return self._label_bits(0, len(self))
+
     def slices(self, size: int) -> Iterator[tuple[int, int]]:
         """Cut the structures into consecutive pieces of at most ``size``, or of one block.
 
@@ -324,6 +340,10 @@ class BpReader(Generic[Header]):
         return StructureBatch(
             {name: self._column(field, *rows[field.level]) for name, field in FIELDS.items()}
         )
+
+    def _label_bits(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
+        masks = {label: self._column(FIELDS[f"{label}_mask"], start, stop) for label in LABELS}
+        return label_bits(masks)
 
     def _rows(self, field: Field) -> int:
         return len(self) if field.level == "structure" else self.num_atoms

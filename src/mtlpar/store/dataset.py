@@ -27,6 +27,9 @@ class StructureStore(Protocol):
     def count_atoms(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """Atoms of the structures at ``indices``."""
 
+    def label_bits(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Labels of the structures at ``indices``, as `StructureBatch.label_bits`."""
+
     def gather(self, indices: npt.NDArray[np.int64]) -> tuple[StructureBatch, FloatArray]:
         """Copy the structures at ``indices``, in that order, with their targets in eV/atom."""
 
@@ -81,6 +84,7 @@ class PackedDataset:
                 for start, stop in iterate_slices(len(self), _SLICE_STRUCTURES)
             ]
         )
+        self._label_bits = self.structures.label_bits
         self._segments = AtomSegments(
             self.structures.columns(), first_bytes(self.structures.offsets)
         )
@@ -91,6 +95,10 @@ class PackedDataset:
     def count_atoms(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """Atoms of the structures at ``indices``."""
         return self.structures.num_atoms[indices]
+
+    def label_bits(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Labels of the structures at ``indices``, as `StructureBatch.label_bits`."""
+        return self._label_bits[indices]
 
     def gather(self, indices: npt.NDArray[np.int64]) -> tuple[StructureBatch, FloatArray]:
         """Copy the structures at ``indices``, in that order, with their targets in eV/atom."""

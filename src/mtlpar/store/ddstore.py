@@ -37,8 +37,8 @@ IndexArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 _PIECE_STRUCTURES: Final = 65536
-# Every node of a copy knows of every structure where it begins and how many atoms it has.
-_INDEX_BYTES: Final = 12
+# Every node of a copy knows of every structure where it begins, its atoms and its labels.
+_INDEX_BYTES: Final = 13
 _PROGRESS_INTERVAL_S: Final = 5e-4
 
 
@@ -133,7 +133,7 @@ class DistributedDataset:
         self._remote: MPI.Win | None = None
         self._progress: _Progress | None = None
         self._divide(len(pack))
-        memory = self._allocate(pack.offsets)
+        memory = self._allocate(pack.offsets, pack.read_labels())
         self._fill(pack)
         if copy.nodes > 1:
             self._expose(memory)
@@ -148,6 +148,10 @@ class DistributedDataset:
     def count_atoms(self, indices: IndexArray) -> npt.NDArray[np.int32]:
         """Atoms of the structures at ``indices``."""
         return self.num_atoms[indices]
+
+    def label_bits(self, indices: IndexArray) -> npt.NDArray[np.uint8]:
+        """Labels of the structures at ``indices``, as `StructureBatch.label_bits`."""
+        return self._labels[indices]
 
     def gather(self, indices: IndexArray) -> tuple[StructureBatch, FloatArray]:
         """Copy the structures at ``indices``, in that order, with their targets in eV/atom."""
@@ -177,7 +181,8 @@ class DistributedDataset:
         self._copy.ranks.Barrier()
         if self._progress is not None:
             self._progress.stop()
-        del self.num_atoms, self._first_atom, self._table, self._segments, self._first_byte
+        del self.num_atoms, self._first_atom, self._labels
+        del self._table, self._segments, self._first_byte
         for window in (*([self._remote] if self._remote else ()), *self._windows):
             window.Unlock_all()
             window.Free()
@@ -191,11 +196,14 @@ class DistributedDataset:
         self._node = int(np.searchsorted(self._leaders, copy.ranks.rank, side="right")) - 1
         self._first, self._last = map(int, self._bounds[self._node : self._node + 2])
 
-    def _allocate(self, first_atom: IndexArray) -> npt.NDArray[np.uint8]:
+    def _allocate(
+        self, first_atom: IndexArray, labels: npt.NDArray[np.uint8]
+    ) -> npt.NDArray[np.uint8]:
         """Make room for what this node holds; returns the memory of its table."""
         number = np.dtype(np.int64)
         self.num_atoms: npt.NDArray[np.int32] = self._share(np.dtype(np.int32), len(first_atom) - 1)
         self._first_atom: IndexArray = self._share(number, len(first_atom))
+        self._labels: npt.NDArray[np.uint8] = self._share(labels.dtype, len(labels))
         part = first_atom[self._first : self._last + 1] - first_atom[self._first]
         size = len(part) - 1, int(part[-1])
         memory = self._share(np.dtype(np.uint8), table_bytes(*size))
@@ -204,6 +212,7 @@ class DistributedDataset:
         if self._copy.node.rank == 0:
             self.num_atoms[:] = np.diff(first_atom)
             self._first_atom[:] = first_atom
+            self._labels[:] = labels
             for width, offsets in first_bytes(part).items():
                 self._first_byte[width][:] = offsets
         return memory

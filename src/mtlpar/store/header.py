@@ -11,7 +11,7 @@ from mtlpar.core.ledger import SplitBy
 from mtlpar.core.records import Count, Digest, Record, Symbol
 from mtlpar.core.references import References
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 
 def _is_current(version: int) -> int:
@@ -28,13 +28,19 @@ Row = Number | list[Number] | list[list[Number]]
 """What a structure has in one column."""
 
 
-class TrainStatistics(Record):
-    """Size of the targets of a source's training split: what predicting zero would cost."""
+Size = Annotated[float, Field(ge=0)] | None
+"""Size of a label in its unit; None where no training structure has it."""
 
-    energy_mean_abs_ev_per_atom: float = Field(ge=0)
-    energy_rms_ev_per_atom: float = Field(ge=0)
-    force_mean_abs_ev_per_angstrom: float = Field(ge=0)
-    force_rms_ev_per_angstrom: float = Field(ge=0)
+
+class TrainStatistics(Record):
+    """Size of the labels of a source's training split: what predicting zero would cost."""
+
+    energy_mean_abs_ev_per_atom: Size = None
+    energy_rms_ev_per_atom: Size = None
+    force_mean_abs_ev_per_angstrom: Size = None
+    force_rms_ev_per_angstrom: Size = None
+    stress_mean_abs_ev_per_cubic_angstrom: Size = None
+    stress_rms_ev_per_cubic_angstrom: Size = None
 
 
 class Blocks(Record):
@@ -50,7 +56,9 @@ class BpHeader(Record):
     Attributes:
         source: Name of the source.
         seed: Seed of the shuffling.
-        split_by: Whether whole groups or single frames were dealt to the splits.
+        split_by: What was dealt to the splits.
+        leaky: Whether frames of one molecule or material lie in several splits.
+        num_labels: Structures that have each label.
         level_of_theory: Level of theory of the labels.
         references_ev: Reference energies in eV by chemical symbol.
         train_statistics: Size of the targets of train, the same in all splits.
@@ -69,6 +77,8 @@ class BpHeader(Record):
     source: str | None = None
     seed: int | None = None
     split_by: SplitBy | None = None
+    leaky: bool = False
+    num_labels: dict[str, Count] | None = None
     level_of_theory: str | None = None
     references_ev: dict[Symbol, float] | None = None
     train_statistics: TrainStatistics | None = None
@@ -98,11 +108,6 @@ class BpHeader(Record):
         """Mean number of atoms."""
         return self.num_atoms / self.num_structures
 
-    @property
-    def is_leaky(self) -> bool:
-        """Whether frames of one molecule or material may lie in several splits."""
-        return self.split_by == "frames"
-
     @cached_property
     def references(self) -> References:
         """Reference energies that targets leave out; of no element if it has none."""
@@ -115,6 +120,8 @@ class PackHeader(BpHeader):
     source: str
     seed: int
     split_by: SplitBy
+    leaky: bool
+    num_labels: dict[str, Count]
     level_of_theory: str
     references_ev: dict[Symbol, float]
     train_statistics: TrainStatistics

@@ -35,8 +35,8 @@ FloatArray = npt.NDArray[np.float64]
 
 # The one in use, the one being read, and one that the last batches may still hold.
 _WINDOWS_IN_MEMORY: Final = 3
-# What a window knows of every structure of its blocks: number of atoms and row.
-_INDEX_BYTES: Final = 8
+# What a window knows of every structure of its blocks: number of atoms, row and labels.
+_INDEX_BYTES: Final = 9
 # What reading takes at most besides, whatever the pack: ADIOS2 and its buffers, a thread.
 _READER_BYTES: Final = 20 * 2**20
 
@@ -67,7 +67,8 @@ class StreamedDataset:
         """
         pack = self.pack
         sizes = [pack.read_block_sizes(block) for block in blocks]
-        window = Window(pack.block_borders[blocks], sizes, wanted)
+        labels = [pack.read_block_labels(block) for block in blocks]
+        window = Window(pack.block_borders[blocks], sizes, labels, wanted)
         for place, block in enumerate(blocks):
             window.fill(place, pack.read_block(block), pack.header.references)
         return window
@@ -81,18 +82,24 @@ class Window:
     """
 
     def __init__(
-        self, first: IndexArray, sizes: Sequence[npt.NDArray[np.int32]], wanted: IndexArray
+        self,
+        first: IndexArray,
+        sizes: Sequence[npt.NDArray[np.int32]],
+        labels: Sequence[npt.NDArray[np.uint8]],
+        wanted: IndexArray,
     ) -> None:
         """Make room for what `fill` is to bring.
 
         Args:
             first: First structure of each block, ascending, (B,).
             sizes: Atoms of the structures of each block.
+            labels: Their labels, as `StructureBatch.label_bits`.
             wanted: Structures to keep.
         """
         self._first = first
         self._base = np.concatenate([[0], np.cumsum([len(block) for block in sizes])])
         self._num_atoms = np.concatenate(sizes)
+        self._labels = np.concatenate(labels)
         self._places = np.sort(self._place(wanted))
         self._row = np.full(len(self._num_atoms), -1, dtype=np.int32)
         self._row[self._places] = np.arange(len(self._places), dtype=np.int32)
@@ -128,6 +135,10 @@ class Window:
         """Atoms of the structures at ``indices``, which are in the blocks."""
         return self._num_atoms[self._place(indices)]
 
+    def label_bits(self, indices: IndexArray) -> npt.NDArray[np.uint8]:
+        """Labels of the structures at ``indices``, which are in the blocks."""
+        return self._labels[self._place(indices)]
+
     def gather(self, indices: IndexArray) -> tuple[StructureBatch, FloatArray]:
         """Copy the structures at ``indices``, which were wanted, in that order."""
         rows = self._row[self._place(indices)].astype(np.int64)
@@ -156,6 +167,14 @@ class JoinedWindows:
             inside = future.result().spans(indices)
             counts[inside] = future.result().count_atoms(indices[inside])
         return counts
+
+    def label_bits(self, indices: IndexArray) -> npt.NDArray[np.uint8]:
+        """Labels of the structures at ``indices``, as `StructureBatch.label_bits`."""
+        bits = np.zeros(len(indices), dtype=np.uint8)
+        for future in self._windows:
+            inside = future.result().spans(indices)
+            bits[inside] = future.result().label_bits(indices[inside])
+        return bits
 
     def gather(self, indices: IndexArray) -> tuple[StructureBatch, FloatArray]:
         """Copy the structures at ``indices``, in that order, with their targets in eV/atom."""

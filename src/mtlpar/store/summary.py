@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ase.data import chemical_symbols
 from tqdm import tqdm
 
-from mtlpar.core.fields import MAX_ATOMIC_NUMBER
+from mtlpar.core.fields import LABELS, MAX_ATOMIC_NUMBER
 from mtlpar.core.structures import StructureBatch
 from mtlpar.store.bp import BpReader
 from mtlpar.store.header import BpHeader
@@ -39,9 +39,9 @@ class Summary:
         atoms_of_element: Atoms by chemical symbol.
         structures_of_size: Structures by number of atoms.
         structures_of_dimension: Structures by number of periodic directions.
-        with_stress: Structures with a stress.
-        energies_ev_per_atom: Energy per atom of each structure, without references if the folder
-            knows them.
+        with_label: Structures that have each label.
+        energies_ev_per_atom: Energy per atom of each structure that has one, without references if
+            the folder knows them.
         atoms_of_force: Atoms by length of the force vector, in the bins of
             `FORCE_EDGES_EV_PER_ANGSTROM`.
         max_force_ev_per_angstrom: Longest force vector.
@@ -54,7 +54,7 @@ class Summary:
     atoms_of_element: Counter[str] = field(default_factory=Counter)
     structures_of_size: Counter[int] = field(default_factory=Counter)
     structures_of_dimension: Counter[int] = field(default_factory=Counter)
-    with_stress: int = 0
+    with_label: Counter[str] = field(default_factory=Counter)
     energies_ev_per_atom: FloatArray = field(default_factory=lambda: np.zeros(0))
     atoms_of_force: IntArray = field(
         default_factory=lambda: np.zeros(len(FORCE_EDGES_EV_PER_ANGSTROM) - 1, dtype=np.int64)
@@ -92,10 +92,9 @@ def summarize(path: Path, *, everything: bool) -> Summary:
         energies = []
         for batch in _sample(reader, everything=everything):
             _count(summary, batch)
-            if summary.has_references:
-                energies.append(reader.header.references.to_target(batch))
-            else:
-                energies.append(batch.energy / batch.num_atoms)
+            energy = batch.energy / batch.num_atoms
+            target = reader.header.references.to_target(batch) if summary.has_references else energy
+            energies.append(target[batch.has("energy")])
         summary.energies_ev_per_atom = np.concatenate(energies)
     return summary
 
@@ -116,8 +115,10 @@ def _count(summary: Summary, batch: StructureBatch) -> None:
     )
     summary.structures_of_size.update(_counts(batch.num_atoms))
     summary.structures_of_dimension.update(_counts(batch.pbc.sum(axis=1)))
-    summary.with_stress += int(batch.stress_mask.sum())
-    norms = np.sqrt(np.einsum("ij,ij->i", batch.forces, batch.forces, dtype=np.float64))
+    for label in LABELS:
+        summary.with_label[label] += int(batch.has(label).sum())
+    forces = batch.forces[np.repeat(batch.has("forces"), batch.num_atoms)]
+    norms = np.sqrt(np.einsum("ij,ij->i", forces, forces, dtype=np.float64))
     low, high = FORCE_EDGES_EV_PER_ANGSTROM[[0, -1]]
     counts, _ = np.histogram(norms.clip(low, high), FORCE_EDGES_EV_PER_ANGSTROM)
     summary.atoms_of_force += counts

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mtlpar.core.fields import FIELDS
+from mtlpar.core.fields import FIELDS, Field, Level
 from mtlpar.core.structures import StructureBatch
 
 Array = npt.NDArray[Any]
@@ -23,22 +23,20 @@ IndexArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 _TARGET: Final = "target_ev_per_atom"
-_ATOM_FIELDS: Final = tuple(
-    # Wide numbers first, so that all are aligned however many atoms there are.
-    sorted(
-        (field for field in FIELDS.values() if field.packed and field.level == "atom"),
-        key=lambda field: -np.dtype(field.dtype).itemsize,
-    )
-)
+
+
+def _packed(level: Level) -> tuple[Field, ...]:
+    """Packed fields, wide numbers first, so that all are aligned without gaps between them."""
+    fields = (field for field in FIELDS.values() if field.packed and field.level == level)
+    return tuple(sorted(fields, key=lambda field: -np.dtype(field.dtype).itemsize))
+
+
+_ATOM_FIELDS: Final = _packed("atom")
 
 STRUCTURE_ROW: Final = np.dtype(
     [
-        *(
-            (field.name, field.dtype, field.shape)
-            for field in FIELDS.values()
-            if field.packed and field.level == "structure"
-        ),
         (_TARGET, "float64"),
+        *((field.name, field.dtype, field.shape) for field in _packed("structure")),
     ],
     align=True,
 )

@@ -99,7 +99,7 @@ class StepRunner:
         model = MultiTaskModel(shape.model, shape.layout.branches_of(context.rank), seed=seed)
         self._stepper = Stepper(
             model.to(context.device),
-            Objective(dict.fromkeys(shape.branches, (1.0, 1.0))),
+            Objective(dict.fromkeys(shape.branches, (1.0, 1.0, 0.0))),
             layout=shape.layout,
             context=context,
             settings=_SETTINGS,
@@ -187,6 +187,9 @@ class _MadeUpStore:
 
     def count_atoms(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         return self._structures.num_atoms[indices]
+
+    def label_bits(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        return self._structures.label_bits[indices]
 
     def gather(
         self, indices: npt.NDArray[np.int64]

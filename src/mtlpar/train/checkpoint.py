@@ -37,7 +37,7 @@ from mtlpar.store.seal import SEAL, check_seal, write_seal
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 _PROGRESS: Final = "progress.json"
 _ADVICE: Final = (
     "remove that folder of a checkpoint and rerun: training continues from the one before it"
@@ -51,7 +51,8 @@ class Progress:
     Attributes:
         epoch: Epochs completed.
         step: Steps completed.
-        epoch_terms: Sum of the steps' errors in the epoch that is under way, by source and task.
+        epoch_terms: Sums over the steps of the epoch that is under way, by source: the terms by
+            label, and how many steps held such a label.
         epoch_steps: Steps in that sum.
         best_score: Smallest validation score so far.
         best_step: Step of the checkpoint that has it.
@@ -93,9 +94,18 @@ def _from_version_2(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "format_version": 3, "epoch_terms": {}, "epoch_steps": 0}
 
 
+def _from_version_3(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 3 did not count the steps that held a label.
+
+    The steps that are left of an epoch stand for all of it.
+    """
+    return {**content, "format_version": 4, "epoch_terms": {}, "epoch_steps": 0}
+
+
 _UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     1: _from_version_1,
     2: _from_version_2,
+    3: _from_version_3,
 }
 
 

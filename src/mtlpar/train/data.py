@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from mtlpar.core.error_names import RMS_NAMES
 from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
 from mtlpar.graph.neighbors import neighbor_list
@@ -17,7 +18,7 @@ from mtlpar.model.multitask import TargetScale
 from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.store.dataset import PackSlice, column_bytes
-from mtlpar.store.header import PackHeader, TrainStatistics
+from mtlpar.store.header import PackHeader
 from mtlpar.store.pack import Pack
 from mtlpar.train.loader import RankLoader
 from mtlpar.train.placement import SourceData, open_stores
@@ -48,7 +49,7 @@ class TrainingData:
     validation: Mapping[str, Iterable[tuple[StructureBatch, FloatArray]]]
 
     @property
-    def target_sizes(self) -> dict[str, dict[str, float]]:
+    def target_sizes(self) -> dict[str, dict[str, float | None]]:
         """``train_statistics`` of every source."""
         return {source: header.train_statistics.plain() for source, header in self.headers.items()}
 
@@ -76,15 +77,13 @@ def edges_per_atom(pack: Pack, graph: GraphSettings) -> float:
 def target_scale(headers: Mapping[str, PackHeader], sources: tuple[str, ...]) -> TargetScale:
     """Size of a branch's targets: root mean square over its sources, each counting alike."""
 
-    def root_mean_square(size: Callable[[TrainStatistics], float]) -> float:
-        squares = [size(headers[source].train_statistics) ** 2 for source in sources]
+    def root_mean_square(key: str) -> float:
+        sizes = [getattr(headers[source].train_statistics, key) for source in sources]
+        squares = [size**2 for size in sizes if size is not None]
         # Sources without any signal, such as only relaxed structures, leave the scale at one.
-        return float((sum(squares) / len(squares)) ** 0.5) or 1.0
+        return float((sum(squares) / len(squares)) ** 0.5) or 1.0 if squares else 1.0
 
-    return TargetScale(
-        root_mean_square(lambda found: found.energy_rms_ev_per_atom),
-        root_mean_square(lambda found: found.force_rms_ev_per_angstrom),
-    )
+    return TargetScale(root_mean_square(RMS_NAMES["energy"]), root_mean_square(RMS_NAMES["forces"]))
 
 
 def plan_epochs(

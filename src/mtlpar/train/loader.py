@@ -22,7 +22,7 @@ from mtlpar.model.multitask import Segment
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.store.dataset import StructureStore
 from mtlpar.store.streaming import ReadAhead, StreamedDataset, Window
-from mtlpar.train.objective import DatasetPiece, Targets
+from mtlpar.train.objective import LabelCounts, SourceShare, Targets
 from mtlpar.train.order import EpochOrder
 from mtlpar.train.sampler import EpochPlan
 
@@ -45,7 +45,7 @@ class LocalBatch(NamedTuple):
     graph: Batch | None
     targets: Targets
     segments: tuple[Segment, ...]
-    pieces: tuple[DatasetPiece, ...]
+    pieces: tuple[SourceShare, ...]
     structure_id: UInt64Array
 
     def pin_memory(self) -> LocalBatch:
@@ -61,8 +61,7 @@ class _Share(NamedTuple):
     source: str
     store: StructureStore
     indices: IndexArray
-    global_structures: int
-    global_atoms: int
+    counts: LabelCounts
 
     def part(self, start: int, stop: int) -> _Share:
         """Some of the structures; what they are a share of stays."""
@@ -163,8 +162,8 @@ class RankLoader:
         for source, store, batch in requests:
             mine = batch[self.layout.share(self.branch_of[source], self.rank, len(batch))]
             if len(mine):
-                atoms = int(store.count_atoms(batch).sum())
-                shares.append(_Share(source, store, mine, len(batch), atoms))
+                counts = LabelCounts.of(store.count_atoms(batch), store.label_bits(batch))
+                shares.append(_Share(source, store, mine, counts))
         passes = tuple(self._gather(part) for part in self._passes(shares))
         return tuple(part.pin_memory() for part in passes) if self.pin_memory else passes
 
@@ -193,21 +192,15 @@ class RankLoader:
             structures = (structure, structure + len(part))
             atoms = (atom, atom + part.total_atoms)
             segments.append(Segment(self.branch_of[share.source], *structures, atoms))
-            pieces.append(
-                DatasetPiece(
-                    share.source, structures, atoms, share.global_structures, share.global_atoms
-                )
-            )
+            here = LabelCounts.of(part.num_atoms, part.label_bits)
+            pieces.append(SourceShare(share.source, structures, atoms, here, share.counts))
             parts.append(part)
             targets.append(target_ev_per_atom)
             structure, atom = structures[1], atoms[1]
         batch = parts[0] if len(parts) == 1 else StructureBatch.concatenate(parts)
         return LocalBatch(
             collate(batch, self.graph, dtype=self.dtype) if len(batch) else None,
-            Targets(
-                torch.from_numpy(np.concatenate([*targets, np.zeros(0)])).to(self.dtype),
-                torch.from_numpy(batch.forces).to(self.dtype),
-            ),
+            Targets.of(batch, np.concatenate([*targets, np.zeros(0)]), dtype=self.dtype),
             tuple(segments),
             tuple(pieces),
             batch.structure_id,

@@ -33,6 +33,26 @@ class TaskWeights(Settings):
 
     energy: float = Field(default=1.0, ge=0, description="Factor on energy_weight for this source.")
     force: float = Field(default=1.0, ge=0, description="Factor on force_weight for this source.")
+    stress: float = Field(default=1.0, ge=0, description="Factor on stress_weight for this source.")
+
+
+class Loss(Settings):
+    """How an error counts in the objective; `mtlpar.train.objective` has the formulas."""
+
+    kind: Literal["l1", "l2", "huber"] = Field(
+        default="l1", description="l1: its size; l2: its square; huber: its size beyond delta."
+    )
+    delta: float = Field(
+        default=0.01, gt=0, description="Where huber turns from the square to the size."
+    )
+
+
+class Losses(Settings):
+    """The loss of each label."""
+
+    energy: Loss = Field(default=Loss(), description="Energy per atom (eV/atom).")
+    forces: Loss = Field(default=Loss(), description="Components of forces (eV/Å).")
+    stress: Loss = Field(default=Loss(), description="Components of stress (eV/Å^3).")
 
 
 class TrainSettings(Settings):
@@ -73,10 +93,19 @@ class TrainSettings(Settings):
     force_weight: float = Field(
         default=1.0, ge=0, description="Weight of the error of the forces (eV/Å)."
     )
+    stress_weight: float = Field(
+        default=10.0,
+        ge=0,
+        description="Weight of the error of the stress (eV/Å^3), for conservative forces and "
+        "sources that have stresses.",
+    )
     dataset_weights: dict[str, Weight | TaskWeights] = Field(
         default={},
         description="Weight of a source in the objective; 1 where not given, 0 to learn nothing "
-        "from it. A number, or {energy: ..., force: ...}.",
+        "from it. A number, or {energy: ..., force: ..., stress: ...}.",
+    )
+    losses: Losses = Field(
+        default=Losses(), description="How errors count in the objective; l1 is the paper's."
     )
 
     # Optimizer.
@@ -214,12 +243,16 @@ class TrainSettings(Settings):
         description="How long a rank waits for the others before it reports them as missing.",
     )
 
-    def weights_of(self, dataset: str) -> tuple[float, float]:
-        """Weights of a dataset's energy and force errors in the objective."""
+    def weights_of(self, dataset: str) -> tuple[float, float, float]:
+        """Weights of a dataset's energy, force and stress errors in the objective."""
         factor = self.dataset_weights.get(dataset, 1.0)
         if not isinstance(factor, TaskWeights):
-            factor = TaskWeights(energy=factor, force=factor)
-        return factor.energy * self.energy_weight, factor.force * self.force_weight
+            factor = TaskWeights(energy=factor, force=factor, stress=factor)
+        return (
+            factor.energy * self.energy_weight,
+            factor.force * self.force_weight,
+            factor.stress * self.stress_weight,
+        )
 
     def of_result(self) -> dict[str, Any]:
         """What the trained model depends on, as plain values."""

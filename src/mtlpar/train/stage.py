@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.distributed as dist
 
+from mtlpar.core.fields import LABELS
 from mtlpar.core.files import write_json
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.paths import Workspace
@@ -82,6 +83,9 @@ def run(
                 start=start,
                 packs=_open_packs(workspace, branches),
             )
+            if context.rank == 0:
+                for line in labels_not_learned(recipe):
+                    logger.warning("%s", line)
         _check_ranks(recipe)
         job = _Job(recipe, workspace, context)
         trainer = job.trainer(stop)
@@ -112,6 +116,23 @@ def _open_packs(workspace: Workspace, branches: Mapping[str, tuple[str, ...]]) -
         for sources in branches.values()
         for source in sources
     }
+
+
+def labels_not_learned(recipe: Recipe) -> list[str]:
+    """What training packs hold and this training does not learn, a sentence for each label."""
+    predicts_stress = recipe.model_settings.head.forces == "conservative"
+    lines = []
+    for source, header in recipe.headers.items():
+        weights = dict(zip(LABELS, recipe.settings.weights_of(source), strict=True))
+        for label, count in header.num_labels.items():
+            if count and label == "stress" and not predicts_stress:
+                why = "forces are predicted directly; model.head.forces=conservative learns it"
+            elif count and weights[label] == 0:
+                why = "its weight is zero (train.*_weight and train.dataset_weights)"
+            else:
+                continue
+            lines.append(f"{source}: the {label} of {count:,} structures is not learned: {why}")
+    return lines
 
 
 def _check_ranks(recipe: Recipe) -> None:
@@ -243,7 +264,7 @@ class _Job:
                 "fingerprint": recipe.fingerprint,
                 "data": recipe.data,
                 "leaky_sources": [
-                    source for source, header in recipe.headers.items() if header.is_leaky
+                    source for source, header in recipe.headers.items() if header.leaky
                 ],
             },
         )

@@ -32,7 +32,11 @@ from mtlpar.train.settings import TrainSettings
 # Ranks compare their steps modulo this: float32 adds such numbers exactly for any number of ranks.
 _STEP_CYCLE = 64
 _NOTHING = LocalBatch(
-    None, Targets(torch.zeros(0), torch.zeros(0, 3)), (), (), np.zeros(0, dtype=np.uint64)
+    None,
+    Targets.of(StructureBatch.concatenate([]), np.zeros(0), dtype=torch.float32),
+    (),
+    (),
+    np.zeros(0, dtype=np.uint64),
 )
 
 
@@ -52,7 +56,8 @@ class StepResult(NamedTuple):
     """What a step did; the same on all ranks but for the seconds.
 
     Attributes:
-        terms: Errors of the global batch by dataset and task, (T, 2) float64.
+        terms: Mean losses of the global batch by source and label, (T, 3) float64.
+        counts: Labels of the global batch, (T, 3) float64.
         gradient_norm: Norm of the encoder's gradient before clipping.
         skipped: Whether the step was left out because something was not finite.
         wishes: What any rank wished.
@@ -61,6 +66,7 @@ class StepResult(NamedTuple):
     """
 
     terms: Tensor
+    counts: Tensor
     gradient_norm: float
     skipped: bool
     wishes: Wishes
@@ -142,7 +148,8 @@ class Stepper:
         with span("reduce"):
             sums = self._finish(step)
         reduced = time.perf_counter()
-        ranks, bad_branches, steps, stops, checkpoints = sums[terms.numel() :].tolist()
+        counts = sums[terms.numel() : 2 * terms.numel()].view_as(terms)
+        ranks, bad_branches, steps, stops, checkpoints = sums[2 * terms.numel() :].tolist()
         if steps != ranks * (step % _STEP_CYCLE):
             raise RuntimeError(
                 f"rank {self.context.rank} is at step {step}, others are not: ranks have lost each "
@@ -156,6 +163,7 @@ class Stepper:
             self._stop(terms, step)
         return StepResult(
             terms=terms,
+            counts=counts,
             gradient_norm=norm,
             skipped=not taken,
             wishes=Wishes(stop=stops > 0, checkpoint=checkpoints > 0),
@@ -179,15 +187,17 @@ class Stepper:
         }
 
     def _backward(self, passes: Sequence[LocalBatch], step: int, wishes: Wishes) -> Tensor:
-        """Add up gradients of all passes; returns the sum of their terms, (T, 2)."""
+        """Add up gradients of all passes; returns the sum of their terms, (T, 3)."""
         dtype = weight_dtype(self.settings)
         total = torch.zeros(self.objective.shape, dtype=dtype, device=self.context.device)
+        counts = self.objective.count_labels(share for batch in passes for share in batch.pieces)
         self._last = []
 
         def extra() -> Tensor:
             unfit = not self._branches_are_finite()
             flags = (1, unfit, step % _STEP_CYCLE, wishes.stop, wishes.checkpoint)
-            return torch.cat([total.flatten(), total.new_tensor([float(flag) for flag in flags])])
+            told = [*counts, *(float(flag) for flag in flags)]
+            return torch.cat([total.flatten(), total.new_tensor(told)])
 
         passes = self._as_many_as_others(passes)
         for index, batch in enumerate(passes):
@@ -231,7 +241,7 @@ class Stepper:
         with arithmetic(self.settings, device):
             prediction = self.model(batch.graph.to(device, non_blocking=True), batch.segments)
         targets = Targets(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
-        seen = Prediction(prediction.energy_per_atom.detach(), prediction.forces.detach())
+        seen = prediction.detach()
         self._last.append((batch, seen))
         return self.objective.terms(prediction, targets, batch.pieces)
 
@@ -253,7 +263,7 @@ class Stepper:
 
     def _stop(self, terms: Tensor, step: int) -> None:
         rows = (~torch.isfinite(terms).all(dim=1)).nonzero().flatten().tolist()
-        names = ", ".join(self.objective.datasets[row] for row in rows)
+        names = ", ".join(self.objective.sources[row] for row in rows)
         what = f"the loss of {names}" if names else "the gradient, although the loss is,"
         message = f"{what} is not finite in step {step + 1}; no rank took the step"
         try:
@@ -268,7 +278,7 @@ class Stepper:
         for batch, prediction in self._last:
             bad = _nonfinite_structures(batch, prediction)
             found += [
-                f"{piece.dataset} {batch.structure_id[index]:016x}"
+                f"{piece.source} {batch.structure_id[index]:016x}"
                 for piece in batch.pieces
                 for index in range(*piece.structures)
                 if bad[index]
@@ -289,5 +299,8 @@ def _nonfinite_structures(batch: LocalBatch, prediction: Prediction) -> list[boo
     bad |= ~torch.isfinite(batch.targets.energy_per_atom.cpu())
     for forces in (prediction.forces.cpu(), batch.targets.forces.cpu()):
         bad[structure_of_atom[~torch.isfinite(forces).all(dim=1)]] = True
+    if prediction.stress is not None:
+        finite = torch.isfinite(prediction.stress.cpu()).all(dim=(1, 2))
+        bad |= (batch.targets.stress_weight.cpu() > 0) & ~finite
     flags: list[bool] = bad.tolist()
     return flags

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mtlpar.core.error_names import MAE_NAMES
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.parallel.agree import AgreedError, Interrupted
 from mtlpar.parallel.layout import ParallelLayout
@@ -31,8 +32,6 @@ from mtlpar.train.telemetry import RankClock, log_held
 from mtlpar.train.validate import relative_score, validation_errors
 
 logger = logging.getLogger(__name__)
-
-_TASKS = ("energy_mae_ev_per_atom", "force_mae_ev_per_angstrom")
 
 
 class Trainer:
@@ -70,7 +69,9 @@ class Trainer:
         self.progress = Progress()
         self.sources = tuple(data.branch_of)
         self.steps_per_epoch = data.loader.plan.steps
-        objective = Objective({source: settings.weights_of(source) for source in self.sources})
+        objective = Objective(
+            {source: settings.weights_of(source) for source in self.sources}, settings.losses
+        )
         self.stepper = Stepper(model, objective, layout=layout, context=context, settings=settings)
         self._last_save = time.monotonic()
         self._is_first_step = True
@@ -97,8 +98,9 @@ class Trainer:
         """
         self.model.train()
         logger.info(
-            "an epoch's line has validation errors by source (energy in eV/atom / forces in eV/Å) "
-            "and the score, their mean relative to predicting zero; *: best so far"
+            "an epoch's line has validation errors by source (energy in eV/atom / forces in eV/Å / "
+            "stress in eV/Å^3, those it has) and the score, their mean relative to predicting "
+            "zero; *: best so far"
         )
         while self._has_more():
             clock = RankClock(self.context.device)
@@ -174,10 +176,7 @@ class Trainer:
         if result.skipped:
             self._note_skipped(result)
         else:
-            done = [progress.epoch_terms.get(source, (0.0, 0.0)) for source in self.sources]
-            terms = (result.terms.new_tensor(done) + result.terms).tolist()
-            progress.epoch_terms = dict(zip(self.sources, terms, strict=True))
-            progress.epoch_steps += 1
+            self._add_terms(result)
         history.add(
             kind="step",
             epoch=progress.epoch + 1,
@@ -186,9 +185,18 @@ class Trainer:
             learning_rate=self.stepper.optimizer.param_groups[0]["lr"],
             gradient_norm=None if result.skipped else result.gradient_norm,
             skipped=result.skipped,
-            terms=None if result.skipped else self._terms_of_step(result.terms),
+            terms=None if result.skipped else self._by_source(result.terms, result.counts),
             seconds=clock.last(),
         )
+
+    def _add_terms(self, result: StepResult) -> None:
+        """Add a step to what the epoch has so far: its terms, and which labels it held."""
+        progress = self.progress
+        rows = torch.cat([result.terms, (result.counts > 0).to(result.terms)], dim=1).tolist()
+        for source, row in zip(self.sources, rows, strict=True):
+            done = progress.epoch_terms.get(source, [0.0] * len(row))
+            progress.epoch_terms[source] = [a + b for a, b in zip(done, row, strict=True)]
+        progress.epoch_steps += 1
 
     def _note_skipped(self, result: StepResult) -> None:
         self.progress.skipped_steps += 1
@@ -253,18 +261,16 @@ class Trainer:
             )
 
     def _train_errors(self) -> dict[str, dict[str, float]]:
-        """Mean errors over the steps of the epoch that held structures of a dataset."""
-        progress, plan = self.progress, self.data.loader.plan
+        """Mean terms over the steps of the epoch that held such a label of a source."""
+        progress = self.progress
         if progress.epoch_steps == 0:
             raise AgreedError(
                 f"all steps of epoch {progress.epoch + 1} were left out because loss or gradient "
                 "were not finite; lower train.learning_rate or look at the data"
             )
-        sums = [progress.epoch_terms[source] for source in self.sources]
-        terms = torch.tensor(sums, dtype=torch.float64) / progress.epoch_steps
-        # Steps without a structure of a small dataset have no error of it: they added nothing.
-        took_part = [min(1.0, plan.num_samples[source] / plan.steps) for source in self.sources]
-        return self._by_source(terms / terms.new_tensor(took_part)[:, None])
+        rows = [progress.epoch_terms[source] for source in self.sources]
+        sums, steps = torch.tensor(rows, dtype=torch.float64).chunk(2, dim=1)
+        return self._by_source(sums / steps, steps)
 
     def _state(self) -> dict[str, Tensor]:
         state = model_state(self.model) | optimizer_state(self.model, self.stepper.optimizer)
@@ -313,27 +319,23 @@ class Trainer:
         patience = self.settings.patience_epochs
         return patience is not None and self.progress.epochs_without_improvement >= patience
 
-    def _terms_of_step(self, terms: Tensor) -> dict[str, dict[str, float]]:
-        """Errors of the datasets that the last step held structures of."""
-        plan = self.data.loader.plan
-        step = (self.progress.step - 1) % plan.steps
-        bounds = {source: plan.bounds(source, step) for source in self.sources}
-        by_source = self._by_source(terms)
-        return {source: by_source[source] for source, (a, b) in bounds.items() if a < b}
-
-    def _by_source(self, terms: Tensor) -> dict[str, dict[str, float]]:
-        rows: Sequence[Sequence[float]] = terms.tolist()
-        return {
-            source: dict(zip(_TASKS, row, strict=True))
-            for source, row in zip(self.sources, rows, strict=True)
+    def _by_source(self, terms: Tensor, counts: Tensor) -> dict[str, dict[str, float]]:
+        """Terms by source and name; those of labels that nothing had are left out."""
+        names = self.stepper.objective.term_names
+        by_source = {
+            source: {
+                name: term for name, term, count in zip(names, *rows, strict=True) if count > 0
+            }
+            for source, *rows in zip(self.sources, terms.tolist(), counts.tolist(), strict=True)
         }
+        return {source: row for source, row in by_source.items() if row}
 
     def _log_epoch(
         self, score: float, errors: Mapping[str, Mapping[str, float]], seconds: float, best: bool
     ) -> None:
         details = "  ".join(
-            f"{source} {error[_TASKS[0]]:.3g}/{error[_TASKS[1]]:.3g}"
-            for source, error in errors.items()
+            f"{source} {'/'.join(f'{e[name]:.3g}' for name in MAE_NAMES.values() if name in e)}"
+            for source, e in errors.items()
         )
         rate = sum(self.data.loader.plan.num_samples.values()) / seconds
         logger.info(

@@ -10,15 +10,16 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
+from mtlpar.core.error_names import MAE_NAMES, MEAN_ABS_NAMES
 from mtlpar.core.metrics import ErrorSums
 from mtlpar.core.structures import StructureBatch
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.model.predict import predict
+from mtlpar.model.predict import predict_batches
 
 FloatArray = npt.NDArray[np.float64]
 
 _BATCH_ATOMS = 4096
-# Means below this, in eV/atom and eV/Angstrom, are rounding: the references explain everything.
+# Means below this, in eV/atom, eV/Å and eV/Å^3, are rounding: the references explain everything.
 _NO_SIGNAL = 1e-6
 
 
@@ -43,16 +44,19 @@ def validation_errors(
     sums = {source: ErrorSums() for source in branch_of}
     for source, pieces in datasets.items():
         for part, target in pieces:
-            first_atom = part.offsets
-            for chosen, energy, forces in predict(
+            for found in predict_batches(
                 model,
                 part,
                 branch=branch_of[source],
                 graph=model.settings.graph,
                 batch_atoms=_BATCH_ATOMS,
             ):
-                atoms = slice(first_atom[chosen.start], first_atom[chosen.stop])
-                sums[source].add(energy - target[chosen], forces - part.forces[atoms])
+                sums[source].add(
+                    part.slice(found.structures.start, found.structures.stop),
+                    energy_error_ev_per_atom=found.energy_per_atom - target[found.structures],
+                    forces=found.forces,
+                    stress=found.six_stresses,
+                )
     model.train()
     table = torch.tensor([astuple(entry) for entry in sums.values()], dtype=torch.float64)
     if dist.is_initialized():
@@ -65,13 +69,13 @@ def validation_errors(
 
 
 def relative_score(
-    errors: Mapping[str, Mapping[str, float]], sizes: Mapping[str, Mapping[str, float]]
+    errors: Mapping[str, Mapping[str, float]], sizes: Mapping[str, Mapping[str, float | None]]
 ) -> float:
     """Criterion of early stopping and of the best checkpoint.
 
-    Mean over sources of the mean relative error of energy and forces: each mean absolute error
-    divided by the mean absolute value of what is predicted, on train. One is as good as predicting
-    zero; energies and forces, and large and small sources, count alike.
+    Mean over sources and the labels that they have and the model predicts: each mean absolute error
+    divided by the mean absolute value of the label, on train. One is as good as predicting zero;
+    energies, forces and stresses, and large and small sources, count alike.
 
     Args:
         errors: Validation errors by source.
@@ -79,12 +83,9 @@ def relative_score(
     """
     ratios = []
     for source, error in errors.items():
-        size = sizes[source]
-        energy_size = size["energy_mean_abs_ev_per_atom"]
-        force_size = size["force_mean_abs_ev_per_angstrom"]
-        # A source without any signal says nothing about how well it is predicted.
-        if energy_size > _NO_SIGNAL:
-            ratios.append(error["energy_mae_ev_per_atom"] / energy_size)
-        if force_size > _NO_SIGNAL:
-            ratios.append(error["force_mae_ev_per_angstrom"] / force_size)
+        for label, mae_name in MAE_NAMES.items():
+            size = sizes[source].get(MEAN_ABS_NAMES[label])
+            # A label without any signal says nothing about how well it is predicted.
+            if size is not None and size > _NO_SIGNAL and mae_name in error:
+                ratios.append(error[mae_name] / size)
     return sum(ratios) / len(ratios) if ratios else 0.0

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import plotext
 
+from mtlpar.core.error_names import MAE_NAMES
 from mtlpar.core.paths import Workspace
 
 _PANEL_LINES: Final = 16
@@ -18,8 +19,9 @@ _SMOOTHED_POINTS: Final = 200
 # Tell curves apart where there is no colour.
 _MARKERS: Final = "ox+*#%@"
 _PANELS: Final = (
-    ("energy_mae_ev_per_atom", "validation error of the energy, eV/atom"),
-    ("force_mae_ev_per_angstrom", "validation error of the forces, eV/Å"),
+    (MAE_NAMES["energy"], "validation error of the energy, eV/atom"),
+    (MAE_NAMES["forces"], "validation error of the forces, eV/Å"),
+    (MAE_NAMES["stress"], "validation error of the stress, eV/Å^3"),
 )
 
 
@@ -71,9 +73,11 @@ def draw(lines: Sequence[Mapping[str, Any]], *, colour: bool, width: int | None 
                 [line["epoch"] for line in epochs],
                 [line["val"][source][key] for line in epochs],
             )
-            for source in epochs[0]["val"]
+            for source, errors in epochs[0]["val"].items()
+            if key in errors
         }
-        panels.append(_panel(title, curves, width, colour, x="epoch"))
+        if curves:
+            panels.append(_panel(title, curves, width, colour, x="epoch"))
     return "\n\n".join([*panels, _summary(steps[-1], epochs)])
 
 

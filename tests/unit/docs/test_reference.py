@@ -77,7 +77,16 @@ def test_each_entry_has_a_text_and_an_anchor_of_its_own():
         ("model.graph.cutoff_angstrom", ("number", "5.0", "above 0", "Å")),
         ("train.patience_epochs", ("integer or null", "10", "above 0", "")),
         ("custom_sources.SOURCE.files", ("list of text", None, "", "")),
-        ("normalize.split", ("`groups` or `frames`", "groups", "", "")),
+        (
+            "normalize.split",
+            (
+                "`groups` or `frames` or `blocks` or mapping from names to `groups` or `frames` "
+                "or `blocks`",
+                "groups",
+                "",
+                "",
+            ),
+        ),
         ("paths.raw", ("path", "data/raw", "", "")),
     ],
 )

@@ -11,9 +11,10 @@ from ase.io import write
 from mtlpar.core.files import file_digest, read_json, write_json
 from mtlpar.core.paths import Workspace
 from mtlpar.extract.settings import ExtractSettings
-from mtlpar.extract.stage import run
+from mtlpar.extract.stage import _warn_of_files_that_look_like_splits, run
 from mtlpar.sources import registry
 from mtlpar.sources.settings import CustomSource
+from mtlpar.store.bp import BpReader
 
 
 def water(**info):
@@ -40,7 +41,13 @@ def extract(tmp_path):
             size, digest = path.stat().st_size, file_digest(path)
             entries.append({"name": path.name, "bytes": size, "sha256": digest, "kind": "data"})
         write_json(workspace.raw_manifest("mine"), {"source": "mine", "files": entries})
-        run("mine", workspace=workspace, settings=ExtractSettings(), jobs=jobs)
+        run(
+            "mine",
+            workspace=workspace,
+            settings=ExtractSettings(),
+            jobs=jobs,
+            code=described.model_dump_json(),
+        )
         return read_json(workspace.extracted_manifest("mine"))
 
     yield make
@@ -53,12 +60,15 @@ def test_structures_that_lack_an_optional_label_are_counted_by_file_and_told(ext
     keys = {"charge_key": "total", "spin_key": "spin"}
     with caplog.at_level(logging.WARNING):
         manifest = extract(*files, **keys)
-    assert [file["checks"]["labels"] for file in manifest["files"]] == [
-        {"rows": 2, "lacking": {"spin_key: spin": 1}},
-        {"rows": 1, "lacking": {"charge_key: total": 1}},
+    of_files = [file["checks"]["labels"] for file in manifest["files"]]
+    assert [labels["rows"] for labels in of_files] == [2, 1]
+    assert [labels["lacking"] for labels in of_files] == [
+        {"spin_key: spin": 1},
+        {"charge_key: total": 1},
     ]
-    lacking = {"charge_key: total": 1, "spin_key: spin": 1}
-    assert manifest["checks"]["labels"] == {"rows": 3, "lacking": lacking}
+    of_all = manifest["checks"]["labels"]
+    assert of_all["rows"] == 3
+    assert of_all["lacking"] == {"charge_key: total": 1, "spin_key: spin": 1}
     assert "1 of 3 structures lack the label of custom_sources.mine.spin_key: spin" in caplog.text
 
 
@@ -72,17 +82,120 @@ def test_a_key_that_no_structure_has_is_an_error_that_lists_those_there_are(extr
     assert "there are cluster, energy, forces, numbers, positions, total." in str(caught.value)
 
 
-def test_dropped_structures_do_not_hide_a_key_that_no_structure_has(extract):
-    # The only structure with the label has no forces: nothing of it arrives.
-    dropped = water(total=1)
-    del dropped.calc.results["forces"]
+def test_structures_left_out_do_not_hide_a_key_that_no_structure_has(extract):
+    # The only structure with the label is not selected: nothing of it arrives.
+    files = [water(total=1, head="pbe"), water(head="ccsd")]
     with pytest.raises(ValueError, match="charge_key: total"):
-        extract([dropped, water()], charge_key="total")
+        extract(files, charge_key="total", where={"head": "ccsd"})
 
 
-def test_if_no_structure_is_usable_the_keys_to_correct_and_those_there_are_are_named(extract):
-    with pytest.raises(ValueError, match="no usable structure") as caught:
+def test_a_label_that_is_asked_for_and_nowhere_there_is_an_error_that_lists_the_keys(extract):
+    with pytest.raises(ValueError, match="energy_key: enrgy") as caught:
         extract([water(), water()], [water(dft=1.5)], energy_key="enrgy")
-    message = str(caught.value)
-    assert "look at custom_sources.mine.energy_key; the files have the keys dft, energy" in message
-    assert "extract.labels" not in message
+    assert "there are dft, energy, forces" in str(caught.value)
+
+
+def test_a_label_that_is_read_by_default_may_be_missing_everywhere(extract):
+    frames = [water(), water(), water()]
+    for atoms in frames:
+        del atoms.calc.results["forces"]
+    manifest = extract(frames)
+    assert manifest["dropped"] == {}
+    assert manifest["checks"]["without"] == {"energy": 0, "forces": 3, "stress": 3}
+
+
+def test_if_no_structure_has_a_label_the_keys_that_are_there_are_named(extract):
+    frames = [water(dft=1.5)]
+    frames[0].calc = None
+    with pytest.raises(ValueError, match=r"no usable structure.*no_label.*the files have the keys"):
+        extract(frames)
+
+
+def test_keys_that_nothing_reads_are_named_once_with_their_count(extract, caplog):
+    # Weights in the way of MACE change nothing unless the source says what they are.
+    files = [[water(config_weight=0.0), water(config_weight=1.0)], [water(head="pbe")]]
+    with caplog.at_level(logging.WARNING):
+        manifest = extract(*files)
+    assert manifest["checks"]["labels"]["unused"] == {"config_weight": 2, "head": 1}
+    said = [record for record in caplog.records if "nothing reads" in record.message]
+    assert len(said) == 1
+    assert "config_weight (2), head (1)" in said[0].message
+
+
+def test_energies_of_zero_beside_forces_are_none(extract):
+    frames = [water() for _ in range(3)]
+    for atoms in frames:
+        atoms.calc.results["energy"] = 0.0
+    # Two atoms are pulled and one is not: the number of those that are must not matter.
+    frames[1].calc.results["forces"][0] = 0.0
+    with pytest.raises(ValueError, match=r"exactly 0 in all 3 structures of data_0\.xyz"):
+        extract(frames)
+    # One zero among energies is an energy, and without forces nobody can tell.
+    frames[0].calc.results["energy"] = -1.0
+    assert extract(frames)["rows"] == 3
+    assert extract(frames[1:], energy_key=None)["checks"]["without"]["energy"] == 2
+
+
+def test_isolated_atoms_are_references_and_no_rows(extract):
+    atom = Atoms("H", calculator=SinglePointCalculator(Atoms("H"), energy=-13.6))
+    atom.info["config_type"] = "IsolatedAtom"
+    frames = [water(config_type="liquid"), atom, water()]
+    manifest = extract(frames, isolated_atoms={"key": "config_type", "value": "IsolatedAtom"})
+    assert manifest["dropped"] == {"isolated_atom": 1}
+    assert manifest["checks"]["labels"]["isolated_atoms_ev"] == {"H": -13.6}
+
+
+def test_isolated_atoms_of_two_files_that_contradict_each_other_are_refused(extract):
+    files = []
+    for energy in (-13.6, -12.0):
+        atom = Atoms("H", calculator=SinglePointCalculator(Atoms("H"), energy=energy))
+        atom.info["config_type"] = "IsolatedAtom"
+        files.append([water(), atom])
+    with pytest.raises(ValueError, match=r"isolated atom H has -12.0 eV, another one -13.6 eV"):
+        extract(*files, isolated_atoms={})
+
+
+def test_one_file_can_feed_two_sources(extract):
+    # Two levels of theory, told apart by a key, as files for MACE have them.
+    frames = [water(head="pbe"), water(head="ccsd"), water(head="ccsd"), water()]
+    assert extract(frames, where={"head": "pbe"})["dropped"] == {"not_selected": 3}
+    assert extract(frames, where={"head": ["pbe", "ccsd"]})["dropped"] == {"not_selected": 1}
+
+
+def test_structures_that_differ_in_a_charge_nobody_reads_are_no_duplicates(extract, tmp_path):
+    manifest = extract([water(charge=0), water(charge=1), water(charge=1)], charge_key=None)
+    assert manifest["checks"]["labels"]["unused"] == {"charge": 3}
+    (part,) = tmp_path.glob("results/extracted/mine/*.bp")
+    with BpReader(part) as reader:
+        ids = reader.read_column("structure_id")
+    assert ids[1] == ids[2] != ids[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "warned"),
+    [
+        (("train.xyz", "valid.xyz", "test.xyz"), True),
+        (("water_train_0.xyz", "water-test.xyz"), True),
+        (("training_only.xyz", "constrained.xyz"), False),
+        (("latest.xyz", "strain.xyz", "interval.xyz"), False),
+    ],
+)
+def test_files_that_look_like_splits_are_told_to_be_none(names, warned, caplog):
+    with caplog.at_level(logging.WARNING):
+        _warn_of_files_that_look_like_splits("mine", list(names))
+    assert ("custom_sources.mine.splits" in caplog.text) is warned
+
+
+def test_given_splits_are_kept_to_the_row(extract, tmp_path):
+    files = [[water(part="a"), water(part="b")], [water(part="c")]]
+    extract(*files, splits={"key": "part", "train": ["a"], "val": ["b"], "test": ["c"]})
+    columns = [
+        BpReader(part).read_column("official_split")
+        for part in sorted(tmp_path.glob("results/extracted/mine/*.bp"))
+    ]
+    assert np.concatenate(columns).tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="'part' is 'c', which is none of a, b, d"):
+        extract(*files, splits={"key": "part", "train": ["a"], "val": ["b"], "test": ["d"]})
+    by_file = {"train": ["data_0.xyz"], "val": ["data_2.xyz"], "test": ["data_*.xyz"]}
+    with pytest.raises(ValueError, match=r"data_0\.xyz: splits put it into train and test"):
+        extract(*files, splits=by_file)

@@ -118,7 +118,7 @@ def test_a_source_of_the_configuration_goes_from_file_to_pack(tmp_path, prepare)
     write(mirror / "water_2.xyz", frames[25:], format="extxyz")
     ledger = prepare(yaml.safe_dump(config))
     assert ledger["rows"] == 40
-    assert ledger["dropped"] == {"missing_forces": 1}
+    assert ledger["dropped"] == {}
     manifest = read_json(tmp_path / "results" / "extracted" / "water" / "manifest.json")
     assert [file["rows"] for file in manifest["files"]] == [25, 15]
     assert manifest["level_of_theory"] == config["custom_sources"]["water"]["level_of_theory"]

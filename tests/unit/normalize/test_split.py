@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtlpar.core.hashing import mix64
+from mtlpar.normalize.residuals import find_two_levels
 from mtlpar.normalize.split import (
     TEST,
     TRAIN,
@@ -17,6 +18,7 @@ from mtlpar.normalize.split import (
     assign_splits,
     count_contradictions,
     first_of_duplicates,
+    split_blocks,
 )
 
 
@@ -94,11 +96,12 @@ def test_one_copy_of_each_duplicate_stays_whatever_the_order() -> None:
     identity = np.array([5, 9, 5, 5, 2], dtype=np.uint64)
     group = np.array([30, 1, 10, 20, 1], dtype=np.uint64)
     energy = np.array([0.0, 0.0, -1.0, 0.0, 0.0])
-    keep = first_of_duplicates(identity, group, energy)
+    labels = np.full(5, 2)
+    keep = first_of_duplicates(identity, group, energy, labels)
     # The copy in the group with the smallest hash, so that file order does not decide the split.
     assert keep.tolist() == [False, True, True, False, True]
     order = np.array([3, 2, 4, 0, 1])
-    moved = first_of_duplicates(identity[order], group[order], energy[order])
+    moved = first_of_duplicates(identity[order], group[order], energy[order], labels[order])
     np.testing.assert_array_equal(moved, keep[order])
 
 
@@ -107,7 +110,32 @@ def test_of_copies_in_one_group_the_energy_decides() -> None:
     identity, group = np.full(3, 5, dtype=np.uint64), np.full(3, 1, dtype=np.uint64)
     for order in itertools.permutations((-3.0, -1.0, 7.0)):
         energy = np.array(order)
-        assert energy[first_of_duplicates(identity, group, energy)].tolist() == [-3.0]
+        keep = first_of_duplicates(identity, group, energy, np.full(3, 2))
+        assert energy[keep].tolist() == [-3.0]
+
+
+def test_of_copies_the_one_with_most_labels_stays() -> None:
+    # A missing energy is stored as zero, which would be the lowest of a positive set, and the group
+    # with the smallest hash may hold the copy that teaches least.
+    identity, group = np.full(3, 5, dtype=np.uint64), np.array([1, 2, 3], dtype=np.uint64)
+    keep = first_of_duplicates(identity, group, np.array([0.0, 4.0, 3.0]), np.array([1, 2, 1]))
+    assert keep.tolist() == [False, True, False]
+
+
+def test_blocks_cut_each_group_in_the_order_of_its_frames() -> None:
+    # Two trajectories whose frames alternate in the file, and one too short to be cut.
+    group = np.array([1, 2] * 10 + [3, 3], dtype=np.uint64)
+    split = split_blocks(group, val_fraction=0.2, test_fraction=0.3)
+    for name in (1, 2):
+        assert split[group == name].tolist() == [TRAIN] * 5 + [VAL] * 2 + [TEST] * 3
+    assert split[group == 3].tolist() == [TRAIN, TRAIN]
+
+
+@settings(max_examples=50)
+@given(size=st.integers(3, 40), val=st.floats(0.01, 0.6), test=st.floats(0.01, 0.39))
+def test_blocks_leave_no_split_of_a_long_enough_group_empty(size, val, test) -> None:
+    split = split_blocks(np.zeros(size, np.uint64), val_fraction=val, test_fraction=test)
+    assert set(split.tolist()) == {TRAIN, VAL, TEST}
 
 
 def test_copies_with_other_energies_are_counted_once_each() -> None:
@@ -116,3 +144,17 @@ def test_copies_with_other_energies_are_counted_once_each() -> None:
     assert count_contradictions(identity, energy, limit_ev_per_atom=1e-3) == 1
     assert count_contradictions(identity, energy, limit_ev_per_atom=1e-4) == 2
     assert count_contradictions(identity[:2], energy[:2], limit_ev_per_atom=1e-3) == 0
+
+
+def test_two_levels_of_theory_are_told_apart_from_one_and_from_outliers() -> None:
+    rng = np.random.default_rng(0)
+    one = rng.normal(scale=0.1, size=200)
+    found = find_two_levels(np.concatenate([one, rng.normal(scale=0.1, size=30) - 5.0]))
+    assert found is not None
+    assert found.sizes == (30, 200)
+    assert found.distance_ev_per_atom == pytest.approx(5.0, abs=0.1)
+    # A few structures far from equilibrium, heavy tails and a broad distribution are one level.
+    assert find_two_levels(np.concatenate([one, [9.0, 9.1, 9.2]])) is None
+    assert find_two_levels(rng.standard_t(2, size=500)) is None
+    assert find_two_levels(rng.uniform(-5, 5, size=60)) is None
+    assert find_two_levels(one[:6]) is None

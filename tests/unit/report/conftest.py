@@ -71,6 +71,9 @@ class FakeRun:
         return path
 
 
+CRYSTALS = ("mptrj", "alexandria")
+
+
 def _factor(model: str, source: str) -> float:
     if model == "mtl":
         return 0.11
@@ -87,6 +90,10 @@ def _write_metrics(workspace: Workspace, rng: np.random.Generator) -> None:
             "force_mae_ev_per_angstrom": ZERO_FORCE[source],
             "force_rmse_ev_per_angstrom": 1.9 * ZERO_FORCE[source],
         }
+        stresses = 80 if source in CRYSTALS else 0
+        if stresses:
+            zero["stress_mae_ev_per_cubic_angstrom"] = 0.03
+            zero["stress_rmse_ev_per_cubic_angstrom"] = 0.05
         for model in MODELS:
             factor = _factor(model, source) * rng.uniform(0.8, 1.25)
             content = {
@@ -97,6 +104,7 @@ def _write_metrics(workspace: Workspace, rng: np.random.Generator) -> None:
                 **{key: value * factor for key, value in zero.items()},
                 "num_structures": 100,
                 "num_atoms": 1500,
+                "num_labels": {"energy": 100, "forces": 100, "stress": stresses},
                 "zero_predictor": zero,
             }
             write_json(workspace.metrics(model, source), content)
@@ -119,6 +127,8 @@ def _write_predictions(workspace: Workspace, rng: np.random.Generator) -> None:
                 force_label_ev_per_angstrom=forces,
                 force_prediction_ev_per_angstrom=forces
                 + factor * ZERO_FORCE[source] * rng.laplace(size=forces.shape),
+                stress_label_ev_per_cubic_angstrom=0.03 * forces[:120],
+                stress_prediction_ev_per_cubic_angstrom=0.02 * forces[:120],
             )
 
 
@@ -133,6 +143,11 @@ def _write_history(workspace: Workspace, rng: np.random.Generator) -> None:
                 source: {
                     "energy_mae_ev_per_atom": ZERO_ENERGY[source] * decay * factor,
                     "force_mae_ev_per_angstrom": ZERO_FORCE[source] * decay * factor,
+                    **(
+                        {"stress_mae_ev_per_cubic_angstrom": 0.03 * decay * factor}
+                        if source in CRYSTALS
+                        else {}
+                    ),
                 }
                 for source in trained_on
             }
@@ -164,7 +179,8 @@ def _write_ledgers(workspace: Workspace) -> None:
 
 def _write_quality(workspace: Workspace, rng: np.random.Generator) -> None:
     for source in SOURCES:
-        work = {"pairs": 5000, "slope": 1.01, "quartiles": [0.97, 1.04]}
+        work: dict[str, Any] = {"pairs": 5000, "slope": 1.01, "quartiles": [0.97, 1.04]}
+        work["stress"] = {"pairs": 0, "slope": None, "quartiles": None}
         ingest = {
             "structures": ROWS[source],
             "close_atoms": 3,
@@ -195,6 +211,7 @@ def _write_quality(workspace: Workspace, rng: np.random.Generator) -> None:
             "standard_errors_ev": {symbol: float(rng.random()) for symbol in symbols},
             "undetermined": ["C"],
             "fitted_on": "train",
+            "taken_from": "fit",
             "num_structures": ROWS[source],
             "num_elements": len(symbols),
             "rank": len(symbols) - 1,

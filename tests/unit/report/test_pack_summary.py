@@ -53,7 +53,7 @@ def test_summary_counts_what_lies_in_the_folder(tmp_path: Path) -> None:
     assert summary.atoms_of_element == Counter(chemical_symbols[z] for z in batch.atomic_numbers)
     assert summary.structures_of_size == Counter(batch.num_atoms.tolist())
     assert summary.structures_of_dimension == {3: 10, 0: 20}
-    assert summary.with_stress == 5
+    assert summary.with_label["stress"] == 5
     assert summary.max_force_ev_per_angstrom == 5e4
     norms = np.linalg.norm(batch.forces.astype(np.float64), axis=1)
     edges = FORCE_EDGES_EV_PER_ANGSTROM

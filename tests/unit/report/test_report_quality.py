@@ -15,7 +15,7 @@ from mtlpar.report.items import Scope, table_names
 
 def _split_by_frames(fake_run, source: str) -> None:
     path = fake_run.workspace.ledger(source)
-    replace(Ledger.read(path), split_by="frames").write(path)
+    replace(Ledger.read(path), split_by="frames", is_leaky=True).write(path)
 
 
 @pytest.mark.parametrize("name", table_names())

@@ -18,6 +18,7 @@ from ase.io import write
 
 from mtlpar.core.hashing import name_hash
 from mtlpar.core.structures import StructureBatch
+from mtlpar.extract.checks import check
 from mtlpar.sources.ase_files import custom_source
 from mtlpar.sources.settings import CustomSource, SourceSettings
 
@@ -87,14 +88,40 @@ def test_labels_come_back_and_constraints_take_nothing_from_forces(file_of):
     assert batch.stress_mask.tolist() == [0, 1, 0]
 
 
-def test_what_lacks_a_label_is_counted_by_name(file_of):
+def test_what_lacks_a_label_is_kept_for_those_it_has(file_of):
     path, form = file_of([water(), water(None), water(forces=False), water(trajectory="a")])
     batch, dropped, _ = read_all(path, format=form)
-    assert len(batch) == 2
-    assert dropped == {"missing_energy": 1, "missing_forces": 1}
+    assert dropped == {}
+    assert batch.energy_mask.tolist() == [1, 0, 1, 1]
+    assert batch.forces_mask.tolist() == [1, 1, 0, 1]
+    # Nothing is guessed where there is nothing: the rest of such a structure is as it was.
+    assert batch.energy[1] == 0
+    assert not batch.forces[6:9].any()
+    assert batch.forces[3:6].any()
     batch, dropped, _ = read_all(path, format=form, group_key="trajectory")
     assert batch.group.tolist() == [name_hash("mine", "a")]
-    assert dropped["missing_group"] == 1
+    assert dropped == {"missing_group": 3}
+
+
+def test_labels_that_do_not_count_are_switched_off(file_of):
+    path, form = file_of([water(), water()])
+    batch, _, _ = read_all(path, format=form, energy_key=None)
+    assert (batch.energy_mask.tolist(), batch.forces_mask.tolist()) == ([0, 0], [1, 1])
+    batch, _, _ = read_all(path, format=form, forces_key=None)
+    assert (batch.energy_mask.tolist(), batch.forces_mask.tolist()) == ([1, 1], [0, 0])
+
+
+def test_nan_throughout_says_that_there_is_no_label(tmp_path):
+    # As programs write columns of which some rows have no value; a single NaN is a fault.
+    frames = [water(), water(), water()]
+    frames[0].calc.results["energy"] = np.nan
+    frames[1].calc.results["forces"][:] = np.nan
+    frames[2].calc.results["forces"][1, 2] = np.nan
+    write(tmp_path / "data.xyz", frames, format="extxyz")
+    batch, _, _ = read_all(tmp_path / "data.xyz", format="extxyz")
+    assert batch.energy_mask.tolist() == [0, 1, 1]
+    assert batch.forces_mask.tolist() == [1, 0, 1]
+    assert check(batch, max_force=1e3).dropped == {"non_finite_forces": 1}
 
 
 def test_without_a_group_key_a_composition_stays_together(file_of):
@@ -199,7 +226,8 @@ def test_labels_may_have_other_keys_and_files_may_be_compressed(tmp_path):
     keys = {"energy_key": "dft_energy", "forces_key": "dft_forces"}
     batch, dropped, damage = read_all(path, format="extxyz", **keys)
     assert (batch.energy.tolist(), dropped, damage) == ([-5.0] * 3, {}, [])
-    assert read_all(path, format="extxyz")[1] == {"missing_energy": 3}
+    without, _, _ = read_all(path, format="extxyz")
+    assert not (without.energy_mask | without.forces_mask).any()
 
 
 @pytest.mark.parametrize("ending", ["xyz", "xyz.gz"])

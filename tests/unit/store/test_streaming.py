@@ -133,9 +133,9 @@ def _header(blocks: list[int]) -> BpHeader:
 def test_memory_grows_with_the_window_and_not_with_the_dataset() -> None:
     blocks = [16_384] * 30_000
     header = _header(blocks)
-    # Three windows of 628 bytes a structure on four ranks, and sizes of all: half a gigabyte.
-    # Reading itself takes two blocks and twenty megabytes, be the pack large or small.
+    # Three windows of 636 bytes a structure on four ranks, with sizes and labels of all: half a
+    # gigabyte. Reading itself takes two blocks and twenty megabytes, be the pack large or small.
     needed = streamed_bytes(header, window=1_000_000, ranks=4)
-    reading = 2 * 16_384 * 628 + 20 * 2**20
-    assert needed == pytest.approx(3e6 * (628 / 4 + 8) + reading, rel=0.001)
+    reading = 2 * 16_384 * 636 + 20 * 2**20
+    assert needed == pytest.approx(3e6 * (636 / 4 + 9) + reading, rel=0.001)
     assert 0 < streamed_bytes(_header([500]), window=1_000_000, ranks=1) - 20 * 2**20 < 3e6

@@ -78,6 +78,9 @@ class InMemory:
     def count_atoms(self, indices: np.ndarray) -> np.ndarray:
         return self.structures.num_atoms[indices]
 
+    def label_bits(self, indices: np.ndarray) -> np.ndarray:
+        return self.structures.label_bits[indices]
+
     def gather(self, indices: np.ndarray) -> tuple[StructureBatch, np.ndarray]:
         return self.structures.take(indices), self.structures.energy[indices]
 
@@ -150,12 +153,13 @@ def test_an_epoch_holds_every_structure_once_with_its_labels(world_size: int) ->
 def test_pieces_name_the_global_batch() -> None:
     # The first of two ranks divides by what both have.
     for mine, whole in zip(_epoch(_loader(0, 2), 0), _epoch(_loader(), 0), strict=True):
-        sizes = {piece.dataset: piece for piece in whole.pieces}
+        sizes = {piece.source: piece for piece in whole.pieces}
         for piece in mine.pieces:
-            first, last = sizes[piece.dataset].structures
-            assert piece.global_structures == last - first
-            first, last = sizes[piece.dataset].atoms
-            assert piece.global_atoms == last - first
+            first, last = sizes[piece.source].structures
+            assert piece.counts.energies == last - first
+            first, last = sizes[piece.source].atoms
+            assert piece.counts.force_atoms == last - first
+            assert piece.counts.stresses == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
@@ -180,7 +184,7 @@ def test_passes_hold_the_share_in_order_and_keep_the_limit(max_atoms: int, world
             # A structure larger than the limit is a pass of its own.
             assert batch.graph.num_nodes <= max_atoms or len(batch.structure_id) == 1
             # Errors are still divided by the counts of the global batch.
-            counts = {piece.dataset: piece[3:] for piece in share.pieces}
-            assert all(piece[3:] == counts[piece.dataset] for piece in batch.pieces)
+            counts = {piece.source: piece.counts for piece in share.pieces}
+            assert all(piece.counts == counts[piece.source] for piece in batch.pieces)
         if max_atoms == 1:
             assert len(passes) == max(1, len(share.structure_id))

@@ -44,6 +44,9 @@ class Hydrogens:
     def count_atoms(self, indices: np.ndarray) -> np.ndarray:
         return self._all.num_atoms[indices]
 
+    def label_bits(self, indices: np.ndarray) -> np.ndarray:
+        return self._all.label_bits[indices]
+
     def gather(self, indices: np.ndarray) -> tuple[StructureBatch, np.ndarray]:
         return self._all.take(indices), self._all.energy[indices]
 
@@ -98,8 +101,8 @@ def test_every_structure_is_counted_once_by_an_owner_of_its_branch(
                 assert {segment.branch for segment in part.segments} <= set(owned)
                 for piece in part.pieces:
                     count = piece.structures[1] - piece.structures[0]
-                    shares.setdefault((step, piece.dataset), []).append(
-                        (count, piece.global_structures)
+                    shares.setdefault((step, piece.source), []).append(
+                        (count, piece.counts.energies)
                     )
     assert seen == Counter(range(sum(sizes.values())))
     # Divided by what they add up to: the mean over the global batch, not a mean of means.

@@ -23,7 +23,7 @@ from mtlpar.parallel.agree import AgreedError
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.pack import Pack
 from mtlpar.train import trainer
-from mtlpar.train.objective import DatasetPiece, Objective, Targets
+from mtlpar.train.objective import Objective, SourceShare, Targets
 from mtlpar.train.sampler import EpochPlan
 from mtlpar.train.settings import TaskWeights
 
@@ -37,10 +37,10 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int]], None]:
         calls = count(1)
 
         def poisoned(
-            self: Objective, prediction: Prediction, targets: Targets, pieces: list[DatasetPiece]
+            self: Objective, prediction: Prediction, targets: Targets, pieces: list[SourceShare]
         ) -> torch.Tensor:
             if next(calls) in steps:
-                (piece,) = (piece for piece in pieces if piece.dataset == "qm7x")
+                (piece,) = (piece for piece in pieces if piece.source == "qm7x")
                 prediction.energy_per_atom.data[piece.structures[0]] = torch.inf
             return terms(self, prediction, targets, pieces)
 

@@ -1,0 +1,81 @@
+"""Looks at stresses where no frames are neighbours: sign and size from structures of other volume.
+
+Of two structures of one composition the larger one is pulled, so with tension positive
+tr(stress) / 3 grows with the volume. Its slope against ln V is a bulk modulus, which lies between
+0.003 eV/Å^3 (0.5 GPa, solid argon and softer) and 3 eV/Å^3 (440 GPa, diamond).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from mtlpar.core.hashing import mix64
+from mtlpar.core.structures import StructureBatch, segment_sum
+from mtlpar.extract.slopes import Slopes
+
+MIN_PAIRS: Final = 10
+_MIN_CHANGE_OF_LOG_VOLUME: Final = 5e-3
+_BULK_MODULI_EV_PER_CUBIC_ANGSTROM: Final = (1e-3, 6.0)
+
+
+class StressSize:
+    """Distribution of apparent bulk moduli.
+
+    Attributes:
+        moduli: Changes of tr(stress) / 3 over those of ln V, in eV/Å^3.
+    """
+
+    def __init__(self) -> None:
+        """Start without pairs."""
+        self.moduli = Slopes()
+
+    def add(self, batch: StructureBatch) -> None:
+        """Take in pairs of structures of a batch that differ in their volume."""
+        chosen = np.flatnonzero(batch.has("stress") & batch.pbc.all(axis=1))
+        if len(chosen) < 2:
+            return
+        composition = segment_sum(mix64(batch.atomic_numbers.astype(np.uint64)), batch.num_atoms)
+        keys = np.stack([composition, batch.num_atoms.astype(np.uint64)], axis=1)
+        log_volume = np.log(np.abs(np.linalg.det(batch.cell[chosen].astype(np.float64))))
+        keys = keys[chosen]
+        # Neighbours in the order of the volumes: each structure is in at most two pairs.
+        order = np.lexsort((log_volume, *keys.T))
+        same = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)
+        pressure = batch.stress[chosen, :3].astype(np.float64).mean(axis=1)
+        growth = np.diff(log_volume[order])
+        clear = same & (growth > _MIN_CHANGE_OF_LOG_VOLUME)
+        self.moduli.add(np.diff(pressure[order])[clear], growth[clear])
+
+    def merge(self, other: StressSize) -> None:
+        """Take in the pairs of another part of the data."""
+        self.moduli.merge(other.moduli)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the manifest keeps: the median and quartiles of the moduli."""
+        found = self.moduli.as_dict(at_least=MIN_PAIRS)
+        return {
+            "pairs": found["pairs"],
+            "bulk_modulus_ev_per_cubic_angstrom": found["slope"],
+            "quartiles": found["quartiles"],
+        }
+
+    def problem(self) -> str | None:
+        """What is unlikely about the stresses, if anything is."""
+        found = self.moduli.quartiles(at_least=MIN_PAIRS)
+        if found is None:
+            return None
+        low, modulus, high = found
+        smallest, largest = _BULK_MODULI_EV_PER_CUBIC_ANGSTROM
+        about = (
+            f"stresses change with the volume as if the bulk modulus were {modulus:.3g} eV/Å^3 "
+            f"(median of {self.moduli.count} pairs, quartiles {low:.3g} and {high:.3g})"
+        )
+        if abs(modulus) > largest:
+            return f"{about}, far more than diamond's 3: they may be virials, or in another unit"
+        if high < 0:
+            return f"{about}: larger cells are pushed, so the sign of the stress is wrong"
+        if 0 < modulus < smallest:
+            return f"{about}, less than any solid's: they may be in another unit"
+        return None
