@@ -94,7 +94,7 @@ def test_every_problem_is_said_with_its_file_and_line(tmp_path: Path, text: str,
         ("normalize.reference_energies.qm7x={H: x}", r"1 problem.*\s.*\.qm7x\.H: .* got 'x'"),
         (
             "train.dataset_weights.qm7x=[1]",
-            r"expected a number or a mapping with .* energy, force, got \[1\]",
+            r"expected a number or a mapping with .* energy, force, stress, got \[1\]",
         ),
         ("train.dataset_weights.qm7x=x", r"1 problem.*\s.*\.qm7x: input should be a valid number"),
         ("train.dataset_weights.qm7x={force: -1}", r"1 problem.*\s.*\.qm7x\.force: .* got -1"),
