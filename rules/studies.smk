@@ -25,9 +25,11 @@ for study, measured in MEASUREMENTS.items():
         params:
             settings=RECORD.settings,
             code=RECORD.code,
+            study=study,
+            options=measured.options,
         shell:
             flow.launch_line("ranks_per_node")
-            + f"mtlpar study {study} --config $CONFIG_FILE {measured.options}"
+            + "mtlpar study {params.study} --config $CONFIG_FILE {params.options}"
             + " --out {output} > {log} 2>&1"
 
     rule:

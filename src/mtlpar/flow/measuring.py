@@ -16,12 +16,12 @@ class Measurement:
 
     Attributes:
         ranks: Ranks of a measurement, by the wildcards of its rule.
-        options: Options of the command that say which measurement it is.
+        options: Options of the command that say which measurement it is, by the same.
         minutes: Walltime that always suffices.
     """
 
     ranks: Callable[[Config, Mapping[str, str]], int]
-    options: str
+    options: Callable[[Mapping[str, str]], str]
     minutes: int
 
     def nodes(self, config: Config) -> Callable[[Mapping[str, str]], int]:
@@ -40,15 +40,17 @@ class Measurement:
 MEASUREMENTS: Final = {
     "memory": Measurement(
         ranks=lambda _, wildcards: memory_ranks(wildcards["layout"], int(wildcards["branches"])),
-        options="--layout {wildcards.layout} --branches {wildcards.branches}",
+        options=lambda wildcards: (
+            f"--layout {wildcards['layout']} --branches {wildcards['branches']}"
+        ),
         minutes=20,
     ),
     "scaling": Measurement(
-        ranks=lambda _, wildcards: int(wildcards["ranks"]), options="", minutes=30
+        ranks=lambda _, wildcards: int(wildcards["ranks"]), options=lambda _: "", minutes=30
     ),
     "comm": Measurement(
         ranks=lambda config, _: config.study.comm.ranks,
-        options="--layout {wildcards.layout}",
+        options=lambda wildcards: f"--layout {wildcards['layout']}",
         minutes=20,
     ),
 }
