@@ -11,6 +11,7 @@ from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import all_changes
 
 from mtlpar.core.ase_structures import structure_batch
+from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS
 from mtlpar.model.saved import load_model
 
 __all__ = ["Calculator", "structure_batch"]
@@ -85,7 +86,9 @@ class Calculator(AseCalculator):
         """What has changed since the last prediction; ASE itself does not look at ``info``."""
         changes: list[str] = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
         before = self.atoms.info if isinstance(self.atoms, Atoms) else {}
-        if any(before.get(key) != atoms.info.get(key) for key in ("charge", "spin")):
+        # As text: values may be arrays, of which no comparison is true or false.
+        keys = (*CHARGE_KEYS, *SPIN_KEYS)
+        if any(repr(before.get(key)) != repr(atoms.info.get(key)) for key in keys):
             changes.append("info")
         return changes
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
-from typing import Final
 
 import numpy as np
 from ase import Atoms
 
+from mtlpar.core.electronic_state import find_charge, find_spin
 from mtlpar.core.fields import MAX_ATOMIC_NUMBER
 from mtlpar.core.structures import DoubleStructureBatch
 
-_MOST: Final = int(np.iinfo(np.int8).max)
-
 
 def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch:
-    """Columns of ASE structures, with float64 geometry and zero labels.
+    """Columns of ASE structures, with float64 geometry and no labels.
 
-    Charge and spin multiplicity are read from ``atoms.info["charge"]`` and ``atoms.info["spin"]``;
-    without them a structure has charge 0 and a spin that nobody stated.
+    Charge and spin multiplicity are read from ``atoms.info``, under the keys of
+    `mtlpar.core.electronic_state`; without them a structure has charge 0 and a spin that nobody
+    stated.
 
     Raises:
         ValueError: If this is no list, or an empty one, or a structure has no atoms, unknown ones
@@ -39,12 +37,14 @@ def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch
         atomic_numbers=np.concatenate([atoms.numbers for atoms in structures]),
         positions=positions,
         energy=np.zeros(len(structures)),
+        energy_mask=np.zeros(len(structures)),
         forces=np.zeros_like(positions),
+        forces_mask=np.zeros(len(structures)),
         group=np.zeros(len(structures)),
         cell=np.stack([atoms.cell.array for atoms in structures]),
         pbc=np.stack([atoms.pbc for atoms in structures]),
-        charge=[_whole_number(atoms, "charge", least=-_MOST) for atoms in structures],
-        spin=[_whole_number(atoms, "spin", least=0) for atoms in structures],
+        charge=[find_charge(atoms.info, f"atoms.info of {atoms}") for atoms in structures],
+        spin=[find_spin(atoms.info, f"atoms.info of {atoms}") for atoms in structures],
     )
 
 
@@ -63,14 +63,3 @@ def _fault(atoms: Atoms) -> str | None:
             f"{atoms.pbc.tolist()}; correct one of them"
         )
     return None
-
-
-def _whole_number(atoms: Atoms, key: str, *, least: int) -> int:
-    value = atoms.info.get(key, 0)
-    is_whole = isinstance(value, Real) and float(value).is_integer()
-    if not is_whole or not least <= value <= _MOST:
-        raise ValueError(
-            f"atoms.info[{key!r}] of {atoms} is {value!r}; expected an integer from {least} to "
-            f"{_MOST}"
-        )
-    return int(value)

@@ -50,7 +50,7 @@ def fetch(file: RawFile, folder: Path, *, web: Web, bar: Bar | None = None) -> C
     bar = bar or Bar()
     target = folder / file.name
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         raise DiskError(f"{target} is a folder where a file has to go; remove or rename it")
     present, _ = _inspect(file, target, web, bar)

@@ -17,11 +17,17 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from mtlpar.core.files import read_text
 from mtlpar.download.catalogue import FileKind
 from mtlpar.download.part import RawFile
+from mtlpar.download.settings import DownloadSettings
 from mtlpar.download.web import Web, is_url
 from mtlpar.sources.base import Source
 from mtlpar.sources.registry import get_source
 
 CHECKSUMS: Final = "checksums.txt"
+
+
+def mirrors_of(source: str, settings: DownloadSettings) -> tuple[str, ...]:
+    """Where the files of a source are: places of its own, or those of all sources."""
+    return get_source(source).mirrors or settings.mirrors
 
 
 def kind_of(source: Source, file_name: str) -> FileKind | None:
@@ -101,10 +107,13 @@ def mirror_fingerprint(source: str, mirror: str) -> str:
 
 def _fingerprint_of_folder(source: Source, mirror: Path) -> str:
     found = _local_paths(source, mirror)
-    parts = [f"{path.name} {path.stat().st_size if path.is_file() else 'none'}" for path in found]
+    parts = [
+        f"{name} {path.stat().st_size if path.is_file() else 'none'}"
+        for name, path in found.items()
+    ]
     checksums = mirror / CHECKSUMS
     if checksums.is_file():
-        wanted = {path.name for path in found}
+        wanted = {path.name for path in found.values()}
         lines = checksums.read_bytes().decode(errors="replace").splitlines()
         parts += [line for line in lines if re.split(r"[ */]", line)[-1] in wanted]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -114,7 +123,7 @@ def _local_files(source: Source, mirror: Path) -> list[RawFile]:
     if not mirror.is_dir():
         seen_from = "" if mirror.is_absolute() else f" in {Path.cwd()}, where mtlpar was started"
         raise ValueError(
-            f"download.mirrors has {mirror}, which is not a folder{seen_from}; give a folder with "
+            f"mirrors have {mirror}, which is not a folder{seen_from}; give a folder with "
             "the native files, an http(s) URL, or the word 'catalogue' for the addresses of the "
             "catalogue"
         )
@@ -123,44 +132,50 @@ def _local_files(source: Source, mirror: Path) -> list[RawFile]:
         text = read_text(mirror / CHECKSUMS)
         checksums = _parse_checksums(text, str(mirror / CHECKSUMS))
     files = []
-    for path in _local_paths(source, mirror):
+    for name, path in _local_paths(source, mirror).items():
         if not path.is_file():
             raise ValueError(f"{path} leads to no file: correct the link {path.readlink()}")
-        kind = kind_of(source, path.name)
+        kind = kind_of(source, name)
         assert kind is not None
         files.append(
             RawFile(
-                name=path.name,
+                name=name,
                 url=str(path),
                 kind=kind,
                 bytes=path.stat().st_size,
-                sha256=checksums.get(f"{source.name}/{path.name}", checksums.get(path.name)),
+                sha256=checksums.get(f"{source.name}/{name}", checksums.get(name)),
             )
         )
     return files
 
 
-def _local_paths(source: Source, mirror: Path) -> list[Path]:
-    """Files of a source, and links that should lead to one; folders and the like are nothing."""
+def _local_paths(source: Source, mirror: Path) -> dict[str, Path]:
+    """Files of a source by name, and links that should lead to one; folders are nothing."""
+    depths = {pattern.count("/") for pattern in (*source.data_files, *source.sidecar_files)}
     for folder in (mirror / source.name, mirror):
         if folder.is_dir():
-            found = [
-                path
-                for path in folder.iterdir()
-                if kind_of(source, path.name) is not None
+            found = {
+                path.relative_to(folder).as_posix(): path
+                for depth in depths
+                for path in folder.glob("/".join(["*"] * (depth + 1)))
+            }
+            names = sorted(
+                name
+                for name, path in found.items()
+                if kind_of(source, name) is not None
                 and (path.is_file() or (path.is_symlink() and not path.exists()))
-            ]
-            if found:
-                return sorted(found, key=lambda path: path.name)
-    return []
+            )
+            if names:
+                return {name: found[name] for name in names}
+    return {}
 
 
 def _files_of_checksums(source: Source, base: str, checksums: dict[str, str]) -> list[RawFile]:
     files = []
     for path, sha256 in checksums.items():
-        folder, _, name = path.rpartition("/")
+        name = path.removeprefix(f"{source.name}/")
         kind = kind_of(source, name)
-        if kind is not None and folder in ("", source.name):
+        if kind is not None:
             url = urljoin(base, quote(path))
             files.append(RawFile(name=name, url=url, kind=kind, sha256=sha256))
     return sorted(files, key=lambda file: file.name)

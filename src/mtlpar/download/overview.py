@@ -12,6 +12,7 @@ from mtlpar.core.files import format_bytes
 from mtlpar.core.paths import Workspace
 from mtlpar.download.catalogue import CatalogueRow, read_catalogue
 from mtlpar.download.local import bytes_to_fetch, length, presence
+from mtlpar.download.mirror import mirrors_of
 from mtlpar.download.part import RawFile
 from mtlpar.download.plan import LockUse, planned_files
 from mtlpar.download.settings import CATALOGUE, DownloadSettings
@@ -71,12 +72,12 @@ def describe(
     with Web(retries=0, timeout_s=min(settings.timeout_s, _PATIENCE_S)) as web:
         for source in sources:
             folder = workspace.raw_folder(source)
-            heading = "\n".join(_heading(source, settings.mirrors, catalogue))
+            heading = "\n".join(_heading(source, mirrors_of(source, settings), catalogue))
             try:
                 files, _ = planned_files(
                     source,
                     folder,
-                    settings.mirrors,
+                    mirrors_of(source, settings),
                     catalogue=catalogue,
                     web=web,
                     lock_use=lock_use,

@@ -13,6 +13,7 @@ from mtlpar.core.paths import Workspace
 from mtlpar.download.fetch import fetch
 from mtlpar.download.local import bytes_to_fetch, check_space, length
 from mtlpar.download.lock import Lock
+from mtlpar.download.mirror import mirrors_of
 from mtlpar.download.part import Contents, RawFile, disk_errors
 from mtlpar.download.plan import LockUse, planned_files
 from mtlpar.download.progress import Progress
@@ -66,7 +67,12 @@ def run(
         for source in sources:
             folder = workspace.raw_folder(source)
             files, lock = planned_files(
-                source, folder, settings.mirrors, catalogue=catalogue, web=web, lock_use=lock_use
+                source,
+                folder,
+                mirrors_of(source, settings),
+                catalogue=catalogue,
+                web=web,
+                lock_use=lock_use,
             )
             manifest = workspace.raw_manifest(source)
             orders.append(

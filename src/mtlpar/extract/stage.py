@@ -194,8 +194,11 @@ def _part_names(file_names: list[str]) -> list[str]:
         stem = Path(name)
         while stem.suffix in _FILE_ENDINGS:
             stem = stem.with_suffix("")
-        short.append(stem.name)
-    return short if len(set(short)) == len(short) else file_names
+        short.append(stem.as_posix())
+    unique = short if len(set(short)) == len(short) else file_names
+    # Folders are part of the name, not of the path.
+    flat = [name.replace("/", "--") for name in unique]
+    return flat if len(set(flat)) == len(flat) else [name.replace("/", "----") for name in unique]
 
 
 def _report(source: str, result: FileResult) -> None:

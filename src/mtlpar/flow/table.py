@@ -15,7 +15,7 @@ from mtlpar.config import Config
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import file_digest
 from mtlpar.download.catalogue import read_catalogue
-from mtlpar.download.mirror import mirror_fingerprint
+from mtlpar.download.mirror import mirror_fingerprint, mirrors_of
 from mtlpar.download.settings import CATALOGUE
 from mtlpar.flow.digest import code_digest, file_of
 from mtlpar.flow.stage import Outputs, Stage, plain_settings
@@ -39,11 +39,12 @@ def _raw_fingerprint(config: Config, source: str) -> str:
 
     How patiently files are fetched is no part of it.
     """
-    if CATALOGUE in config.download.mirrors:
+    mirrors = mirrors_of(source, config.download)
+    if CATALOGUE in mirrors:
         rows = read_catalogue(config.paths.catalogue)
         parts = [row.contents for row in rows if row.source == source]
     else:
-        parts = [mirror_fingerprint(source, mirror) for mirror in config.download.mirrors]
+        parts = [mirror_fingerprint(source, mirror) for mirror in mirrors]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

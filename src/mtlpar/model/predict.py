@@ -64,8 +64,9 @@ def predict_batches(
     geometry = torch.float64 if is_double else torch.float32
     for start, stop in bounded_slices(structures.num_atoms, batch_atoms):
         part = structures.slice(start, stop)
-        batch = collate(part, graph, dtype=geometry).to(parameter.device)
-        with torch.no_grad():
+        # Forces that are gradients cannot be had of tensors made in the caller's inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            batch = collate(part, graph, dtype=geometry).to(parameter.device)
             prediction = network(batch, [Segment(branch, 0, len(part), (0, part.total_atoms))])
         yield PredictedBatch(
             slice(start, stop),

@@ -52,6 +52,7 @@ def custom_source(name: str, custom: CustomSource) -> Source:
         needs_all_files=True,
         level_of_theory=custom.level_of_theory,
         read=partial(read, name, custom),
+        mirrors=custom.mirrors,
         has_given_splits=custom.splits is not None,
     )
 
@@ -110,12 +111,17 @@ def _split_of_file(custom: CustomSource, path: Path) -> int:
     found = [
         index
         for index, split in enumerate(SPLITS)
-        if any(matches(path.name, pattern) for pattern in getattr(custom.splits, split))
+        if any(_ends_like(path, pattern) for pattern in getattr(custom.splits, split))
     ]
     if len(found) != 1:
         names = " and ".join(SPLITS[index] for index in found) or "none"
         raise ValueError(f"{path}: splits put it into {names} of train, val and test, expected one")
     return found[0]
+
+
+def _ends_like(path: Path, pattern: str) -> bool:
+    """Whether the end of a path fits a pattern that may have folders."""
+    return matches("/".join(path.parts[-len(pattern.split("/")) :]), pattern)
 
 
 class _RecordReader:

@@ -153,6 +153,7 @@ class Source:
             structures as the whole file, and the cuts may depend on nothing but the file and the
             size. Left out where a file can only be read from start to end.
         level_of_theory_for: How the labels were computed, where that depends on the settings.
+        mirrors: Where its files are, if not where those of all sources are.
         has_given_splits: Whether ``official_split`` is the user's, of every row, and kept as it is.
     """
 
@@ -165,6 +166,7 @@ class Source:
     read: ReadFunction
     divide: DivideFunction | None = None
     level_of_theory_for: Callable[[SourceSettings], str] | None = None
+    mirrors: tuple[str, ...] = ()
     has_given_splits: bool = False
 
     def theory(self, settings: SourceSettings) -> str:
@@ -185,7 +187,13 @@ class Source:
 def matches(file_name: str, pattern: str) -> bool:
     """Whether a name fits a shell pattern; hidden files, as in a shell, only fit one with a dot.
 
-    macOS puts a hidden ``._name`` beside each file that it copies.
+    Names and patterns may have folders, ``run*/frames.xyz``: each part fits its own. macOS puts a
+    hidden ``._name`` beside each file that it copies.
     """
-    is_hidden = file_name.startswith(".") and not pattern.startswith(".")
-    return fnmatchcase(file_name, pattern) and not is_hidden
+    parts, wanted = file_name.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(_part_matches, parts, wanted))
+
+
+def _part_matches(name: str, pattern: str) -> bool:
+    is_hidden = name.startswith(".") and not pattern.startswith(".")
+    return fnmatchcase(name, pattern) and not is_hidden

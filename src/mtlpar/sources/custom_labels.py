@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS, find_charge, find_spin
 from mtlpar.core.fields import LABELS, SIX_OF_MATRIX, SPLITS
 from mtlpar.core.hashing import name_hash
 from mtlpar.core.units import (
@@ -39,17 +40,9 @@ _STRESS: Final = {
 _OURS: Final = ("xx", "yy", "zz", "yz", "xz", "xy")
 # Rounding of a matrix that was symmetric, relative to its largest component.
 _ASYMMETRY: Final = 1e-2
-# Charges and spins are kept in a byte; predictions take the same range.
-_MOST: Final = int(np.iinfo(np.int8).max)
-# Sums of charges of the atoms are whole up to rounding.
-_WHOLE: Final = 1e-6
 # From here on a float stands for several integers.
 _FIRST_INEXACT: Final = 2**53
 _AUTO: Final = "auto"
-CHARGE_KEYS: Final = ("charge", "total_charge")
-"""Where files say their total charge, if nothing else is stated."""
-SPIN_KEYS: Final = ("spin", "multiplicity")
-"""Where files say their spin multiplicity, if nothing else is stated."""
 # Structures that differ in these are no duplicates, whether they are read or not.
 _STATE_KEYS: Final = (*CHARGE_KEYS, *SPIN_KEYS, "initial_charges", "initial_magmoms")
 
@@ -151,34 +144,17 @@ def state_columns(custom: CustomSource, labels: dict[str, Any], where: str) -> C
         [(key, np.asarray(labels[key]).tolist()) for key in unread if np.any(labels[key])]
     )
     return {
-        "charge": _whole_number(labels, custom.charge_key, CHARGE_KEYS, where, least=-_MOST),
-        "spin": _whole_number(labels, custom.spin_key, SPIN_KEYS, where, least=0),
+        "charge": find_charge(labels, where, keys=_keys_of(custom.charge_key, CHARGE_KEYS)),
+        "spin": find_spin(labels, where, keys=_keys_of(custom.spin_key, SPIN_KEYS)),
         "identity": 0 if text == "[]" else name_hash("electronic state", text),
     }
 
 
-def _whole_number(
-    labels: dict[str, Any], key: str | None, usual: tuple[str, ...], where: str, *, least: int
-) -> int:
-    """A charge or multiplicity; of charges of the atoms the sum."""
-    keys = usual if key == _AUTO else (key,)
-    values = {name: labels[name] for name in keys if name and labels.get(name) is not None}
-    found = {name: _as_whole(value, name, where, least=least) for name, value in values.items()}
-    if len(set(found.values())) > 1:
-        raise ValueError(f"{where}: {found} contradict each other; name the key that counts")
-    return next(iter(found.values()), 0)
-
-
-def _as_whole(value: Any, key: str, where: str, *, least: int) -> int:
-    array = np.asarray(value)
-    total = float(as_floats(array, array.shape, name=key, where=where).sum())
-    whole = round(total) if np.isfinite(total) else 0
-    if not abs(total - whole) <= _WHOLE or not least <= whole <= _MOST:
-        raise ValueError(
-            f"{where}: {key!r} is {total}, expected an integer from {least} to {_MOST}; if it "
-            "means something else, name another key or none (null)"
-        )
-    return whole
+def _keys_of(key: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+    """Keys to look under: the usual ones, the one that was named, or none."""
+    if key == _AUTO:
+        return usual
+    return () if key is None else (key,)
 
 
 def split_column(custom: CustomSource, labels: dict[str, Any], by_file: int, where: str) -> int:
@@ -231,8 +207,8 @@ def used_keys(custom: CustomSource) -> Iterator[str]:
         *custom.where,
     )
     yield from filter(None, named)
-    for key, usual in ((custom.charge_key, CHARGE_KEYS), (custom.spin_key, SPIN_KEYS)):
-        yield from usual if key == _AUTO else filter(None, (key,))
+    yield from _keys_of(custom.charge_key, CHARGE_KEYS)
+    yield from _keys_of(custom.spin_key, SPIN_KEYS)
 
 
 def _found(labels: dict[str, Any], key: str | None) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mtlpar.core.settings import Settings
 
@@ -149,7 +149,9 @@ class CustomSource(Settings):
         "ASE database, traj an ASE trajectory; null: what the name of each file says.",
     )
     files: tuple[str, ...] = Field(
-        min_length=1, description="Names or shell patterns of the raw files, such as 'water_*.xyz'."
+        min_length=1,
+        description="Names or shell patterns of the raw files, such as 'water_*.xyz' or "
+        "'run*/frames.xyz'.",
     )
     mirrors: tuple[str, ...] = Field(
         default=(),
@@ -222,6 +224,18 @@ class CustomSource(Settings):
     stress_unit: StressUnit = Field(
         default="eV/Å^3", description="Unit of the stresses that stress_key names."
     )
+
+    @field_validator("files")
+    @classmethod
+    def _stay_below_the_folder(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        for name in files:
+            parts = name.split("/")
+            if not all(parts) or {".", "..", "**"} & {*parts}:
+                raise ValueError(
+                    f"{name!r}: expected a name or pattern below the folder of the source, such as "
+                    "water_*.xyz or run*/frames.xyz; say where that folder is under mirrors"
+                )
+        return files
 
     @model_validator(mode="after")
     def _labels_are_named_once(self) -> CustomSource:

@@ -167,3 +167,26 @@ def test_mistakes_in_a_description_are_named(tmp_path, change, message):
     (tmp_path / "config.yaml").write_text(from_the_page("config.yaml"))
     with pytest.raises(ValueError, match=message):
         load_config([tmp_path / "config.yaml"], [change])
+
+
+def test_files_of_the_same_name_in_folders_of_their_own_mirror_are_told_apart(tmp_path, prepare):
+    # As programs leave them: a folder per run. The mirror of the other sources is not looked at.
+    config = yaml.safe_load(from_the_page("config.yaml"))
+    config["custom_sources"]["water"] |= {
+        "files": ["run*/frames.xyz"],
+        "mirrors": [str(tmp_path / "runs")],
+    }
+    frames = list(structures(40))
+    for run, part in (("run1", frames[:25]), ("run2", frames[25:])):
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        write(tmp_path / "runs" / run / "frames.xyz", part, format="extxyz")
+    # Neither a file above nor one below the folders of the pattern belongs to the source.
+    write(tmp_path / "runs" / "frames.xyz", frames[:1], format="extxyz")
+    (tmp_path / "runs" / "run1" / "old").mkdir()
+    write(tmp_path / "runs" / "run1" / "old" / "frames.xyz", frames[:1], format="extxyz")
+    ledger = prepare(yaml.safe_dump(config))
+    assert ledger["rows"] == 40
+    assert {file["name"]: file["rows"] for file in ledger["files"]} == {
+        "run1/frames.xyz": 25,
+        "run2/frames.xyz": 15,
+    }

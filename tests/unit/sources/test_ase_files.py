@@ -20,7 +20,7 @@ from mtlpar.core.hashing import name_hash
 from mtlpar.core.structures import StructureBatch
 from mtlpar.extract.checks import check
 from mtlpar.sources.ase_files import custom_source
-from mtlpar.sources.settings import CustomSource, SourceSettings
+from mtlpar.sources.settings import CustomSource, SourceSettings, StressLabel
 
 
 def water(energy=-10.0, *, forces=True, **info):
@@ -381,3 +381,98 @@ def test_a_json_file_that_is_no_database_is_named(tmp_path, content):
     with pytest.raises(ValueError, match=r"data\.json"):
         read_all(path, format="db")
     assert path.read_text() == content
+
+
+def test_a_trajectory_is_read_whatever_the_configuration_calls_it(tmp_path):
+    path = tmp_path / "data.traj"
+    write(path, [water(-1.0), water(-2.0), slab()])
+    for form in (None, "traj", "extxyz"):
+        batch, dropped, _ = read_all(path, format=form)
+        assert batch.energy[:2].tolist() == [-1.0, -2.0]
+        assert (len(batch), dropped) == (3, {})
+
+
+_TAR = bytes(257) + b"ustar\x00" + bytes(250)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("data.xyz", b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file"),
+        ("data.db", b"PK\x03\x04" + bytes(100), "a zip archive"),
+        ("data.xyz.gz", gzip.compress(_TAR, mtime=0), "a tar archive"),
+        ("data.xyz", b"ITEM: TIMESTEP\n0\n", "a LAMMPS dump"),
+        ("data.db", b"\x93NUMPY" + bytes(100), "a NumPy array"),
+    ],
+)
+def test_whole_files_of_another_format_are_called_by_their_name(tmp_path, name, content, kind):
+    # Such files were called damaged, with the advice to download them again.
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"is {kind}.*custom sources are read from") as caught:
+        read_all(path, format=None)
+    assert "damaged" not in str(caught.value)
+
+
+SIX = np.array([0.1, 0.2, 0.3, 0.04, 0.05, 0.06])
+
+
+@pytest.mark.parametrize("key", ["stress", "virial", "my_stress"])
+@pytest.mark.parametrize(
+    ("stress", "written"),
+    [
+        ({}, SIX),
+        ({"unit": "GPa"}, SIX * 160.21766208),
+        ({"preset": "vasp"}, -1602.1766208 * SIX[[0, 1, 2, 5, 3, 4]]),
+        ({"preset": "lammps"}, -1602176.6208 * SIX[[0, 1, 2, 5, 4, 3]]),
+        ({"preset": "virial"}, -SIX * 60.0),
+        ({"preset": "virial"}, -60.0 * SIX[[0, 5, 4, 5, 1, 3, 4, 3, 2]]),
+        ({"kind": "virial", "unit": "kJ/mol", "positive": "tension"}, SIX * 60.0 * 96.48533212),
+        ({"order": "yz xz xy xx yy zz"}, SIX[[3, 4, 5, 0, 1, 2]]),
+        ({"order": "xx xy xz yy yz zz"}, SIX[[0, 5, 4, 1, 3, 2]]),
+    ],
+)
+def test_a_stress_is_the_same_in_every_convention_under_every_key(tmp_path, key, stress, written):
+    # Six different numbers, so that no two components can be exchanged; the volume is 60.
+    atoms = Atoms("Cu", cell=[3.0, 4.0, 5.0], pbc=True, info={"energy": -1.0})
+    write(tmp_path / "plain.xyz", atoms, format="extxyz")
+    numbers = " ".join(f"{value:.12g}" for value in written)
+    text = (tmp_path / "plain.xyz").read_text().replace("energy=", f'{key}="{numbers}" energy=')
+    (tmp_path / "data.xyz").write_text(text)
+    batch, _, _ = read_all(tmp_path / "data.xyz", format="extxyz", stress={"key": key, **stress})
+    assert batch.stress_mask.tolist() == [1]
+    np.testing.assert_allclose(batch.stress[0], SIX, rtol=1e-6)
+
+
+def test_a_calculators_own_stress_has_its_order_whatever_files_have(tmp_path):
+    # ASE keeps results in one order; a preset for files must not turn them round.
+    atoms = Atoms("Cu", cell=[3.0, 4.0, 5.0], pbc=True)
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, stress=SIX)
+    for name in ("data.traj", "data.db"):
+        write(tmp_path / name, atoms)
+        stress = {"key": "stress", "order": "xx xy xz yy yz zz"}
+        batch, _, _ = read_all(tmp_path / name, format=None, stress=stress)
+        np.testing.assert_allclose(batch.stress[0], SIX, rtol=1e-6)
+
+
+def test_a_convention_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="the unit of a stress cannot be eV"):
+        StressLabel(key="s", unit="eV")
+    with pytest.raises(ValueError, match="the unit of a virial cannot be GPa"):
+        StressLabel(key="s", preset="virial", unit="GPa")
+    with pytest.raises(ValueError, match="expected xx, yy, zz, yz, xz and xy once each"):
+        StressLabel(key="s", order="xx yy zz xy xy xz")
+
+
+def test_weights_of_mace_count_where_the_source_says_so(tmp_path):
+    frames = [water(config_weight=0.5, config_forces_weight=0.0), water()]
+    write(tmp_path / "data.xyz", frames, format="extxyz")
+    weights = {"structure": "config_weight", "forces": "config_forces_weight"}
+    batch, _, _ = read_all(tmp_path / "data.xyz", format="extxyz", weights=weights)
+    assert batch.energy_weight.tolist() == [0.5, 1.0]
+    assert batch.forces_weight.tolist() == [0.0, 1.0]
+    assert read_all(tmp_path / "data.xyz", format="extxyz")[0].energy_weight.tolist() == [1.0, 1.0]
+    bad = [water(config_weight=-1.0)]
+    write(tmp_path / "bad.xyz", bad, format="extxyz")
+    _, _, damage = read_all(tmp_path / "bad.xyz", format="extxyz", weights=weights)
+    assert "'config_weight' is -1.0, expected a weight of zero or more" in damage[0]
