@@ -24,11 +24,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 quickstart: $(STAMP)  ## Download, train seven models and evaluate on the embedded sample
 	$(BIN)/snakemake --profile profiles/local --cores $(CORES)
-	@$(BIN)/snakemake --profile profiles/local --cores $(CORES) --report report.html --quiet all
+	@$(BIN)/mtlpar report --html report.html
 	@$(BIN)/mtlpar report --summary
 
-report: $(STAMP)  ## Write report.html with all tables and figures
-	$(BIN)/snakemake --profile profiles/local --report report.html
+report: $(STAMP)  ## Write report.html from finished tables and figures
+	$(BIN)/mtlpar report --html report.html
 
 test: $(STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -233,5 +233,5 @@ def test_the_html_report_opens_in_a_browser(
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    for text in ("Workflow", "Statistics", "Tables", "Figures"):
+    for text in ("Workflow", "Statistics", "Results", "Data"):
         assert text in done.stdout

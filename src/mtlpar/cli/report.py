@@ -30,6 +30,9 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--summary", action="store_true", help="print the main tables and where results lie"
     )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write finished tables and figures as one page"
+    )
     parser = add_command(
         commands, "provenance", _provenance, "print where a file came from, down to the raw data"
     )
@@ -53,6 +56,19 @@ def _report(options: argparse.Namespace) -> None:
             report=report if report.exists() else None,
         )
         sys.stdout.write(f"{text}\n")
+        return
+    if options.html:
+        from mtlpar.flow.project import project_files
+
+        stage.write_html(
+            options.html,
+            captions=project_files() / "workflow" / "report",
+            with_stress=config.predicts_stress,
+            workspace=config.workspace,
+            settings=config.report,
+            models=models,
+            sources=config.sources,
+        )
         return
     for item in stage.chosen_items(options.item, with_stress=config.predicts_stress):
         run_stage(

@@ -30,7 +30,7 @@ def write_project(folder: Path, *, with_sample: bool) -> None:
             f"{folder} already has {', '.join(there)}, which init does not overwrite; "
             "name another folder"
         )
-    origin = _origin()
+    origin = project_files()
     folder.mkdir(parents=True, exist_ok=True)
     for name in CONTENTS:
         if (origin / name).is_file():
@@ -43,7 +43,7 @@ def write_project(folder: Path, *, with_sample: bool) -> None:
         shutil.rmtree(folder / SAMPLE)
 
 
-def _origin() -> Path:
+def project_files() -> Path:
     """Where the files are: inside of an installed package, or at the root of a checkout."""
     package = Path(mtlpar.__file__).parent
     packed = package / "project"

@@ -1,10 +1,11 @@
-"""One table for people, and its three ways onto a page: Markdown, LaTeX and plain text."""
+"""One table for people, and its ways onto a page: Markdown, LaTeX, HTML and plain text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Final
 
 _SIGNIFICANT = 3
@@ -129,6 +130,22 @@ def to_latex(grid: Grid) -> str:
     )
 
 
+def to_html(grid: Grid) -> str:
+    """Write a table as an HTML element, aligned at the decimal points as everywhere."""
+    rows = _decorated(_escaped_for_html(grid), lambda text: f"<strong>{text}</strong>", _hidden)
+    first_of_last = len(rows) - grid.last_rows
+    head = "".join(
+        f'<th scope="col" class="{align}">{escape(text)}</th>'
+        for text, align in zip(grid.header, grid.columns, strict=True)
+    )
+    bodies = [rows[:first_of_last], rows[first_of_last:]]
+    parts = [f"<thead><tr>{head}</tr></thead>"]
+    for body in filter(None, bodies):
+        lines = (_html_row(row, grid.columns) for row in body)
+        parts.append("\n".join(["<tbody>", *lines, "</tbody>"]))
+    return "\n".join(["<table>", *parts, "</table>"])
+
+
 def to_text(grid: Grid) -> str:
     """Write a table for a terminal; an asterisk takes the place of bold."""
     rows = _decorated(grid, lambda text: f"{text}*", _blank, plain=" ")
@@ -159,6 +176,21 @@ def _decorated(
             ]
         )
     return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _escaped_for_html(grid: Grid) -> Grid:
+    rows = tuple(tuple(Cell(escape(cell.text), cell.bold) for cell in row) for row in grid.rows)
+    return replace(grid, rows=rows)
+
+
+def _html_row(row: Sequence[str], columns: str) -> str:
+    first, *others = zip(row, columns, strict=True)
+    cells = "".join(f'<td class="{align}">{text}</td>' for text, align in others)
+    return f'<tr><th scope="row" class="{first[1]}">{first[0]}</th>{cells}</tr>'
+
+
+def _hidden(missing: str) -> str:
+    return f'<span class="pad" aria-hidden="true">{missing}</span>' if missing else ""
 
 
 def _fraction(text: str) -> str:

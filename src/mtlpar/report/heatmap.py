@@ -23,12 +23,18 @@ from mtlpar.report.tables import best_errors
 # Beyond this factor colours tell no difference.
 _MOST: Final = 30.0
 
+# A model that beats predicting zero by less than this share of its error has won nothing: test
+# sets are samples, and the errors of small ones vary by a few percent.
+_LEAST_GAIN: Final = 0.05
+_LEGEND: Final = f"boxed: best of its column, and at least {_LEAST_GAIN:.0%} below predicting zero"
+
 
 def draw_heatmap(scope: Scope, *, quantity: Quantity) -> Figure:
-    """Draw an error of models (rows) on test sets (columns), the best of each column framed.
+    """Draw an error of models (rows) on test sets (columns), the best of each column boxed.
 
-    Colours compare it with the error of predicting zero on the same test set: sources differ by
-    orders of magnitude in how large their labels are, which is no merit of a model.
+    The best is not boxed where it is hardly better than predicting zero. Colours compare errors
+    with that of predicting zero on the same test set: sources differ by orders of magnitude in how
+    large their labels are, which is no merit of a model.
 
     Args:
         scope: What the report is about.
@@ -56,8 +62,10 @@ def draw_heatmap(scope: Scope, *, quantity: Quantity) -> Figure:
                 axes.text(x, y, format_number(row[source]), ha="center", va="center", color=FAINT)
                 continue
             color = matplotlib.colormaps[DIVERGING](float(norm(row_ratios[x])))
-            is_best = row is not table.zero and row[source] == best[source]
-            _draw_cell(axes, x, y, value=row[source], color=color, is_best=is_best)
+            is_win = row is not table.zero and is_boxed(
+                row[source], best[source], table.zero[source]
+            )
+            _draw_cell(axes, x, y, value=row[source], color=color, is_boxed=is_win)
     titles = model_titles(scope.models, sources=sources)
     axes.set(xlim=(-0.5, len(sources) - 0.5), ylim=(heights[-1] + 0.5, -0.5))
     axes.set_xticks(range(len(sources)), [source_title(source) for source in sources])
@@ -71,7 +79,13 @@ def draw_heatmap(scope: Scope, *, quantity: Quantity) -> Figure:
     bar.set_label(f"Test {error} / that of predicting zero")
     plain_log_axis(bar.ax)
     axes.set_title(f"Test {error} ({quantity.unit}) on", fontsize=9, pad=8)
+    figure.supxlabel(_LEGEND, fontsize=8, color=FAINT)
     return figure
+
+
+def is_boxed(error: float, best: float, zero: float) -> bool:
+    """Whether an error is the best of its column and better than predicting zero, beyond noise."""
+    return error == best and error <= (1 - _LEAST_GAIN) * zero
 
 
 def _ratios(values: FloatArray) -> FloatArray:
@@ -97,14 +111,14 @@ def _draw_cell(
     *,
     value: float,
     color: tuple[float, float, float, float],
-    is_best: bool,
+    is_boxed: bool,
 ) -> None:
     axes.add_patch(Rectangle((x - 0.49, y - 0.475), 0.98, 0.95, facecolor=color, linewidth=0))
     ink = _readable_on(color)
-    weight = "bold" if is_best else "normal"
+    weight = "bold" if is_boxed else "normal"
     text = format_number(value)
     axes.text(x, y, text, ha="center", va="center", color=ink, fontweight=weight)
-    if is_best:
+    if is_boxed:
         frame = Rectangle((x - 0.45, y - 0.39), 0.9, 0.78, fill=False, edgecolor=ink, linewidth=1.3)
         axes.add_patch(frame)
 

@@ -132,6 +132,7 @@ class Item:
         reads: Files it is made of.
         quantity: The error that a table shows, if it shows one.
         is_of_stress: Whether it is about stresses, which only conservative models predict.
+        is_of_data: Whether it is about the data alone, no model takes part.
     """
 
     name: str
@@ -140,11 +141,12 @@ class Item:
     reads: Callable[[Scope], list[Path]]
     quantity: Quantity | None = None
     is_of_stress: bool = False
+    is_of_data: bool = False
 
     @property
     def category(self) -> str:
-        """Part of the HTML report that it appears in."""
-        return "Tables" if self.kind == "table" else "Figures"
+        """Part of a report that it appears in."""
+        return "Data" if self.is_of_data else "Results"
 
 
 def _metrics(scope: Scope) -> list[Path]:
@@ -224,11 +226,23 @@ _ALL: Final = (
         quantity=STRESS_MAE_GPA,
         is_of_stress=True,
     ),
-    Item(name="ledger", kind="table", title="Ledger of all rows", reads=_ledgers),
-    Item(name="ledger_files", kind="table", title="Ledger of the raw files", reads=_ledgers),
-    Item(name="checks", kind="table", title="Physics checks", reads=_checks),
-    Item(name="leaks", kind="table", title="Leaks between splits", reads=_leaks),
-    Item(name="references", kind="table", title="Reference energies", reads=_references),
+    Item(name="ledger", kind="table", title="Ledger of all rows", reads=_ledgers, is_of_data=True),
+    Item(
+        name="ledger_files",
+        kind="table",
+        title="Ledger of the raw files",
+        reads=_ledgers,
+        is_of_data=True,
+    ),
+    Item(name="checks", kind="table", title="Physics checks", reads=_checks, is_of_data=True),
+    Item(name="leaks", kind="table", title="Leaks between splits", reads=_leaks, is_of_data=True),
+    Item(
+        name="references",
+        kind="table",
+        title="Reference energies",
+        reads=_references,
+        is_of_data=True,
+    ),
     Item(name="heatmap_energy", kind="figure", title="Energy MAE at a glance", reads=_metrics),
     Item(name="heatmap_force", kind="figure", title="Force MAE at a glance", reads=_metrics),
     Item(
@@ -251,12 +265,19 @@ _ALL: Final = (
         is_of_stress=True,
     ),
     Item(name="learning_curves", kind="figure", title="Learning curves", reads=_histories),
-    Item(name="ledger_figure", kind="figure", title="Shares of the rows", reads=_ledgers),
+    Item(
+        name="ledger_figure",
+        kind="figure",
+        title="Shares of the rows",
+        reads=_ledgers,
+        is_of_data=True,
+    ),
     Item(
         name="reference_energies",
         kind="figure",
         title="Reference energies and what they leave",
         reads=_references,
+        is_of_data=True,
     ),
 )
 

@@ -1,16 +1,18 @@
-"""Runs the report stage for one table or figure."""
+"""Runs the report stage for one table or figure, and binds them into a page."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from mtlpar.core.paths import Workspace
 from mtlpar.report.items import Scope, get_item, items_of, outputs_of
+from mtlpar.report.page import write_page
 from mtlpar.report.settings import ReportSettings
 from mtlpar.report.tables import summary_text, write_table
 
-__all__ = ["chosen_items", "run", "summary_text"]
+__all__ = ["chosen_items", "run", "summary_text", "write_html"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,3 +63,32 @@ def run(
 
         write_figure(chosen, scope)
     logger.info("%s: %s", item, ", ".join(map(str, outputs_of(item, workspace))))
+
+
+def write_html(
+    path: Path,
+    *,
+    captions: Path,
+    with_stress: bool,
+    workspace: Workspace,
+    settings: ReportSettings,
+    models: Mapping[str, tuple[str, ...]],
+    sources: Sequence[str],
+) -> None:
+    """Write all tables and figures of a run as one HTML page.
+
+    Args:
+        path: The page.
+        captions: Folder with the captions.
+        with_stress: Whether the models predict stresses.
+        workspace: Paths of all products.
+        settings: Settings of the stage.
+        models: Sources that each model learns from, in the order of the rows.
+        sources: Test sets, in the order of the columns.
+
+    Raises:
+        ValueError: If a figure has not been drawn, or an input is missing or not usable.
+    """
+    scope = Scope(workspace=workspace, settings=settings, models=models, sources=sources)
+    write_page(path, items_of(with_stress=with_stress), scope, captions=captions)
+    logger.info("%s", path)

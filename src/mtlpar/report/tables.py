@@ -54,6 +54,19 @@ def write_table(item: Item, scope: Scope) -> None:
     Raises:
         ValueError: If an input is missing or not usable.
     """
+    rows, grid = make_table(item, scope)
+    folder: Path = scope.workspace.tables
+    write_text(folder / f"{item.name}.csv", to_csv(rows))
+    write_text(folder / f"{item.name}.md", to_markdown(grid))
+    write_text(folder / f"{item.name}.tex", to_latex(grid))
+
+
+def make_table(item: Item, scope: Scope) -> tuple[list[CsvRow], Grid]:
+    """A table with machine names and all digits, and the same for people.
+
+    Raises:
+        ValueError: If an input is missing or not usable.
+    """
     if item.quantity is None:
         rows, grid = _data_table(item.name, scope)
     else:
@@ -65,11 +78,7 @@ def write_table(item: Item, scope: Scope) -> None:
         )
         rows = error_rows(table)
         grid = error_grid(table, models=scope.models, label=item.name)
-    grid = label_grid(grid, leaky_note(scope))
-    folder: Path = scope.workspace.tables
-    write_text(folder / f"{item.name}.csv", _to_csv(rows))
-    write_text(folder / f"{item.name}.md", to_markdown(grid))
-    write_text(folder / f"{item.name}.tex", to_latex(grid))
+    return rows, label_grid(grid, leaky_note(scope))
 
 
 def _data_table(name: str, scope: Scope) -> tuple[list[CsvRow], Grid]:
@@ -208,7 +217,8 @@ def _with_mean(errors: Mapping[str, float], zero: Mapping[str, float]) -> dict[s
     return {**errors, MEAN: mean_error(errors, zero)}
 
 
-def _to_csv(rows: Sequence[CsvRow]) -> str:
+def to_csv(rows: Sequence[CsvRow]) -> str:
+    """Write rows as comma-separated values."""
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows(rows)
     return stream.getvalue()
