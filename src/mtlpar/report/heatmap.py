@@ -15,26 +15,26 @@ from matplotlib.patches import Rectangle
 
 from mtlpar.report.grid import format_number
 from mtlpar.report.items import Quantity, Scope
-from mtlpar.report.load import FloatArray, read_errors
-from mtlpar.report.names import ZERO_TITLE, model_titles, source_title
+from mtlpar.report.load import ErrorTable, FloatArray, read_errors
+from mtlpar.report.names import ZERO_NAME, ZERO_TITLE, model_titles, source_title
 from mtlpar.report.style import DIVERGING, FAINT, plain_log_axis
 from mtlpar.report.tables import best_errors
 
 # Beyond this factor colours tell no difference.
 _MOST: Final = 30.0
 
-# A model that beats predicting zero by less than this share of its error has won nothing: test
-# sets are samples, and the errors of small ones vary by a few percent.
-_LEAST_GAIN: Final = 0.05
-_LEGEND: Final = f"boxed: best of its column, and at least {_LEAST_GAIN:.0%} below predicting zero"
+# A test set is a sample: what is closer to predicting zero than this many standard errors of the
+# mean may be chance.
+_NOISE: Final = 2.0
+_LEGEND: Final = "boxed: best of its column, and better than predicting zero by more than noise"
 
 
 def draw_heatmap(scope: Scope, *, quantity: Quantity) -> Figure:
     """Draw an error of models (rows) on test sets (columns), the best of each column boxed.
 
-    The best is not boxed where it is hardly better than predicting zero. Colours compare errors
-    with that of predicting zero on the same test set: sources differ by orders of magnitude in how
-    large their labels are, which is no merit of a model.
+    The best is not boxed where noise may explain that it beats predicting zero. Colours compare
+    errors with that of predicting zero on the same test set: sources differ by orders of magnitude
+    in how large their labels are, which is no merit of a model.
 
     Args:
         scope: What the report is about.
@@ -56,16 +56,16 @@ def draw_heatmap(scope: Scope, *, quantity: Quantity) -> Figure:
     figure = Figure(figsize=(2.6 + 0.85 * len(sources), max(2.4, 0.7 + 0.36 * len(rows))))
     axes = figure.add_subplot()
     best = best_errors(table)
-    for y, row, row_ratios in zip(heights, rows, ratios, strict=True):
+    names = [*table.errors, ZERO_NAME]
+    for y, name, row, row_ratios in zip(heights, names, rows, ratios, strict=True):
         for x, source in enumerate(sources):
             if math.isnan(row[source]):
                 axes.text(x, y, format_number(row[source]), ha="center", va="center", color=FAINT)
                 continue
             color = matplotlib.colormaps[DIVERGING](float(norm(row_ratios[x])))
-            is_win = row is not table.zero and is_boxed(
-                row[source], best[source], table.zero[source]
-            )
-            _draw_cell(axes, x, y, value=row[source], color=color, is_boxed=is_win)
+            is_best = row is not table.zero and row[source] == best[source]
+            is_boxed = is_best and beats_zero(table, name, source)
+            _draw_cell(axes, x, y, value=row[source], color=color, is_boxed=is_boxed)
     titles = model_titles(scope.models, sources=sources)
     axes.set(xlim=(-0.5, len(sources) - 0.5), ylim=(heights[-1] + 0.5, -0.5))
     axes.set_xticks(range(len(sources)), [source_title(source) for source in sources])
@@ -83,9 +83,10 @@ def draw_heatmap(scope: Scope, *, quantity: Quantity) -> Figure:
     return figure
 
 
-def is_boxed(error: float, best: float, zero: float) -> bool:
-    """Whether an error is the best of its column and better than predicting zero, beyond noise."""
-    return error == best and error <= (1 - _LEAST_GAIN) * zero
+def beats_zero(table: ErrorTable, model: str, source: str) -> bool:
+    """Whether a model is better than predicting zero by more than noise."""
+    gain = table.zero[source] - table.errors[model][source]
+    return gain > _NOISE * table.noise[model][source]
 
 
 def _ratios(values: FloatArray) -> FloatArray:

@@ -6,7 +6,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,11 +39,13 @@ class ErrorTable:
         errors: Error by model and source, in the order of rows and columns; NaN where a model has
             no branch for a source, or the test set no such label.
         zero: Error of predicting zero, by source; NaN where it has no such label.
+        noise: Standard error of each mean absolute error, by model and source; 0 of other errors.
     """
 
     quantity: Quantity
     errors: Mapping[str, Mapping[str, float]]
     zero: Mapping[str, float]
+    noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +74,10 @@ def read_errors(
     """
     errors: dict[str, dict[str, float]] = {}
     zero: dict[str, float] = {}
+    noise: dict[str, dict[str, float]] = {}
     for model in models:
         errors[model] = {}
+        noise[model] = {}
         for source in sources:
             path = workspace.metrics(model, source)
             content = read_json(path, stage=f"evaluate --model {model}")
@@ -85,6 +89,9 @@ def read_errors(
             factor = quantity.factor
             errors[model][source] = (
                 factor * _number(content, quantity.key, path) if tested else math.nan
+            )
+            noise[model][source] = (
+                factor * _standard_error(content, quantity, path) if tested else 0.0
             )
             trivial = math.nan
             if has_label:
@@ -98,7 +105,7 @@ def read_errors(
                     f"{zero[source]!r} in {workspace.metrics(models[0], source)}: the models were "
                     f"tested on different structures; rerun evaluate for {source!r}"
                 )
-    return ErrorTable(quantity=quantity, errors=errors, zero=zero)
+    return ErrorTable(quantity=quantity, errors=errors, zero=zero, noise=noise)
 
 
 def read_predictions(
@@ -202,6 +209,19 @@ def _number(content: Any, key: str, where: Path | str, *deeper: str) -> float:
             "number; rerun the stage that writes the file"
         )
     return float(value)
+
+
+def _standard_error(content: Mapping[str, Any], quantity: Quantity, path: Path) -> float:
+    """Standard error of a mean absolute error, from the mean square and the number of structures.
+
+    Components of one structure are not independent and count as one: it is rather too large.
+    """
+    rmse = quantity.key.replace("_mae_", "_rmse_")
+    if rmse == quantity.key or quantity.key not in content:
+        return 0.0
+    mean, square = _number(content, quantity.key, path), _number(content, rmse, path) ** 2
+    count = _number(content, "num_labels", path, quantity.label)
+    return math.sqrt(max(square - mean**2, 0.0) / max(count, 1.0))
 
 
 def _errors_of_source(content: Any, source: str, where: str) -> dict[str, float]:

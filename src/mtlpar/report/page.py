@@ -38,6 +38,8 @@ th, td { padding: .25rem .6rem; text-align: left; vertical-align: top; font-weig
 thead th { font-weight: 600; border-bottom: 1px solid #333; vertical-align: bottom; }
 tbody + tbody { border-top: 1px solid #333; }
 tbody tr:nth-child(even) { background: #f5f7f9; }
+th:first-child { position: sticky; left: 0; background: white; }
+tbody tr:nth-child(even) th { background: #f5f7f9; }
 .r { text-align: right; white-space: nowrap; } .l { white-space: nowrap; } .p { min-width: 16rem; }
 .pad { visibility: hidden; }
 img { max-width: 100%; height: auto; }
@@ -93,11 +95,11 @@ def write_page(path: Path, items: Iterable[Item], scope: Scope, *, captions: Pat
 
 
 def _contents(parts: dict[str, list[Item]]) -> list[str]:
-    lines = ["<nav>"]
+    lines = ["<nav><details><summary>Contents</summary>"]
     for category, members in parts.items():
         links = (f'<li><a href="#{one.name}">{escape(one.title)}</a></li>' for one in members)
         lines += [f"<p>{_SECTIONS[category]}</p>", "<ul>", *links, "</ul>"]
-    return [*lines, "</nav>"]
+    return [*lines, "</details></nav>"]
 
 
 def _section(item: Item, scope: Scope, caption: Path) -> str:

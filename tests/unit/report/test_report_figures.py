@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from mtlpar.core.files import read_json
 from mtlpar.core.ledger import Ledger
 from mtlpar.report import stage
 from mtlpar.report.heatmap import _readable_on, draw_heatmap
@@ -176,3 +177,21 @@ def test_a_model_without_any_error_can_be_drawn(fake_run) -> None:
     stage.run("heatmap_energy", **fake_run.arguments)
 
     assert outputs_of("heatmap_energy", fake_run.workspace)[0].exists()
+
+
+@pytest.mark.parametrize(("structures", "boxed"), [(100, False), (10_000, True)])
+def test_the_best_model_is_boxed_only_if_it_beats_zero_by_more_than_noise(
+    fake_run, structures: int, boxed: bool
+) -> None:
+    # All are 5 % below predicting zero, with a standard error of 10 % of it, or of 1 %.
+    path = fake_run.workspace.metrics("mtl", "ani1x")
+    zero = read_json(path)["zero_predictor"]["force_mae_ev_per_angstrom"]
+    errors = {"force_mae_ev_per_angstrom": 0.95 * zero, "force_rmse_ev_per_angstrom": 1.38 * zero}
+    for model in fake_run.arguments["models"]:
+        labels = {"energy": structures, "forces": structures, "stress": 0}
+        fake_run.change_metrics(model, "ani1x", **errors, num_labels=labels)
+
+    axes = draw_heatmap(Scope(**fake_run.arguments), quantity=FORCE_MAE).axes[0]
+
+    boxes = [patch for patch in axes.patches if not patch.get_fill() and patch.get_x() < 0]
+    assert len(boxes) == (len(fake_run.arguments["models"]) if boxed else 0)

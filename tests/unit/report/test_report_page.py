@@ -12,7 +12,6 @@ import pytest
 
 from mtlpar.report import stage
 from mtlpar.report.grid import Cell, Grid, to_html
-from mtlpar.report.heatmap import is_boxed
 from mtlpar.report.items import items_of, outputs_of
 
 CAPTIONS = Path(__file__).parents[3] / "workflow" / "report"
@@ -107,9 +106,3 @@ def test_names_with_marks_of_html_are_shown_as_they_are() -> None:
     assert '<th scope="row" class="l">&lt;a&amp;b&gt;</th>' in html
     assert "<strong>0.50</strong>" in html
     assert "&lt;h&gt;" in html
-
-
-@pytest.mark.parametrize(("error", "boxed"), [(0.5, True), (0.98, False), (1.2, False)])
-def test_the_best_model_is_boxed_only_if_it_beats_predicting_zero(error, boxed) -> None:
-    assert is_boxed(error, best=error, zero=1.0) is boxed
-    assert not is_boxed(error, best=error / 2, zero=1.0)
