@@ -174,7 +174,7 @@ _ALL: Final = (
         shape=(3,),
         dtype="float32",
         unit="Å",
-        description="Cartesian positions, as the source gives them (not wrapped)",
+        description="Cartesian positions as the source gives them, or near the origin if far out",
     ),
     Field(
         name="forces",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mtlpar.core.fields import FIELDS, LABELS, get_field
 from mtlpar.core.hashing import UInt64Array, mix64
+from mtlpar.core.origin import near_origin
 from mtlpar.core.ragged import ragged_arange
 
 IndexArray = npt.NDArray[np.int64]
@@ -90,7 +91,8 @@ class StructureBatch:
         Args:
             num_atoms: Atoms per structure, (S,).
             atomic_numbers: Atomic numbers, (A,).
-            positions: Positions in Å, (A, 3).
+            positions: Positions in Å, (A, 3). Those of structures far from the origin are brought
+                near it before they are rounded, see `mtlpar.core.origin`.
             energy: Total energies in eV, (S,).
             forces: Forces in eV/Å, (A, 3).
             group: Hashes of what must not be split, (S,).
@@ -113,7 +115,10 @@ class StructureBatch:
             if field.level == "structure" and name not in columns:
                 shape = (num_structures, *field.shape)
                 columns[name] = np.full(shape, field.default, field.dtype)
-        batch = cls({**columns, **optional})
+        columns |= optional
+        if cls._DTYPES["positions"] == "float32":
+            columns["positions"] = _rounded_well(columns)
+        batch = cls(columns)
         batch.structure_id = content_hash(batch)
         if identity is not None:
             extra = np.asarray(identity, np.uint64)
@@ -183,6 +188,19 @@ class StructureBatch:
         return StructureBatch(
             {name: np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS}
         )
+
+
+def _rounded_well(columns: Mapping[str, npt.ArrayLike]) -> npt.ArrayLike:
+    """Positions that float32 resolves; those that are float32 already have nothing to lose."""
+    positions = np.asarray(columns["positions"])
+    if positions.dtype != np.float64 or positions.ndim != 2:
+        return positions
+    return near_origin(
+        positions,
+        np.asarray(columns["num_atoms"]).astype(np.int64),
+        np.asarray(columns["cell"], np.float64),
+        np.asarray(columns["pbc"]),
+    )
 
 
 class DoubleStructureBatch(StructureBatch):

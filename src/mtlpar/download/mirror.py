@@ -1,12 +1,14 @@
 """Finds the files of a source in a mirror: a folder, or a web server with the same layout.
 
 A mirror holds native files under their own names, in a folder per source or all in one. An optional
-``checksums.txt`` at its top, in the format of ``sha256sum``, says what they must contain.
+``checksums.txt`` at its top, in the format of ``sha256sum``, says what they must contain, and an
+optional ``levels_of_theory.json`` how their labels were computed, by source.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from html.parser import HTMLParser
@@ -23,6 +25,7 @@ from mtlpar.sources.base import Source
 from mtlpar.sources.registry import get_source
 
 CHECKSUMS: Final = "checksums.txt"
+LEVELS: Final = "levels_of_theory.json"
 
 
 def mirrors_of(source: str, settings: DownloadSettings) -> tuple[str, ...]:
@@ -32,7 +35,7 @@ def mirrors_of(source: str, settings: DownloadSettings) -> tuple[str, ...]:
 
 def kind_of(source: Source, file_name: str) -> FileKind | None:
     """What a file of that name is to a source, None if it is nothing."""
-    if file_name == CHECKSUMS:
+    if file_name in (CHECKSUMS, LEVELS):
         return None
     if source.is_data_file(file_name):
         return "data"
@@ -63,6 +66,30 @@ def mirror_files(source: Source, mirror: str, *, web: Web) -> list[RawFile]:
         if files:
             return files
     return []
+
+
+def stated_level(source: str, mirror: str, *, web: Web) -> str | None:
+    """How a mirror says that the labels of a source were computed; None if it does not say.
+
+    Raises:
+        ValueError: If its file of levels is no JSON object of texts.
+    """
+    if is_url(mirror):
+        where = urljoin(mirror.rstrip("/") + "/", LEVELS)
+        text = web.text(where)
+    else:
+        where = str(Path(mirror) / LEVELS)
+        text = read_text(Path(where)) if Path(where).is_file() else None
+    if text is None:
+        return None
+    try:
+        levels = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where} is not valid JSON ({error})") from error
+    level = levels.get(source) if isinstance(levels, dict) else levels
+    if level is not None and not isinstance(level, str):
+        raise ValueError(f"{where}: expected levels of theory by source, got {level!r:.80}")
+    return level
 
 
 def list_folder(url: str, *, web: Web, retries: int | None = None) -> dict[str, int | None] | None:
@@ -116,6 +143,9 @@ def _fingerprint_of_folder(source: Source, mirror: Path) -> str:
         wanted = {path.name for path in found.values()}
         lines = checksums.read_bytes().decode(errors="replace").splitlines()
         parts += [line for line in lines if re.split(r"[ */]", line)[-1] in wanted]
+    levels = mirror / LEVELS
+    if levels.is_file():
+        parts.append(levels.read_bytes().decode(errors="replace"))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

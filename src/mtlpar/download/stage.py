@@ -13,7 +13,7 @@ from mtlpar.core.paths import Workspace
 from mtlpar.download.fetch import fetch
 from mtlpar.download.local import bytes_to_fetch, check_space, length
 from mtlpar.download.lock import Lock
-from mtlpar.download.mirror import mirrors_of
+from mtlpar.download.mirror import mirrors_of, stated_level
 from mtlpar.download.part import Contents, RawFile, disk_errors
 from mtlpar.download.plan import LockUse, planned_files
 from mtlpar.download.progress import Progress
@@ -33,6 +33,7 @@ class _Order:
     manifest: Path
     files: list[RawFile]
     lock: Lock | None
+    level_of_theory: str | None
     contents: dict[str, Contents] = field(default_factory=dict)
 
 
@@ -74,15 +75,31 @@ def run(
                 web=web,
                 lock_use=lock_use,
             )
-            manifest = workspace.raw_manifest(source)
             orders.append(
-                _Order(source=source, folder=folder, manifest=manifest, files=files, lock=lock)
+                _Order(
+                    source=source,
+                    folder=folder,
+                    manifest=workspace.raw_manifest(source),
+                    files=files,
+                    lock=lock,
+                    level_of_theory=_level_of_mirror(source, settings, lock, web),
+                )
             )
         _begin(orders)
         failures = _fetch_all(orders, web)
     if failures:
         total = sum(len(order.files) for order in orders)
         raise ValueError(f"{len(failures)} of {total} files failed:\n  " + "\n  ".join(failures))
+
+
+def _level_of_mirror(
+    source: str, settings: DownloadSettings, lock: Lock | None, web: Web
+) -> str | None:
+    """Level of theory by the first mirror that states one; the catalogue's files have their own."""
+    if lock is not None:
+        return None
+    levels = (stated_level(source, mirror, web=web) for mirror in mirrors_of(source, settings))
+    return next((level for level in levels if level is not None), None)
 
 
 def _begin(orders: list[_Order]) -> None:
@@ -150,4 +167,11 @@ def _take(order: _Order, file: RawFile, contents: Contents) -> None:
         for file in order.files
     ]
     with disk_errors(order.manifest):
-        write_json(order.manifest, {"source": order.source, "files": entries})
+        write_json(
+            order.manifest,
+            {
+                "source": order.source,
+                "level_of_theory": order.level_of_theory,
+                "files": entries,
+            },
+        )

@@ -36,6 +36,7 @@ class PieceTask:
         folder: Where parts and record go.
         name: What their names begin with.
         fingerprint: What the outcome depends on; a record with another one is not used.
+        level_of_theory: How the labels were computed.
         settings: What to read and what to drop.
         show_progress: Whether to draw a bar.
     """
@@ -47,6 +48,7 @@ class PieceTask:
     folder: Path
     name: str
     fingerprint: str
+    level_of_theory: str
     settings: ExtractSettings
     show_progress: bool
 
@@ -126,7 +128,7 @@ def _write_part(task: PieceTask, batches: list[StructureBatch], index: int) -> d
         num_atoms=part["num_atoms"],
         attributes={
             "source": task.source.name,
-            "level_of_theory": task.source.theory(task.settings.labels),
+            "level_of_theory": task.level_of_theory,
             "raw_file": task.path.name,
             "raw_sha256": task.sha256,
         },

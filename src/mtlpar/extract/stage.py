@@ -98,8 +98,11 @@ def run(
     definition = get_source(source)
     manifest = workspace.extracted_manifest(source)
     remove(manifest)
-    files = _raw_data_files(source, workspace, settings)
-    tasks = _tasks(definition, files, workspace, settings, code, show_progress=jobs == 1)
+    raw = read_json(workspace.raw_manifest(source), stage="download")
+    # Custom sources state it themselves; others have that of the archives unless a mirror says.
+    level = raw.get("level_of_theory") or definition.theory(settings.labels)
+    files = _raw_data_files(source, raw, workspace, settings)
+    tasks = _tasks(definition, level, files, workspace, settings, code, show_progress=jobs == 1)
     results: list[FileResult] = []
     for pieces in extract_files(tasks, jobs=jobs, share=share or Share()):
         if share is not None:
@@ -118,13 +121,14 @@ def run(
         if not definition.has_given_splits:
             _warn_of_files_that_look_like_splits(source, [result.name for result in results])
         Findings.total(result.findings for result in results).report(source, settings.physics)
-        content = _manifest_content(definition, settings, results)
+        content = _manifest_content(definition, level, results)
         _remove_others(workspace.extracted_folder(source), content["parts"])
         write_json(manifest, content)
 
 
 def _tasks(
     source: Source,
+    level_of_theory: str,
     files: list[dict[str, Any]],
     workspace: Workspace,
     settings: ExtractSettings,
@@ -144,8 +148,9 @@ def _tasks(
             folder=workspace.extracted_folder(source.name),
             name=name,
             fingerprint=hashlib.sha256(
-                json.dumps([code, file["sha256"], plain]).encode()
+                json.dumps([code, file["sha256"], plain, level_of_theory]).encode()
             ).hexdigest(),
+            level_of_theory=level_of_theory,
             settings=settings,
             show_progress=show_progress,
         )
@@ -162,7 +167,7 @@ def _remove_others(folder: Path, parts: list[dict[str, Any]]) -> None:
 
 
 def _raw_data_files(
-    source: str, workspace: Workspace, settings: ExtractSettings
+    source: str, raw: dict[str, Any], workspace: Workspace, settings: ExtractSettings
 ) -> list[dict[str, Any]]:
     """Data files by the manifest of the download.
 
@@ -171,9 +176,7 @@ def _raw_data_files(
             skipped. Checksums are looked at when it is the turn of the file.
     """
     manifest = workspace.raw_manifest(source)
-    files = [
-        file for file in read_json(manifest, stage="download")["files"] if file["kind"] == "data"
-    ]
+    files = [file for file in raw["files"] if file["kind"] == "data"]
     for file in files:
         path = workspace.raw_folder(source) / file["name"]
         size = path.stat().st_size if path.is_file() else None
@@ -283,12 +286,12 @@ def _where_to_look(source: str, results: list[FileResult]) -> str:
 
 
 def _manifest_content(
-    source: Source, settings: ExtractSettings, results: list[FileResult]
+    source: Source, level_of_theory: str, results: list[FileResult]
 ) -> dict[str, Any]:
     dropped = sum((result.dropped for result in results), Counter[str]())
     return {
         "source": source.name,
-        "level_of_theory": source.theory(settings.labels),
+        "level_of_theory": level_of_theory,
         "given_splits": source.has_given_splits,
         "rows": sum(result.rows for result in results),
         "dropped": dict(sorted(dropped.items())),

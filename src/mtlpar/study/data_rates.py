@@ -103,6 +103,7 @@ def _reading_rate(source: str, workspace: Workspace) -> float:
             folder=workspace.extracted_folder(source),
             name="rate",
             fingerprint="",
+            level_of_theory="xTB",
             settings=ExtractSettings(),
             show_progress=False,
         )

@@ -1,9 +1,11 @@
 """Real bytes go through download and extract as a user would run them."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from helpers import REPOSITORY
 
 from mtlpar.core.files import file_digest, read_json
 from mtlpar.core.paths import Workspace
@@ -11,6 +13,7 @@ from mtlpar.download import stage as download
 from mtlpar.download.settings import DownloadSettings
 from mtlpar.extract import stage as extract
 from mtlpar.extract.settings import ExtractSettings
+from mtlpar.store.bp import BpReader
 
 EXCERPTS = Path(__file__).parents[4] / "shared" / "excerpts"
 
@@ -42,3 +45,45 @@ def test_every_real_row_arrives(tmp_path, source, excerpt, native_name, rows):
     assert manifest["rows"] == rows
     assert manifest["dropped"] == {}
     assert [part["num_structures"] for part in manifest["parts"]] == [rows]
+
+
+def test_the_level_of_theory_is_what_the_mirror_says(tmp_path):
+    # The embedded sample has the names of real files and labels of other methods: whoever reads a
+    # pack or a table made of it must not take them for DFT.
+    mirror = tmp_path / "mirror"
+    shutil.copytree(REPOSITORY / "workflow" / "sample" / "ani1x", mirror / "ani1x")
+    workspace = Workspace(raw=tmp_path / "raw", results=tmp_path / "results")
+    for stated in (None, "GFN2-xTB"):
+        if stated:
+            (mirror / "levels_of_theory.json").write_text(json.dumps({"ani1x": stated}))
+        download.run(
+            "ani1x",
+            workspace=workspace,
+            settings=DownloadSettings(mirrors=str(mirror)),
+            catalogue=tmp_path / "unused.csv",
+        )
+        extract.run("ani1x", workspace=workspace, settings=ExtractSettings())
+        manifest = read_json(workspace.extracted_manifest("ani1x"))
+        assert manifest["level_of_theory"] == (stated or "wB97X/6-31G(d)")
+        with BpReader(workspace.extracted_folder("ani1x") / manifest["parts"][0]["name"]) as part:
+            assert part.header.level_of_theory == manifest["level_of_theory"]
+
+
+@pytest.mark.parametrize("content", ["{", '["GFN2-xTB"]', '{"ani1x": 2}'])
+def test_levels_that_cannot_be_read_are_told(tmp_path, content):
+    mirror = tmp_path / "mirror"
+    shutil.copytree(REPOSITORY / "workflow" / "sample" / "ani1x", mirror / "ani1x")
+    (mirror / "levels_of_theory.json").write_text(content)
+    with pytest.raises(ValueError, match=r"levels_of_theory\.json"):
+        download.run(
+            "ani1x",
+            workspace=Workspace(raw=tmp_path / "raw", results=tmp_path / "results"),
+            settings=DownloadSettings(mirrors=str(mirror)),
+            catalogue=tmp_path / "unused.csv",
+        )
+
+
+def test_the_embedded_sample_says_how_it_was_computed():
+    levels = read_json(REPOSITORY / "workflow" / "sample" / "levels_of_theory.json")
+    assert {*levels} == {"ani1x", "qm7x", "mptrj", "alexandria", "transition1x"}
+    assert all(level.endswith("-xTB") for level in levels.values())
