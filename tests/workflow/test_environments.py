@@ -21,7 +21,7 @@ OF_RULES = {
     "report": ("report.stage", "report.studies"),
 }
 # What every command imports, with its stage.
-COMMANDS = ("cli", "provenance", "workflow")
+COMMANDS = ("cli", "flow.records", "flow.snakefile")
 MODULE_OF = {"pyyaml": "yaml", "torch-geometric": "torch_geometric"}
 
 _IMPORT_WITHOUT = """
