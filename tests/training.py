@@ -36,7 +36,7 @@ TRAIN = TrainSettings(
     warmup_steps=0,
     force_weight=3.0,
     max_gradient_norm=0.5,
-    dataset_weights={"qm7x": 0.5},
+    source_weights={"qm7x": 0.5},
 )
 BRANCHES = {source: (source,) for source in SOURCES}
 

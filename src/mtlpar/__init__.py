@@ -1,7 +1,7 @@
 """Multi-task-parallel pre-training of graph foundation models on atomistic data.
 
-``mtlpar.load_model(path)`` loads a trained model, ``mtlpar.Calculator(path, head=...)`` is its ASE
-calculator; everything else is the command line, ``mtlpar --help``.
+``mtlpar.load_model(path)`` loads a trained model, ``mtlpar.Calculator(path, source=...)`` is its
+ASE calculator; everything else is the command line, ``mtlpar --help``.
 """
 
 from __future__ import annotations

@@ -21,12 +21,12 @@ class Calculator(AseCalculator):
     """Predicts ``energy`` (eV, references included), ``free_energy`` and ``forces`` (eV/Å).
 
     Models with conservative forces also predict ``stress`` (eV/Å^3, ASE's order and sign) of
-    structures that repeat. Heads are asked for by the source whose level of theory they learned.
-    Energies of different heads are not comparable, so a model with several heads never picks one
-    by itself.
+    structures that repeat. A model is asked for a source, which stands for a level of theory.
+    Energies of different sources are not comparable, so a model of several never picks one by
+    itself.
 
     Examples:
-        >>> atoms.calc = mtlpar.Calculator("results/models/mtl/model.pt", head="ani1x")
+        >>> atoms.calc = mtlpar.Calculator("results/models/mtl/model.pt", source="ani1x")
         >>> atoms.get_potential_energy()
     """
 
@@ -36,7 +36,7 @@ class Calculator(AseCalculator):
         self,
         model_path: str | Path,
         *,
-        head: str | None = None,
+        source: str | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -44,42 +44,42 @@ class Calculator(AseCalculator):
 
         Args:
             model_path: The ``model.pt`` that training wrote.
-            head: Source whose level of theory is wanted; optional if the model has only one.
+            source: Source whose level of theory is wanted; optional if the model has only one.
             device: Where to predict.
             dtype: Precision to predict in; see `mtlpar.load_model`.
 
         Raises:
-            ValueError: If the head does not exist, or several exist and none was named.
+            ValueError: If the source does not exist, or several exist and none was named.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self.model = load_model(model_path, device=device, dtype=dtype)
-        self._head = self.model.choose_head(head)
+        self._source = self.model.choose_source(source)
         if self.model.network.is_conservative:
             self.implemented_properties = [*self.implemented_properties, "stress"]
 
     @property
-    def head(self) -> str:
+    def source(self) -> str:
         """Source at whose level of theory is predicted; another one may be set at any time."""
-        return self._head
+        return self._source
 
-    @head.setter
-    def head(self, head: str) -> None:
-        self._head = self.model.choose_head(head)
+    @source.setter
+    def source(self, source: str) -> None:
+        self._source = self.model.choose_source(source)
         self.reset()  # type: ignore[no-untyped-call]
 
     def set(self, **changes: Any) -> dict[str, Any]:
-        """Change the head, as ASE changes parameters; there is no other one.
+        """Change the source, as ASE changes parameters; there is no other one.
 
         Charge and spin belong to a structure: ``atoms.info["charge"]`` and ``["spin"]``.
         """
-        if unknown := sorted(changes.keys() - {"head"}):
+        if unknown := sorted(changes.keys() - {"source"}):
             raise ValueError(
-                f"the calculator has no parameter {', '.join(unknown)}, only head; charge and spin "
-                'are read from atoms.info["charge"] and atoms.info["spin"]'
+                f"the calculator has no parameter {', '.join(unknown)}, only source; charge "
+                'and spin are read from atoms.info["charge"] and atoms.info["spin"]'
             )
-        if "head" not in changes or changes["head"] == self.head:
+        if "source" not in changes or changes["source"] == self.source:
             return {}
-        self.head = changes["head"]
+        self.source = changes["source"]
         return changes
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
@@ -101,14 +101,14 @@ class Calculator(AseCalculator):
         """Predict one structure; called by ASE.
 
         Raises:
-            ValueError: If the structure holds an element that this head never saw, or a charge or
-                spin that the model does not know about.
+            ValueError: If the structure holds an element that this source does not have, or a
+                charge or spin that the model does not know about.
         """
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         structure = self.atoms
         if not isinstance(structure, Atoms):
             raise ValueError("the calculator has no structure; attach it as atoms.calc first")
-        ((energy, forces, stress),) = self.model.predict([structure], head=self.head)
+        ((energy, forces, stress),) = self.model.predict([structure], source=self.source)
         self.results = {"energy": energy, "free_energy": energy, "forces": forces}
         if stress is not None:
             self.results["stress"] = stress

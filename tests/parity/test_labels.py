@@ -90,7 +90,7 @@ def test_missing_labels_leave_all_layouts_on_the_same_steps(
     changes: dict[str, object],
 ) -> None:
     workspace = copy_of(partly_labelled)
-    run_alone(workspace, BRANCHES, model=CONSERVATIVE, dataset_weights={})
+    run_alone(workspace, BRANCHES, model=CONSERVATIVE, source_weights={})
     expected, lines = losses(workspace), epoch_lines(workspace)
     workspace.training_metrics("mtl").unlink()
     done = run_ranks(
@@ -99,7 +99,7 @@ def test_missing_labels_leave_all_layouts_on_the_same_steps(
         branches=BRANCHES,
         model=CONSERVATIVE,
         layout=layout,
-        dataset_weights={},
+        source_weights={},
         **changes,
     )
     assert done.returncode == 0, done.stderr
@@ -114,7 +114,7 @@ def test_metrics_have_the_labels_that_there_are_and_no_others(
     partly_labelled: Workspace, copy_of: Callable[[Workspace], Workspace]
 ) -> None:
     workspace = copy_of(partly_labelled)
-    run_alone(workspace, BRANCHES, model=CONSERVATIVE, dataset_weights={})
+    run_alone(workspace, BRANCHES, model=CONSERVATIVE, source_weights={})
     for line in epoch_lines(workspace):
         for part in ("train", "val"):
             assert set(line[part]["mixed"]) >= {

@@ -71,7 +71,7 @@ def test_equal_groups_on_a_two_by_two_mesh_equal_one_process(
 ) -> None:
     # Two branches, two ranks each, and two sources in one branch.
     branches = {"molecules": ("ani1x",), "crystals": ("mptrj", "alexandria")}
-    weights = {"dataset_weights": {"mptrj": 0.5}}
+    weights = {"source_weights": {"mptrj": 0.5}}
     workspace = copy_of(five_sources)
     run_alone(workspace, branches, **weights)
     expected = losses(workspace)
@@ -136,7 +136,7 @@ def test_first_step_equals_the_formula_summed_structure_by_structure(serial: Wor
             energy_error += abs(energy.item() - pack.target_ev_per_atom[index])
             force_error += np.abs(forces.detach().numpy() - one.forces).sum()
         atoms = pack.structures.num_atoms[chosen].sum()
-        weight = TRAIN.dataset_weights.get(source, 1.0)
+        weight = TRAIN.source_weights.get(source, 1.0)
         total += weight * (energy_error / len(chosen) + 3.0 * force_error / (3 * atoms))
     np.testing.assert_allclose(losses(serial)[0], total, rtol=1e-12)
 

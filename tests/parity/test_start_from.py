@@ -35,7 +35,7 @@ def _start(
         branches=branches,
         workspace=workspace,
         model_settings=model,
-        settings=TRAIN.model_copy(update={**STILL, "dataset_weights": {}}),
+        settings=TRAIN.model_copy(update={**STILL, "source_weights": {}}),
         seed=1,
         context=RankContext(0, 1, torch.device("cpu")),
         start=Start(path=workspace.model("mtl"), new_branches=new),

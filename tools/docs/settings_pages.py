@@ -26,7 +26,7 @@ _UNITS: Final = {
 _NAMES: Final = {
     "custom_sources": "SOURCE",
     "models": "MODEL",
-    "train.dataset_weights": "SOURCE",
+    "train.source_weights": "SOURCE",
     "models.MODEL.start_from.branches": "BRANCH",
 }
 """What stands for the keys of a mapping that users choose."""

@@ -127,21 +127,21 @@ def check_branch(
 
 
 def check_model(
-    model: SavedModel, *, head: str | None = None
+    model: SavedModel, *, source: str | None = None
 ) -> Iterator[tuple[str, dict[str, list[Finding]]]]:
     """Check the branches of a trained model, each on the elements that it saw.
 
     Args:
         model: The model.
-        head: Check only the branch of this source.
+        source: Check only the branch of this source.
 
     Yields:
         Name of a branch and its findings by precision.
 
     Raises:
-        ValueError: If the head does not exist.
+        ValueError: If the source does not exist.
     """
-    branches = model.branches if head is None else [model.branch_of(head)]
+    branches = model.branches if source is None else [model.branch_of(source)]
     for branch in branches:
         elements = [atomic_numbers[symbol] for symbol in model.elements(branch)]
         yield branch, check_branch(model.network, branch, elements=elements)

@@ -41,7 +41,7 @@ def _add_check(commands: Commands) -> None:
     )
     parser.add_argument("path", type=Path, metavar="MODEL", help="model.pt or its folder")
     parser.add_argument(
-        "--head", metavar="NAME", help="check only the branch of this source (default: all)"
+        "--source", metavar="NAME", help="check only the branch of this source (default: all)"
     )
 
 
@@ -81,7 +81,7 @@ def _check(options: argparse.Namespace) -> None:
 
     model = load_model(_model_file(options.path))
     refused = []
-    for branch, findings in suite.check_model(model, head=options.head):
+    for branch, findings in suite.check_model(model, source=options.source):
         sys.stdout.write(f"branch {branch}\n{suite.table(findings)}\n\n")
         refused += [f"{branch}: {check}" for check in suite.refusals(findings)]
     sys.stdout.write(suite.truncation_note(model.settings.graph))

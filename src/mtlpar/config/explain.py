@@ -20,6 +20,10 @@ _KINDS: Final = {
 }
 
 
+# Settings of earlier versions by what they are called now.
+_RENAMED: Final = {"dataset_weights": "source_weights"}
+
+
 class _Problem(NamedTuple):
     """What pydantic found, and the keys that lead there."""
 
@@ -79,8 +83,9 @@ def _location(problem: Any) -> tuple[str, ...]:
 def _explain(location: Sequence[str], problem: Any) -> list[str]:
     key = ".".join(location) or "config"
     if problem["type"] == "extra_forbidden":
+        renamed = _RENAMED.get(location[-1])
         near = difflib.get_close_matches(location[-1], _keys_beside(location), n=1)
-        meant = near or setting_keys(location[-1])
+        meant = [renamed] if renamed else near or setting_keys(location[-1])
         hint = f"; did you mean {' or '.join(map(repr, meant))}?" if meant else ""
         return [f"{key}: unknown key{hint}"]
     if problem["type"] == "missing":

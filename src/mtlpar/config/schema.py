@@ -168,11 +168,11 @@ class Config(Settings):
             if not any(self._can_learn(name) for name in entry.sources):
                 problems.append(
                     f"models.{model}: train.energy_weight, force_weight, stress_weight and "
-                    "dataset_weights leave nothing to learn"
+                    "source_weights leave nothing to learn"
                 )
             problems += self._problems_of_start(model, entry)
-        by_dataset: dict[str, Mapping[str, object]] = {
-            "dataset_weights": self.train.dataset_weights,
+        by_source: dict[str, Mapping[str, object]] = {
+            "source_weights": self.train.source_weights,
             "passes_per_epoch": self.train.passes_per_epoch,
         }
         if self.train.compile and self.model.head.forces == "conservative":
@@ -186,7 +186,7 @@ class Config(Settings):
         ]
         problems += [
             f"train.{key}.{name}: not listed in sources"
-            for key, values in by_dataset.items()
+            for key, values in by_source.items()
             for name in values
             if name not in self.sources
         ]

@@ -76,7 +76,7 @@ class SavedModel:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Sources the model learned from; each can be asked for as a head."""
+        """Sources the model learned from; each can be asked for."""
         return tuple(source for sources in self.branches.values() for source in sources)
 
     def elements(self, branch: str) -> tuple[str, ...]:
@@ -89,21 +89,23 @@ class SavedModel:
             )
         )
 
-    def choose_head(self, head: str | None) -> str:
+    def choose_source(self, source: str | None) -> str:
         """The source whose level of theory is wanted; may be left out if there is only one.
 
         Raises:
             ValueError: If it does not exist, or several exist and none was named.
         """
-        if head is None and len(self.sources) > 1:
+        if source is None and len(self.sources) > 1:
             levels = ", ".join(f"{name} ({self.level_of_theory[name]})" for name in self.sources)
-            raise ValueError(f"this model has several heads; choose one with head=...: {levels}")
-        head = self.sources[0] if head is None else head
-        self.branch_of(head)
-        return head
+            raise ValueError(
+                f"this model has several levels of theory; choose source=...: {levels}"
+            )
+        source = self.sources[0] if source is None else source
+        self.branch_of(source)
+        return source
 
     def predict(
-        self, structures: Iterable[Atoms], *, head: str | None = None, batch_atoms: int = 4096
+        self, structures: Iterable[Atoms], *, source: str | None = None, batch_atoms: int = 4096
     ) -> list[StructurePrediction]:
         """Total energies, forces and, from conservative models, stresses of ASE structures.
 
@@ -111,26 +113,26 @@ class SavedModel:
 
         Args:
             structures: The structures.
-            head: Source whose level of theory is wanted; optional if the model has only one.
+            source: Source whose level of theory is wanted; optional if the model has only one.
             batch_atoms: Atoms predicted at a time.
 
         Raises:
-            ValueError: If the head does not exist or was not chosen, if a structure holds an
-                element that the head never saw, if it is charged or open-shell and the model was
-                not told about charge and spin, or if its energy comes out as no number.
+            ValueError: If the source does not exist or was not chosen, if a structure holds an
+                element that the source does not have, if it is charged or open-shell and the model
+                was not told about charge and spin, or if its energy comes out as no number.
         """
-        head = self.choose_head(head)
+        source = self.choose_source(source)
         structures = structures if isinstance(structures, Atoms) else list(structures)
         if not structures:
             return []
         batch = structure_batch(structures)
         self._check_charge_and_spin(batch)
-        references = self.references[head].sums(batch)
+        references = self.references[source].sums(batch)
         predictions: list[StructurePrediction] = []
         for part in predict_batches(
             self.network,
             batch,
-            branch=self.branch_of(head),
+            branch=self.branch_of(source),
             graph=self.settings.graph,
             batch_atoms=batch_atoms,
         ):
@@ -163,7 +165,9 @@ class SavedModel:
         for branch, sources in self.branches.items():
             if source in sources:
                 return branch
-        raise ValueError(f"no head is called {source!r}; this model has {', '.join(self.sources)}")
+        raise ValueError(
+            f"no source is called {source!r}; this model learned from {', '.join(self.sources)}"
+        )
 
     def branch_for_foreign(self, source: str) -> str | None:
         """Branch to try on any source: its own, or the only one of a single-branch model.

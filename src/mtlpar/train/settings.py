@@ -99,7 +99,7 @@ class TrainSettings(Settings):
         description="Weight of the error of the stress (eV/Å^3), for conservative forces and "
         "sources that have stresses.",
     )
-    dataset_weights: dict[str, Weight | TaskWeights] = Field(
+    source_weights: dict[str, Weight | TaskWeights] = Field(
         default={},
         description="Weight of a source in the objective; 1 where not given, 0 to learn nothing "
         "from it. A number, or {energy: ..., force: ..., stress: ...}.",
@@ -245,7 +245,7 @@ class TrainSettings(Settings):
 
     def weights_of(self, dataset: str) -> tuple[float, float, float]:
         """Weights of a dataset's energy, force and stress errors in the objective."""
-        factor = self.dataset_weights.get(dataset, 1.0)
+        factor = self.source_weights.get(dataset, 1.0)
         if not isinstance(factor, TaskWeights):
             factor = TaskWeights(energy=factor, force=factor, stress=factor)
         return (

@@ -128,7 +128,7 @@ def labels_not_learned(recipe: Recipe) -> list[str]:
             if count and label == "stress" and not predicts_stress:
                 why = "forces are predicted directly; model.head.forces=conservative learns it"
             elif count and weights[label] == 0:
-                why = "its weight is zero (train.*_weight and train.dataset_weights)"
+                why = "its weight is zero (train.*_weight and train.source_weights)"
             else:
                 continue
             lines.append(f"{source}: the {label} of {count:,} structures is not learned: {why}")

@@ -57,6 +57,11 @@ def test_all_problems_are_reported_at_once_with_hints() -> None:
     assert "seed:" in text
 
 
+def test_a_renamed_setting_is_told_by_its_present_name() -> None:
+    with pytest.raises(ValueError, match=r"dataset_weights: .* did you mean 'source_weights'"):
+        load_config([DEFAULT], ["train.dataset_weights.qm7x=0.5"])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -80,7 +85,7 @@ def test_every_problem_is_said_with_its_file_and_line(tmp_path: Path, text: str,
         # They would end in a file that knows no infinity, far from their key.
         ("train.learning_rate=.inf", r"train.learning_rate: input should be a finite number"),
         ("train.passes_per_epoch.qm7x=-1", r"train.passes_per_epoch.qm7x: .*greater than 0"),
-        ("train.dataset_weights.qm7x=-1", r"train.dataset_weights.qm7x.*greater than or equal"),
+        ("train.source_weights.qm7x=-1", r"train.source_weights.qm7x.*greater than or equal"),
         # YAML's truth values; pydantic would take them for 1 and 0.
         ("train.epochs=yes", r"train\.epochs: got True, expected no truth value"),
         ("normalize.test_fraction=off", r"normalize\.test_fraction: got False"),
@@ -88,16 +93,16 @@ def test_every_problem_is_said_with_its_file_and_line(tmp_path: Path, text: str,
         ("normalize.reference_energies.qm7x={H: yes}", r"reference_energies: got .*True"),
         ("train.trackers=[no]", r"train\.trackers: got \[False\]"),
         # A weight may also be a block, which looks for truth values by itself.
-        ("train.dataset_weights.qm7x=yes", r"train\.dataset_weights\.qm7x: got True, expected no"),
+        ("train.source_weights.qm7x=yes", r"train\.source_weights\.qm7x: got True, expected no"),
         # Where several kinds are allowed pydantic finds fault with each, and names its types.
         ("normalize.reference_energies.qm7x=3", r"qm7x: expected a mapping or a path, got 3"),
         ("normalize.reference_energies.qm7x={H: x}", r"1 problem.*\s.*\.qm7x\.H: .* got 'x'"),
         (
-            "train.dataset_weights.qm7x=[1]",
+            "train.source_weights.qm7x=[1]",
             r"expected a number or a mapping with .* energy, force, stress, got \[1\]",
         ),
-        ("train.dataset_weights.qm7x=x", r"1 problem.*\s.*\.qm7x: input should be a valid number"),
-        ("train.dataset_weights.qm7x={force: -1}", r"1 problem.*\s.*\.qm7x\.force: .* got -1"),
+        ("train.source_weights.qm7x=x", r"1 problem.*\s.*\.qm7x: input should be a valid number"),
+        ("train.source_weights.qm7x={force: -1}", r"1 problem.*\s.*\.qm7x\.force: .* got -1"),
         # Packs of nothing are refused, so splits of nothing are.
         ("normalize.val_fraction=0", r"normalize\.val_fraction: input should be greater than 0"),
     ],
@@ -228,8 +233,8 @@ def test_a_model_with_nothing_to_learn_is_refused() -> None:
     # Its loss would be zero from the first step on.
     for weights in (
         ["train.energy_weight=0", "train.force_weight=0"],
-        ["train.dataset_weights.qm7x=0"],
-        ["train.force_weight=0", "train.dataset_weights.qm7x={energy: 0}"],
+        ["train.source_weights.qm7x=0"],
+        ["train.force_weight=0", "train.source_weights.qm7x={energy: 0}"],
     ):
         with pytest.raises(ValueError, match=r"models\.qm7x: .*leave nothing to learn"):
             load_config([DEFAULT], weights)

@@ -63,27 +63,31 @@ def test_lists_of_structures_come_back_in_order_with_references_added(path: Path
     model = mtlpar.load_model(path)
     structures = [molecule("H2O"), molecule("CH4"), molecule("CH3OH")]
     # Two structures fill a batch: results must not depend on where it is cut.
-    together = model.predict(structures, head="molecules", batch_atoms=8)
+    together = model.predict(structures, source="molecules", batch_atoms=8)
     for atoms, predicted in zip(structures, together, strict=True):
-        (alone,) = model.predict([atoms], head="molecules")
+        (alone,) = model.predict([atoms], source="molecules")
         assert predicted.forces.shape == (len(atoms), 3)
         assert predicted.energy == pytest.approx(alone.energy, abs=1e-9)
         np.testing.assert_allclose(predicted.forces, alone.forces, atol=1e-12)
         references = REFERENCES["molecules"].energies_ev
         total = sum(references[symbol] for symbol in atoms.symbols)
         assert abs(predicted.energy - total) < 10
-    assert model.predict([], head="molecules") == []
+    assert model.predict([], source="molecules") == []
 
 
 @pytest.mark.parametrize(
-    ("structures", "head", "message"),
+    ("structures", "source", "message"),
     [
-        ([molecule("H2O")], None, r"several heads; choose one.*crystals \(PBE\)"),
-        ([molecule("H2O")], "qm9", r"no head is called 'qm9'; this model has molecules, crystals"),
+        ([molecule("H2O")], None, r"several levels of theory; choose.*crystals \(PBE\)"),
+        (
+            [molecule("H2O")],
+            "qm9",
+            r"no source is called 'qm9'; .* molecules, crystals",
+        ),
         ([molecule("NH3")], "molecules", r"no reference energy for N.*H, C, O"),
         # An empty name is a name, not the absence of one.
-        ([molecule("H2O")], "", r"no head is called ''"),
-        ([], "qm9", r"no head is called 'qm9'"),
+        ([molecule("H2O")], "", r"no source is called ''"),
+        ([], "qm9", r"no source is called 'qm9'"),
         (molecule("H2O"), "molecules", r"expected a list of structures.*write \[atoms\]"),
         ([Atoms()], "molecules", r"empty: \[0\]"),
         # Without neighbours both would be answered by the energy of lone atoms.
@@ -121,17 +125,17 @@ def test_lists_of_structures_come_back_in_order_with_references_added(path: Path
     ],
 )
 def test_what_cannot_be_answered_is_an_error(
-    path: Path, structures: Sequence[Atoms], head: str | None, message: str
+    path: Path, structures: Sequence[Atoms], source: str | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        mtlpar.load_model(path).predict(structures, head=head)
+        mtlpar.load_model(path).predict(structures, source=source)
 
 
 def test_stress_is_what_ase_finds_by_straining_the_cell(path: Path) -> None:
     # ASE's own finite differences fix sign, unit and order of the six components.
     atoms = ROCKSALT.copy()
     atoms.rattle(0.1, seed=0)
-    atoms.calc = mtlpar.Calculator(path, head="crystals")
+    atoms.calc = mtlpar.Calculator(path, source="crystals")
     volume, found = atoms.get_volume(), []
     for row, column in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)):
         energies = []
@@ -153,7 +157,7 @@ def test_forces_of_the_calculator_are_smooth_far_from_the_origin(path: Path) -> 
     # Positions in float32 would be off by 6e-5 Å here, and finite differences pure noise.
     atoms = molecule("H2O")
     atoms.positions += 1000.0
-    atoms.calc = mtlpar.Calculator(path, head="molecules")
+    atoms.calc = mtlpar.Calculator(path, source="molecules")
     forces = atoms.get_forces()
     energies = []
     for sign in (-1, 1):
@@ -168,7 +172,7 @@ def test_forces_of_the_calculator_are_smooth_far_from_the_origin(path: Path) -> 
 def test_the_calculator_notices_another_charge_or_spin(path: Path, key: str, value: int) -> None:
     # ASE looks at positions, not at info, and would repeat the energy of the neutral molecule.
     water = molecule("H2O")
-    water.calc = mtlpar.Calculator(path, head="molecules")
+    water.calc = mtlpar.Calculator(path, source="molecules")
     neutral = water.get_potential_energy()
     water.info[key] = value
     with pytest.raises(ValueError, match="does not know about charge and spin"):
@@ -177,29 +181,30 @@ def test_the_calculator_notices_another_charge_or_spin(path: Path, key: str, val
     assert water.get_potential_energy() == neutral
 
 
-def test_the_calculator_notices_another_head(path: Path) -> None:
-    # The atoms are the same, so ASE would repeat the energy of the head before.
+def test_the_calculator_notices_another_source(path: Path) -> None:
+    # The atoms are the same, so ASE would repeat the energy of the source before.
     atoms = Atoms("O2", [[0, 0, 0], [0, 0, 1.3]])
-    atoms.calc = calculator = mtlpar.Calculator(path, head="molecules")
+    atoms.calc = calculator = mtlpar.Calculator(path, source="molecules")
     expected = {
-        head: mtlpar.load_model(path).predict([atoms], head=head)[0].energy for head in REFERENCES
+        source: mtlpar.load_model(path).predict([atoms], source=source)[0].energy
+        for source in REFERENCES
     }
     assert atoms.get_potential_energy() == expected["molecules"]
-    calculator.head = "crystals"
+    calculator.source = "crystals"
     assert atoms.get_potential_energy() == expected["crystals"]
-    assert calculator.set(head="molecules") == {"head": "molecules"}
+    assert calculator.set(source="molecules") == {"source": "molecules"}
     assert atoms.get_potential_energy() == expected["molecules"]
-    with pytest.raises(ValueError, match="no head is called 'qm9'"):
-        calculator.head = "qm9"
+    with pytest.raises(ValueError, match="no source is called 'qm9'"):
+        calculator.source = "qm9"
 
 
 def test_the_calculator_has_no_parameter_that_it_ignores(path: Path) -> None:
     # A charge given here would be forgotten, and the neutral molecule predicted.
     with pytest.raises(TypeError, match="charge"):
-        mtlpar.Calculator(path, head="molecules", charge=1)
-    calculator = mtlpar.Calculator(path, head="molecules")
+        mtlpar.Calculator(path, source="molecules", charge=1)
+    calculator = mtlpar.Calculator(path, source="molecules")
     with pytest.raises(
-        ValueError, match=r'no parameter charge, only head.*atoms\.info\["charge"\]'
+        ValueError, match=r'no parameter charge, only source.*atoms\.info\["charge"\]'
     ):
         calculator.set(charge=1)
 
@@ -207,8 +212,8 @@ def test_the_calculator_has_no_parameter_that_it_ignores(path: Path) -> None:
 def test_structures_may_come_one_by_one(path: Path) -> None:
     model = mtlpar.load_model(path)
     pair = [molecule("H2O"), molecule("H2O")]
-    at_once = model.predict(pair, head="molecules")
-    one_by_one = model.predict((atoms for atoms in pair), head="molecules")
+    at_once = model.predict(pair, source="molecules")
+    one_by_one = model.predict((atoms for atoms in pair), source="molecules")
     assert [p.energy for p in one_by_one] == [p.energy for p in at_once]
 
 
@@ -224,11 +229,11 @@ def test_a_branch_with_a_name_of_pytorch_is_refused() -> None:
 
 def test_molecules_and_direct_forces_have_no_stress(path: Path, tmp_path: Path) -> None:
     water = molecule("H2O")
-    water.calc = mtlpar.Calculator(path, head="molecules")
+    water.calc = mtlpar.Calculator(path, source="molecules")
     with pytest.raises(PropertyNotImplementedError):
         water.get_stress()
     direct = mtlpar.Calculator(
-        _write(tmp_path / "direct.pt", forces="equivariant"), head="crystals"
+        _write(tmp_path / "direct.pt", forces="equivariant"), source="crystals"
     )
     assert "stress" not in direct.implemented_properties
     crystal = ROCKSALT.copy()
@@ -278,12 +283,12 @@ def test_a_model_of_an_older_format_predicts_the_same(
             then.setattr(InnerProducts, "forward", _squared_lengths)
             for name in [name for name in content["state"] if "inner_products" in name]:
                 del content["state"][name]
-        expected = mtlpar.load_model(path).predict([ROCKSALT], head="crystals")[0]
+        expected = mtlpar.load_model(path).predict([ROCKSALT], source="crystals")[0]
     content["format_version"] = version
     torch.save(content, path)
     upgraded = mtlpar.load_model(path)
     assert upgraded.format_version == version
-    again = upgraded.predict([ROCKSALT], head="crystals")[0]
+    again = upgraded.predict([ROCKSALT], source="crystals")[0]
     assert again.energy == pytest.approx(expected.energy, abs=1e-6)
     np.testing.assert_allclose(again.forces, expected.forces, atol=1e-6)
 
@@ -338,7 +343,7 @@ def test_a_file_that_lacks_or_contradicts_something_is_refused_by_name(
     edit: Callable[[dict[str, Any]], object],
     message: str,
 ) -> None:
-    # Total energies need all of it: without references a head would be off by thousands of eV.
+    # Total energies need all of it: without references it would be off by thousands of eV.
     content = torch.load(path, weights_only=True)
     edit(content)
     torch.save(content, path)
@@ -390,10 +395,10 @@ def test_a_reader_that_has_seen_enough_ends_a_command_without_a_traceback() -> N
 def test_check_accepts_a_sound_model_and_refuses_a_broken_one(
     path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["check", str(path), "--head", "molecules"]) == 0
+    assert main(["check", str(path), "--source", "molecules"]) == 0
     assert "passes all checks" in capsys.readouterr().out
     monkeypatch.setattr(geometry, "cutoff_envelope", torch.ones_like)
-    assert main(["check", str(path), "--head", "molecules"]) == 1
+    assert main(["check", str(path), "--source", "molecules"]) == 1
     output = capsys.readouterr()
     assert "no jump at the cutoff" in output.out
     assert "REFUSED" in output.out

@@ -45,31 +45,31 @@ def test_a_model_prints_as_one_line_and_not_as_its_network(trained: Workspace) -
     assert len(shown) < 120
 
 
-@pytest.mark.parametrize("head", SOURCES)
+@pytest.mark.parametrize("source", SOURCES)
 def test_calculator_gives_total_energies_that_match_the_labels(
-    trained: Workspace, head: str
+    trained: Workspace, source: str
 ) -> None:
     # Totals are thousands of eV; the model is off by at most a few eV per atom. Forgotten or
     # foreign references would be off by thousands.
-    dataset = PackedDataset(Pack.open(trained.pack(head, "train")))
+    dataset = PackedDataset(Pack.open(trained.pack(source, "train")))
     one = dataset.structures.slice(0, 1)
     atoms = Atoms(one.atomic_numbers, one.positions)
-    atoms.calc = mtlpar.Calculator(trained.model("mtl"), head=head)
+    atoms.calc = mtlpar.Calculator(trained.model("mtl"), source=source)
     assert abs(atoms.get_potential_energy() - one.energy[0]) / len(atoms) < 5.0
     assert atoms.get_forces().shape == (len(atoms), 3)
     assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
 
 
-def test_a_model_with_several_heads_never_picks_one(trained: Workspace) -> None:
-    with pytest.raises(ValueError, match=r"several heads; choose one.*qm7x"):
+def test_a_model_with_several_levels_of_theory_never_picks_one(trained: Workspace) -> None:
+    with pytest.raises(ValueError, match=r"several levels of theory; choose.*qm7x"):
         mtlpar.Calculator(trained.model("mtl"))
-    with pytest.raises(ValueError, match=r"no head is called 'oc20'; this model has ani1x"):
-        mtlpar.Calculator(trained.model("mtl"), head="oc20")
+    with pytest.raises(ValueError, match=r"no source is called 'oc20'; .* ani1x"):
+        mtlpar.Calculator(trained.model("mtl"), source="oc20")
 
 
-def test_an_element_the_head_never_saw_is_refused(trained: Workspace) -> None:
+def test_an_element_the_source_does_not_have_is_refused(trained: Workspace) -> None:
     atoms = Atoms("UO2", [[0, 0, 0], [1.8, 0, 0], [-1.8, 0, 0]])
-    atoms.calc = mtlpar.Calculator(trained.model("mtl"), head="ani1x")
+    atoms.calc = mtlpar.Calculator(trained.model("mtl"), source="ani1x")
     with pytest.raises(ValueError, match=r"no reference energy for U"):
         atoms.get_potential_energy()
 

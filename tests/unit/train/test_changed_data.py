@@ -29,7 +29,7 @@ def _prepare(workspace: Workspace, *, seed: int = 0, **given: object) -> None:
 
 
 def _train(workspace: Workspace) -> None:
-    run_alone(workspace, BRANCHES, epochs=1, dataset_weights={})
+    run_alone(workspace, BRANCHES, epochs=1, source_weights={})
 
 
 def _evaluate(workspace: Workspace) -> float:

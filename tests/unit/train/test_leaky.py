@@ -33,7 +33,7 @@ def test_splits_by_frames_are_labelled_in_packs_models_and_metrics(tmp_path: Pat
         assert ("LEAKY" in pack_text(summary)) == is_leaky
         assert ("leaky" in draw_pack(summary).get_suptitle()) == is_leaky
     branches = {"a": ("ani1x",), "b": ("qm7x",)}
-    run_alone(workspace, branches, epochs=1, dataset_weights={})
+    run_alone(workspace, branches, epochs=1, source_weights={})
     assert "LEAKY SPLITS (ani1x)" in describe_model(load_model(workspace.model("mtl")))
     sources = ("ani1x", "qm7x")
     evaluate.run("mtl", workspace=workspace, settings=EvaluateSettings(), sources=sources, seed=0)

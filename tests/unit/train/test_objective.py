@@ -16,7 +16,7 @@ from mtlpar.train.settings import Loss, Losses, TrainSettings
 
 def _objective(**losses: Loss) -> Objective:
     train = TrainSettings(
-        energy_weight=2.0, force_weight=5.0, stress_weight=3.0, dataset_weights={"b": 0.5}
+        energy_weight=2.0, force_weight=5.0, stress_weight=3.0, source_weights={"b": 0.5}
     )
     return Objective({name: train.weights_of(name) for name in ("a", "b")}, Losses(**losses))
 

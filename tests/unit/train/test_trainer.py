@@ -177,7 +177,7 @@ def test_tasks_of_a_dataset_can_be_weighted_apart(
     workspace = copy_of(five_sources)
     weights = {source: TaskWeights(energy=0, force=0) for source in BRANCHES}
     weights["mptrj"] = TaskWeights(energy=2, force=0)
-    run_alone(workspace, dataset_weights=weights, epochs=1)
+    run_alone(workspace, source_weights=weights, epochs=1)
     line = history(workspace)[0]
     expected = 2 * line["terms"]["mptrj"]["energy_mae_ev_per_atom"]
     assert line["loss"] == pytest.approx(expected)
@@ -220,7 +220,7 @@ def test_training_makes_the_model_better_than_predicting_zero(
         seed=0,
     )
     pack.run("ani1x", workspace=workspace, settings=PackSettings(), seed=0)
-    run_alone(workspace, {"ani1x": ("ani1x",)}, epochs=8, learning_rate=1e-2, dataset_weights={})
+    run_alone(workspace, {"ani1x": ("ani1x",)}, epochs=8, learning_rate=1e-2, source_weights={})
     scores = [line["score"] for line in epoch_lines(workspace)]
     # One is as good as predicting zero.
     assert min(scores) < 0.5
@@ -236,7 +236,7 @@ def test_compiled_layers_train_the_same(
 ) -> None:
     workspace = copy_of(five_sources)
     branches = {"ani1x": ("ani1x",)}
-    run_alone(workspace, branches, epochs=1, dataset_weights={})
+    run_alone(workspace, branches, epochs=1, source_weights={})
     expected = losses(workspace)
     # Capture and differentiation of the graphs, which is where the code could be at fault, without
     # half a minute of generating C++.
@@ -248,7 +248,7 @@ def test_compiled_layers_train_the_same(
         compile_module(self, backend="aot_eager", **options)
 
     monkeypatch.setattr(torch.nn.Module, "compile", without_code)
-    run_alone(workspace, branches, epochs=1, dataset_weights={}, compile=True)
+    run_alone(workspace, branches, epochs=1, source_weights={}, compile=True)
     assert sorted(compiled) == ["EgnnLayer", "EgnnLayer", "Mlp", "Mlp"]
     np.testing.assert_allclose(losses(workspace), expected, rtol=1e-10)
 
