@@ -16,6 +16,7 @@ from mtlpar.core.paths import Workspace
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.train import stage
+from mtlpar.train.recipe import Start
 from mtlpar.train.settings import TrainSettings
 from mtlpar.train.stopping import StopRequest
 
@@ -57,10 +58,13 @@ def run_ranks(
     *,
     branches: dict[str, tuple[str, ...]] | None = None,
     model: ModelSettings = MODEL,
+    start: dict[str, Any] | None = None,
     **changes: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Train through the command line, on several ranks."""
     line = command_line(workspace, ranks, branches=branches, model=model, **changes)
+    if start is not None:
+        line += ["--set", f"models.mtl.start_from={json.dumps(start)}"]
     return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -107,6 +111,7 @@ def run_alone(
     *,
     deadline_s: float | None = None,
     model: ModelSettings = MODEL,
+    start: Start | None = None,
     **changes: Any,
 ) -> None:
     """Train in this process."""
@@ -119,6 +124,7 @@ def run_alone(
         seed=0,
         context=RankContext(0, 1, torch.device("cpu")),
         deadline_s=deadline_s,
+        start=start,
     )
 
 

@@ -71,7 +71,7 @@ def _info(options: argparse.Namespace) -> None:
         return
     config = read_config(options)
     for name, entry in config.models.items():
-        text = describe_settings(config.model, entry.branches)
+        text = describe_settings(config.model_of(name), entry.branches)
         sys.stdout.write(f"model {name}\n{text}\n\n")
 
 

@@ -20,6 +20,8 @@ from mtlpar.cli.common import (
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
     from mtlpar.config import Config
+    from mtlpar.model.settings import ModelSettings
+    from mtlpar.train.recipe import Start
 
 
 def add_commands(commands: Commands) -> None:
@@ -65,29 +67,49 @@ def _train(options: argparse.Namespace) -> None:
     config = read_config(options)
     _require_model(options, config)
     entry = config.model_entry(options.model)
-    timeout_s = config.train.collective_timeout_s
+    timeout_s = config.train_of(options.model).collective_timeout_s
     with stage_on_ranks(options, config, "train", options.model, timeout_s=timeout_s) as context:
         if context is None:
             return
         from mtlpar.train import stage
-        from mtlpar.train.recipe import Start
 
         stage.run(
             options.model,
             branches=entry.branches,
             workspace=config.workspace,
-            model_settings=config.model,
-            settings=config.train,
+            model_settings=_architecture(config, options.model),
+            settings=config.train_of(options.model),
             seed=config.seed,
             context=context,
-            start=None
-            if entry.start_from is None
-            else Start(
-                path=config.workspace.model(entry.start_from.model),
-                new_branches=entry.start_from.branches,
-            ),
+            start=_start(config, options.model),
             deadline_s=time_left_s() if options.deadline_s is None else options.deadline_s,
         )
+
+
+def _start(config: Config, name: str) -> Start | None:
+    """The trained model that a model of the config starts from."""
+    from mtlpar.train.recipe import Start
+
+    start, path = config.model_entry(name).start_from, config.start_file(name)
+    if start is None or path is None:
+        return None
+    return Start(
+        path=path,
+        new_branches=start.branches,
+        mode=start.mode,
+        keep_branches=start.keep_branches,
+    )
+
+
+def _architecture(config: Config, name: str) -> ModelSettings:
+    """Architecture of a model: of one that starts from a file, that of the file."""
+    from mtlpar.model.saved import load_model
+    from mtlpar.model.start import architecture_from
+
+    entry = config.model_entry(name)
+    if entry.start_from is None or entry.start_from.file is None:
+        return config.model_of(name)
+    return architecture_from(load_model(entry.start_from.file), entry.model)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

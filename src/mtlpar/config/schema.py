@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from mtlpar.core.paths import Workspace
-from mtlpar.core.settings import Settings
+from mtlpar.core.settings import Settings, laid_over
 from mtlpar.download.settings import DownloadSettings
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.extract.settings import ExtractSettings
@@ -43,15 +50,36 @@ class PathSettings(Settings):
 
 
 class StartFrom(Settings):
-    """Which trained model another one starts from."""
+    """Which trained model another one starts from, and what of it moves."""
 
     model: str = Field(
-        description="Model to start from: its encoder and branches of the same name go on."
+        description="Model to start from: its encoder and branches of the same name go on. A name "
+        "of this config, or the path of a model.pt, which ends in .pt or has a slash."
     )
     branches: dict[str, str] = Field(
         default={},
-        description="New branches by the branch of that model whose weights they start from.",
+        description="New branches by the branch of that model that they start from. Their "
+        "reference energies are fitted to what it leaves of the new labels.",
     )
+    mode: str = Field(
+        default="full",
+        pattern=r"^(full|heads|(last|lora):[1-9][0-9]*)$",
+        description="What moves. full: all weights; heads: the branches, with the encoder as it "
+        "is, so that all other branches predict the same to the last bit; last:N: the branches and "
+        "the last N layers of the encoder; lora:R: the branches, and the encoder by updates of "
+        "rank R, which are merged into it in the model file.",
+    )
+    keep_branches: bool = Field(
+        default=True,
+        description="Keep the branches of that model that no source here feeds: they are in the "
+        "model file as they were, and how far the encoder has drifted under them is reported.",
+    )
+
+    @property
+    def file(self) -> Path | None:
+        """The model file that is meant; None for a model of the config."""
+        is_path = "/" in self.model or self.model.endswith(".pt")
+        return Path(self.model) if is_path else None
 
 
 class ModelEntry(Settings):
@@ -62,9 +90,27 @@ class ModelEntry(Settings):
     )
     start_from: StartFrom | None = Field(
         default=None,
-        description="Start from another model of the config: with a branch added, or removed, or "
-        "to fine-tune. Reference energies are those of the present packs.",
+        description="Start from a trained model: to fine-tune it, or with a branch more or less. "
+        "A name or a path alone stands for its key model.",
     )
+    train: TrainSettings = Field(
+        default=TrainSettings(),
+        description="Training settings of this model alone, laid over the block train.",
+    )
+    model: ModelSettings = Field(
+        default=ModelSettings(),
+        description="Architecture of this model alone, laid over the block model.",
+    )
+
+    @field_validator("start_from", mode="before")
+    @classmethod
+    def _name_stands_for_model(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
+
+    @field_serializer("train", "model")
+    def _only_what_is_given(self, block: Settings) -> dict[str, Any]:
+        """What is left out comes from the blocks of all models."""
+        return block.model_dump(mode="json", exclude_unset=True)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -124,8 +170,24 @@ class Config(Settings):
 
     @property
     def predicts_stress(self) -> bool:
-        """Whether the models predict stresses."""
-        return self.model.head.forces == "conservative"
+        """Whether some model predicts stresses."""
+        return any(self._is_conservative(name) for name in self.models)
+
+    def train_of(self, name: str) -> TrainSettings:
+        """How a named model is trained: its own settings laid over those of all models."""
+        return laid_over(self.train, self.model_entry(name).train)
+
+    def model_of(self, name: str) -> ModelSettings:
+        """Architecture of a named model: its own settings laid over those of all models."""
+        return laid_over(self.model, self.model_entry(name).model)
+
+    def start_file(self, name: str) -> Path | None:
+        """The model file that a named model starts from; None for random weights."""
+        start = self.model_entry(name).start_from
+        return None if start is None else start.file or self.workspace.model(start.model)
+
+    def _is_conservative(self, name: str) -> bool:
+        return self.model_of(name).head.forces == "conservative"
 
     def model_entry(self, name: str) -> ModelEntry:
         """Return a named model.
@@ -165,20 +227,12 @@ class Config(Settings):
             ]
             if not model.isidentifier():
                 problems.append(f"models.{model}: a model's name must be an identifier")
-            if not any(self._can_learn(name) for name in entry.sources):
-                problems.append(
-                    f"models.{model}: train.energy_weight, force_weight, stress_weight and "
-                    "source_weights leave nothing to learn"
-                )
+            problems += self._problems_of_overrides(model)
             problems += self._problems_of_start(model, entry)
         by_source: dict[str, Mapping[str, object]] = {
             "source_weights": self.train.source_weights,
             "passes_per_epoch": self.train.passes_per_epoch,
         }
-        if self.train.compile and self.model.head.forces == "conservative":
-            problems.append(
-                "train.compile: not for conservative forces, which are differentiated twice"
-            )
         problems += [
             f"normalize.reference_energies.{name}: not listed in sources"
             for name in self.normalize.reference_energies
@@ -194,31 +248,65 @@ class Config(Settings):
             raise ValueError("\n".join(problems))
         return self
 
-    def _can_learn(self, source: str) -> bool:
-        """Whether any weight of a source is above zero that models can learn from."""
-        energy, forces, stress = self.train.weights_of(source)
-        return bool(energy or forces or (stress and self.predicts_stress))
+    def _problems_of_overrides(self, model: str) -> list[str]:
+        """What is wrong with a model once its own settings lie over those of all models."""
+        try:
+            train, is_conservative = self.train_of(model), self._is_conservative(model)
+        except ValidationError as error:
+            return [f"models.{model}: {one['msg']}" for one in error.errors()]
+        problems = []
+        weights = [train.weights_of(source) for source in self.models[model].sources]
+        if not any(
+            energy or forces or (stress and is_conservative) for energy, forces, stress in weights
+        ):
+            problems.append(
+                f"models.{model}: train.energy_weight, force_weight, stress_weight and "
+                "source_weights leave nothing to learn"
+            )
+        if train.compile and is_conservative:
+            of_all = self.train.compile and self.model.head.forces == "conservative"
+            problems.append(
+                f"{'' if of_all else f'models.{model}.'}train.compile: not for conservative "
+                "forces, which are differentiated twice"
+            )
+        return problems
 
     def _problems_of_start(self, model: str, entry: ModelEntry) -> list[str]:
         if entry.start_from is None:
             return []
         where, start = f"models.{model}.start_from", entry.start_from
+        problems = [
+            f"{where}.branches.{new}: models.{model} has no such branch"
+            for new in start.branches
+            if new not in entry.branches
+        ]
+        if start.file is not None:
+            return problems
         if start.model not in self.models:
-            return [f"{where}.model: no model is called {start.model!r}"]
+            return [
+                f"{where}.model: no model is called {start.model!r}; a file is named by its path, "
+                f"such as ./{start.model}.pt"
+            ]
         line = [model]
         while (before := self.models[line[-1]].start_from) and before.model in self.models:
             line.append(before.model)
             if before.model in line[:-1]:
                 return [f"{where}: {' starts from '.join(line)}"]
-        theirs = self.models[start.model].branches
-        problems = []
-        for new, old in start.branches.items():
-            if new not in entry.branches:
-                problems.append(f"{where}.branches.{new}: models.{model} has no such branch")
-            if old not in theirs:
-                names = ", ".join(theirs)
-                problems.append(f"{where}.branches.{new}: no branch {old!r} there, only {names}")
-        return problems
+        theirs = self._branches_in_file(start.model)
+        return problems + [
+            f"{where}.branches.{new}: no branch {old!r} there, only {', '.join(theirs)}"
+            for new, old in start.branches.items()
+            if old not in theirs
+        ]
+
+    def _branches_in_file(self, model: str) -> tuple[str, ...]:
+        """Branches of a model's file: its own, and those that it keeps of where it started."""
+        entry = self.models[model]
+        start = entry.start_from
+        kept: tuple[str, ...] = ()
+        if start is not None and start.keep_branches and start.model in self.models:
+            kept = self._branches_in_file(start.model)
+        return tuple(dict.fromkeys((*entry.branches, *kept)))
 
 
 def json_schema() -> dict[str, Any]:

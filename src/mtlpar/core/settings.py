@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -50,6 +50,29 @@ class Settings(BaseModel):
     def _no_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
         field = cls.model_fields[str(info.field_name)]
         return value if _takes_truth(field.annotation) else _without_truth(value)
+
+
+Block = TypeVar("Block", bound=Settings)
+
+
+def laid_over(block: Block, own: Block) -> Block:
+    """A block of settings with those that were given in another one in their place.
+
+    Raises:
+        ValidationError: If they do not go together.
+    """
+    given = own.model_dump(exclude_unset=True)
+    return type(block).model_validate(_merged(block.model_dump(), given))
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping laid over another, block by block."""
+    inner = {
+        key: _merged(below[key], value)
+        for key, value in above.items()
+        if isinstance(value, Mapping) and isinstance(below.get(key), Mapping)
+    }
+    return {**below, **above, **inner}
 
 
 def _takes_truth(annotation: Any) -> bool:

@@ -176,6 +176,9 @@ def _predict(
         )
     )
     energy = np.concatenate([part.energy_per_atom for part in parts])
+    if (own := model.references.get(dataset.header.source)) is not None:
+        # A model that started from another one may have other references than the packs.
+        energy += dataset.target_ev_per_atom - own.to_target(dataset.structures)
     forces = np.concatenate([part.forces for part in parts])
     stresses = [part.six_stresses for part in parts]
     stress = np.concatenate([one for one in stresses if one is not None] or [np.zeros((0, 6))])

@@ -115,8 +115,8 @@ def _train_inputs(config: Config, model: str) -> list[Path]:
         for source in entry.sources
         for split in ("train", "val")
     ]
-    start = entry.start_from
-    return manifests if start is None else [*manifests, config.workspace.model(start.model)]
+    start = config.start_file(model)
+    return manifests if start is None else [*manifests, start]
 
 
 def _train_outputs(config: Config, model: str) -> Outputs:
@@ -125,8 +125,9 @@ def _train_outputs(config: Config, model: str) -> Outputs:
 
 
 def _train_settings(config: Config, model: str) -> str:
-    result = config.train.of_result()
-    return plain_settings(config.models[model], config.model, result, config.seed)
+    entry = config.models[model].model_dump(mode="json", include={"branches", "start_from"})
+    result = config.train_of(model).of_result()
+    return plain_settings(entry, config.model_of(model), result, config.seed)
 
 
 def _evaluate_inputs(config: Config, model: str) -> list[Path]:

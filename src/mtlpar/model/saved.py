@@ -65,7 +65,7 @@ class SavedModel:
     branches: Mapping[str, tuple[str, ...]]
     references: Mapping[str, References]
     level_of_theory: Mapping[str, str]
-    training: Mapping[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def __repr__(self) -> str:

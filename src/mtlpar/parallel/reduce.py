@@ -109,11 +109,11 @@ class GradientReducer:
         parts = [(f"branch {name}", model.heads[name], group) for name, group in groups.items()]
         for name, part, group in parts:
             self._buckets += [_Bucket(name, chunk, group) for chunk in _chunks(part)]
-        if layout.encoder_shards == 1:
-            chunks = _chunks(model.encoder)
-            self._buckets += [_Bucket("the encoder", chunk, None) for chunk in chunks]
-        else:
-            # Shards are summed by FSDP; what goes to all ranks travels alone.
+        # Shards are summed by FSDP, and an encoder may stay as it is.
+        chunks = list(_chunks(model.encoder)) if layout.encoder_shards == 1 else []
+        self._buckets += [_Bucket("the encoder", chunk, None) for chunk in chunks]
+        if not chunks:
+            # What goes to all ranks travels alone.
             self._buckets.append(_Bucket("the loss terms", [], None))
         for bucket in self._buckets:
             for parameter in bucket.parameters:
@@ -145,7 +145,7 @@ class GradientReducer:
         # What has no gradient, because this rank had no sample for it, counts as zero. The same
         # on every layout: an optimizer treats a missing gradient otherwise than a zero one.
         for parameter in self._model.parameters():
-            if parameter.grad is None:
+            if parameter.grad is None and parameter.requires_grad:
                 parameter.grad = torch.zeros_like(parameter)
         for bucket in self._buckets[self._next :]:
             bucket.pending = 0
@@ -191,10 +191,10 @@ def _outline(part: nn.Module) -> str:
 
 
 def _chunks(part: nn.Module) -> Iterator[list[nn.Parameter]]:
-    """Pack parameters in reverse order: roughly the order in which gradients appear."""
+    """Pack what moves in reverse order: roughly the order in which gradients appear."""
     chunk: list[nn.Parameter] = []
     size = 0
-    for parameter in reversed(list(part.parameters())):
+    for parameter in reversed([p for p in part.parameters() if p.requires_grad]):
         size += parameter.numel() * parameter.element_size()
         chunk.append(parameter)
         if size >= BUCKET_BYTES:

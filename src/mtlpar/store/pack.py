@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from mtlpar.core.records import Count, Digest, Record, read_record
+from mtlpar.core.references import References
 from mtlpar.store.bp import BpReader
 from mtlpar.store.header import PackHeader, SchemaVersion
 
@@ -52,6 +53,15 @@ class Pack(BpReader[PackHeader]):
                 it is no pack.
         """
         return cls(path, PackHeader, stage="pack")
+
+    def use_references(self, references: References) -> None:
+        """Give targets relative to other reference energies from now on.
+
+        What the header says of the size of targets stays: it is that of the pack's own.
+        """
+        plain = {"references_ev": dict(references.energies_ev)}
+        # A copy would keep the references that were looked at before.
+        self.header = type(self.header).model_validate({**self.header.model_dump(), **plain})
 
     @cached_property
     def manifest(self) -> PackManifest:

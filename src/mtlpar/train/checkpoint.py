@@ -276,6 +276,8 @@ def optimizer_state(model: MultiTaskModel, optimizer: torch.optim.Optimizer) -> 
     """AdamW's moments under their checkpoint names; created where no step was taken yet."""
     state: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         moments = optimizer.state[parameter]
         if not moments:
             moments["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)

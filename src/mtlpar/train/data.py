@@ -123,7 +123,7 @@ def load_data(
 
     Args:
         workspace: Paths of all products.
-        packs: Training packs of all sources of the model.
+        packs: Training packs of all sources of the model; validation has their references.
         branch_of: Branch of every source, in order.
         plan: The steps.
         layout: Who owns which branch.
@@ -137,12 +137,11 @@ def load_data(
     """
     owned = layout.branches_of(rank)
     mine = [source for source, branch in branch_of.items() if branch in owned]
-    validation = {
-        source: _validation_share(
-            Pack.open(workspace.pack(source, "val")), branch_of[source], layout, rank
-        )
-        for source in mine
-    }
+    validation = {}
+    for source in mine:
+        pack = Pack.open(workspace.pack(source, "val"))
+        pack.use_references(packs[source].header.references)
+        validation[source] = _validation_share(pack, branch_of[source], layout, rank)
     placement, stores = open_stores(
         {
             source: SourceData(pack=packs[source], owners=layout.owners[branch_of[source]])

@@ -16,14 +16,17 @@ _FINAL_FRACTION = 0.01
 
 
 def make_optimizer(model: MultiTaskModel, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW over the parameters that this rank holds.
+    """AdamW over the parameters that move and that this rank holds.
 
     Encoder and branches are groups of their own: the fused update takes no mixture of tensors and
-    shards of them.
+    shards of them. ``rate`` of a group is a factor on the learning rate.
     """
-    groups = (model.encoder.parameters(), model.heads.parameters())
+    groups = ((model.encoder, settings.encoder_rate), (model.heads, 1.0))
     return torch.optim.AdamW(
-        [{"params": list(parameters)} for parameters in groups],
+        [
+            {"params": [p for p in part.parameters() if p.requires_grad], "rate": rate}
+            for part, rate in groups
+        ],
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         fused=True,

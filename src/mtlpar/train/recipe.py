@@ -12,9 +12,9 @@ import torch
 
 from mtlpar.core.files import file_digest
 from mtlpar.core.hashing import json_digest
-from mtlpar.core.references import References
+from mtlpar.model.moving import set_moving
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.model.saved import FORMAT_VERSION, load_model
+from mtlpar.model.saved import FORMAT_VERSION, SavedModel, load_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.start import start_from
 from mtlpar.store.header import PackHeader
@@ -31,10 +31,14 @@ class Start:
     Attributes:
         path: Its file.
         new_branches: Branches of the new model by the branch of that one they start from.
+        mode: What moves; see `mtlpar.model.moving.set_moving`.
+        keep_branches: Keep its branches that no source feeds.
     """
 
     path: Path
     new_branches: Mapping[str, str]
+    mode: str = "full"
+    keep_branches: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +87,13 @@ class Recipe:
             "model_format": FORMAT_VERSION,
             "train": self.settings.of_result(),
             "seed": self.seed,
-            "start": self.start and [file_digest(self.start.path), dict(self.start.new_branches)],
+            "start": self.start
+            and {
+                "model": file_digest(self.start.path),
+                "branches": dict(self.start.new_branches),
+                "mode": self.start.mode,
+                "keep_branches": self.start.keep_branches,
+            },
         }
 
     @cached_property
@@ -109,9 +119,10 @@ class Recipe:
             },
         }
 
-    def references(self) -> dict[str, References]:
-        """Reference energies of every source."""
-        return {source: header.references for source, header in self.headers.items()}
+    @cached_property
+    def trained(self) -> SavedModel | None:
+        """The model to start from."""
+        return None if self.start is None else load_model(self.start.path)
 
     def network(self, owned: tuple[str, ...], device: torch.device) -> MultiTaskModel:
         """Encoder and some of the branches as they are before the first step.
@@ -125,7 +136,7 @@ class Recipe:
             {branch: target_scale(self.headers, self.branches[branch]) for branch in owned}
         )
         network.to(device, weight_dtype(self.settings))
-        if self.start is not None:
-            trained = load_model(self.start.path, device=device)
-            start_from(network, trained, new_branches=self.start.new_branches)
+        if self.start is not None and self.trained is not None:
+            start_from(network, self.trained, new_branches=self.start.new_branches)
+            set_moving(network, self.start.mode, seed=self.seed)
         return network

@@ -112,6 +112,12 @@ class TrainSettings(Settings):
     learning_rate: float = Field(
         default=5e-3, gt=0, description="Highest learning rate of AdamW, which the warm-up ends at."
     )
+    encoder_rate: float = Field(
+        default=1.0,
+        gt=0,
+        description="Learning rate of the encoder as a multiple of learning_rate, which is that of "
+        "the branches.",
+    )
     weight_decay: float = Field(
         default=0.01, ge=0, description="Weight decay of the optimizer, AdamW."
     )

@@ -13,22 +13,24 @@ from mtlpar.core.files import write_json
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.paths import Workspace
 from mtlpar.model.messages import has_kernels
+from mtlpar.model.moving import merge_updates
 from mtlpar.model.multitask import MultiTaskModel, parameter_counts
 from mtlpar.model.saved import save_model
 from mtlpar.model.settings import ModelSettings
-from mtlpar.parallel.agree import check_same, failing_together
+from mtlpar.parallel.agree import check_same, failing_together, gather
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.roll import RankLostError
 from mtlpar.store.pack import Pack
 from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state
 from mtlpar.train.data import edges_per_atom, load_data, plan_epochs
+from mtlpar.train.export import finished_model
 from mtlpar.train.history import History
 from mtlpar.train.layout import choose_layout
-from mtlpar.train.precision import weight_dtype
 from mtlpar.train.recipe import Recipe, Start
 from mtlpar.train.sampler import EpochPlan
 from mtlpar.train.settings import TrainSettings
+from mtlpar.train.start_references import references_of
 from mtlpar.train.stopping import StopRequest
 from mtlpar.train.trackers import open_trackers
 from mtlpar.train.trainer import Trainer
@@ -88,6 +90,7 @@ def run(
                     logger.warning("%s", line)
         _check_ranks(recipe)
         job = _Job(recipe, workspace, context)
+        job.agree_on_references()
         trainer = job.trainer(stop)
         context.roll.speak(lambda ranks, fate: _loss_of(trainer, ranks, fate))
         trainer.resume()
@@ -169,8 +172,26 @@ class _Job:
             rank=context.rank,
             keep=recipe.settings.keep_checkpoints,
         )
+        self.references = {source: one.references for source, one in recipe.headers.items()}
         if context.rank == 0:
             write_json(self.checkpoints.folder / "run.json", recipe.describe())
+
+    def agree_on_references(self) -> None:
+        """Fit the references of a model that starts from another one, on the first rank for all.
+
+        Raises:
+            ValueError: If the start is worse than predicting the mean.
+        """
+        recipe = self.recipe
+        if recipe.trained is None:
+            return
+        found = None
+        with failing_together():
+            if self.context.rank == 0:
+                found = references_of(recipe, recipe.trained, self.checkpoints.folder)
+        self.references = gather(found)[0] or {}
+        for source, pack in recipe.packs.items():
+            pack.use_references(self.references[source])
 
     def trainer(self, stop: StopRequest) -> Trainer:
         """Build the part of the model that this rank holds, and read the data it needs."""
@@ -236,37 +257,22 @@ class _Job:
         )
 
     def export(self, progress: Progress) -> None:
-        """Collect all branches of the best checkpoint in one file."""
+        """Collect all branches of the best checkpoint, and those that are kept, in one file."""
         recipe = self.recipe
-        model = MultiTaskModel(recipe.model_settings, recipe.branches, seed=0)
-        model.to(weight_dtype(recipe.settings))
+        model = recipe.network(tuple(recipe.branches), torch.device("cpu"))
         prefix = "average" if recipe.settings.ema_decay else "model"
         state = model_state(model, prefix=prefix)
         self.checkpoints.load(state, progress.best_step, alone=True)
+        merge_updates(model)
+        found = finished_model(recipe, model, self.references, progress)
         save_model(
             self.workspace.model(recipe.name),
-            state=model.state_dict(),
-            settings=recipe.model_settings,
-            branches=recipe.branches,
-            references=recipe.references(),
-            level_of_theory={
-                source: header.level_of_theory for source, header in recipe.headers.items()
-            },
-            training={
-                "model": recipe.name,
-                "seed": recipe.seed,
-                "settings": recipe.settings.model_dump(mode="json"),
-                "epochs": progress.epoch,
-                "steps": progress.step,
-                "skipped_steps": progress.skipped_steps,
-                "best_step": progress.best_step,
-                "best_score": progress.best_score,
-                "fingerprint": recipe.fingerprint,
-                "data": recipe.data,
-                "leaky_sources": [
-                    source for source, header in recipe.headers.items() if header.leaky
-                ],
-            },
+            state=found.network.state_dict(),
+            settings=found.settings,
+            branches=found.branches,
+            references=found.references,
+            level_of_theory=found.level_of_theory,
+            training=found.training,
         )
 
     def _log_layout(self, layout: ParallelLayout, model: MultiTaskModel) -> None:

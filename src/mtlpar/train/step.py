@@ -114,7 +114,10 @@ class Stepper:
             model, layout, rank=context.rank, timeout_s=settings.collective_timeout_s
         )
         on_gpu = context.device.type == "cuda"
-        if settings.cuda_graphs and on_gpu and not (self._is_sharded or model.is_conservative):
+        can_replay = not (self._is_sharded or model.is_conservative) and all(
+            parameter.requires_grad for parameter in model.encoder.parameters()
+        )
+        if settings.cuda_graphs and on_gpu and can_replay:
             replay_passes(model)
         self._last: list[tuple[LocalBatch, Prediction]] = []
 
@@ -140,7 +143,7 @@ class Stepper:
         """
         started = time.perf_counter()
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["rate"]
         self.optimizer.zero_grad(set_to_none=True)
         with span("compute"), matrix_products(self.settings):
             terms = self._backward(passes, step, wishes)

@@ -74,8 +74,8 @@ def test_an_unknown_argument_names_what_was_meant(
         (["train"], "--model is missing; the config has ani1x, qm7x"),
         (["train", "--model", "mtl", "--set", "epochs=5"], "did you mean 'train.epochs'?"),
         (
-            ["train", "--model", "mtl", "--set", "models.mtl.start_from=qm7x"],
-            "a mapping with the keys model, branches, got 'qm7x'",
+            ["train", "--model", "mtl", "--set", "models.mtl.start_from=3"],
+            "a mapping with the keys model, branches, mode, keep_branches, got 3",
         ),
         (["info", "nowhere.pt"], "nowhere.pt does not exist"),
     ],

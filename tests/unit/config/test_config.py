@@ -307,7 +307,7 @@ def test_loading_a_config_does_not_import_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("models", "problem"),
     [
-        ({"a": {"from": "b"}}, "models.a.start_from.model: no model is called 'b'"),
+        ({"a": {"from": "b"}}, "no model is called 'b'; a file is named by its path"),
         ({"a": {"from": "b"}, "b": {"from": "a"}}, "a starts from b starts from a"),
         ({"a": {"from": "b", "new": {"x": "y"}}, "b": {}}, "models.a has no such branch"),
         ({"a": {"from": "b", "new": {"all": "y"}}, "b": {}}, "no branch 'y' there, only all"),
@@ -348,3 +348,79 @@ def test_files_are_merged_as_snakemake_merges_them(below: str, above: str) -> No
     update_config(theirs, yaml.safe_load(above))
     _lay_over(ours, yaml.safe_load(above))
     assert ours == theirs
+
+
+OVERRIDES = {
+    "seed": 0,
+    "sources": ["ani1x"],
+    "train": {"learning_rate": 1e-2, "source_weights": {"ani1x": 2.0}},
+    "models": {
+        "plain": {"branches": {"ani1x": ["ani1x"]}},
+        "tuned": {
+            "branches": {"ani1x": ["ani1x"]},
+            "start_from": "plain",
+            "train": {"learning_rate": 1e-4, "losses": {"energy": {"kind": "l2"}}},
+            "model": {"head": {"forces": "conservative"}},
+        },
+        "received": {"branches": {"ani1x": ["ani1x"]}, "start_from": "somewhere/model.pt"},
+    },
+}
+
+
+def test_a_model_has_settings_of_its_own_laid_over_those_of_all() -> None:
+    config = Config.model_validate(OVERRIDES)
+    tuned = config.train_of("tuned")
+    assert (tuned.learning_rate, config.train_of("plain").learning_rate) == (1e-4, 1e-2)
+    assert tuned.source_weights == {"ani1x": 2.0}
+    assert (tuned.losses.energy.kind, tuned.losses.forces.kind) == ("l2", "l1")
+    assert config.model_of("tuned").head.forces == "conservative"
+    assert config.model_of("tuned").head.width == config.model.head.width
+    assert config.model_of("plain").head.forces == "equivariant"
+
+
+def test_a_start_is_a_model_of_the_config_or_a_file() -> None:
+    config = Config.model_validate(OVERRIDES)
+    assert config.start_file("plain") is None
+    assert config.start_file("tuned") == config.workspace.model("plain")
+    assert config.start_file("received") == Path("somewhere/model.pt")
+
+
+def test_the_config_that_stages_read_says_the_same_of_every_model() -> None:
+    # Defaults of the whole block, written out, would become overrides of this model.
+    config = Config.model_validate(OVERRIDES)
+    again = Config.model_validate(config.model_dump(mode="json"))
+    for name in config.models:
+        assert again.train_of(name) == config.train_of(name)
+        assert again.model_of(name) == config.model_of(name)
+    louder = config.model_dump(mode="json")
+    louder["train"]["epochs"] = 99
+    assert Config.model_validate(louder).train_of("tuned").epochs == 99
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        ({"train": {"learning_rat": 1}}, "models.tuned.train.learning_rat"),
+        (
+            {"train": {"energy_weight": 0, "force_weight": 0, "stress_weight": 0}},
+            "models.tuned: train.energy_weight, force_weight, stress_weight",
+        ),
+        ({"train": {"compile": True}}, "models.tuned.train.compile: not for conservative"),
+        ({"start_from": {"model": "plain", "mode": "head"}}, "models.tuned.start_from.mode"),
+        ({"start_from": {"model": "plain", "mode": "last:0"}}, "models.tuned.start_from.mode"),
+    ],
+)
+def test_mistakes_in_the_settings_of_one_model_are_told_by_their_key(
+    model: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        check_config(
+            {
+                **OVERRIDES,
+                "models": {
+                    **OVERRIDES["models"],
+                    "tuned": {**OVERRIDES["models"]["tuned"], **model},
+                },
+            },
+            where="here",
+        )

@@ -1,0 +1,108 @@
+"""The trained model as it is saved: its own branches, and those kept of where it started."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from mtlpar.core.references import References
+from mtlpar.model.multitask import MultiTaskModel
+from mtlpar.model.saved import SavedModel
+from mtlpar.model.start import only
+from mtlpar.train.checkpoint import Progress
+from mtlpar.train.kept import drift_of, kept_branches
+from mtlpar.train.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+
+def finished_model(
+    recipe: Recipe,
+    trained: MultiTaskModel,
+    references: Mapping[str, References],
+    progress: Progress,
+) -> SavedModel:
+    """Put together what the model file holds.
+
+    Args:
+        recipe: What was trained.
+        trained: Encoder and all branches of the recipe, with their final weights.
+        references: Reference energies by source of the recipe.
+        progress: How the training went.
+    """
+    start = recipe.trained
+    assert recipe.start is not None or start is None
+    kept = {}
+    if start is not None and recipe.start is not None and recipe.start.keep_branches:
+        kept = kept_branches(start, recipe.branches)
+    kept_sources = [source for sources in kept.values() for source in sources]
+    levels = {source: header.level_of_theory for source, header in recipe.headers.items()}
+    data = dict(recipe.data)
+    references = dict(references)
+    if start is not None:
+        levels |= {source: start.level_of_theory[source] for source in kept_sources}
+        references |= {source: start.references[source] for source in kept_sources}
+        known = start.training.get("data", {})
+        data |= {source: known[source] for source in kept_sources if source in known}
+    model = SavedModel(
+        network=_with_branches_of(trained, start, kept),
+        settings=recipe.model_settings,
+        branches={**recipe.branches, **kept},
+        references=references,
+        level_of_theory=levels,
+    )
+    description = _training(recipe, progress, data)
+    if start is not None:
+        description["start"] = {
+            **recipe.plain_settings["start"],
+            "from": start.training.get("model"),
+        }
+        description["drift"] = drift_of(start, model, recipe.packs)
+        _log_drift(description["drift"])
+    model.training.update(description)
+    return model
+
+
+def _with_branches_of(
+    trained: MultiTaskModel, start: SavedModel | None, kept: Mapping[str, Any]
+) -> MultiTaskModel:
+    """A network with the branches of one, and some of another."""
+    whole = MultiTaskModel(trained.settings, [*trained.heads, *kept], seed=0)
+    whole.to(next(trained.parameters()).dtype)
+    whole.encoder.load_state_dict(trained.encoder.state_dict())
+    for name, branch in whole.heads.items():
+        theirs = trained if name in trained.heads or start is None else start.network
+        branch.load_state_dict(only(theirs.heads[name].state_dict(), branch.state_dict()))
+    return whole.eval()
+
+
+def _training(recipe: Recipe, progress: Progress, data: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "model": recipe.name,
+        "seed": recipe.seed,
+        "settings": recipe.settings.model_dump(mode="json"),
+        "epochs": progress.epoch,
+        "steps": progress.step,
+        "skipped_steps": progress.skipped_steps,
+        "best_step": progress.best_step,
+        "best_score": progress.best_score,
+        "fingerprint": recipe.fingerprint,
+        "data": dict(data),
+        "leaky_sources": [source for source, header in recipe.headers.items() if header.leaky],
+    }
+
+
+def _log_drift(drift: Mapping[str, Mapping[str, float]]) -> None:
+    for branch, found in drift.items():
+        if not found["num_structures"]:
+            logger.info("branch %s is kept; it knows no structure to measure its drift on", branch)
+            continue
+        logger.info(
+            "branch %s is kept; on %d training structures its predictions have moved by "
+            "%.2f meV/atom and %.2f meV/Å",
+            branch,
+            found["num_structures"],
+            1000 * found["energy_ev_per_atom"],
+            1000 * found["force_ev_per_angstrom"],
+        )

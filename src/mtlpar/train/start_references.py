@@ -1,0 +1,224 @@
+"""Reference energies of a model that starts from another one, fitted to what that one leaves.
+
+A trained branch predicts most of a new source's energies already; what it cannot know is the
+offset of the new level of theory. Let r be label minus prediction per atom and x_Z the share of
+element Z in a structure. The new reference of an element is the old one plus mu + d_Z, where
+
+    min  sum_i (r_i - mu - sum_Z x_iZ d_Z)^2 + lambda sum_Z d_Z^2
+
+with lambda chosen by leave-one-out errors. The common offset mu is free, since levels of theory can
+be hundreds of eV apart; what the compositions do not determine, and the difference of elements that
+always come in the same ratio, stays as in the branch that the model started from.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from ase.data import chemical_symbols
+
+from mtlpar.core.error_names import MAE_NAMES
+from mtlpar.core.files import read_json, write_json
+from mtlpar.core.metrics import ErrorSums
+from mtlpar.core.references import References
+from mtlpar.core.structures import StructureBatch
+from mtlpar.model.predict import predict_batches
+from mtlpar.model.saved import SavedModel
+from mtlpar.model.start import start_branch
+from mtlpar.store.pack import Pack
+from mtlpar.train.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+FloatArray = npt.NDArray[np.float64]
+
+_STRUCTURES: Final = 2048
+"""Structures that are looked at; packs are in random order."""
+_BATCH_ATOMS: Final = 4096
+# Relative to the largest singular value squared.
+_STRENGTHS: Final = np.logspace(-12, 2, 57)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartFit:
+    """Reference energies of a source before the first step, and how good the start is.
+
+    Attributes:
+        references: The energies.
+        errors: Mean absolute errors of energy and forces of the start, on train.
+        sizes: Those of predicting zero: a model of the composition alone.
+    """
+
+    references: References
+    errors: Mapping[str, float]
+    sizes: Mapping[str, float]
+
+    def labels_behind(self) -> list[str]:
+        """Labels that the start predicts worse than zero does."""
+        return [
+            label
+            for label, name in MAE_NAMES.items()
+            if name in self.errors and self.errors[name] > self.sizes[name]
+        ]
+
+
+def references_of(recipe: Recipe, start: SavedModel, folder: Path) -> dict[str, References]:
+    """References of all sources of a model that starts from another one; one rank computes them.
+
+    A source whose data the start has learned keeps the references that it has there, and one whose
+    branch starts from random weights those of its pack. All others are fitted.
+
+    Args:
+        recipe: What is trained.
+        start: What it starts from.
+        folder: Where they are kept, so that a training that goes on has the very same.
+
+    Raises:
+        ValueError: If the start is worse than predicting the mean in all labels of a source.
+    """
+    path = folder / "references.json"
+    if not path.exists():
+        found = {source: _references_of(recipe, start, source) for source in recipe.packs}
+        write_json(path, {source: dict(one.energies_ev) for source, one in found.items()})
+    return {source: References.from_dict(one) for source, one in read_json(path).items()}
+
+
+def _references_of(recipe: Recipe, start: SavedModel, source: str) -> References:
+    assert recipe.start is not None
+    pack = recipe.packs[source]
+    branch = start_branch(recipe.branch_of[source], start, recipe.start.new_branches)
+    if branch is None:
+        return pack.header.references
+    if start.training.get("data", {}).get(source) == recipe.data[source]:
+        return start.references[source]
+    fit = fit_references(pack, start, branch)
+    told = ", ".join(
+        f"{label} {fit.errors[name]:.4f} (predicting the mean: {fit.sizes[name]:.4f})"
+        for label, name in MAE_NAMES.items()
+        if name in fit.errors
+    )
+    logger.info("%s starts from branch %s: mean errors on train %s", source, branch, told)
+    behind = fit.labels_behind()
+    if behind and len(behind) == len(fit.errors):
+        raise ValueError(
+            f"{source}: branch {branch} of {recipe.start.path} is a worse start than predicting "
+            f"the mean: {told}. Start from another of its branches "
+            f"({', '.join(start.branches)}), or give the branch another name and no start"
+        )
+    if behind:
+        logger.warning(
+            "%s: branch %s predicts the %s worse than the mean does, before training",
+            source,
+            branch,
+            " and ".join(behind),
+        )
+    return fit.references
+
+
+def fit_references(pack: Pack, start: SavedModel, branch: str) -> StartFit:
+    """References with which a trained branch predicts a source best; see the module's formula.
+
+    Args:
+        pack: Training pack of the source.
+        start: The trained model.
+        branch: One of its branches.
+
+    Raises:
+        ValueError: If the pack is damaged.
+    """
+    block = pack.read_block(0)
+    structures = block.slice(0, min(len(block), _STRUCTURES))
+    energy, forces = _predict(start, structures, branch)
+    own = pack.header.references.energies_ev
+    old = {**own, **_references_of_branch(start, branch)}
+    rows = np.flatnonzero(structures.has("energy"))
+    base = References(old)
+    references = base
+    if len(rows):
+        shares = element_shares(structures.take(rows))
+        left = base.to_target(structures.take(rows)) - energy[rows]
+        shift = _shift_by_element(shares, left)
+        learned = {
+            chemical_symbols[z]: old[chemical_symbols[z]] + shift[z]
+            for z in np.flatnonzero(shares.any(axis=0))
+        }
+        references = References({**old, **learned})
+    sums, zero = ErrorSums(), ErrorSums()
+    sums.add(
+        structures,
+        energy_error_ev_per_atom=energy - references.to_target(structures),
+        forces=forces,
+        stress=None,
+    )
+    zero.add(
+        structures,
+        energy_error_ev_per_atom=-pack.header.references.to_target(structures),
+        forces=np.zeros_like(forces),
+        stress=None,
+    )
+    return StartFit(references=references, errors=_means(sums), sizes=_means(zero))
+
+
+def element_shares(structures: StructureBatch) -> FloatArray:
+    """Share of each element in each structure, (S, 119); rows add up to one."""
+    owner = np.repeat(np.arange(len(structures)), structures.num_atoms)
+    counts = np.zeros((len(structures), len(chemical_symbols)))
+    np.add.at(counts, (owner, structures.atomic_numbers), 1.0)
+    return counts / structures.num_atoms[:, None]
+
+
+def _shift_by_element(shares: FloatArray, left: FloatArray) -> FloatArray:
+    """Mu + d_Z of the module's formula, (119,)."""
+    centre, offset = shares.mean(axis=0), left.mean()
+    u, size, v = np.linalg.svd(shares - centre, full_matrices=False)
+    moved = u.T @ (left - offset)
+    if not size.size or size[0] < 1e-9:
+        return np.full(shares.shape[1], offset)
+    best, error_of_best = np.inf, np.inf
+    for strength in _STRENGTHS[::-1] * size[0] ** 2:
+        shrunk = size**2 / (size**2 + strength)
+        residual = left - offset - u @ (shrunk * moved)
+        leverage = 1 / len(left) + (u**2) @ shrunk
+        error = float(np.mean((residual / np.maximum(1 - leverage, 1e-9)) ** 2))
+        if error < error_of_best:
+            best, error_of_best = strength, error
+    slopes = v.T @ (size / (size**2 + best) * moved)
+    return np.asarray(offset - centre @ slopes + slopes)
+
+
+def _predict(
+    start: SavedModel, structures: StructureBatch, branch: str
+) -> tuple[FloatArray, FloatArray]:
+    """Energies per atom without references in eV/atom, (S,), and forces in eV/Å, (A, 3)."""
+    parts = list(
+        predict_batches(
+            start.network,
+            structures,
+            branch=branch,
+            graph=start.settings.graph,
+            batch_atoms=_BATCH_ATOMS,
+        )
+    )
+    return (
+        np.concatenate([part.energy_per_atom for part in parts]),
+        np.concatenate([part.forces for part in parts]),
+    )
+
+
+def _references_of_branch(start: SavedModel, branch: str) -> dict[str, float]:
+    """Reference energies of the sources that fed a branch; the first one that has an element."""
+    found: dict[str, float] = {}
+    for source in reversed(start.branches[branch]):
+        found |= start.references[source].energies_ev
+    return found
+
+
+def _means(sums: ErrorSums) -> dict[str, float]:
+    named = sums.as_dict()
+    return {name: named[name] for name in MAE_NAMES.values() if name in named}
