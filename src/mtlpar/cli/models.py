@@ -126,6 +126,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         settings=config.evaluate,
         sources=config.sources,
         seed=config.seed,
+        branches=config.model_entry(options.model).branches,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -59,6 +59,7 @@ def run(
     settings: EvaluateSettings,
     sources: Sequence[str],
     seed: int,
+    branches: Mapping[str, tuple[str, ...]] | None = None,
 ) -> None:
     """Test one model on every source and write its errors and a sample for parity plots.
 
@@ -73,12 +74,14 @@ def run(
         settings: Size of batches and of the parity sample.
         sources: Sources whose test sets are predicted.
         seed: The run's seed; it picks the parity sample.
+        branches: Sources by branch that the model has to have; None if any will do.
 
     Raises:
-        ValueError: If a pack is missing or damaged, the model was trained on other data of a source
-            than its packs hold, or a prediction is not finite.
+        ValueError: If a pack is missing or damaged, the model has other branches or was trained on
+            other data of a source than its packs hold, or a prediction is not finite.
     """
     model = load_model(workspace.model(name), device=local_device())
+    _check_branches(name, model, branches or {})
     for source in sources:
         with Pack.open(workspace.pack(source, "test")) as pack:
             _check_data(model, pack)
@@ -113,6 +116,20 @@ def run(
                 "zero_predictor": _sums(dataset, zero).as_dict(),
             },
         )
+
+
+def _check_branches(name: str, model: SavedModel, branches: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse a file that is not the model of that name, whatever brought it there."""
+    found = {branch: model.branches.get(branch) for branch in branches}
+    if found != dict(branches):
+        raise ValueError(
+            f"{name}: the model file has the branches {_told(model.branches)}, but the "
+            f"configuration says {_told(branches)}; train it again, or correct models.{name}"
+        )
+
+
+def _told(branches: Mapping[str, tuple[str, ...]]) -> str:
+    return ", ".join(f"{branch} [{', '.join(sources)}]" for branch, sources in branches.items())
 
 
 def _check_data(model: SavedModel, pack: Pack) -> None:

@@ -23,6 +23,7 @@ from mtlpar.config import Config
 from mtlpar.core.files import file_digest, read_json, write_json
 from mtlpar.flow.lease import HeldLease, Lease, Owner, hold
 from mtlpar.flow.resolved import resolved, write_resolved
+from mtlpar.flow.stale import check_inputs
 from mtlpar.flow.table import STAGES
 from mtlpar.parallel.agree import Interrupted
 from mtlpar.parallel.allocation import Allocation
@@ -112,8 +113,12 @@ class Attempt:
 
         Args:
             ranks: Processes that work together.
+
+        Raises:
+            ValueError: If inputs were made with other settings than the configuration has now.
         """
         run, job = self._run, self._allocation
+        check_inputs(run.config, run.stage, run.target, _folder(run.config))
         owner = Owner.this_process(job=job.job, nodes=job.nodes, ranks=ranks)
         folder = run.outputs[0].parent
         lease = self._held.enter_context(hold(folder, f"{run.stage}-{run.target}", owner))
@@ -174,6 +179,7 @@ def _write_record(run: StageRun, identity: dict[str, Any], allocation: Allocatio
             "stage": run.stage,
             "target": run.target,
             "outputs": {str(path): digest_of(path) for path in run.outputs},
+            "settings": STAGES[run.stage].settings(run.config, run.target),
             **identity,
             "config": str(write_resolved(run.config, _folder(run.config))),
             "versions": {"python": platform.python_version(), **_versions()},

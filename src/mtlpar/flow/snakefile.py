@@ -32,23 +32,11 @@ def read_config(content: Mapping[str, Any], files: Iterable[str | Path] = ()) ->
         files: The files. It has lost by then what YAML reads as something else.
 
     Raises:
-        ValueError: With every problem by dotted key, and if a model could not be tested on every
-            source: one with several branches needs one for each.
+        ValueError: With every problem by dotted key.
     """
     for path in files:
         read_yaml(Path(path))
-    config = check_config(content, where="config")
-    problems = [
-        f"models.{name}: has {len(entry.branches)} branches but none for {source}; give it one, or "
-        "a single branch"
-        for name, entry in config.models.items()
-        if len(entry.branches) > 1
-        for source in config.sources
-        if source not in entry.sources
-    ]
-    if problems:
-        raise ValueError("\n  ".join([f"config: {len(problems)} problem(s)", *problems]))
-    return config
+    return check_config(content, where="config")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ It imports neither torch nor matplotlib, because Snakemake evaluates it for ever
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -68,9 +67,11 @@ def _share(target: str) -> tuple[str, str]:
     return source, share
 
 
-def _extract_settings(config: Config, _target: str) -> str:
+def _extract_settings(config: Config, target: str) -> str:
     # How the work is spread leaves no trace in the structures.
-    return json.dumps(config.extract.model_dump(mode="json", exclude={"shares"}))
+    settings = config.extract.model_dump(mode="json", exclude={"shares"})
+    described = config.custom_sources.get(_share(target)[0])
+    return plain_settings(settings, *([described] if described else []))
 
 
 def _extract_inputs(config: Config, source: str) -> list[Path]:

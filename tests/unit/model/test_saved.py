@@ -129,6 +129,20 @@ def test_a_model_is_not_tested_on_a_source_that_none_of_its_branches_learned(
             assert (len(sample["energy_prediction_ev_per_atom"]) > 0) == (source != gone)
 
 
+def test_a_file_with_other_branches_is_not_the_model_of_that_name(trained: Workspace) -> None:
+    with pytest.raises(
+        ValueError, match=r"has the branches ani1x \[ani1x\].*says all \[ani1x, qm7x\]"
+    ):
+        evaluate.run(
+            "mtl",
+            workspace=trained,
+            settings=EvaluateSettings(),
+            sources=SOURCES,
+            seed=0,
+            branches={"all": ("ani1x", "qm7x")},
+        )
+
+
 def test_foreign_sources_go_through_the_only_branch_but_never_through_a_guess(
     trained: Workspace, tmp_path: Path
 ) -> None:

@@ -1,0 +1,99 @@
+"""Refuses inputs that were made with other settings than the configuration has now.
+
+Snakemake makes such inputs anew by itself. A command works on what is there, and would give results
+that the configuration does not describe: units of before a correction, or another architecture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from mtlpar.config import Config
+from mtlpar.core.files import read_json
+from mtlpar.flow.table import ALL_SOURCES, STAGES
+
+# What the settings of a download describe is the world outside, which a command does not ask.
+_ABOVE: Final = ("extract", "normalize", "find_leaks", "pack", "train", "evaluate")
+_MOST_DIFFERENCES: Final = 4
+
+
+def check_inputs(config: Config, stage: str, target: str, records: Path) -> None:
+    """Compare the settings in the records of everything that a stage's inputs were made of.
+
+    What has no record, such as a file that was put there, is not compared.
+
+    Args:
+        config: The configuration.
+        stage: Name of the stage that is about to run.
+        target: What it works on.
+        records: Folder of the records.
+
+    Raises:
+        ValueError: If some input was made with other settings; with both, and what to run.
+    """
+    makers = dict(_makers(config))
+    told: dict[tuple[str, str], list[str]] = {}
+    waiting = [(stage, target)]
+    seen = set(waiting)
+    while waiting:
+        above = {
+            makers[path]
+            for path in STAGES[waiting[0][0]].inputs(config, waiting[0][1])
+            if path in makers
+        }
+        waiting = [*waiting[1:], *sorted(above - seen)]
+        seen |= above
+        for one in sorted(above):
+            record = records / one[0] / f"{one[1]}.json"
+            if differing := _differences(config, *one, record):
+                told[one] = differing
+    if told:
+        lines = [
+            f"{name} {its_target} was run with {'; '.join(differing)}"
+            for (name, its_target), differing in told.items()
+        ]
+        first_stage, first_target = min(told, key=lambda one: _ABOVE.index(one[0]))
+        raise ValueError(
+            f"{stage} {target}: what it would read was made with other settings than the "
+            f"configuration has now: {'. '.join(lines)}. Run {first_stage} of {first_target} and "
+            "what follows again (snakemake does so by itself), or put the settings back"
+        )
+
+
+def _makers(config: Config) -> Iterator[tuple[Path, tuple[str, str]]]:
+    """Stage and target of every file that the stages above the report write."""
+    for name in _ABOVE:
+        kind = STAGES[name].target
+        targets = {"{source}": config.sources, "{model}": tuple(config.models)}
+        for target in targets.get(kind, (ALL_SOURCES,)):
+            for path in STAGES[name].output_files(config, target):
+                yield path, (name, target)
+
+
+def _differences(config: Config, stage: str, target: str, record: Path) -> list[str]:
+    """What a run was told and would be told now, where that differs."""
+    then = read_json(record).get("settings") if record.exists() else None
+    now = STAGES[stage].settings(config, target)
+    if then is None or then == now:
+        return []
+    found = list(_differing("", json.loads(then), json.loads(now)))
+    more = len(found) - _MOST_DIFFERENCES
+    return found[:_MOST_DIFFERENCES] + ([f"{more} more"] if more > 0 else [])
+
+
+def _differing(key: str, then: Any, now: Any) -> Iterator[str]:
+    if isinstance(then, dict) and isinstance(now, dict):
+        for name in dict.fromkeys((*then, *now)):
+            inner = f"{key}.{name}".lstrip(".")
+            yield from _differing(inner, then.get(name), now.get(name))
+    elif isinstance(then, list) and isinstance(now, list) and not key:
+        # The blocks that a stage depends on.
+        for before, after in zip(then, now, strict=False):
+            yield from _differing(key, before, after)
+        if len(then) != len(now):
+            yield "settings of another version of mtlpar"
+    elif then != now:
+        yield f"{key or 'seed'} {then!r} (now {now!r})"

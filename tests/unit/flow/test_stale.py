@@ -1,0 +1,120 @@
+"""A command does not work on what was made with other settings than the configuration has now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers import REPOSITORY
+
+from mtlpar.config import Config, load_config
+from mtlpar.flow.records import StageRun, stage_run
+from mtlpar.parallel.allocation import Allocation
+
+HERE = Allocation("local", "", None, nodes=1)
+OWN = {"files": ["a.xyz"], "level_of_theory": "PBE", "energy_unit": "kcal/mol"}
+
+
+def made(tmp_path: Path, changes: dict[str, Any]) -> Config:
+    """One own source and two models, one of which starts from the other."""
+    content = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    content["sources"] = ["own"]
+    content["custom_sources"] = {"own": OWN}
+    content["models"] = {
+        "base": {"branches": {"own": ["own"]}},
+        "tuned": {"branches": {"own": ["own"]}, "start_from": {"model": "base"}},
+    }
+    content["paths"] = {"raw": str(tmp_path / "raw"), "results": str(tmp_path / "results")}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    assignments = [f"{key}={value}" for key, value in changes.items()]
+    return load_config([tmp_path / "config.yaml"], assignments)
+
+
+def work(config: Config, stage: str, target: str) -> None:
+    """A stand-in of a stage that writes the names of its outputs into them."""
+    with stage_run(config, stage, target, allocation=HERE):
+        for path in StageRun.of(config, stage, target).outputs:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(path.name)
+
+
+CHAIN = [
+    ("extract", "own"),
+    ("normalize", "own"),
+    ("pack", "own"),
+    ("train", "base"),
+    ("train", "tuned"),
+    ("evaluate", "tuned"),
+    ("report", "table1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused", "told"),
+    [
+        (
+            {"custom_sources.own.energy_unit": "eV"},
+            ["normalize", "pack", "train", "train", "evaluate", "report"],
+            r"extract own was run with energy_unit 'kcal/mol' \(now 'eV'\).*Run extract of own",
+        ),
+        (
+            {"extract.max_force_ev_per_angstrom": 7},
+            ["normalize", "pack", "train", "train", "evaluate", "report"],
+            r"max_force_ev_per_angstrom 1000.0 \(now 7.0\)",
+        ),
+        ({"seed": 3}, ["pack", "train", "train", "evaluate", "report"], r"seed 0 \(now 3\)"),
+        (
+            {"model.encoder.width": 8},
+            ["train", "evaluate", "report"],
+            r"train base was run with encoder.width 64 \(now 8\)",
+        ),
+        (
+            {"models.tuned.train.epochs": 3},
+            ["evaluate", "report"],
+            r"train tuned was run with epochs 16 \(now 3\).*Run train of tuned",
+        ),
+        ({"models.tuned.start_from.mode": "heads"}, ["evaluate", "report"], "mode 'full' .now 'he"),
+        ({"report.dpi": 99}, [], ""),
+        ({"train.keep_checkpoints": 9}, [], ""),
+        ({"extract.shares": 4}, [], ""),
+    ],
+)
+def test_every_stage_behind_a_changed_setting_refuses_to_go_on(
+    tmp_path: Path, changes: dict[str, Any], refused: list[str], told: str
+) -> None:
+    before = made(tmp_path, {})
+    for stage, target in CHAIN:
+        work(before, stage, target)
+    after = made(tmp_path, changes)
+    found = []
+    for stage, target in reversed(CHAIN):
+        try:
+            with stage_run(after, stage, target, allocation=HERE):
+                pass
+        except ValueError as error:
+            found.insert(0, stage)
+            message = str(error)
+    assert found == refused
+    if refused:
+        with pytest.raises(ValueError, match=told):
+            raise ValueError(message)
+
+
+def test_what_was_made_anew_is_taken(tmp_path: Path) -> None:
+    before, after = made(tmp_path, {}), made(tmp_path, {"custom_sources.own.energy_unit": "eV"})
+    for stage, target in CHAIN:
+        work(before, stage, target)
+    for stage, target in CHAIN:
+        work(after, stage, target)
+
+
+def test_a_file_without_a_record_is_not_compared(tmp_path: Path) -> None:
+    # As a model that somebody sent, put in its place by hand.
+    before = made(tmp_path, {})
+    for stage, target in CHAIN:
+        work(before, stage, target)
+    for stage, target in CHAIN:
+        StageRun.of(before, stage, target).record.unlink()
+    work(made(tmp_path, {"seed": 3, "model.encoder.width": 8}), "evaluate", "tuned")
