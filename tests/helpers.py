@@ -9,6 +9,7 @@ import numpy as np
 from mtlpar.core.files import write_json
 from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
+from mtlpar.graph.fingerprint import fingerprints
 from mtlpar.normalize import stage as normalize
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack import stage as pack
@@ -56,6 +57,42 @@ def make_structures(
     )
 
 
+def rewrite(
+    batch: StructureBatch,
+    *,
+    seed: int,
+    moved: bool = False,
+    turned: bool = False,
+    reordered: bool = False,
+    wrapped: bool = False,
+) -> StructureBatch:
+    """The same geometries written differently, rounded to float32 again; forces turn with them."""
+    rng = np.random.default_rng(seed)
+    positions, forces = batch.positions.astype(np.float64), batch.forces.astype(np.float64)
+    numbers, cells = batch.atomic_numbers.copy(), batch.cell.astype(np.float64)
+    for index, (first, last) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
+        atoms = slice(int(first), int(last))
+        if moved:
+            positions[atoms] += rng.uniform(-20, 20, 3)
+        if wrapped:
+            images = rng.integers(-2, 3, (last - first, 3)) * batch.pbc[index]
+            positions[atoms] += images @ cells[index]
+        if turned:
+            # The Q of a random matrix is a random rotation, once its sign is that of one.
+            turn = np.linalg.qr(rng.normal(size=(3, 3))).Q
+            turn *= np.linalg.det(turn)
+            positions[atoms], forces[atoms] = positions[atoms] @ turn, forces[atoms] @ turn
+            cells[index] = cells[index] @ turn
+        if reordered:
+            order = rng.permutation(last - first) + first
+            positions[atoms], forces[atoms] = positions[order], forces[order]
+            numbers[atoms] = numbers[order]
+    columns = {name: values.copy() for name, values in batch.columns().items()}
+    del columns["structure_id"], columns["fingerprint"]
+    columns |= {"atomic_numbers": numbers, "forces": forces, "cell": cells}
+    return StructureBatch.from_labels(**{**columns, "positions": positions.astype(np.float32)})
+
+
 def pack_attributes(source: str, references_ev: dict[str, float]) -> dict[str, object]:
     """What the pack stage says of the training pack of a source."""
     units = {"energy": "ev_per_atom", "force": "ev_per_angstrom"}
@@ -85,6 +122,7 @@ def write_extracted(
     """Write what the extract stage would have written, one part per batch."""
     parts = []
     for index, batch in enumerate(batches):
+        batch.fingerprint = fingerprints(batch)
         name = f"part-{index:05d}.bp"
         write_bp(
             workspace.extracted_folder(source) / name,

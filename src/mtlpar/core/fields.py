@@ -151,6 +151,15 @@ _ALL: Final = (
         description="hash of elements, positions, cell, pbc, charge and spin",
     ),
     Field(
+        name="fingerprint",
+        level="structure",
+        shape=(5,),
+        dtype="uint32",
+        unit="1",
+        description="what rotation, translation, wrapping and the order of the atoms leave alone",
+        packed=False,
+    ),
+    Field(
         name="official_split",
         level="structure",
         shape=(),

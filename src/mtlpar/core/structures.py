@@ -40,6 +40,7 @@ class StructureBatch:
     forces_weight: npt.NDArray[np.float32]
     group: UInt64Array
     structure_id: UInt64Array
+    fingerprint: npt.NDArray[np.uint32]
     official_split: npt.NDArray[np.int8]
     atomic_numbers: npt.NDArray[np.uint8]
     positions: npt.NDArray[np.float32]
@@ -100,7 +101,8 @@ class StructureBatch:
                 nothing, (S,).
             **optional: Any other field except ``structure_id``, which is computed here. Defaults:
                 no cell, not periodic, charge 0, spin unknown, no official split; energies and
-                forces of all structures, stresses of none, each label with weight 1.
+                forces of all structures, stresses of none, each label with weight 1; no
+                fingerprint, which the extract stage computes.
         """
         num_structures = len(np.asarray(num_atoms))
         columns: dict[str, npt.ArrayLike] = {
@@ -121,10 +123,8 @@ class StructureBatch:
         batch = cls(columns)
         batch.structure_id = content_hash(batch)
         if identity is not None:
-            extra = np.asarray(identity, np.uint64)
-            batch.structure_id = np.where(
-                extra == 0, batch.structure_id, mix64(batch.structure_id + extra)
-            )
+            # So that `identity_of` can take it off again.
+            batch.structure_id ^= np.asarray(identity, np.uint64)
         return batch
 
     def __len__(self) -> int:
@@ -274,6 +274,15 @@ def content_hash(batch: StructureBatch) -> UInt64Array:
         for values in column.T:
             structure_hash = mix64(structure_hash + _float_bits(values.astype(np.float32)))
     return structure_hash
+
+
+def identity_of(batch: StructureBatch) -> UInt64Array:
+    """What tells structures apart besides their columns, as `StructureBatch.from_labels` took it.
+
+    Returns:
+        Hashes, zero for nothing, (S,).
+    """
+    return batch.structure_id ^ content_hash(batch)
 
 
 def _float_bits(values: npt.NDArray[np.float32]) -> UInt64Array:

@@ -17,6 +17,7 @@ from mtlpar.core.structures import StructureBatch
 from mtlpar.extract.checks import check
 from mtlpar.extract.findings import Findings
 from mtlpar.extract.settings import ExtractSettings
+from mtlpar.graph.fingerprint import fingerprints
 from mtlpar.sources.base import Piece, RawBlock, Source
 from mtlpar.store.bp import BpReader, write_bp
 
@@ -144,6 +145,7 @@ def _checked(task: PieceTask, result: PieceResult) -> Iterator[StructureBatch]:
     with tqdm(desc=task.path.name, unit="rows", unit_scale=True, disable=disable) as bar:
         for block in _blocks(task, result):
             batch, dropped, removed_labels = check(block.batch, max_force=max_force)
+            batch.fingerprint = fingerprints(batch)
             result.rows += block.rows
             result.dropped.update(block.dropped)
             result.dropped.update(dropped)

@@ -47,7 +47,7 @@ class Cells:
         if not periodic.any():
             never = np.broadcast_to(_NEVER * np.eye(3), vectors.shape)
             return cls(vectors, never / _NEVER, never)
-        spanning = _complete(vectors, periodic)
+        spanning = complete(vectors, periodic, _NEVER)
         axes, triangle = np.zeros_like(vectors), np.zeros_like(vectors)
         for row in (2, 1, 0):
             rest = spanning[:, row].copy()
@@ -69,18 +69,24 @@ class Cells:
         return Cells(self.vectors[indices], self.axes[indices], self.triangle[indices])
 
 
-def _complete(vectors: FloatArray, periodic: BoolArray) -> FloatArray:
-    """Put long vectors, orthogonal to all others, in the place of open directions."""
-    complete = vectors.copy()
-    complete[~periodic.any(axis=1)] = _NEVER * np.eye(3)
+def complete(vectors: FloatArray, periodic: BoolArray, length_angstrom: float) -> FloatArray:
+    """Put vectors of a length, orthogonal to all others, in the place of open directions.
+
+    Args:
+        vectors: Lattice vectors in rows, (S, 3, 3).
+        periodic: Which of them are to stay, (S, 3).
+        length_angstrom: Length of the others.
+    """
+    filled = vectors.copy()
+    filled[~periodic.any(axis=1)] = length_angstrom * np.eye(3)
     mixed = np.flatnonzero(periodic.any(axis=1) & ~periodic.all(axis=1))
     if len(mixed):
         # Householder's QR of the periodic vectors, followed by zeros, completes their basis.
         order = np.argsort(~periodic[mixed], axis=1, kind="stable")
         basis = np.linalg.qr(np.swapaxes(vectors[mixed[:, None], order], 1, 2)).Q
         row, place = np.nonzero(np.take_along_axis(~periodic[mixed], order, axis=1))
-        complete[mixed[row], order[row, place]] = _NEVER * basis[row, :, place]
-    return complete
+        filled[mixed[row], order[row, place]] = length_angstrom * basis[row, :, place]
+    return filled
 
 
 def _refuse(batch: StructureBatch, index: int) -> None:

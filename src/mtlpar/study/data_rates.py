@@ -23,6 +23,7 @@ from mtlpar.download.settings import DownloadSettings
 from mtlpar.extract import stage as extract
 from mtlpar.extract.piece import PieceTask, extract_piece
 from mtlpar.extract.settings import ExtractSettings
+from mtlpar.graph.fingerprint import fingerprints
 from mtlpar.normalize import stage as normalize
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack import stage as pack
@@ -161,6 +162,7 @@ def _multiply(source: str, workspace: Workspace) -> int:
         }
         copy = StructureBatch({**batch.columns(), **moved})
         copy.structure_id = content_hash(copy)
+        copy.fingerprint = fingerprints(copy)
         copies.append(copy)
     count, atoms = len(copies) * len(batch), len(copies) * batch.total_atoms
     part = {"name": "copies.bp", "num_structures": count, "num_atoms": atoms}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtlpar.core.fields import FIELDS
-from mtlpar.core.structures import StructureBatch, content_hash, segment_sum
+from mtlpar.core.structures import StructureBatch, content_hash, identity_of, segment_sum
 
 
 def test_take_returns_each_structure_with_its_own_atoms() -> None:
@@ -74,6 +74,16 @@ def test_content_hash_ignores_labels_and_group_but_nothing_else() -> None:
         _hash_of(cell=np.eye(3)[None]),
     ]
     assert len({reference, *changed}) == len(changed) + 1
+
+
+def test_the_identity_that_a_reader_gave_is_found_again() -> None:
+    # Copies that are written differently have other hashes, and must not lose what parts them.
+    columns = make_structures(3, seed=1).columns()
+    del columns["structure_id"]
+    identity = np.array([0, 77, 2**63 + 5], np.uint64)
+    batch = StructureBatch.from_labels(**columns, identity=identity)
+    np.testing.assert_array_equal(identity_of(batch), identity)
+    assert (batch.structure_id != content_hash(batch)).tolist() == [False, True, True]
 
 
 def test_content_hash_does_not_depend_on_the_batch_around_a_structure() -> None:
