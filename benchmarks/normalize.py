@@ -21,6 +21,7 @@ from mtlpar.core.files import write_json
 from mtlpar.core.hashing import mix64
 from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
+from mtlpar.graph.fingerprint import fingerprints
 from mtlpar.normalize import stage
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.store.bp import BpReader, write_bp
@@ -31,7 +32,8 @@ PART_STRUCTURES = 200_000
 FRAMES_PER_GROUP = 10
 # What the stage looks at; positions, the largest column, is not among them.
 COLUMNS = (
-    "group", "structure_id", "official_split", "num_atoms", "atomic_numbers", "energy", "forces",
+    "group", "structure_id", "fingerprint", "official_split", "num_atoms", "atomic_numbers",
+    "energy", "forces",
 )  # fmt: skip
 
 
@@ -86,6 +88,7 @@ def write_source(workspace: Workspace, structures: int, atoms: int, elements: in
             forces=rng.random((count * atoms, 3), np.float32) - 0.5,
             group=mix64((rows // FRAMES_PER_GROUP).astype(np.uint64)),
         )
+        batch.fingerprint = fingerprints(batch)
         name = f"made-up-{index:05d}.bp"
         write_bp(
             workspace.extracted_folder(SOURCE) / name,
@@ -106,7 +109,8 @@ def write_source(workspace: Workspace, structures: int, atoms: int, elements: in
     manifest = {
         "source": SOURCE,
         "level_of_theory": "none",
-        "checks": {},
+        "given_splits": False,
+        "checks": {"labels": {"isolated_atoms_ev": {}}},
         "rows": structures,
         "dropped": {},
         "files": [file],
