@@ -1,4 +1,4 @@
-# Split by group, drop exact duplicates, fit reference energies on train, close the ledger.
+# Split by group, drop duplicates, fit reference energies on train, close the ledger.
 rule normalize:
     input:
         STAGES["normalize"].inputs,

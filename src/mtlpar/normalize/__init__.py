@@ -1,1 +1,1 @@
-"""Stage normalize: splits, exact duplicates and per-element reference energies."""
+"""Stage normalize: splits, duplicates and per-element reference energies."""

@@ -22,6 +22,7 @@ from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.paths import Workspace
 from mtlpar.core.processes import Workers
 from mtlpar.normalize.composition import CountArray, compositions, formula, reduced_where
+from mtlpar.normalize.copies import UInt32Array, name_geometries
 from mtlpar.normalize.split import DROPPED, TEST, TRAIN, SplitArray
 from mtlpar.store.bp import BpReader
 from mtlpar.store.extracted import ExtractedSource
@@ -44,15 +45,17 @@ class Keys:
     """What identifies the kept structures of a part or of a source.
 
     Attributes:
-        train_ids: Hashes of the training structures, ascending for a source.
-        test_ids: Hashes of the test structures.
+        split: Split of each structure, (S,).
+        structure_id: Its hash, (S,).
+        fingerprint: Its fingerprint, (S, 5).
         composition: Hashes of the distinct compositions, in formula units for crystals, (U,).
         elements: Atoms by atomic number of each composition, (U, 119).
         structures: Structures of each composition by split, (U, 3).
     """
 
-    train_ids: UInt64Array
-    test_ids: UInt64Array
+    split: SplitArray
+    structure_id: UInt64Array
+    fingerprint: UInt32Array
     composition: UInt64Array
     elements: npt.NDArray[np.uint16]
     structures: CountArray
@@ -71,8 +74,14 @@ def run(sources: Sequence[str], *, workspace: Workspace, jobs: int = 1) -> None:
     """
     with Workers(jobs, hint=_HINT) as workers:
         keys = {source: _keys_of(source, workspace, workers) for source in sources}
+    names = _names_of(keys)
     pairs = [
-        {"train": train, "test": test, **_shared(keys[train], keys[test])}
+        {
+            "train": train,
+            "test": test,
+            **_same_geometry(names[train], names[test]),
+            **_same_composition(keys[train], keys[test]),
+        }
         for test in sources
         for train in sources
     ]
@@ -90,10 +99,21 @@ def _report(pairs: list[dict[str, Any]], path: Path) -> None:
                 pair["test_structures"],
                 pair["train"],
             )
+        if pair["equivalent_geometry"]:
+            logger.warning(
+                "%s test: %d of %d structures have the geometry of one in %s train, moved, turned, "
+                "re-ordered or wrapped",
+                pair["test"],
+                pair["equivalent_geometry"],
+                pair["test_structures"],
+                pair["train"],
+            )
     logger.info(
-        "%d pairs of a train and a test split: %d share geometries, %d share compositions; see %s",
+        "%d pairs of a train and a test split: %d share geometries, %d share geometries that are "
+        "written differently, %d share compositions; see %s",
         len(pairs),
         sum(pair["same_geometry"] > 0 for pair in pairs),
+        sum(pair["equivalent_geometry"] > 0 for pair in pairs),
         sum(pair["compositions"] > 0 for pair in pairs),
         path,
     )
@@ -105,6 +125,7 @@ def part_keys(task: KeysTask) -> Keys:
     split = task.split[kept]
     with BpReader(task.path) as reader:
         ids = reader.read_column("structure_id")[kept]
+        fingerprint = reader.read_column("fingerprint")[kept]
         num_atoms = reader.read_column("num_atoms")
         numbers = reader.read_column("atomic_numbers")
         crystals = reader.read_column("pbc")[kept].any(axis=1)
@@ -114,8 +135,9 @@ def part_keys(task: KeysTask) -> Keys:
     places = found.member * len(SPLITS) + split
     structures = np.bincount(places, minlength=len(found.key) * len(SPLITS))
     return Keys(
-        ids[split == TRAIN],
-        ids[split == TEST],
+        split,
+        ids,
+        fingerprint,
         found.key,
         found.counts.astype(np.uint16),
         structures.reshape(-1, len(SPLITS)),
@@ -131,16 +153,63 @@ def _keys_of(source: str, workspace: Workspace, workers: Workers) -> Keys:
     structures = np.zeros((len(composition), len(SPLITS)), np.int64)
     np.add.at(structures, member, np.concatenate([part.structures for part in parts]))
     return Keys(
-        np.sort(np.concatenate([part.train_ids for part in parts])),
-        np.concatenate([part.test_ids for part in parts]),
+        np.concatenate([part.split for part in parts]),
+        np.concatenate([part.structure_id for part in parts]),
+        np.concatenate([part.fingerprint for part in parts]),
         composition,
         np.concatenate([part.elements for part in parts])[first],
         structures,
     )
 
 
-def _shared(train: Keys, test: Keys) -> dict[str, Any]:
-    """What the test split of one source shares with the train split of one."""
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names of the structures of a source in train and test.
+
+    Attributes:
+        train_ids: Hashes of the training structures, ascending.
+        test_ids: Hashes of the test structures.
+        train_geometries: Names of the training structures' geometries, ascending.
+        test_geometries: Names of the test structures' geometries.
+    """
+
+    train_ids: UInt64Array
+    test_ids: UInt64Array
+    train_geometries: UInt64Array
+    test_geometries: UInt64Array
+
+
+def _names_of(keys: dict[str, Keys]) -> dict[str, Names]:
+    """Names of all structures by source; geometries of all sources are named together."""
+    geometry = name_geometries(
+        np.concatenate([of.fingerprint for of in keys.values()]),
+        np.concatenate([of.structure_id for of in keys.values()]),
+    )
+    ends = np.cumsum([len(of.split) for of in keys.values()])
+    return {
+        source: Names(
+            np.sort(of.structure_id[of.split == TRAIN]),
+            of.structure_id[of.split == TEST],
+            np.sort(names[of.split == TRAIN]),
+            names[of.split == TEST],
+        )
+        for (source, of), names in zip(keys.items(), np.split(geometry, ends[:-1]), strict=True)
+    }
+
+
+def _same_geometry(train: Names, test: Names) -> dict[str, int]:
+    """Test structures of one source whose geometry is in the train split of one."""
+    exact = _are_in(train.train_ids, test.test_ids)
+    equivalent = _are_in(train.train_geometries, test.test_geometries) & ~exact
+    return {
+        "test_structures": len(test.test_ids),
+        "same_geometry": int(exact.sum()),
+        "equivalent_geometry": int(equivalent.sum()),
+    }
+
+
+def _same_composition(train: Keys, test: Keys) -> dict[str, Any]:
+    """Compositions of the test split of one source that are in the train split of one."""
     _, in_train, in_test = np.intersect1d(
         train.composition, test.composition, assume_unique=True, return_indices=True
     )
@@ -150,8 +219,6 @@ def _shared(train: Keys, test: Keys) -> dict[str, Any]:
     # The most frequent first; equal ones by hash, so that nothing depends on an order of files.
     ranked = shared[np.lexsort((test.composition[in_test[shared]], -tested[shared]))]
     return {
-        "test_structures": len(test.test_ids),
-        "same_geometry": _count_in(train.train_ids, test.test_ids),
         "same_composition": int(tested[shared].sum()),
         "compositions": len(shared),
         "most_frequent": [
@@ -165,9 +232,9 @@ def _shared(train: Keys, test: Keys) -> dict[str, Any]:
     }
 
 
-def _count_in(ascending: UInt64Array, values: UInt64Array) -> int:
-    """How many of the values are in a sorted array."""
+def _are_in(ascending: UInt64Array, values: UInt64Array) -> npt.NDArray[np.bool_]:
+    """Which of the values are in a sorted array, (V,)."""
     if len(ascending) == 0:
-        return 0
+        return np.zeros(len(values), np.bool_)
     places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
-    return int((ascending[places] == values).sum())
+    return np.asarray(ascending[places] == values)

@@ -97,6 +97,23 @@ def split_blocks(group: UInt64Array, *, val_fraction: float, test_fraction: floa
     return split
 
 
+def keep_together(name: UInt64Array, split: SplitArray) -> SplitArray:
+    """Move all that have one name to the first of their splits, train if it is among them.
+
+    Args:
+        name: Names of geometries, (S,).
+        split: Split of each structure, (S,).
+    """
+    rows = repeated(name)
+    if len(rows) == 0:
+        return split
+    moved = split.copy()
+    starts = np.flatnonzero(np.append(True, name[rows[1:]] != name[rows[:-1]]))
+    sizes = np.diff(np.append(starts, len(rows)))
+    moved[rows] = np.repeat(np.minimum.reduceat(split[rows], starts), sizes)
+    return moved
+
+
 def _run_starts(unit: UInt64Array, official_split: SplitArray) -> npt.NDArray[np.intp]:
     changes = (unit[1:] != unit[:-1]) | (official_split[1:] != official_split[:-1])
     return np.flatnonzero(np.concatenate([[True], changes]))
@@ -121,17 +138,19 @@ def _fill_empty(
 
 
 def first_of_duplicates(
+    name: UInt64Array,
     structure_id: UInt64Array,
     group: UInt64Array,
     energy: FloatArray,
     num_labels: npt.NDArray[np.integer],
 ) -> npt.NDArray[np.bool_]:
-    """Mark one structure of each set of exact duplicates, whatever their order.
+    """Mark one structure of each set of duplicates, whatever their order.
 
     Of several copies one with most labels stays, of those the one in the group with the smallest
-    hash, of those in one group the one with the lowest energy.
+    hash, of those in one group the one with the lowest energy, and then with the smallest hash.
 
     Args:
+        name: What duplicates have in common: their hash, or the name of their geometry, (S,).
         structure_id: Hash of each structure, (S,).
         group: Hash of its group, (S,).
         energy: Its energy, (S,).
@@ -140,25 +159,32 @@ def first_of_duplicates(
     Returns:
         True for the structures to keep, (S,).
     """
-    keep = np.ones(len(structure_id), dtype=bool)
-    repeated = _repeated(structure_id)
-    ids = structure_id[repeated]
-    order = np.lexsort((energy[repeated], group[repeated], -num_labels[repeated], ids))
-    keep[repeated[order[1:]]] = ids[order][1:] != ids[order][:-1]
+    keep = np.ones(len(name), dtype=bool)
+    rows = repeated(name)
+    keys = (structure_id, energy, group, -num_labels, name)
+    order = np.lexsort([key[rows] for key in keys])
+    names = name[rows][order]
+    keep[rows[order[1:]]] = names[1:] != names[:-1]
     return keep
 
 
-def count_contradictions(
-    structure_id: UInt64Array, energy_ev_per_atom: FloatArray, *, limit_ev_per_atom: float
-) -> int:
-    """Number of structures of which copies have energies further apart than a limit."""
-    repeated = _repeated(structure_id)
-    if len(repeated) == 0:
-        return 0
-    ids, energies = structure_id[repeated], energy_ev_per_atom[repeated]
-    starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
+def find_contradictions(
+    name: UInt64Array, energy_ev_per_atom: FloatArray, *, limit_ev_per_atom: float
+) -> UInt64Array:
+    """Names, in ascending order, under which energies are further apart than a limit.
+
+    Args:
+        name: What duplicates have in common, (S,).
+        energy_ev_per_atom: Energy per atom of each structure, (S,).
+        limit_ev_per_atom: How far apart energies of duplicates may be.
+    """
+    rows = repeated(name)
+    if len(rows) == 0:
+        return rows.astype(np.uint64)
+    names, energies = name[rows], energy_ev_per_atom[rows]
+    starts = np.flatnonzero(np.append(True, names[1:] != names[:-1]))
     ranges = np.maximum.reduceat(energies, starts) - np.minimum.reduceat(energies, starts)
-    return int((ranges > limit_ev_per_atom).sum())
+    return np.asarray(names[starts[ranges > limit_ev_per_atom]])
 
 
 def count_overlap(key: UInt64Array, split: SplitArray) -> int:
@@ -175,7 +201,7 @@ def count_overlap(key: UInt64Array, split: SplitArray) -> int:
     return len(np.unique(keys[1:][(keys[1:] == keys[:-1]) & (splits[1:] != splits[:-1])]))
 
 
-def _repeated(values: UInt64Array) -> npt.NDArray[np.intp]:
+def repeated(values: UInt64Array) -> npt.NDArray[np.intp]:
     """Positions of all values that occur more than once, in the order of the values."""
     order = np.argsort(values)
     ordered = values[order]

@@ -12,12 +12,12 @@ from ase.data import chemical_symbols
 
 from mtlpar.core.fields import LABELS
 from mtlpar.core.files import remove, remove_leftovers, write_json
-from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.ledger import Ledger, SplitBy
 from mtlpar.core.paths import Workspace
 from mtlpar.core.processes import Workers
 from mtlpar.core.references import References
 from mtlpar.normalize.books import Books
+from mtlpar.normalize.duplicates import Rows, count_contradictions, find_duplicates, join_groups
 from mtlpar.normalize.fit import Moments, ReferenceFit, solve_references
 from mtlpar.normalize.given import given_references, require_elements
 from mtlpar.normalize.parts import (
@@ -39,9 +39,8 @@ from mtlpar.normalize.split import (
     TRAIN,
     SplitArray,
     assign_splits,
-    count_contradictions,
     count_overlap,
-    first_of_duplicates,
+    keep_together,
     split_blocks,
 )
 from mtlpar.store.bp import BpReader
@@ -50,21 +49,19 @@ from mtlpar.store.extracted import ExtractedSource
 logger = logging.getLogger(__name__)
 
 _HINT: Final = "use fewer jobs, or lower extract.part_structures"
-# Energies of one geometry that are further apart are of two levels of theory, or one is wrong.
-_SAME_EV_PER_ATOM: Final = 1e-3
 # What may lie in several splits, by what was dealt to them.
 _MAY_LEAK: Final[dict[SplitBy, set[str]]] = {
     "groups": set(),
     "frames": {"groups"},
     "blocks": {"groups"},
-    "given": {"groups", "structures"},
+    "given": {"groups", "structures", "geometries"},
 }
 
 
 def run(
     source: str, *, workspace: Workspace, settings: NormalizeSettings, seed: int, jobs: int = 1
 ) -> None:
-    """Split a source, drop exact duplicates, take references from train, and close the ledger.
+    """Split a source, drop duplicates, take references from train, and close the ledger.
 
     Writes ``splits.npz`` (destination of every extracted structure), ``references.json``, the
     checks and the ledger. None of them depends on the number of jobs or on the order of the files,
@@ -85,16 +82,16 @@ def run(
     # Files of the user may be wrong: what is there goes once they are known not to be.
     given = given_references(source, settings)
     _remove_products(workspace, source)
-    structure_id, group = extracted.column("structure_id"), extracted.column("group")
     split_by: SplitBy = "given" if extracted.manifest["given_splits"] else settings.split_of(source)
-    books = Books(
-        extracted.manifest, _split(extracted, structure_id, group, split_by, settings, seed)
-    )
-    energy = extracted.column("energy")
     has = {label: extracted.column(f"{label}_mask") != 0 for label in LABELS}
-    if split_by != "given":
-        num_labels = np.sum(list(has.values()), axis=0)
-        books.drop(~first_of_duplicates(structure_id, group, energy, num_labels), "duplicate")
+    rows = Rows.of(extracted, has)
+    duplicates = {} if split_by == "given" else find_duplicates(rows)
+    kept = ~np.logical_or.reduce([np.zeros(len(rows.group), np.bool_), *duplicates.values()])
+    split = np.full(len(kept), TRAIN, np.int8)
+    split[kept] = _split(rows, kept, source, split_by, settings, seed)
+    books = Books(extracted.manifest, split)
+    for reason, mask in duplicates.items():
+        books.drop(mask, reason)
     with Workers(jobs, hint=_HINT) as workers:
         fit = _take_references(extracted, books.split, given, has["energy"], workers)
         rest = _take_off(extracted, books.split, fit.references, workers)
@@ -103,19 +100,17 @@ def run(
     books.drop(rest.undefined, "element_not_in_train")
     in_train = (books.split == TRAIN) & has["energy"]
     spread = measure_spread(rest.target[in_train])
-    leaks = _check_leaks(source, books.split, structure_id, group, split_by)
+    leaks = _check_leaks(source, books.split, rows, split_by)
     is_leaky = any(leaks.values())
     checks = {
         "source": source,
         "split_by": split_by,
-        "contradicting_duplicates": _count_contradictions(
-            extracted, structure_id, energy, has["energy"]
-        ),
+        **count_contradictions(source, rows),
         "in_several_splits": leaks,
         "energy_outliers": find_outliers(
             rest.target,
             books,
-            structure_id,
+            rows.structure_id,
             spread=spread,
             deviations=settings.outlier_deviations,
         ),
@@ -158,54 +153,29 @@ def _remove_products(workspace: Workspace, source: str) -> None:
 
 
 def _split(
-    extracted: ExtractedSource,
-    structure_id: UInt64Array,
-    group: UInt64Array,
+    rows: Rows,
+    kept: npt.NDArray[np.bool_],
+    source: str,
     split_by: SplitBy,
     settings: NormalizeSettings,
     seed: int,
 ) -> SplitArray:
+    """Splits of the rows that are kept, in order."""
     fractions = {"val_fraction": settings.val_fraction, "test_fraction": settings.test_fraction}
-    official = extracted.column("official_split")
+    group, geometry = rows.group[kept], rows.geometry[kept]
+    official = rows.official_split[kept]
     if split_by == "given":
         return official
     if split_by == "blocks":
-        return split_blocks(group, **fractions)
+        return keep_together(geometry, split_blocks(group, **fractions))
     frames = split_by == "frames"
     if frames or not settings.official_splits:
         official = np.full_like(official, -1)
+    unit = geometry if frames else join_groups(group, geometry, official)
     try:
-        return assign_splits(
-            structure_id if frames else group,
-            official,
-            **fractions,
-            seed=seed,
-        )
+        return assign_splits(unit, official, **fractions, seed=seed)
     except ValueError as error:
-        raise ValueError(f"{extracted.manifest['source']}: {error}") from error
-
-
-def _count_contradictions(
-    extracted: ExtractedSource,
-    structure_id: UInt64Array,
-    energy: npt.NDArray[np.float64],
-    has_energy: npt.NDArray[np.bool_],
-) -> int:
-    """Structures that the source holds several times with different energies."""
-    count = count_contradictions(
-        structure_id[has_energy],
-        (energy / extracted.column("num_atoms"))[has_energy],
-        limit_ev_per_atom=_SAME_EV_PER_ATOM,
-    )
-    if count:
-        logger.warning(
-            "%s: copies of %d structures have energies more than %g eV/atom apart; the lowest of "
-            "a group is kept",
-            extracted.manifest["source"],
-            count,
-            _SAME_EV_PER_ATOM,
-        )
-    return count
+        raise ValueError(f"{source}: {error}") from error
 
 
 def _take_references(
@@ -268,24 +238,27 @@ def _take_off(
 def _check_leaks(
     source: str,
     split: SplitArray,
-    structure_id: UInt64Array,
-    group: UInt64Array,
+    rows: Rows,
     split_by: SplitBy,
 ) -> dict[str, int]:
     """Look at the finished splits, whatever made them.
 
     Returns:
-        How many groups and structures lie in several splits.
+        How many groups, structures, and geometries however they are written, lie in several splits.
 
     Raises:
-        ValueError: If a structure is, or a group that was to stay together. In given splits they
-            are the user's, and only counted.
+        ValueError: If a structure or a geometry does, or a group that was to stay together. In
+            given splits they are the user's, and only counted; so are geometries with
+            contradicting energies in official ones.
     """
     leaks = {
-        "groups": count_overlap(group, split),
-        "structures": count_overlap(structure_id, split),
+        "groups": count_overlap(rows.group, split),
+        "structures": count_overlap(rows.structure_id, split),
+        "geometries": count_overlap(rows.geometry, split),
     }
     expected = _MAY_LEAK[split_by]
+    if (rows.official_split >= 0).any():
+        expected = expected | {"geometries"}
     if wrong := [
         f"{count} {name}" for name, count in leaks.items() if count > 0 and name not in expected
     ]:
@@ -348,8 +321,8 @@ def _report(
         )
     if ledger.is_leaky:
         logger.warning(
-            "%s: split by %s: frames of one group lie in several splits, test errors will look "
-            "better than they are",
+            "%s: split by %s: frames of one group, or copies of a geometry, lie in several splits; "
+            "test errors will look better than they are",
             source,
             ledger.split_by,
         )

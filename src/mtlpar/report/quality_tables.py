@@ -68,7 +68,10 @@ def _leaking_pairs(scope: Scope) -> list[dict[str, Any]]:
 
 def leak_rows(scope: Scope) -> list[CsvRow]:
     """What each test split shares with each train split, with machine names."""
-    keys = ("test", "train", "test_structures", "same_geometry", "same_composition")
+    keys = (
+        "test", "train", "test_structures", "same_geometry", "equivalent_geometry",
+        "same_composition",
+    )  # fmt: skip
     pairs = _leaking_pairs(scope)
     rows = [tuple(pair[key] for key in keys) for pair in pairs]
     most = [" ".join(entry["formula"] for entry in pair["most_frequent"]) for pair in pairs]
@@ -90,9 +93,11 @@ def leak_grid(scope: Scope) -> Grid:
         numbers = (
             within["in_several_splits"]["groups"],
             within["in_several_splits"]["structures"],
+            within["in_several_splits"]["geometries"],
             size,
             sum(p["same_composition"] for p in own),
             max((p["same_geometry"] for p in other), default=0),
+            max((p["equivalent_geometry"] for p in other), default=0),
             max((p["same_composition"] for p in other), default=0),
         )
         texts = (source_title(source), within["split_by"], *(f"{n:,}" for n in numbers))
@@ -100,19 +105,22 @@ def leak_grid(scope: Scope) -> Grid:
     return Grid(
         label="leaks",
         title="Leaks between splits",
-        caption="Groups and structures that lie in more than one split (must be 0, except for "
-        "groups where single frames are split), and structures of each test split whose formula, "
-        "or whose very geometry at another level of theory, is in a train split: of the same "
-        "source, and of that other source which shares most.",
-        columns="llrrrrrr",
+        caption="Groups, structures, and geometries however they are moved, turned, ordered or "
+        "wrapped, that lie in more than one split (must be 0, except for groups where single "
+        "frames are split), and structures of each test split whose formula, or whose geometry at "
+        "another level of theory, is in a train split: of the same source, and of that other "
+        "source which shares most. Same: to the last bit. Equivalent: written differently.",
+        columns="llrrrrrrrr",
         header=(
             "Source",
             "Split by",
             "Groups leaked",
             "Structures leaked",
+            "Geometries leaked",
             "Test",
             "Formula in own train",
-            "Geometry in other train",
+            "Same in other train",
+            "Equivalent in other train",
             "Formula in other train",
         ),
         rows=tuple(rows),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import make_structures, write_extracted
+from helpers import make_structures, rewrite, write_extracted
 
 from mtlpar.core.files import read_json
 from mtlpar.core.paths import Workspace
@@ -59,6 +59,28 @@ def test_geometries_and_formulas_shared_across_sources_are_counted(
     tested = formulas(everything_b, ExtractedSource(workspace, "b").splits(), 2)
     assert pairs["a", "b"]["same_composition"] == sum(formula in trained for formula in tested)
     assert pairs["a", "b"]["test_structures"] == len(tested)
+
+
+def test_geometries_of_another_source_are_found_however_they_are_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Two sources that computed the same molecules, each in its own frame and order.
+    first, other = make_structures(90, seed=1), make_structures(60, seed=2)
+    copies = rewrite(first.slice(0, 30), seed=3, moved=True, turned=True, reordered=True)
+    same = first.take(np.arange(30, 45))
+    for batch, start in ((copies, 7000), (same, 8000)):
+        batch.group = np.arange(len(batch), dtype=np.uint64) + np.uint64(start)
+    workspace = _workspace(tmp_path, {"a": [first], "b": [other, copies, same]})
+    leaks.run(["a", "b"], workspace=workspace)
+    split_a = ExtractedSource(workspace, "a").splits()[:45]
+    split_b = ExtractedSource(workspace, "b").splits()[60:]
+    shared = (split_a == 0) & (split_b == 2)
+    pair = _pairs(workspace)["a", "b"]
+    assert pair["equivalent_geometry"] == int(shared[:30].sum()) > 0
+    assert pair["same_geometry"] == int(shared[30:].sum()) > 0
+    assert _pairs(workspace)["b", "b"]["equivalent_geometry"] == 0
+    assert "moved, turned, re-ordered or wrapped" in caplog.text
+    assert "2 share geometries that are written differently" in caplog.text
 
 
 def test_cells_of_any_size_are_one_crystal_but_molecules_are_not(tmp_path: Path) -> None:

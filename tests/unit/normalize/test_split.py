@@ -16,7 +16,7 @@ from mtlpar.normalize.split import (
     TRAIN,
     VAL,
     assign_splits,
-    count_contradictions,
+    find_contradictions,
     first_of_duplicates,
     split_blocks,
 )
@@ -97,11 +97,13 @@ def test_one_copy_of_each_duplicate_stays_whatever_the_order() -> None:
     group = np.array([30, 1, 10, 20, 1], dtype=np.uint64)
     energy = np.array([0.0, 0.0, -1.0, 0.0, 0.0])
     labels = np.full(5, 2)
-    keep = first_of_duplicates(identity, group, energy, labels)
+    keep = first_of_duplicates(identity, identity, group, energy, labels)
     # The copy in the group with the smallest hash, so that file order does not decide the split.
     assert keep.tolist() == [False, True, True, False, True]
     order = np.array([3, 2, 4, 0, 1])
-    moved = first_of_duplicates(identity[order], group[order], energy[order], labels[order])
+    moved = first_of_duplicates(
+        identity[order], identity[order], group[order], energy[order], labels[order]
+    )
     np.testing.assert_array_equal(moved, keep[order])
 
 
@@ -110,7 +112,7 @@ def test_of_copies_in_one_group_the_energy_decides() -> None:
     identity, group = np.full(3, 5, dtype=np.uint64), np.full(3, 1, dtype=np.uint64)
     for order in itertools.permutations((-3.0, -1.0, 7.0)):
         energy = np.array(order)
-        keep = first_of_duplicates(identity, group, energy, np.full(3, 2))
+        keep = first_of_duplicates(identity, identity, group, energy, np.full(3, 2))
         assert energy[keep].tolist() == [-3.0]
 
 
@@ -118,7 +120,9 @@ def test_of_copies_the_one_with_most_labels_stays() -> None:
     # A missing energy is stored as zero, which would be the lowest of a positive set, and the group
     # with the smallest hash may hold the copy that teaches least.
     identity, group = np.full(3, 5, dtype=np.uint64), np.array([1, 2, 3], dtype=np.uint64)
-    keep = first_of_duplicates(identity, group, np.array([0.0, 4.0, 3.0]), np.array([1, 2, 1]))
+    keep = first_of_duplicates(
+        identity, identity, group, np.array([0.0, 4.0, 3.0]), np.array([1, 2, 1])
+    )
     assert keep.tolist() == [False, True, False]
 
 
@@ -138,12 +142,12 @@ def test_blocks_leave_no_split_of_a_long_enough_group_empty(size, val, test) -> 
     assert set(split.tolist()) == {TRAIN, VAL, TEST}
 
 
-def test_copies_with_other_energies_are_counted_once_each() -> None:
+def test_copies_with_other_energies_are_named_once_each() -> None:
     identity = np.array([5, 9, 5, 5, 2, 9, 7, 7], dtype=np.uint64)
     energy = np.array([0.0, 1.0, 0.5, 9.0, 2.0, 1.0005, 4.0, 4.0])
-    assert count_contradictions(identity, energy, limit_ev_per_atom=1e-3) == 1
-    assert count_contradictions(identity, energy, limit_ev_per_atom=1e-4) == 2
-    assert count_contradictions(identity[:2], energy[:2], limit_ev_per_atom=1e-3) == 0
+    assert find_contradictions(identity, energy, limit_ev_per_atom=1e-3).tolist() == [5]
+    assert find_contradictions(identity, energy, limit_ev_per_atom=1e-4).tolist() == [5, 9]
+    assert find_contradictions(identity[:2], energy[:2], limit_ev_per_atom=1e-3).tolist() == []
 
 
 def test_two_levels_of_theory_are_told_apart_from_one_and_from_outliers() -> None:

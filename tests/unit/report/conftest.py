@@ -191,7 +191,7 @@ def _write_quality(workspace: Workspace, rng: np.random.Generator) -> None:
         }
         checks = {
             "split_by": "groups",
-            "in_several_splits": {"groups": 0, "structures": 0},
+            "in_several_splits": {"groups": 0, "structures": 0, "geometries": 0},
             "energy_outliers": {"count": 7},
             "ingest": ingest,
         }
@@ -225,6 +225,7 @@ def _write_quality(workspace: Workspace, rng: np.random.Generator) -> None:
             "test": test,
             "test_structures": 100,
             "same_geometry": 0 if train == test else 4,
+            "equivalent_geometry": 0 if train == test else 2,
             "same_composition": 17,
             "most_frequent": [{"formula": "C2H6O", "train": 5, "test": 6}],
         }
