@@ -31,10 +31,10 @@ TOLERANCE: Final = 16
 _ROUNDING: Final = (2e-5, 4e-5, 2e-3, 2e-3)
 _ZERO: Final = np.int64(1) << 31
 _CUTOFF_ANGSTROM: Final = 5.0
-# Distances that differ by 0.01 Å are a good part of a wave apart.
-_WAVES_PER_ANGSTROM: Final = 100.0
+# Distances that differ by 0.01 Å are a sixth of a wave apart.
+_WAVES_PER_ANGSTROM: Final = 16.0
 # Pairs of neighbours that are looked at together.
-_CHUNK: Final = 50_000
+_CHUNK: Final = 16_000
 # Atoms of open structures have fewer neighbours than this, unless something is wrong.
 _OPEN_NEIGHBOURS: Final = 200
 # A structure with more pairs of neighbours has a cell a hundred times too small, and would take
@@ -109,12 +109,12 @@ def _sums(batch: StructureBatch) -> FloatArray:
     apart, with what lies beyond the cutoff added to them. In a crystal sums change by the square of
     an atom's displacement only: for the last two, sums of short waves, even that is much.
     """
-    near, medium, cosines, sines = _environments(batch)
+    near, medium, waves, later_waves = _environments(batch)
     elements = batch.atomic_numbers
     owner = np.repeat(np.arange(len(batch)), batch.num_atoms)
     root = np.sqrt(np.maximum(batch.num_atoms, 1))
     first, second = (table[elements] for table in _RECEIVER)
-    sums = [first * near, second * medium, first * cosines, second * sines]
+    sums = [first * near, second * medium, first * waves, second * later_waves]
     columns = [np.bincount(owner, values, len(batch)) / root for values in sums]
     for column, weight in zip(columns, (first, second), strict=False):
         column += root * (extents(batch, weight) + ripples(batch, weight))
@@ -127,17 +127,24 @@ def _environments(batch: StructureBatch) -> tuple[FloatArray, ...]:
     Their terms depend on distance and element, and fall to zero smoothly at the cutoff.
     """
     edges = neighbor_list(batch, GraphSettings(cutoff_angstrom=_CUTOFF_ANGSTROM))
-    positions = batch.positions.astype(np.float64)
-    vector = positions[edges.sender] + edges.shift - positions[edges.receiver]
-    squared = (vector**2).sum(axis=1)
+    squared = np.zeros(len(edges.sender))
+    for axis in range(3):
+        along = batch.positions[:, axis].astype(np.float64)
+        squared += (along[edges.sender] + edges.shift[:, axis] - along[edges.receiver]) ** 2
     part = squared / _CUTOFF_ANGSTROM**2
-    fall = _SENDER[batch.atomic_numbers[edges.sender]] * (1 - part) ** 3
-    phase = _WAVES_PER_ANGSTROM * np.sqrt(squared)
-    terms: tuple[FloatArray, ...] = (
-        fall,
-        fall * (4 * part - 1),
-        fall * np.cos(phase),
-        fall * np.sin(phase),
-    )
+    rest = 1 - part
+    # A power of three would take longer than all else.
+    fall = _SENDER[batch.atomic_numbers][edges.sender] * (rest * rest * rest)
+    turns = _WAVES_PER_ANGSTROM * np.sqrt(squared)
+    waves = [fall * _wave(turns + start) for start in (0.0, 0.25)]
+    terms = (fall, fall * (4 * part - 1), *waves)
     sums = [np.bincount(edges.receiver, term, batch.total_atoms) for term in terms]
     return tuple(np.asarray(values, np.float64) for values in sums)
+
+
+def _wave(turns: FloatArray) -> FloatArray:
+    """Smooth function of period 1 and mean 0, from -1 to 1: much faster than a cosine."""
+    part = turns - np.floor(turns)
+    part *= 1 - part
+    wave: FloatArray = 32 * part * part - 16 / 15
+    return wave
