@@ -27,7 +27,7 @@ _FULL_FROM_VOIGT: Final = (0, 5, 4, 5, 1, 3, 4, 3, 2)
 # An ASE database has a column "charge" of its own, with another meaning.
 _DATABASE_NAMES: Final = {"charge": "total_charge", "spin": "spin_multiplicity"}
 # Nine digits tell any two float32 apart.
-_ATOM_LINE: Final = "%s" + " %.9g" * 6 + "\n"
+_ATOM_LINE: Final = {numbers: "%s" + " %.9g" * numbers + "\n" for numbers in (3, 6)}
 
 
 def export(path: Path, out: Path, *, start: int = 0, limit: int | None = None) -> int:
@@ -80,10 +80,10 @@ def iterate_atoms(batch: StructureBatch, header: BpHeader) -> Iterator[Atoms]:
         labels = {
             "energy": float(batch.energy[index]),
             "forces": batch.forces[first:last].astype(np.float64),
+            "stress": batch.stress[index].astype(np.float64),
         }
-        if batch.stress_mask[index]:
-            labels["stress"] = batch.stress[index].astype(np.float64)
-        atoms.calc = SinglePointCalculator(atoms, **labels)  # type: ignore[no-untyped-call]
+        there = {name: value for name, value in labels.items() if _has(batch, name, index)}
+        atoms.calc = SinglePointCalculator(atoms, **there)  # type: ignore[no-untyped-call]
         yield atoms
 
 
@@ -102,8 +102,10 @@ def _write_extxyz(path: Path, batches: Iterator[StructureBatch], header: BpHeade
             rows = np.concatenate([batch.positions, batch.forces], axis=1).tolist()
             for index, (first, last) in enumerate(_atom_ranges(batch)):
                 stream.write(f"{last - first}\n{_comment(batch, index, header)}\n")
+                columns = 6 if _has(batch, "forces", index) else 3
+                line = _ATOM_LINE[columns]
                 stream.writelines(
-                    _ATOM_LINE % (symbol, *row)
+                    line % (symbol, *row[:columns])
                     for symbol, row in zip(symbols[first:last], rows[first:last], strict=True)
                 )
 
@@ -115,17 +117,16 @@ def _comment(batch: StructureBatch, index: int, header: BpHeader) -> str:
         for key, value in _facts(batch, index, header).items()
     }
     lattice = {"Lattice": _numbers(batch.cell[index])} if batch.cell[index].any() else {}
-    stress = (
-        {"stress": _numbers(batch.stress[index, list(_FULL_FROM_VOIGT)])}
-        if batch.stress_mask[index]
-        else {}
-    )
+    labels = {
+        "energy": repr(float(batch.energy[index])),
+        "stress": _numbers(batch.stress[index, list(_FULL_FROM_VOIGT)]),
+    }
+    forces = ":forces:R:3" if _has(batch, "forces", index) else ""
     entries = {
         **lattice,
-        "Properties": "species:S:1:pos:R:3:forces:R:3",
+        "Properties": f"species:S:1:pos:R:3{forces}",
         "pbc": '"' + " ".join("T" if periodic else "F" for periodic in batch.pbc[index]) + '"',
-        "energy": repr(float(batch.energy[index])),
-        **stress,
+        **{name: text for name, text in labels.items() if _has(batch, name, index)},
         **facts,
     }
     return " ".join(f"{key}={value}" for key, value in entries.items())
@@ -166,6 +167,11 @@ def _facts(batch: StructureBatch, index: int, header: BpHeader) -> dict[str, Any
     if batch.spin[index]:
         facts["spin"] = int(batch.spin[index])
     return facts
+
+
+def _has(batch: StructureBatch, label: str, index: int) -> bool:
+    """Whether a structure has a label; what stands in its place otherwise means nothing."""
+    return bool(getattr(batch, f"{label}_mask")[index])
 
 
 def _atom_ranges(batch: StructureBatch) -> Iterator[tuple[int, int]]:

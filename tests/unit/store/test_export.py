@@ -111,6 +111,19 @@ def test_a_range_across_blocks_is_exported_in_order(pack: Path, tmp_path: Path, 
     assert energies == _awkward_structures().energy[3:7].tolist()
 
 
+@pytest.mark.parametrize("name", ["out.extxyz", "out.db"])
+def test_labels_that_are_not_there_are_not_exported(tmp_path: Path, name: str) -> None:
+    # Columns hold numbers in their place, which would read as labels.
+    batch = _awkward_structures()
+    batch.energy_mask[0] = batch.forces_mask[1] = 0
+    attributes = {"source": "made-up"}
+    sizes = {"num_structures": _COUNT, "num_atoms": batch.total_atoms}
+    write_bp(tmp_path / "b.bp", [batch], attributes=attributes, **sizes)
+    export(tmp_path / "b.bp", tmp_path / name)
+    found = [set(atoms.calc.results) - {"magmom"} for atoms in _read(tmp_path / name)]
+    assert found[:3] == [{"forces"}, {"energy"}, {"energy", "forces"}]
+
+
 def test_wrong_formats_and_ranges_are_refused_and_leave_nothing(pack: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown format '.cif'; known are .extxyz, .xyz, .db"):
         export(pack, tmp_path / "out.cif")
