@@ -19,6 +19,7 @@ from mtlpar import __version__
 from mtlpar.cli import (
     cluster,
     data,
+    finetune,
     init,
     launch,
     model_files,
@@ -62,7 +63,7 @@ _ADVICE = {
 _GROUPS = {
     "start": (init,),
     "data": (data, packs),
-    "models": (models, model_files),
+    "models": (models, finetune, model_files),
     "results": (report,),
     "plans and measurements": (plan, study, sample),
     "machines": (launch, cluster),

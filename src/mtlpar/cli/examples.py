@@ -15,6 +15,7 @@ EXAMPLES: Final = {
     "export": "mtlpar export results/packed/ani1x/test.bp test.extxyz --limit 100",
     "train": "mtlpar launch --ranks-per-node 4 -- mtlpar train --model mtl",
     "evaluate": "mtlpar evaluate --model mtl",
+    "finetune": 'mtlpar finetune model.pt mine.extxyz --level "PBE/PAW" --mode heads',
     "watch": "mtlpar watch --model mtl --every 5",
     "report": "mtlpar report --item table1",
     "provenance": "mtlpar provenance results/tables/table1.csv",

@@ -45,7 +45,7 @@ def _add_check(commands: Commands) -> None:
     )
 
 
-def _model_file(path: Path) -> Path:
+def model_file(path: Path) -> Path:
     """The model that a path means: the file itself, or the one in that folder.
 
     Raises:
@@ -67,7 +67,7 @@ def _info(options: argparse.Namespace) -> None:
     from mtlpar.model.saved import load_model
 
     if options.path is not None:
-        sys.stdout.write(f"{describe_model(load_model(_model_file(options.path)))}\n")
+        sys.stdout.write(f"{describe_model(load_model(model_file(options.path)))}\n")
         return
     config = read_config(options)
     for name, entry in config.models.items():
@@ -79,7 +79,7 @@ def _check(options: argparse.Namespace) -> None:
     from mtlpar.check import suite
     from mtlpar.model.saved import load_model
 
-    model = load_model(_model_file(options.path))
+    model = load_model(model_file(options.path))
     refused = []
     for branch, findings in suite.check_model(model, source=options.source):
         sys.stdout.write(f"branch {branch}\n{suite.table(findings)}\n\n")

@@ -38,7 +38,7 @@ def load_config(files: Sequence[Path], assignments: Iterable[str] = ()) -> Confi
         places |= {key: f"{path}, line {line}" for key, line in lines.items()}
     for assignment in assignments:
         key, value = parse_assignment(assignment)
-        _assign(merged, key.split("."), value)
+        assign(merged, key.split("."), value)
         places[key] = f"--set {assignment}"
         # An unknown block is told by its own name.
         places.setdefault(key.partition(".")[0], places[key])
@@ -62,7 +62,7 @@ def check_config(
     expanded: dict[str, Any] = {}
     # Overrides come last whatever their place: Snakemake puts --config before the files.
     for key, value in sorted(content.items(), key=lambda item: "__" in str(item[0])):
-        _assign(expanded, str(key).split("__"), value)
+        assign(expanded, str(key).split("__"), value)
     try:
         config = Config.model_validate(expanded)
     except ValidationError as error:
@@ -118,7 +118,7 @@ def _apart(value: Any) -> Any:
     return [_apart(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _assign(target: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+def assign(target: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     """Lay one value over the place that the keys lead to, and leave what is beside it."""
     for key in keys[:-1]:
         if not isinstance(target.get(key), dict):

@@ -16,6 +16,7 @@ from mtlpar.core.files import atomic_path, write_json
 from mtlpar.core.hashing import derive_seed
 from mtlpar.core.metrics import ErrorSums
 from mtlpar.core.paths import Workspace
+from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch, atom_indices
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.model.predict import FloatArray, predict_batches
@@ -93,14 +94,10 @@ def run(
             logger.warning("%s has no branch for %s and is not tested on it", name, source)
             _write_parity_sample(sample, dataset, None, settings, seed)
         else:
-            predicted = _predict(model, dataset, branch, settings)
+            own = model.references.get(source)
+            predicted = _predict(model, dataset, branch, settings, references=own)
             result = _errors(name, dataset, predicted)
             _write_parity_sample(sample, dataset, predicted, settings, seed)
-        zero = Predicted(
-            np.zeros(len(dataset)),
-            np.zeros(dataset.structures.forces.shape),
-            np.zeros(dataset.structures.stress.shape),
-        )
         write_json(
             workspace.metrics(name, source),
             {
@@ -113,15 +110,58 @@ def run(
                 "num_structures": len(dataset),
                 "num_atoms": dataset.structures.total_atoms,
                 "num_labels": {label: int(dataset.structures.has(label).sum()) for label in LABELS},
-                "zero_predictor": _sums(dataset, zero).as_dict(),
+                "zero_predictor": _sums(dataset, _zero(dataset)).as_dict(),
             },
         )
 
 
+def errors_on(
+    model: SavedModel,
+    pack: Pack,
+    settings: EvaluateSettings,
+    *,
+    branch: str | None = None,
+    references: References | None = None,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Errors on a test set, and those of predicting zero.
+
+    Args:
+        model: The model.
+        pack: The test set.
+        settings: Size of batches.
+        branch: Branch to predict with; by default that of the pack's source.
+        references: Reference energies of the predictions; by default those that the model has for
+            the source.
+
+    Raises:
+        ValueError: If the pack is damaged, or a prediction is not finite.
+    """
+    dataset = PackedDataset(pack)
+    source = dataset.header.source
+    predicted = _predict(
+        model,
+        dataset,
+        branch or model.branch_of(source),
+        settings,
+        references=references or model.references[source],
+    )
+    return _sums(dataset, predicted).as_dict(), _sums(dataset, _zero(dataset)).as_dict()
+
+
+def _zero(dataset: PackedDataset) -> Predicted:
+    """The prediction that everything is zero but the references."""
+    structures = dataset.structures
+    return Predicted(
+        np.zeros(len(dataset)), np.zeros(structures.forces.shape), np.zeros(structures.stress.shape)
+    )
+
+
 def _check_branches(name: str, model: SavedModel, branches: Mapping[str, tuple[str, ...]]) -> None:
     """Refuse a file that is not the model of that name, whatever brought it there."""
-    found = {branch: model.branches.get(branch) for branch in branches}
-    if found != dict(branches):
+    # A model may answer for more sources than it was trained on here: see `start_from`.
+    if not all(
+        set(sources) <= set(model.branches.get(branch, ())) for branch, sources in branches.items()
+    ):
         raise ValueError(
             f"{name}: the model file has the branches {_told(model.branches)}, but the "
             f"configuration says {_told(branches)}; train it again, or correct models.{name}"
@@ -181,8 +221,14 @@ def _sums(dataset: PackedDataset, predicted: Predicted) -> ErrorSums:
 
 
 def _predict(
-    model: SavedModel, dataset: PackedDataset, branch: str, settings: EvaluateSettings
+    model: SavedModel,
+    dataset: PackedDataset,
+    branch: str,
+    settings: EvaluateSettings,
+    *,
+    references: References | None,
 ) -> Predicted:
+    """Predict a test set; ``references`` are those of the predictions, None for the packs' own."""
     parts = list(
         predict_batches(
             model.network,
@@ -193,9 +239,9 @@ def _predict(
         )
     )
     energy = np.concatenate([part.energy_per_atom for part in parts])
-    if (own := model.references.get(dataset.header.source)) is not None:
+    if references is not None:
         # A model that started from another one may have other references than the packs.
-        energy += dataset.target_ev_per_atom - own.to_target(dataset.structures)
+        energy += dataset.target_ev_per_atom - references.to_target(dataset.structures)
     forces = np.concatenate([part.forces for part in parts])
     stresses = [part.six_stresses for part in parts]
     stress = np.concatenate([one for one in stresses if one is not None] or [np.zeros((0, 6))])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mtlpar.core.references import References
@@ -37,6 +37,10 @@ def finished_model(
     if start is not None and recipe.start is not None and recipe.start.keep_branches:
         kept = kept_branches(start, recipe.branches)
     kept_sources = [source for sources in kept.values() for source in sources]
+    branches = {
+        name: (*recipe.branches.get(name, ()), *kept.get(name, ()))
+        for name in dict.fromkeys((*recipe.branches, *kept))
+    }
     levels = {source: header.level_of_theory for source, header in recipe.headers.items()}
     data = dict(recipe.data)
     references = dict(references)
@@ -46,9 +50,9 @@ def finished_model(
         known = start.training.get("data", {})
         data |= {source: known[source] for source in kept_sources if source in known}
     model = SavedModel(
-        network=_with_branches_of(trained, start, kept),
+        network=_with_branches_of(trained, start, branches),
         settings=recipe.model_settings,
-        branches={**recipe.branches, **kept},
+        branches=branches,
         references=references,
         level_of_theory=levels,
     )
@@ -65,10 +69,10 @@ def finished_model(
 
 
 def _with_branches_of(
-    trained: MultiTaskModel, start: SavedModel | None, kept: Mapping[str, Any]
+    trained: MultiTaskModel, start: SavedModel | None, branches: Iterable[str]
 ) -> MultiTaskModel:
-    """A network with the branches of one, and some of another."""
-    whole = MultiTaskModel(trained.settings, [*trained.heads, *kept], seed=0)
+    """A network with the branches of one, and those of another that it does not have."""
+    whole = MultiTaskModel(trained.settings, branches, seed=0)
     whole.to(next(trained.parameters()).dtype)
     whole.encoder.load_state_dict(trained.encoder.state_dict())
     for name, branch in whole.heads.items():

@@ -1,4 +1,4 @@
-"""Branches of the model that another one started from, which no source feeds any more."""
+"""What becomes of the branches of the model that another one started from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _BATCH_ATOMS: Final = 4096
 def kept_branches(
     start: SavedModel, branches: Mapping[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
-    """Branches of a start, and their sources, that a model does not train.
+    """Sources of a start that no longer feed a model which starts from it, by their branch.
+
+    A branch that other data feed, under its own name, goes on answering for the sources that it
+    learned; one that no data feed stays as it was.
 
     Args:
         start: The trained model.
@@ -31,7 +34,6 @@ def kept_branches(
     left = {
         name: tuple(source for source in sources if source not in fed)
         for name, sources in start.branches.items()
-        if name not in branches
     }
     return {name: sources for name, sources in left.items() if sources}
 

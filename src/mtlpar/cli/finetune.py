@@ -1,0 +1,183 @@
+"""The command that fine-tunes a model file on data of one's own."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtlpar.cli.common import add_command
+from mtlpar.cli.model_files import model_file
+
+if TYPE_CHECKING:
+    from mtlpar.cli.common import Commands
+    from mtlpar.model.saved import SavedModel
+    from mtlpar.store.pack import Pack
+
+logger = logging.getLogger(__name__)
+
+
+def add_commands(commands: Commands) -> None:
+    """Add finetune."""
+    parser = add_command(
+        commands, "finetune", _finetune, "fine-tune a model file on your own structures"
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model.pt or its folder")
+    parser.add_argument(
+        "data",
+        type=Path,
+        nargs="+",
+        metavar="DATA",
+        help="structures with labels: extended XYZ, ASE databases or trajectories",
+    )
+    parser.add_argument(
+        "--level", required=True, metavar="TEXT", help="level of theory of the labels"
+    )
+    parser.add_argument(
+        "--name",
+        default="own",
+        metavar="NAME",
+        help="name of the new source and its branch (default: own)",
+    )
+    parser.add_argument(
+        "--branch",
+        metavar="NAME",
+        help="branch of the model to start from (default: the one that predicts the data best)",
+    )
+    parser.add_argument(
+        "--mode",
+        default="full",
+        metavar="MODE",
+        help="what moves: full, heads (the encoder stays, and all other branches with it), last:N "
+        "layers, or lora:R for updates of rank R (default: full)",
+    )
+    parser.add_argument(
+        "--replay",
+        default="none",
+        metavar="none|packs|pseudo:N",
+        help="what keeps the other branches where they are: the packs of pre-training, or N "
+        "structures for each that it labels itself (default: none)",
+    )
+    parser.add_argument(
+        "--packs",
+        type=Path,
+        default=Path("results/packed"),
+        metavar="FOLDER",
+        help="where --replay packs looks (default: results/packed)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("finetune"),
+        metavar="FOLDER",
+        help="folder of configuration and results; the same command goes on there "
+        "(default: finetune)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting, for instance train.epochs=20 or custom_sources.own.energy_key=REF_energy; "
+        "may be repeated",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="say what would move, with which references and for how long; do not train",
+    )
+
+
+def _finetune(options: argparse.Namespace) -> None:
+    from mtlpar.finetune import branches, explain
+    from mtlpar.finetune.project import MODEL, Request, write_config
+    from mtlpar.model.saved import load_model
+    from mtlpar.store.pack import Pack
+
+    path = model_file(options.model).resolve()
+    model = load_model(path)
+    kind, count = _replay(options.replay)
+    request = Request(
+        model_file=path,
+        data=[one.resolve() for one in options.data],
+        level_of_theory=options.level,
+        name=options.name,
+        mode=options.mode,
+        assignments=options.set,
+    )
+    if options.name in model.sources or options.name in model.branches:
+        raise ValueError(
+            f"--name {options.name}: the model has a source or branch of that name; choose another"
+        )
+    if options.branch is not None and options.branch not in model.branches:
+        raise ValueError(f"--branch {options.branch}: the model has {', '.join(model.branches)}")
+    packed = options.packs.resolve()
+    folder = options.out.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder, request, model)
+    with contextlib.chdir(folder):
+        _prepare(options.name)
+        with Pack.open(Path("results/packed", options.name, "train.bp")) as pack:
+            candidates = branches.rank_branches(model, pack)
+            chosen = options.branch or candidates[0].branch
+            replay = _replay_sources(kind, count, model, pack, packed)
+        sys.stdout.write(f"\n{branches.candidates_text(candidates, chosen=chosen)}\n\n")
+        write_config(folder, request, model, branch=chosen, replay=replay)
+        for source, given in replay.items():
+            if given is not None:
+                _prepare(source)
+        if options.explain:
+            sys.stdout.write(f"{explain.text(Path('config.yaml'), model)}\n")
+            return
+        _run("train", "--model", MODEL)
+        sys.stdout.write(f"\n{explain.outcome(Path('config.yaml'), model, chosen)}\n")
+
+
+def _replay(text: str) -> tuple[str, int]:
+    found = re.fullmatch(r"(none|packs|pseudo):?([1-9][0-9]*)?", text)
+    if found is None or (found[1] == "pseudo") != (found[2] is not None):
+        raise ValueError(f"--replay {text}: expected none, packs or pseudo:N, such as pseudo:200")
+    return found[1], int(found[2] or 0)
+
+
+def _replay_sources(
+    kind: str,
+    count: int,
+    model: SavedModel,
+    pack: Pack,
+    packed: Path,
+) -> Mapping[str, Path | None]:
+    """Sources that keep other branches where they are; see `write_config`."""
+    from mtlpar.finetune import replay
+
+    if kind == "packs":
+        return dict.fromkeys(replay.link_packs(model, packed, Path("results/packed")))
+    if kind == "pseudo":
+        return replay.write_pseudo_labels(model, pack, count, Path.cwd(), seed=pack.header.seed)
+    return {}
+
+
+def _prepare(source: str) -> None:
+    """Bring a source from its files to packs."""
+    for stage in ("download", "extract", "normalize", "pack"):
+        _run(stage, "--source", source)
+
+
+def _run(stage: str, option: str, target: str) -> None:
+    """Run a command in the present folder, unless its outputs are there and would be the same."""
+    from mtlpar.cli import build_parser
+    from mtlpar.config import load_config
+    from mtlpar.flow.records import StageRun
+
+    if StageRun.of(load_config([Path("config.yaml")]), stage, target).is_done():
+        return
+    words = [stage, option, target]
+    logger.info("%s: mtlpar %s", Path.cwd().name, shlex.join(words))
+    options = build_parser().parse_args(words)
+    options.command(options)

@@ -1,0 +1,185 @@
+"""What a fine-tuning is about to do, and what it did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mtlpar.config import Config, load_config
+from mtlpar.core.error_names import MAE_NAMES
+from mtlpar.evaluate.stage import errors_on
+from mtlpar.finetune.branches import UNITS
+from mtlpar.finetune.project import MODEL
+from mtlpar.model.moving import set_moving
+from mtlpar.model.multitask import MultiTaskModel, count_parameters
+from mtlpar.model.predict import predict_batches
+from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.model.start import architecture_from, start_from
+from mtlpar.store.pack import Pack
+from mtlpar.train.kept import kept_branches
+from mtlpar.train.start_references import fit_references
+
+_TIMED: int = 32
+"""Structures that are predicted to guess how long a training takes."""
+# Forward and backward pass by the time of a forward pass; conservative forces take twice that.
+_TRAINING_COST = {"equivariant": 3.0, "conservative": 5.0}
+
+
+def text(path: Path, model: SavedModel) -> str:
+    """What a fine-tuning would do: what moves, references, replay, memory and time.
+
+    Args:
+        path: Its configuration.
+        model: The model to start from.
+
+    Raises:
+        ValueError: If packs are missing or damaged.
+    """
+    config = load_config([path])
+    entry = config.model_entry(MODEL)
+    assert entry.start_from is not None
+    packs = {source: Pack.open(config.workspace.pack(source, "train")) for source in entry.sources}
+    settings = architecture_from(model, entry.model)
+    network = MultiTaskModel(settings, entry.branches, seed=config.seed)
+    start_from(network, model, new_branches=entry.start_from.branches)
+    set_moving(network, entry.start_from.mode, seed=config.seed)
+    own = next(iter(entry.sources))
+    branch = entry.start_from.branches[own]
+    kept = [name for name in kept_branches(model, entry.branches) if name not in entry.branches]
+    lines = [
+        f"mode {entry.start_from.mode}",
+        *_moving(network),
+        f"  kept as they are: {', '.join(kept) or 'no other branch'}",
+        "",
+        *_references(packs[own], model, branch),
+        "",
+        *_replay(packs, own),
+        "",
+        *_cost(config, network, packs, model, branch),
+    ]
+    return "\n".join(lines)
+
+
+def outcome(path: Path, model: SavedModel, branch: str) -> str:
+    """Test errors before and after a fine-tuning, and what became of the other branches.
+
+    Args:
+        path: Its configuration.
+        model: The model that was started from.
+        branch: Its branch that the new one started from.
+
+    Raises:
+        ValueError: If the fine-tuned model or a pack is missing or damaged.
+    """
+    config = load_config([path])
+    work = config.workspace
+    tuned = load_model(work.model(MODEL))
+    lines = [f"{'mean absolute errors on test':36}{'before':>10}{'after':>10}{'of zero':>10}"]
+    for source in config.models[MODEL].sources:
+        start = branch if source == config.sources[0] else tuned.branch_of(source)
+        lines += [source, *_before_and_after(model, tuned, start, source, config)]
+    lines += ["", *_drift(tuned.training.get("drift", {}))]
+    return "\n".join([*lines, "", f"model: {work.model(MODEL).resolve()}"])
+
+
+def _before_and_after(
+    model: SavedModel, tuned: SavedModel, start: str, source: str, config: Config
+) -> list[str]:
+    """Lines of a table: errors on the test set of a source by label."""
+    path = config.workspace.pack(source, "test")
+    after, zero = errors_on(tuned, Pack.open(path), config.evaluate)
+    # The start with the references that were fitted to it: the model before the first step.
+    before, _ = errors_on(
+        model, Pack.open(path), config.evaluate, branch=start, references=tuned.references[source]
+    )
+    lines = []
+    for label, name in MAE_NAMES.items():
+        if name in after:
+            texts = (f"{one[name]:10.4f}" if name in one else "-" for one in (before, after, zero))
+            columns = "".join(f"{text:>10}" for text in texts)
+            lines.append(f"  {f'{label} ({UNITS[label]})':34}{columns}")
+    return lines
+
+
+def _moving(network: MultiTaskModel) -> list[str]:
+    parts: dict[str, Any] = {"encoder": network.encoder, **dict(network.heads.items())}
+    return [
+        f"  {name:20} {_moving_parameters(part):>10,} of {count_parameters(part):,} parameters move"
+        for name, part in parts.items()
+    ]
+
+
+def _moving_parameters(part: torch.nn.Module) -> int:
+    return sum(p.numel() for p in part.parameters() if p.requires_grad)
+
+
+def _references(pack: Pack, model: SavedModel, branch: str) -> list[str]:
+    fit = fit_references(pack, model, branch)
+    source = model.branches[branch][0]
+    old = model.references[source].energies_ev
+    lines = [f"reference energies (eV)       {branch:>14}{pack.header.source:>14}"]
+    for symbol, energy in fit.references.energies_ev.items():
+        if symbol in pack.header.references.energies_ev:
+            before = f"{old[symbol]:14.4f}" if symbol in old else f"{'-':>14}"
+            lines.append(f"  {symbol:28}{before}{energy:14.4f}")
+    return lines
+
+
+def _replay(packs: Mapping[str, Pack], own: str) -> list[str]:
+    total = sum(len(pack) for pack in packs.values())
+    share = 1 - len(packs[own]) / total
+    others = ", ".join(f"{name} {len(pack):,}" for name, pack in packs.items() if name != own)
+    return [f"replay: {share:.0%} of {total:,} training structures ({others or 'none'})"]
+
+
+def _cost(
+    config: Config,
+    network: MultiTaskModel,
+    packs: Mapping[str, Pack],
+    model: SavedModel,
+    branch: str,
+) -> list[str]:
+    """Rough, from a forward pass on this machine."""
+    settings = config.train_of(MODEL)
+    pack = next(iter(packs.values()))
+    block = pack.read_block(0)
+    some = block.slice(0, min(len(block), _TIMED))
+    for _ in range(2):
+        started = time.perf_counter()
+        found = list(
+            predict_batches(
+                model.network, some, branch=branch, graph=model.settings.graph, batch_atoms=4096
+            )
+        )
+        seconds = time.perf_counter() - started
+    assert np.isfinite(found[0].energy_per_atom).all()
+    per_structure = _TRAINING_COST[network.settings.head.forces] * seconds / len(some)
+    epoch = per_structure * sum(len(one) for one in packs.values())
+    held = sum(p.numel() * p.element_size() for p in network.parameters())
+    moments = 3 * 4 * _moving_parameters(network)
+    return [
+        f"time: about {epoch:.1f} s an epoch on one process here, {settings.epochs} epochs at most",
+        f"memory: {(held + moments) / 2**20:.1f} MiB of weights, gradients and moments, and the "
+        "batches",
+    ]
+
+
+def _drift(drift: Mapping[str, Mapping[str, float]]) -> Sequence[str]:
+    if not drift:
+        return ["no other branch is kept"]
+    lines = ["other branches, kept as they were; their predictions on the new structures moved by"]
+    for branch, found in drift.items():
+        if found["num_structures"]:
+            moved = (
+                f"{1000 * found['energy_ev_per_atom']:10.2f} meV/atom"
+                f"{1000 * found['force_ev_per_angstrom']:10.2f} meV/Å"
+            )
+        else:
+            moved = "   not measured: it knows none of the structures"
+        lines.append(f"  {branch:20}{moved}")
+    return lines

@@ -1,0 +1,139 @@
+"""The folder of a fine-tuning: a configuration that Snakemake and every command can go on with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from mtlpar.config.load import assign, check_config, parse_assignment
+from mtlpar.core.files import write_text
+from mtlpar.model.saved import SavedModel
+from mtlpar.sources.registry import packaged_names
+
+MODEL: Final = "tuned"
+"""Name of the fine-tuned model."""
+
+_TRAIN: Final[Mapping[str, Any]] = {
+    "epochs": 60,
+    "batch_structures": 8,
+    "learning_rate": 2e-3,
+    "warmup_steps": 20,
+    "patience_epochs": 20,
+}
+_NORMALIZE: Final = {"val_fraction": 0.1, "test_fraction": 0.1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asks for.
+
+    Attributes:
+        model_file: The model to start from.
+        data: Files with the structures.
+        level_of_theory: How their labels were computed.
+        name: Name of the new source and its branch.
+        mode: What moves; see `mtlpar.model.moving.set_moving`.
+        assignments: Settings, such as ``train.epochs=5``.
+    """
+
+    model_file: Path
+    data: Sequence[Path]
+    level_of_theory: str
+    name: str
+    mode: str
+    assignments: Sequence[str]
+
+
+def write_config(
+    folder: Path,
+    request: Request,
+    model: SavedModel,
+    *,
+    branch: str | None = None,
+    replay: Mapping[str, Path | None] | None = None,
+) -> None:
+    """Write ``config.yaml`` of a fine-tuning.
+
+    Args:
+        folder: Where to.
+        request: What is asked for.
+        model: The model to start from.
+        branch: The branch that the new one starts from, once it is known.
+        replay: Sources that keep other branches where they are: files with their structures, or
+            None where their packs lie in the folder.
+
+    Raises:
+        ValueError: If settings have a mistake, or files lie in no common folder.
+    """
+    replay = replay or {}
+    content: dict[str, Any] = {
+        "sources": [request.name, *replay],
+        "custom_sources": {
+            request.name: {
+                **_files(request.data),
+                "level_of_theory": request.level_of_theory,
+            },
+            **{
+                source: _replayed(model, source, path)
+                for source, path in replay.items()
+                if path is not None or source not in packaged_names()
+            },
+        },
+        "normalize": dict(_NORMALIZE),
+        "train": dict(_TRAIN),
+        # For the tables, which are planned before the model is there.
+        "model": {"head": {"forces": model.settings.head.forces}},
+        "models": {
+            MODEL: {
+                "branches": {
+                    request.name: [request.name],
+                    **_replayed_branches(model, replay),
+                },
+                "start_from": {
+                    "model": str(request.model_file.resolve()),
+                    "branches": {} if branch is None else {request.name: branch},
+                    "mode": request.mode,
+                },
+            }
+        },
+    }
+    for assignment in request.assignments:
+        key, value = parse_assignment(assignment)
+        assign(content, key.split("."), value)
+    check_config(content, where="fine-tuning")
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    write_text(folder / "config.yaml", text)
+
+
+def _files(paths: Iterable[Path]) -> dict[str, Any]:
+    """Files as a source names them: their common folder, and their names below it."""
+    resolved = [path.resolve() for path in paths]
+    if missing := [str(path) for path in resolved if not path.is_file()]:
+        raise ValueError(f"no such file: {', '.join(missing)}")
+    folder = Path(os.path.commonpath([path.parent for path in resolved]))
+    names = [path.relative_to(folder).as_posix() for path in resolved]
+    return {"files": names, "mirrors": [str(folder)]}
+
+
+def _replayed(model: SavedModel, source: str, path: Path | None) -> dict[str, Any]:
+    level = model.level_of_theory[source.removeprefix("replay_")]
+    if path is None:
+        # Only its packs are here; what files they were made of does not matter any more.
+        return {"files": ["packed.extxyz"], "level_of_theory": level}
+    return {
+        **_files([path]),
+        "level_of_theory": f"{level}, as the model predicts it",
+        "group_key": "group",
+    }
+
+
+def _replayed_branches(model: SavedModel, replay: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for source in replay:
+        found.setdefault(model.branch_of(source.removeprefix("replay_")), []).append(source)
+    return found

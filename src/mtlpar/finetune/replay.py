@@ -1,0 +1,127 @@
+"""What keeps other branches where they are while the encoder moves: data of their own levels.
+
+Where the packs of pre-training are at hand they are linked. Where they are not, structures that the
+user has are rattled and strained, and labelled by the branches themselves: pseudo-labels, which
+hold a branch to what it said before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.io import write
+
+from mtlpar.core.records import read_record
+from mtlpar.model.saved import SavedModel
+from mtlpar.store.export import iterate_atoms
+from mtlpar.store.pack import Pack, PackManifest
+
+_RATTLE_ANGSTROM: Final = 0.08
+_STRAIN: Final = 0.01
+_STATE: Final = ("charge", "spin")
+
+
+def link_packs(model: SavedModel, packed: Path, folder: Path) -> list[str]:
+    """Link the packs that a model was trained on into the results of a fine-tuning.
+
+    Args:
+        model: The model to start from.
+        packed: Folder with a folder of packs for each source.
+        folder: Folder to link them into.
+
+    Returns:
+        The sources.
+
+    Raises:
+        ValueError: If none is there, or one was made of other data than the model learned.
+    """
+    learned = model.training.get("data", {})
+    found = [source for source in model.sources if (packed / source / "train.bp").is_dir()]
+    if not found:
+        raise ValueError(
+            f"--replay packs: {packed} has no packs of {', '.join(model.sources)}; name the folder "
+            "with --packs, or use --replay pseudo:N, which needs none"
+        )
+    for source in found:
+        path = packed / source / "train.manifest.json"
+        digest = read_record(path, PackManifest, stage="pack").training_digest
+        if digest != learned.get(source, digest):
+            raise ValueError(
+                f"--replay packs: {path.parent} holds other data of {source} than the model "
+                f"learned (digest {digest[:12]}, expected {learned[source][:12]})"
+            )
+        link = folder / source
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists():
+            link.symlink_to((packed / source).resolve())
+    return found
+
+
+def write_pseudo_labels(
+    model: SavedModel, pack: Pack, count: int, folder: Path, *, seed: int
+) -> dict[str, Path]:
+    """Write structures with the labels of each branch that knows their elements.
+
+    Args:
+        model: The model to start from.
+        pack: Training pack of the new source, whose structures are rattled and strained.
+        count: Structures for each branch.
+        folder: Where to write.
+        seed: The run's seed.
+
+    Returns:
+        File by source; a source is called ``replay_`` and one that fed the branch.
+
+    Raises:
+        ValueError: If no branch knows any of the structures.
+    """
+    block = pack.read_block(0)
+    found: dict[str, Path] = {}
+    for sources in model.branches.values():
+        source = sources[0]
+        known = set(model.references[source].energies_ev)
+        rng = np.random.default_rng([seed, len(found)])
+        frames = _displaced(iterate_atoms(block, pack.header), known, count, rng)
+        if frames:
+            _label(model, source, frames)
+            path = folder / f"replay_{source}.extxyz"
+            write(path, frames, format="extxyz")
+            found[f"replay_{source}"] = path
+    if not found:
+        raise ValueError(
+            "--replay pseudo: no branch of the model knows the elements of any structure"
+        )
+    return found
+
+
+def _displaced(
+    structures: Iterable[Atoms], known: set[str], count: int, rng: np.random.Generator
+) -> list[Atoms]:
+    usable = [
+        atoms
+        for atoms in structures
+        if {chemical_symbols[number] for number in atoms.numbers} <= known
+    ]
+    frames = []
+    for index in range(count if usable else 0):
+        like = usable[index % len(usable)]
+        state = {key: like.info[key] for key in _STATE if key in like.info}
+        atoms = Atoms(like.numbers, like.positions, cell=like.cell, pbc=like.pbc, info=state)
+        if atoms.pbc.any():
+            strain = np.eye(3) + rng.normal(scale=_STRAIN, size=(3, 3))
+            atoms.set_cell(atoms.cell @ strain, scale_atoms=True)  # type: ignore[no-untyped-call]
+        atoms.positions += rng.normal(scale=_RATTLE_ANGSTROM, size=(len(atoms), 3))
+        atoms.info["group"] = f"rattled-{index % len(usable)}"
+        frames.append(atoms)
+    return frames
+
+
+def _label(model: SavedModel, source: str, frames: list[Atoms]) -> None:
+    for atoms, found in zip(frames, model.predict(frames, source=source), strict=True):
+        atoms.info["energy"] = found.energy
+        atoms.arrays["forces"] = found.forces

@@ -1,0 +1,153 @@
+"""One command from a model file and structures to a better model, and what it leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.io import write
+from helpers import make_structures
+from training import BRANCHES, run_alone
+
+from mtlpar.cli import main
+from mtlpar.core.paths import Workspace
+from mtlpar.model.saved import SavedModel, load_model
+
+SHORT = ["--set", "train.epochs=2", "--set", "custom_sources.own.group_key=group"]
+TUNED = "finetune/results/models/tuned/model.pt"
+FRACTIONS = ["--set", "normalize.val_fraction=0.2", "--set", "normalize.test_fraction=0.2"]
+
+
+@pytest.fixture(scope="module")
+def start(five_sources: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A model of three sources, trained until it has learned something; read only."""
+    results = tmp_path_factory.mktemp("start")
+    (results / "packed").symlink_to(five_sources.results / "packed")
+    workspace = Workspace(raw=five_sources.raw, results=results)
+    branches = {name: BRANCHES[name] for name in ("ani1x", "qm7x", "mptrj")}
+    run_alone(workspace, branches, epochs=30, learning_rate=1e-2, precision="float32")
+    return workspace
+
+
+def molecules(*, strength: float, offset: float) -> Iterator[Atoms]:
+    """Structures at a level of theory like that of one source, but for an offset per atom."""
+    batch = make_structures(40, seed=99, strength=strength)
+    bounds = batch.offsets
+    for index in range(len(batch)):
+        atoms = slice(bounds[index], bounds[index + 1])
+        frame = Atoms(batch.atomic_numbers[atoms], batch.positions[atoms])
+        frame.info["energy"] = float(batch.energy[index]) + offset * len(frame)
+        frame.info["group"] = f"molecule {index // 2}"
+        frame.arrays["forces"] = batch.forces[atoms].astype(np.float64)
+        yield frame
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with structures whose forces are those of the source qm7x."""
+    write(tmp_path / "mine.extxyz", list(molecules(strength=2.0, offset=100.0)))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def finetune(start: Workspace, *options: str) -> int:
+    arguments = [str(start.model("mtl")), "mine.extxyz", "--level", "mine/level"]
+    return main(["finetune", *arguments, *SHORT, *FRACTIONS, *options])
+
+
+def same(one: SavedModel, other: SavedModel, branch: str) -> bool:
+    states = [model.network.heads[branch].state_dict() for model in (one, other)]
+    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_one_command_ends_with_a_model_and_errors_before_and_after(
+    start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune(start, "--mode", "heads") == 0
+    shown = capsys.readouterr().out
+    # The data have the forces of qm7x: it predicts them best, however far its energies are off.
+    assert "* qm7x" in shown
+    assert "mean absolute errors on test" in shown
+    before, after = (
+        load_model(start.model("mtl")),
+        load_model(here / TUNED),
+    )
+    assert after.level_of_theory["own"] == "mine/level"
+    assert set(after.sources) == {"own", "ani1x", "qm7x", "mptrj"}
+    for branch in before.branches:
+        assert same(before, after, branch)
+        assert after.references[branch] == before.references[branch]
+    encoder = before.network.encoder.state_dict()
+    assert all(
+        torch.equal(tensor, encoder[name])
+        for name, tensor in after.network.encoder.state_dict().items()
+    )
+
+
+def test_the_same_command_again_has_nothing_to_do(start: Workspace, here: Path) -> None:
+    assert finetune(start) == 0
+    files = sorted((here / "finetune/results").rglob("*"))
+    times = [path.stat().st_mtime_ns for path in files]
+    assert finetune(start) == 0
+    assert [path.stat().st_mtime_ns for path in files] == times
+
+
+def test_explain_says_what_would_move_and_trains_nothing(
+    start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune(start, "--mode", "heads", "--branch", "mptrj", "--explain") == 0
+    shown = capsys.readouterr().out
+    assert "* mptrj" in shown
+    assert "encoder                       0 of 3,900 parameters move" in shown
+    assert "kept as they are: ani1x, qm7x, mptrj" in shown
+    assert "replay: 0% of" in shown
+    assert not (here / TUNED).exists()
+
+
+@pytest.mark.parametrize("replay", ["packs", "pseudo:12"])
+def test_replay_goes_on_training_the_other_branches(
+    start: Workspace, here: Path, replay: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packs = str(start.results / "packed")
+    assert finetune(start, "--replay", replay, "--packs", packs) == 0
+    shown = capsys.readouterr().out
+    before, after = (
+        load_model(start.model("mtl")),
+        load_model(here / TUNED),
+    )
+    sources = {"ani1x", "qm7x", "mptrj"}
+    expected = {f"replay_{source}" for source in sources} if replay != "packs" else set()
+    # A branch goes on answering for the source that it learned, with its references.
+    assert set(after.sources) == {"own", *sources, *expected}
+    for source in sources:
+        assert after.branch_of(source) == source
+        assert after.references[source].energies_ev == before.references[source].energies_ev
+        assert not same(before, after, source)
+    assert "no other branch is kept" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--name", "qm7x"], "--name qm7x: the model has a source or branch of that name"),
+        (["--replay", "pseudo"], "expected none, packs or pseudo:N"),
+        (["--mode", "head"], "models.tuned.start_from.mode"),
+        (["--branch", "oc20"], "--branch oc20: the model has ani1x, qm7x, mptrj"),
+        (["--replay", "packs", "--packs", "nowhere"], "nowhere has no packs of ani1x, qm7x, mptrj"),
+        (["--set", "train.epoch=3"], "train.epoch: unknown key; did you mean 'epochs'?"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(
+    start: Workspace,
+    here: Path,
+    options: list[str],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert finetune(start, *options) == 1
+    assert told in capsys.readouterr().err
+    assert not (here / TUNED).exists()
