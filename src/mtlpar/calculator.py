@@ -18,7 +18,7 @@ __all__ = ["Calculator", "structure_batch"]
 
 
 class Calculator(AseCalculator):
-    """Predicts ``energy`` (eV, references included), ``free_energy`` and ``forces`` (eV/Å).
+    """Predicts ``energy`` (eV, references included), ``free_energy``, ``energies`` and ``forces``.
 
     Models with conservative forces also predict ``stress`` (eV/Å^3, ASE's order and sign) of
     structures that repeat. A model is asked for a source, which stands for a level of theory.
@@ -30,7 +30,7 @@ class Calculator(AseCalculator):
         >>> atoms.get_potential_energy()
     """
 
-    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 - as in ASE
+    implemented_properties = ["energy", "free_energy", "energies", "forces"]  # noqa: RUF012 - as in ASE
 
     def __init__(
         self,
@@ -108,7 +108,12 @@ class Calculator(AseCalculator):
         structure = self.atoms
         if not isinstance(structure, Atoms):
             raise ValueError("the calculator has no structure; attach it as atoms.calc first")
-        ((energy, forces, stress),) = self.model.predict([structure], source=self.source)
-        self.results = {"energy": energy, "free_energy": energy, "forces": forces}
-        if stress is not None:
-            self.results["stress"] = stress
+        (found,) = self.model.predict([structure], source=self.source)
+        self.results = {
+            "energy": found.energy,
+            "free_energy": found.energy,
+            "energies": found.atom_energies,
+            "forces": found.forces,
+        }
+        if found.stress is not None:
+            self.results["stress"] = found.stress

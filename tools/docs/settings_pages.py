@@ -31,6 +31,13 @@ _NAMES: Final = {
 }
 """What stands for the keys of a mapping that users choose."""
 
+_REPEATED: Final = {
+    "study.model": "model",
+    "models.MODEL.model": "model",
+    "models.MODEL.train": "train",
+}
+"""Blocks that have the keys of another one, by its name."""
+
 _PLAIN: Final = {
     str: "text",
     int: "integer",
@@ -113,9 +120,9 @@ def pages() -> dict[str, str]:
 def _walk(block: type[BaseModel], above: str, only: str = "") -> Iterator[Setting]:
     for name, field in block.model_fields.items():
         key = f"{above}{name}"
-        if key == "study.model":
+        if page := _REPEATED.get(key):
             # The same block once more: shown as one setting that refers to the other page.
-            text = f"{field.description} It has the keys of [model](model.md)."
+            text = f"{field.description} It has the keys of [{page}]({page}.md)."
             changed = field.default.model_dump(mode="json", exclude_unset=True)
             yield Setting(key, "block", _as_yaml(changed), text)
             continue

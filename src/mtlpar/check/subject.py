@@ -79,7 +79,7 @@ def subject_of(
         (predicted,) = predict_batches(
             network, batch, branch=branch, graph=graph, batch_atoms=batch.total_atoms
         )
-        return Observed(*predicted[1:])
+        return Observed(predicted.energy_per_atom, predicted.forces, predicted.stress)
 
     return Subject(
         predict=predict,

@@ -26,6 +26,7 @@ from mtlpar.cli import (
     models,
     packs,
     plan,
+    predict,
     report,
     sample,
     study,
@@ -63,7 +64,7 @@ _ADVICE = {
 _GROUPS = {
     "start": (init,),
     "data": (data, packs),
-    "models": (models, finetune, model_files),
+    "models": (models, finetune, predict, model_files),
     "results": (report,),
     "plans and measurements": (plan, study, sample),
     "machines": (launch, cluster),

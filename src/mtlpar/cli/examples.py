@@ -16,6 +16,7 @@ EXAMPLES: Final = {
     "train": "mtlpar launch --ranks-per-node 4 -- mtlpar train --model mtl",
     "evaluate": "mtlpar evaluate --model mtl",
     "finetune": 'mtlpar finetune model.pt mine.extxyz --level "PBE/PAW" --mode heads',
+    "predict": "mtlpar predict model.pt screening/ --source mptrj --out predicted.extxyz",
     "watch": "mtlpar watch --model mtl --every 5",
     "report": "mtlpar report --item table1",
     "provenance": "mtlpar provenance results/tables/table1.csv",

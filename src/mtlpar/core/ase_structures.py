@@ -29,7 +29,7 @@ def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch
     if empty or not structures:
         raise ValueError(f"nothing to predict: got {len(structures)} structures, empty: {empty}")
     for index, atoms in enumerate(structures):
-        if fault := _fault(atoms):
+        if fault := fault_of(atoms):
             raise ValueError(f"structure {index} of {len(atoms)} atoms has {fault}")
     positions = np.concatenate([atoms.positions for atoms in structures])
     return DoubleStructureBatch.from_labels(
@@ -48,7 +48,7 @@ def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch
     )
 
 
-def _fault(atoms: Atoms) -> str | None:
+def fault_of(atoms: Atoms) -> str | None:
     """What makes an answer impossible, if anything does; it would look like one."""
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         # Atoms that are nowhere have no neighbours.

@@ -49,16 +49,17 @@ class Prediction(NamedTuple):
         forces: Forces in eV/Å, (A, 3).
         stress: Stress in eV/Å^3, (S, 3, 3), tension positive; NaN where a structure does not
             repeat or its cell has no volume. None if forces are not conservative.
+        atom_energies: What each atom adds to the energy without references in eV, (A,).
     """
 
     energy_per_atom: Tensor
     forces: Tensor
     stress: Tensor | None = None
+    atom_energies: Tensor | None = None
 
     def detach(self) -> Prediction:
         """The same numbers, without what is needed for gradients."""
-        stress = None if self.stress is None else self.stress.detach()
-        return Prediction(self.energy_per_atom.detach(), self.forces.detach(), stress)
+        return Prediction(*(None if one is None else one.detach() for one in self))  # type: ignore[arg-type]
 
 
 class TargetScale(NamedTuple):
@@ -137,9 +138,11 @@ class MultiTaskModel(nn.Module):
         atoms = self.encoder(batch, vectors)
         decoded = [branch(part) for branch, part in self._parts(batch, segments, atoms)]
         energies, forces = zip(*decoded, strict=True) if decoded else ((), ())
+        of_atoms = self._atom_energies(batch, energies, atoms)
         return Prediction(
-            self._energy(batch, energies, atoms) / batch.num_atoms,
+            _sum_atoms(batch, of_atoms) / batch.num_atoms,
             torch.cat(forces or [atoms.vectors.sum(dim=1)]),
+            atom_energies=of_atoms,
         )
 
     def _conservative(
@@ -151,20 +154,23 @@ class MultiTaskModel(nn.Module):
             atoms = self.encoder(batch, vectors)
             parts = self._parts(batch, segments, atoms)
             energies = [branch.atom_energies(part) for branch, part in parts]
-            energy = self._energy(batch, energies, atoms)
+            of_atoms = self._atom_energies(batch, energies, atoms)
+            energy = _sum_atoms(batch, of_atoms)
             (gradient,) = torch.autograd.grad(
                 [energy.sum()], [vectors], create_graph=create_graph, materialize_grads=True
             )
         forces, stress = forces_and_stress(batch, vectors, gradient)
         energy_per_atom = energy / batch.num_atoms
-        prediction = Prediction(energy_per_atom, forces, stress)
+        prediction = Prediction(energy_per_atom, forces, stress, of_atoms)
         return prediction if create_graph else prediction.detach()
 
-    def _energy(self, batch: Batch, energies: Sequence[Tensor], atoms: AtomFeatures) -> Tensor:
-        """Energies without references in eV, (S,), from those of each segment's atoms."""
+    def _atom_energies(
+        self, batch: Batch, energies: Sequence[Tensor], atoms: AtomFeatures
+    ) -> Tensor:
+        """What atoms add to the energy without references in eV, (A,), segment by segment."""
         of_atoms = torch.cat([*energies] or [atoms.scalars.sum(dim=1)])
-        total = of_atoms.new_zeros(len(batch.num_atoms)).index_add(0, batch.batch, of_atoms)
-        return total if self.settings.head.energy == "sum" else total / batch.num_atoms
+        is_sum = self.settings.head.energy == "sum"
+        return of_atoms if is_sum else of_atoms / batch.num_atoms[batch.batch]
 
     def _parts(
         self, batch: Batch, segments: Sequence[Segment], atoms: AtomFeatures
@@ -200,6 +206,11 @@ class MultiTaskModel(nn.Module):
                 raise ValueError(
                     f"no branch is called {segment.branch!r}; there are {', '.join(self.heads)}"
                 )
+
+
+def _sum_atoms(batch: Batch, of_atoms: Tensor) -> Tensor:
+    """Sums over the atoms of each structure, (S,)."""
+    return of_atoms.new_zeros(len(batch.num_atoms)).index_add(0, batch.batch, of_atoms)
 
 
 def count_parameters(part: nn.Module | None) -> int:

@@ -26,12 +26,14 @@ class PredictedBatch(NamedTuple):
         energy_per_atom: Energies per atom without references in eV/atom, (S',).
         forces: Forces in eV/Å, (A', 3).
         stress: Stresses in eV/Å^3, (S', 3, 3); None if the network predicts none.
+        atom_energies: What each atom adds to the energy without references in eV, (A',).
     """
 
     structures: slice
     energy_per_atom: FloatArray
     forces: FloatArray
     stress: FloatArray | None
+    atom_energies: FloatArray
 
     @property
     def six_stresses(self) -> FloatArray | None:
@@ -68,11 +70,13 @@ def predict_batches(
         with torch.inference_mode(False), torch.no_grad():
             batch = collate(part, graph, dtype=geometry).to(parameter.device)
             prediction = network(batch, [Segment(branch, 0, len(part), (0, part.total_atoms))])
+        assert prediction.atom_energies is not None
         yield PredictedBatch(
             slice(start, stop),
             _to_numpy(prediction.energy_per_atom),
             _to_numpy(prediction.forces),
             None if prediction.stress is None else _to_numpy(prediction.stress),
+            _to_numpy(prediction.atom_energies),
         )
 
 

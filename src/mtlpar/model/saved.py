@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from torch import Tensor
 
-from mtlpar.core.ase_structures import structure_batch
+from mtlpar.core.ase_structures import fault_of, structure_batch
 from mtlpar.core.fields import SIX_OF_MATRIX
 from mtlpar.core.files import atomic_path
 from mtlpar.core.references import References
@@ -39,11 +39,14 @@ class StructurePrediction(NamedTuple):
         forces: Forces in eV/Å, (N, 3).
         stress: Stress in eV/Å^3 in ASE's order xx yy zz yz xz xy, tension positive, (6,). None if
             forces are not conservative or the structure has no volume.
+        atom_energies: Energies of the atoms in eV, (N,), references included; they add up to the
+            energy, and only their sum was learned.
     """
 
     energy: float
     forces: FloatArray
     stress: FloatArray | None
+    atom_energies: FloatArray
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -128,6 +131,7 @@ class SavedModel:
         batch = structure_batch(structures)
         self._check_charge_and_spin(batch)
         references = self.references[source].sums(batch)
+        of_elements = self.references[source].table()
         predictions: list[StructurePrediction] = []
         for part in predict_batches(
             self.network,
@@ -139,10 +143,38 @@ class SavedModel:
             sizes = batch.num_atoms[part.structures]
             energy = part.energy_per_atom * sizes + references[part.structures]
             _check_finite(energy, part)
-            forces = np.split(part.forces, np.cumsum(sizes)[:-1])
+            ends = np.cumsum(sizes)[:-1]
             stress = [None] * len(sizes) if part.stress is None else map(_six_numbers, part.stress)
-            predictions += map(StructurePrediction, energy.tolist(), forces, stress)
+            atoms = slice(*batch.offsets[[part.structures.start, part.structures.stop]])
+            of_atoms = part.atom_energies + of_elements[batch.atomic_numbers[atoms]]
+            predictions += map(
+                StructurePrediction,
+                energy.tolist(),
+                np.split(part.forces, ends),
+                stress,
+                np.split(of_atoms, ends),
+            )
         return predictions
+
+    def refusal(self, atoms: Atoms, *, source: str) -> str | None:
+        """Why a structure cannot be predicted, before a colon its kind; None if it can.
+
+        Args:
+            atoms: The structure.
+            source: Source whose level of theory is wanted.
+        """
+        if not len(atoms):
+            return "no atoms"
+        if fault := fault_of(atoms):
+            return f"no structure: it has {fault}"
+        symbols = {chemical_symbols[number] for number in atoms.numbers}
+        if unknown := sorted(symbols - set(self.references[source].energies_ev)):
+            return f"element never seen: {' '.join(unknown)} with {source}"
+        try:
+            self._check_charge_and_spin(structure_batch([atoms]))
+        except ValueError as error:
+            return f"charge or spin: {error}"
+        return None
 
     def _check_charge_and_spin(self, batch: StructureBatch) -> None:
         if self.settings.encoder.charge_and_spin:

@@ -67,15 +67,23 @@ class Container:
 def _frames(path: Path) -> Iterator[tuple[str, bytes]]:
     """Number and text of each frame of an extended XYZ file."""
     with open_with_compression(str(path), "rb") as stream:
-        index = 0
+        yield from frames_of(stream)
+
+
+def frames_of(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Number and text of each frame of extended XYZ.
+
+    Raises:
+        OSError: If a frame is laid out otherwise, or cut off.
+    """
+    index = 0
+    while line := stream.readline():
         # Some editors put a mark of the encoding in front.
-        if stream.read(len(BOM_UTF8)) != BOM_UTF8:
-            stream.seek(0)
-        while line := stream.readline():
-            if not line.strip():
-                continue
-            yield f"frame {index}", line + _rest_of_frame(stream, line, index)
-            index += 1
+        line = line if index else line.removeprefix(BOM_UTF8)
+        if not line.strip():
+            continue
+        yield f"frame {index}", line + _rest_of_frame(stream, line, index)
+        index += 1
 
 
 def _rest_of_frame(stream: IO[bytes], line: bytes, index: int) -> bytes:

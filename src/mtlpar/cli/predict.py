@@ -1,0 +1,78 @@
+"""The command that predicts files with a model file."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtlpar.cli.common import add_command, joined_ranks, require_positive
+from mtlpar.cli.model_files import model_file
+
+if TYPE_CHECKING:
+    from mtlpar.cli.common import Commands
+
+logger = logging.getLogger(__name__)
+
+
+def add_commands(commands: Commands) -> None:
+    """Add predict."""
+    parser = add_command(
+        commands, "predict", _predict, "predict energies, forces and stresses of structures"
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model.pt or its folder")
+    parser.add_argument(
+        "inputs",
+        type=Path,
+        nargs="+",
+        metavar="IN",
+        help="extended XYZ, ASE databases or trajectories, packs, folders of these, or - for "
+        "extended XYZ from standard input",
+    )
+    parser.add_argument(
+        "--source",
+        metavar="NAME",
+        help="source whose level of theory is wanted (may be left out if the model has only one)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="extended XYZ to write: a frame for each row, in order; the same command goes on "
+        "after an interruption",
+    )
+    parser.add_argument(
+        "--batch-atoms",
+        type=int,
+        default=4096,
+        metavar="N",
+        help="atoms predicted at a time (default: 4096)",
+    )
+
+
+def _predict(options: argparse.Namespace) -> None:
+    require_positive(options, "batch_atoms")
+    if options.out.suffix not in (".xyz", ".extxyz"):
+        raise ValueError(f"--out {options.out}: expected a name that ends in .xyz or .extxyz")
+    path = model_file(options.model)
+    with joined_ranks(options) as context:
+        from mtlpar.model.saved import load_model
+        from mtlpar.predict import stage
+
+        model = load_model(path, device=context.device)
+        outcome = stage.run(
+            model,
+            options.inputs,
+            options.out,
+            source=model.choose_source(options.source),
+            model_file=path,
+            context=context,
+            batch_atoms=options.batch_atoms,
+        )
+        if context.rank == 0:
+            rows = outcome.predicted + outcome.refused.total()
+            logger.info("%s: %d rows, %d predicted", options.out, rows, outcome.predicted)
+            for reason, count in outcome.refused.most_common():
+                logger.warning("%d refused: %s", count, reason)

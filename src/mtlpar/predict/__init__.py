@@ -1,0 +1,1 @@
+"""Predicts files of structures, on any number of ranks."""

@@ -1,0 +1,75 @@
+"""Frames of extended XYZ with predictions, as ASE and OVITO read them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS
+from mtlpar.model.saved import StructurePrediction
+
+_SYMBOLS: Final = np.array(chemical_symbols)
+# Position of xx xy xz yx yy yz zx zy zz among xx yy zz yz xz xy.
+_FULL_FROM_VOIGT: Final = [0, 5, 4, 5, 1, 3, 4, 3, 2]
+# Positions as they were given; nine digits tell any two float32 apart.
+_LINE: Final = "%s" + " %.15g" * 3 + " %.9g" * 3 + " %.12g\n"
+
+
+def frame_text(name: str, atoms: Atoms, found: StructurePrediction, source: str) -> str:
+    """A structure with its prediction: total energy, energies of atoms, forces, perhaps stress.
+
+    Args:
+        name: File and number of the row.
+        atoms: The structure.
+        found: The prediction.
+        source: Source at whose level of theory it is.
+    """
+    entries = [f"energy={found.energy!r}", f'source="{source}"', _about(name, atoms)]
+    if found.stress is not None:
+        entries.insert(1, f'stress="{_numbers(found.stress[_FULL_FROM_VOIGT])}"')
+    properties = "Properties=species:S:1:pos:R:3:forces:R:3:energies:R:1"
+    symbols = _SYMBOLS[atoms.numbers].tolist()
+    rows = np.concatenate([atoms.positions, found.forces, found.atom_energies[:, None]], axis=1)
+    lines = [_LINE % (symbol, *row) for symbol, row in zip(symbols, rows.tolist(), strict=True)]
+    return f"{len(atoms)}\n{' '.join([*entries, properties])}\n{''.join(lines)}"
+
+
+def refused_text(name: str, atoms: Atoms | str, reason: str) -> str:
+    """A row that was not predicted, and why; without atoms if it could not be read."""
+    reason = " ".join(reason.replace('"', "'").split())
+    head = f'refused="{reason}"'
+    if isinstance(atoms, str) or not len(atoms):
+        return f'0\n{head} row="{_quoted(name)}" Properties=species:S:1:pos:R:3 pbc="F F F"\n'
+    symbols = _SYMBOLS[np.clip(atoms.numbers, 0, len(_SYMBOLS) - 1)].tolist()
+    lines = [
+        "%s %.15g %.15g %.15g\n" % (symbol, *row)  # noqa: UP031 - as above
+        for symbol, row in zip(symbols, atoms.positions.tolist(), strict=True)
+    ]
+    entries = f"{head} {_about(name, atoms)} Properties=species:S:1:pos:R:3"
+    return f"{len(atoms)}\n{entries}\n{''.join(lines)}"
+
+
+def _about(name: str, atoms: Atoms) -> str:
+    """Where a structure comes from, its cell and its electronic state."""
+    parts = [f'row="{_quoted(name)}"']
+    parts += [
+        f"{key}={atoms.info[key]}"
+        for key in (*CHARGE_KEYS, *SPIN_KEYS)
+        if key in atoms.info and np.ndim(atoms.info[key]) == 0
+    ]
+    if atoms.cell.array.any():
+        parts.append(f'Lattice="{_numbers(atoms.cell.array)}"')
+    pbc = " ".join("T" if periodic else "F" for periodic in atoms.pbc)
+    return " ".join([*parts, f'pbc="{pbc}"'])
+
+
+def _quoted(text: str) -> str:
+    return text.replace('"', "'")
+
+
+def _numbers(values: npt.NDArray[np.float64]) -> str:
+    return " ".join(f"{value:.15g}" for value in np.asarray(values, np.float64).reshape(-1))

@@ -1,0 +1,130 @@
+"""Rows of input files: found without being parsed, so that ranks can share them out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from ase import Atoms
+
+from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS
+from mtlpar.sources.ase_containers import (
+    CONTAINER_ERRORS,
+    CONTAINERS,
+    Container,
+    errors_of,
+    format_of,
+    frames_of,
+)
+from mtlpar.sources.file_kinds import FORMATS, kind_of_file
+from mtlpar.store.bp import BpReader
+from mtlpar.store.export import iterate_atoms
+
+STDIN: Final = "-"
+"""The name of standard input, from which extended XYZ is read."""
+
+_BLOCK: Final = 4096
+_PACK: Final = ".bp"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One structure of an input file, not parsed yet.
+
+    Attributes:
+        name: File and number of the row.
+        container: How it is opened; None if it is a structure already.
+        content: What was read of it.
+    """
+
+    name: str
+    container: Container | None
+    content: Any
+
+    def open(self) -> Atoms:
+        """The structure, with charge and spin where the row states them.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        if self.container is None:
+            atoms: Atoms = self.content
+            return atoms
+        found, labels = self.container.open_record(self.content, self.name)
+        state = {key: labels[key] for key in (*CHARGE_KEYS, *SPIN_KEYS) if key in labels}
+        return Atoms(found.numbers, found.positions, cell=found.cell, pbc=found.pbc, info=state)
+
+
+def input_files(paths: Iterable[Path]) -> list[Path]:
+    """Files, packs and standard input in the order given; folders stand for all that they hold.
+
+    Raises:
+        ValueError: If one does not exist, or a folder holds nothing that is read.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if str(path) == STDIN or path.is_file() or path.suffix == _PACK:
+            found.append(path)
+        elif path.is_dir():
+            inside = [one for one in sorted(path.rglob("*")) if _is_input(one)]
+            if not inside:
+                raise ValueError(f"{path} holds no file that is read; expected {_formats()}")
+            found += inside
+        else:
+            raise ValueError(f"{path} does not exist")
+    return found
+
+
+def rows_of(path: Path) -> Iterator[Row]:
+    """Rows of one file, in order.
+
+    Raises:
+        ValueError: If the file is of a format that is not read, or is damaged.
+    """
+    if path.suffix == _PACK:
+        yield from _rows_of_pack(path)
+        return
+    container, records = CONTAINERS["extxyz"], partial(frames_of, sys.stdin.buffer)
+    errors: tuple[type[Exception], ...] = CONTAINER_ERRORS
+    if str(path) != STDIN:
+        container, errors = _container(path), errors_of(path)
+        records = partial(container.records, path)
+    try:
+        for key, content in records():
+            yield Row(f"{path} {key}", container, content)
+    except errors as error:
+        raise ValueError(f"{path} is damaged or cut off: {error}") from error
+
+
+def _rows_of_pack(path: Path) -> Iterator[Row]:
+    with BpReader(path) as reader:
+        for first in range(0, len(reader), _BLOCK):
+            batch = reader.read(first, min(first + _BLOCK, len(reader)))
+            for index, atoms in enumerate(iterate_atoms(batch, reader.header), first):
+                atoms.calc = None
+                yield Row(f"{path} structure {index}", None, atoms)
+
+
+def _container(path: Path) -> Container:
+    kind = kind_of_file(path)
+    found = format_of(path.name) if kind is None else FORMATS.get(kind)
+    if found is None:
+        what = f"is {kind}" if kind else "has a name that says no format"
+        raise ValueError(f"{path} {what}; expected {_formats()}")
+    return CONTAINERS[found]
+
+
+def _is_input(path: Path) -> bool:
+    inside_of_pack = any(parent.suffix == _PACK for parent in path.parents)
+    if inside_of_pack:
+        return False
+    return path.suffix == _PACK or (path.is_file() and format_of(path.name) is not None)
+
+
+def _formats() -> str:
+    endings = [ending for one in CONTAINERS.values() for ending in one.endings]
+    return f"{' '.join(endings)} (also .gz, .bz2 or .xz) or {_PACK}"

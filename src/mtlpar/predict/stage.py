@@ -1,0 +1,220 @@
+"""Predicts all rows of some files, in chunks that any number of ranks share out.
+
+A chunk is a fixed number of rows and one file of output; what is there already is not predicted
+again, and the files are joined at the end. So neither the number of ranks nor a crash in between
+changes a byte of the result.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import torch
+import torch.distributed as dist
+from ase import Atoms
+from tqdm import tqdm
+
+from mtlpar.core.files import atomic_path, file_digest, read_json, write_json
+from mtlpar.core.hashing import json_digest
+from mtlpar.model.saved import SavedModel, StructurePrediction
+from mtlpar.parallel.agree import failing_together, gather
+from mtlpar.parallel.ranks import RankContext
+from mtlpar.predict.frames import frame_text, refused_text
+from mtlpar.predict.rows import STDIN, Row, input_files, rows_of
+from mtlpar.train.loader import prefetch
+
+logger = logging.getLogger(__name__)
+
+CHUNK_ROWS: Final = 512
+"""Rows that are predicted and written together."""
+
+
+class Outcome(NamedTuple):
+    """What became of some rows.
+
+    Attributes:
+        predicted: How many were predicted.
+        refused: How many were not, by reason.
+    """
+
+    predicted: int
+    refused: Counter[str]
+
+
+def run(
+    model: SavedModel,
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    source: str,
+    model_file: Path,
+    context: RankContext,
+    batch_atoms: int = 4096,
+) -> Outcome:
+    """Predict files, and write a file of extended XYZ with a frame for each row, in order.
+
+    All ranks of the context must call this. A row that cannot be predicted becomes a frame without
+    labels that says why.
+
+    Args:
+        model: The model.
+        inputs: Files, packs, folders, or ``-`` for extended XYZ from standard input.
+        out: File to write.
+        source: Source whose level of theory is wanted.
+        model_file: Where the model comes from, to tell one run from another.
+        context: Who this process is.
+        batch_atoms: Atoms predicted at a time.
+
+    Returns:
+        What became of all rows.
+
+    Raises:
+        ValueError: If an input does not exist, is damaged or of another format.
+    """
+    with failing_together():
+        files = input_files(inputs)
+        if context.world_size > 1 and any(str(path) == STDIN for path in files):
+            raise ValueError("standard input is read by one process only; name a file")
+        parts = out.with_name(f"{out.name}.parts")
+        if context.rank == 0:
+            _prepare(parts, _identity(files, model_file, source))
+    _meet()
+
+    def predict(item: tuple[int, list[Row] | None]) -> int:
+        index, rows = item
+        path = parts / f"{index:08d}.extxyz"
+        if rows is not None and not path.exists():
+            _predict_chunk(model, rows, path, source=source, batch_atoms=batch_atoms)
+        return index + 1
+
+    with failing_together(), _one_thread_each() as threads:
+        done = prefetch(predict, _chunks(files, context), threads=threads, ahead=2 * threads)
+        chunks = max(done, default=0)
+    _meet()
+    with failing_together():
+        outcome = _join(parts, chunks, out) if context.rank == 0 else None
+    return gather(outcome)[0] or Outcome(0, Counter())
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[int]:
+    """Compute with one thread inside the block, and say how many may compute side by side.
+
+    Sums over several threads depend on their number in the last digit, and with it on the ranks.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _meet() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def _identity(files: Sequence[Path], model_file: Path, source: str) -> str:
+    """Digest of what decides about the output; sizes and times stand for the content of inputs."""
+    facts = [
+        [str(path), *([path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else [])]
+        for path in files
+    ]
+    return json_digest(
+        {"inputs": facts, "model": file_digest(model_file), "source": source, "rows": CHUNK_ROWS}
+    )
+
+
+def _prepare(parts: Path, identity: str) -> None:
+    """Make room for the parts; those of another run are removed."""
+    note = parts / "run.json"
+    if note.exists() and read_json(note).get("identity") == identity:
+        done = len(list(parts.glob("*.extxyz")))
+        logger.info("%s: going on after %d chunk(s) of %d rows", parts, done, CHUNK_ROWS)
+        return
+    if parts.exists():
+        shutil.rmtree(parts)
+    parts.mkdir(parents=True)
+    write_json(note, {"identity": identity})
+
+
+def _chunks(files: Sequence[Path], context: RankContext) -> Iterator[tuple[int, list[Row] | None]]:
+    """Number and rows of each chunk; None instead of the rows of another rank's."""
+    rows = (row for path in files for row in rows_of(path))
+    silent = True if context.rank else None
+    with tqdm(unit="structures", unit_scale=True, disable=silent) as bar:
+        for index in itertools.count():
+            chunk = list(itertools.islice(rows, CHUNK_ROWS))
+            if not chunk:
+                return
+            yield index, chunk if index % context.world_size == context.rank else None
+            bar.update(len(chunk))
+
+
+def _predict_chunk(
+    model: SavedModel, rows: Sequence[Row], path: Path, *, source: str, batch_atoms: int
+) -> None:
+    structures: list[Atoms | str] = [_open(model, row, source) for row in rows]
+    good = [one for one in structures if isinstance(one, Atoms)]
+    found = iter(_predict(model, good, source, batch_atoms))
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        for row, one in zip(rows, structures, strict=True):
+            prediction = next(found) if isinstance(one, Atoms) else one
+            if isinstance(prediction, str) or isinstance(one, str):
+                stream.write(refused_text(row.name, one, str(prediction)))
+            else:
+                stream.write(frame_text(row.name, one, prediction, source))
+
+
+def _open(model: SavedModel, row: Row, source: str) -> Atoms | str:
+    """A structure that the model can answer for, or why there is none."""
+    try:
+        atoms = row.open()
+    except ValueError as error:
+        return f"unreadable: {error}"
+    return model.refusal(atoms, source=source) or atoms
+
+
+def _predict(
+    model: SavedModel, structures: Sequence[Atoms], source: str, batch_atoms: int
+) -> list[StructurePrediction | str]:
+    """Predictions, one by one where one of them fails, so that it costs no other."""
+    try:
+        return [*model.predict(structures, source=source, batch_atoms=batch_atoms)]
+    except ValueError as error:
+        if len(structures) == 1:
+            return [str(error)]
+    half = len(structures) // 2
+    return [
+        *_predict(model, structures[:half], source, batch_atoms),
+        *_predict(model, structures[half:], source, batch_atoms),
+    ]
+
+
+def _join(parts: Path, chunks: int, out: Path) -> Outcome:
+    """Put the chunks together, and count what is in them."""
+    predicted, refused = 0, Counter[str]()
+    with atomic_path(out) as temporary, temporary.open("wb") as stream:
+        for index in range(chunks):
+            with (parts / f"{index:08d}.extxyz").open("rb") as part:
+                for line in part:
+                    stream.write(line)
+                    if line.startswith(b"refused="):
+                        refused[_reason(line)] += 1
+                    elif line.startswith((b"energy=",)):
+                        predicted += 1
+    shutil.rmtree(parts)
+    return Outcome(predicted, refused)
+
+
+def _reason(line: bytes) -> str:
+    text = line.decode().split('"', 2)[1]
+    return text.partition(":")[0]

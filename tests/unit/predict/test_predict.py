@@ -1,0 +1,294 @@
+"""Every row of the input has a frame in the output: predicted, or refused with the reason."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import ase.db
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from helpers import make_structures
+from networks import make_network
+
+from mtlpar.calculator import Calculator
+from mtlpar.cli import main
+from mtlpar.core.references import References
+from mtlpar.core.structures import StructureBatch
+from mtlpar.model.saved import load_model, save_model
+from mtlpar.predict import stage
+from mtlpar.store.bp import write_bp
+
+ELEMENTS = {"H": -13.6, "C": -1029.0, "O": -2041.0, "Cu": -1300.0}
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conservative model with random weights and two levels of theory."""
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    network = make_network(forces="conservative")
+    save_model(
+        path,
+        state=network.state_dict(),
+        settings=network.settings,
+        branches={"a": ("a",), "b": ("b",)},
+        references={"a": References(ELEMENTS), "b": References({"H": -1.0})},
+        level_of_theory={"a": "PBE", "b": "CCSD(T)"},
+        training={},
+    )
+    return path
+
+
+def structures() -> list[Atoms]:
+    """Molecules, a slab, a crystal and single atoms, in a mixed order."""
+    rng = np.random.default_rng(3)
+    slab = bulk("Cu", cubic=True) * (2, 1, 1)
+    slab.pbc = (True, True, False)
+    kinds = [
+        molecule("H2O"),
+        bulk("Cu", cubic=True),
+        molecule("CH3OH"),
+        slab,
+        Atoms("H"),
+        molecule("H2"),
+    ]
+    found = []
+    for index in range(30):
+        atoms = kinds[index % len(kinds)].copy()
+        atoms.positions += rng.normal(scale=0.05, size=atoms.positions.shape)
+        found.append(atoms)
+    return found
+
+
+def predict(model_file: Path, out: Path, *inputs: Path, options: Sequence[str] = ()) -> list[Atoms]:
+    command = ["predict", str(model_file), *map(str, inputs), "--source", "a", "--out", str(out)]
+    assert main([*command, *options]) == 0
+    return read(out)
+
+
+def read(path: Path) -> list[Atoms]:
+    return list(ase.io.read(path, ":", format="extxyz"))
+
+
+def test_a_file_is_predicted_as_by_the_calculator(model_file: Path, tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "in.extxyz", structures())
+    found = predict(model_file, tmp_path / "out.extxyz", tmp_path / "in.extxyz")
+    given = read(tmp_path / "in.extxyz")
+    assert len(found) == len(given)
+    calculator = Calculator(model_file, source="a")
+    for atoms, got in zip(given, found, strict=True):
+        atoms.calc = calculator
+        assert got.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+        np.testing.assert_allclose(got.get_forces(), atoms.get_forces(), atol=2e-6)
+        energies = (
+            got.arrays["energies"] if "energies" in got.arrays else got.calc.results["energies"]
+        )
+        assert np.sum(energies) == pytest.approx(got.get_potential_energy(), rel=1e-9)
+        # A slab has one too, per volume of its cell; a molecule has none.
+        assert ("stress" in got.calc.results) == bool(atoms.pbc.any())
+        if atoms.pbc.any():
+            np.testing.assert_allclose(got.get_stress(), atoms.get_stress(), atol=1e-6)
+        np.testing.assert_array_equal(got.positions, atoms.positions)
+        np.testing.assert_allclose(got.cell.array, atoms.cell.array)
+
+
+def as_pack(path: Path) -> None:
+    batch: StructureBatch = make_structures(12, seed=5)
+    write_bp(
+        path, [batch], num_structures=12, num_atoms=batch.total_atoms, attributes={"source": "x"}
+    )
+
+
+def test_formats_and_folders_are_read_in_order(model_file: Path, tmp_path: Path) -> None:
+    given = structures()
+    folder = tmp_path / "in"
+    folder.mkdir()
+    ase.io.write(folder / "a.xyz", given[:5], format="extxyz")
+    ase.io.write(folder / "b.traj", given[5:9])
+    with ase.db.connect(folder / "c.db") as database:
+        for atoms in given[9:14]:
+            database.write(atoms)
+    as_pack(folder / "d.bp")
+    (folder / "notes.txt").write_text("not a structure")
+    found = predict(model_file, tmp_path / "out.xyz", folder)
+    rows = [atoms.info["row"].removeprefix(f"{folder}/") for atoms in found]
+    assert rows[0] == "a.xyz frame 0"
+    assert rows[5] == "b.traj image 0"
+    assert rows[9] == "c.db row 1"
+    assert rows[14] == "d.bp structure 0"
+    assert len(rows) == 26
+    # Labels that the input has are no predictions.
+    assert "refused" not in found[14].info
+    for atoms, got in zip(given[:14], found, strict=False):
+        np.testing.assert_allclose(got.positions, atoms.positions, atol=1e-8)
+
+
+def test_a_row_that_cannot_be_predicted_says_why_and_costs_no_other(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    water = molecule("H2O")
+    charged = water.copy()
+    charged.info["charge"] = 1
+    half = water.copy()
+    half.info["charge"] = 0.3
+    nowhere = water.copy()
+    nowhere.positions[0] = np.nan
+    same = Atoms("H2", np.zeros((2, 3)))
+    given = [water, molecule("NH3"), water, charged, half, nowhere, same, water]
+    ase.io.write(tmp_path / "in.extxyz", given)
+    found = predict(model_file, tmp_path / "out.extxyz", tmp_path / "in.extxyz")
+    reasons = [atoms.info.get("refused") for atoms in found]
+    assert [reason is None for reason in reasons] == [
+        True,
+        False,
+        True,
+        False,
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert reasons[1] == "element never seen: N with a"
+    assert "does not know about charge and spin" in reasons[3]
+    assert "expected an integer" in reasons[4]
+    assert "not finite" in reasons[5]
+    assert "lie on one another" in reasons[6]
+    assert all(atoms.calc is None for atoms, reason in zip(found, reasons, strict=True) if reason)
+    told = capsys.readouterr().err
+    assert "8 rows, 3 predicted" in told
+    assert "1 refused: element never seen" in told
+
+
+def test_standard_input_is_read(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = io.StringIO()
+    ase.io.write(text, structures()[:3], format="extxyz")
+    stream = io.TextIOWrapper(io.BytesIO(text.getvalue().encode()))
+    monkeypatch.setattr(sys, "stdin", stream)
+    found = predict(model_file, tmp_path / "out.extxyz", Path("-"))
+    assert [atoms.info["row"] for atoms in found] == ["- frame 0", "- frame 1", "- frame 2"]
+
+
+def test_an_interrupted_run_goes_on_and_ends_in_the_same_bytes(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "CHUNK_ROWS", 7)
+    ase.io.write(tmp_path / "in.extxyz", structures())
+    predict(model_file, tmp_path / "straight.extxyz", tmp_path / "in.extxyz")
+    chunks: list[Path] = []
+    whole = stage._predict_chunk
+
+    def stops(model: object, rows: object, path: Path, **options: object) -> None:
+        if int(path.stem) >= 2:
+            raise KeyboardInterrupt
+        chunks.append(path)
+        whole(model, rows, path, **options)  # type: ignore[arg-type]
+
+    arguments = ["predict", str(model_file), str(tmp_path / "in.extxyz"), "--source", "a"]
+    arguments += ["--out", str(tmp_path / "out.extxyz")]
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_predict_chunk", stops)
+        assert main(arguments) == 130
+    assert not (tmp_path / "out.extxyz").exists()
+    # What is there already is not predicted again.
+    first = chunks[0].stat().st_mtime_ns
+    chunks.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            stage, "_predict_chunk", lambda *a, **k: (chunks.append(a[2]), whole(*a, **k))
+        )
+        assert main(arguments) == 0
+    assert len(chunks) == 3
+    assert first
+    assert (tmp_path / "out.extxyz").read_bytes() == (tmp_path / "straight.extxyz").read_bytes()
+    assert not (tmp_path / "out.extxyz.parts").exists()
+
+
+def test_what_is_left_of_a_run_with_another_source_is_not_taken(
+    model_file: Path, tmp_path: Path
+) -> None:
+    ase.io.write(tmp_path / "in.extxyz", [molecule("H2"), molecule("H2")])
+    out = tmp_path / "out.extxyz"
+    predict(model_file, out, tmp_path / "in.extxyz")
+    one = out.read_bytes()
+    parts = tmp_path / "out.extxyz.parts"
+    parts.mkdir()
+    (parts / "00000000.extxyz").write_bytes(b"of another run")
+    (parts / "run.json").write_text('{"identity": "another"}')
+    predict(model_file, out, tmp_path / "in.extxyz")
+    assert out.read_bytes() == one
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_write_the_same_file_as_one_process(
+    model_file: Path, tmp_path: Path, ranks: int
+) -> None:
+    many = [atoms for _ in range(60) for atoms in structures()]
+    ase.io.write(tmp_path / "in.extxyz", many)
+    command = [sys.executable, "-m", "mtlpar"]
+    arguments = ["predict", str(model_file), "in.extxyz", "--source", "a", "--out"]
+    launch = ["launch", "--ranks-per-node", str(ranks), "--", *command]
+    for line in ([*arguments, "one.xyz"], [*launch, *arguments, "ranks.xyz"]):
+        done = subprocess.run(
+            [*command, *line], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "one.xyz").read_bytes() == (tmp_path / "ranks.xyz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "out", "told"),
+    [
+        (["nowhere.xyz"], "out.xyz", "nowhere.xyz does not exist"),
+        (["empty"], "out.xyz", "empty holds no file that is read; expected .xyz .extxyz"),
+        (["cut.xyz"], "out.xyz", "cut.xyz is damaged or cut off: the file ends inside frame 1"),
+        (["table.h5"], "out.xyz", "table.h5 is an HDF5 file; expected .xyz"),
+        (["cut.xyz"], "out.csv", "expected a name that ends in .xyz or .extxyz"),
+    ],
+)
+def test_inputs_that_are_not_read_are_told_by_name(
+    model_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    inputs: list[str],
+    out: str,
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "table.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(600))
+    text = io.StringIO()
+    ase.io.write(text, [molecule("H2O")] * 2, format="extxyz")
+    (tmp_path / "cut.xyz").write_text(text.getvalue()[:-80])
+    assert main(["predict", str(model_file), *inputs, "--source", "a", "--out", out]) == 1
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / out).exists()
+
+
+def test_a_model_of_several_levels_of_theory_is_asked_for_one(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ase.io.write(tmp_path / "in.xyz", [molecule("H2")], format="extxyz")
+    assert main(["predict", str(model_file), str(tmp_path / "in.xyz"), "--out", "o.xyz"]) == 1
+    assert "several levels of theory; choose source=...: a (PBE), b" in capsys.readouterr().err
+
+
+def test_per_atom_energies_add_up_and_are_those_of_ase(model_file: Path) -> None:
+    atoms = molecule("CH3OH")
+    atoms.calc = Calculator(model_file, source="a")
+    energies = atoms.get_potential_energies()
+    assert energies.shape == (6,)
+    assert energies.sum() == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+    # Atoms of other molecules have no part in them.
+    model = load_model(model_file)
+    pair = model.predict([molecule("H2O"), atoms], source="a")
+    np.testing.assert_allclose(pair[1].atom_energies, energies, atol=2e-5)
