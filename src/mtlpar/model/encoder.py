@@ -65,11 +65,23 @@ class Encoder(nn.Module, ABC):
             batch: Atoms and edges.
             vector: (E, 3) edge vectors in Å from receiver to sender.
         """
-        scalars = self.species(batch.z)
-        if self.state is not None:
-            scalars = scalars + self.state(batch.charge, batch.spin)[batch.batch]
+        scalars = self.embed(batch.z, batch.charge, batch.spin, batch.batch)
         encode = self.replay if self.replay and torch.is_grad_enabled() else self.encode
         return encode(scalars, batch.z, batch.edge_index, vector)
+
+    def embed(self, z: Tensor, charge: Tensor, spin: Tensor, structure: Tensor) -> Tensor:
+        """What atoms are before they see each other, (A, F).
+
+        Args:
+            z: (A,) atomic numbers.
+            charge: (S,) total charges in e.
+            spin: (S,) multiplicities.
+            structure: (A,) the structure of each atom.
+        """
+        scalars: Tensor = self.species(z)
+        if self.state is not None:
+            scalars = scalars + self.state(charge, spin)[structure]
+        return scalars
 
     def encode(
         self, scalars: Tensor, z: Tensor, edge_index: Tensor, vector: Tensor

@@ -95,6 +95,32 @@ class RadialBasis(nn.Module):
         waves = torch.sin(self.relative_frequencies.to(x.dtype) * relative)
         return math.sqrt(2.0) * torch.cat([bessel, waves], dim=1) * envelope, envelope
 
+    def with_slopes(self, distance: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Radial functions and their derivatives by the distance; zero from the cutoff on.
+
+        Args:
+            distance: (E,) lengths in Å.
+            sizes: (E,) sums of the atoms' radii in Å.
+
+        Returns:
+            Functions and derivatives in 1/Å, (K, E) each: one function after the other.
+        """
+        x = (distance / self.cutoff).clamp(max=1)
+        total = distance + sizes
+        bessel = len(self.frequencies)
+        frequencies = torch.cat([self.frequencies, self.relative_frequencies]).to(x.dtype)[:, None]
+        phase = torch.cat([frequencies[:bessel] * x, frequencies[bessel:] * (distance / total)])
+        waves, slopes = torch.sin(phase), torch.cos(phase).mul_(frequencies)
+        waves[:bessel].div_(x)
+        slopes[:bessel].sub_(waves[:bessel]).div_(distance)
+        slopes[bessel:].mul_(sizes / total.square())
+        fifth = x.square().square() * x
+        envelope = 1 - fifth * x * (28 - 48 * x + 21 * x.square())
+        # The derivative of the envelope, factored.
+        falls = fifth * (1 - x).square() * (-168 / self.cutoff)
+        slopes.mul_(envelope).addcmul_(waves, falls).mul_(math.sqrt(2.0))
+        return waves.mul_(envelope * math.sqrt(2.0)), slopes
+
     def sizes(self, first: Tensor, second: Tensor, dtype: torch.dtype) -> Tensor:
         """Sums of covalent radii in Å, (E, 1), of atomic numbers (E,)."""
         radii = self.radii_angstrom.to(dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -21,7 +21,7 @@ from mtlpar.core.files import atomic_path
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.model.predict import FloatArray, PredictedBatch, predict_batches
+from mtlpar.model.predict import FloatArray, predict_batches
 from mtlpar.model.settings import ModelSettings
 
 FORMAT_VERSION: Final = 5
@@ -128,9 +128,7 @@ class SavedModel:
         structures = structures if isinstance(structures, Atoms) else list(structures)
         if not structures:
             return []
-        batch = structure_batch(structures)
-        self._check_charge_and_spin(batch)
-        references = self.references[source].sums(batch)
+        batch, references = self.columns_of(structures, source)
         of_elements = self.references[source].table()
         predictions: list[StructurePrediction] = []
         for part in predict_batches(
@@ -142,9 +140,9 @@ class SavedModel:
         ):
             sizes = batch.num_atoms[part.structures]
             energy = part.energy_per_atom * sizes + references[part.structures]
-            _check_finite(energy, part)
+            check_finite(energy, first=part.structures.start)
             ends = np.cumsum(sizes)[:-1]
-            stress = [None] * len(sizes) if part.stress is None else map(_six_numbers, part.stress)
+            stress = [None] * len(sizes) if part.stress is None else map(six_numbers, part.stress)
             atoms = slice(*batch.offsets[[part.structures.start, part.structures.stop]])
             of_atoms = part.atom_energies + of_elements[batch.atomic_numbers[atoms]]
             predictions += map(
@@ -155,6 +153,18 @@ class SavedModel:
                 np.split(of_atoms, ends),
             )
         return predictions
+
+    def columns_of(
+        self, structures: Sequence[Atoms] | Atoms, source: str
+    ) -> tuple[StructureBatch, FloatArray]:
+        """Columns of structures that a source can answer for, and sums of their references in eV.
+
+        Raises:
+            ValueError: If it cannot; see `predict`.
+        """
+        batch = structure_batch(structures)
+        self._check_charge_and_spin(batch)
+        return batch, self.references[source].sums(batch)
 
     def refusal(self, atoms: Atoms, *, source: str) -> str | None:
         """Why a structure cannot be predicted, before a colon its kind; None if it can.
@@ -408,15 +418,20 @@ _UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], None]]] = {
 }
 
 
-def _check_finite(energy: FloatArray, part: PredictedBatch) -> None:
+def check_finite(energy: FloatArray, *, first: int = 0) -> None:
+    """Refuse energies in eV that are no numbers, (S,), of structures from ``first`` on.
+
+    Raises:
+        ValueError: If there is one.
+    """
     wrong = np.flatnonzero(~np.isfinite(energy))
     if len(wrong):
         raise ValueError(
-            f"the energy of structure {part.structures.start + wrong[0]} is not finite: two of its "
+            f"the energy of structure {first + wrong[0]} is not finite: two of its "
             "atoms lie on one another, or the model's weights are not finite (`mtlpar check` tells)"
         )
 
 
-def _six_numbers(stress: FloatArray) -> FloatArray | None:
+def six_numbers(stress: FloatArray) -> FloatArray | None:
     """Stress (3, 3) in ASE's order, or None if it is not defined."""
     return None if np.isnan(stress).any() else stress[SIX_OF_MATRIX]

@@ -1,0 +1,195 @@
+"""One structure after another, as simulations ask for them: what holds for the next one is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS
+from mtlpar.graph.skin import SkinList
+from mtlpar.model.egnn import EgnnEncoder
+from mtlpar.model.egnn_inference import EgnnInference
+from mtlpar.model.encoder import AtomFeatures, Encoder
+from mtlpar.model.heads import Branch
+from mtlpar.model.saved import SavedModel, StructurePrediction, check_finite, six_numbers
+
+FloatArray = npt.NDArray[np.float64]
+IntegerArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Evaluator:
+    """Predicts what `SavedModel.predict` predicts, for one structure at a time.
+
+    Of the structure before it keeps elements, charge, spin, references and the pairs of atoms that
+    can become neighbours (`mtlpar.graph.skin`) as long as they hold, so that no prediction depends
+    on the one before. It has the weights of the moment when it is made.
+
+    Attributes:
+        searches: How often a structure was prepared and its neighbours searched.
+    """
+
+    def __init__(self, model: SavedModel, *, source: str) -> None:
+        """Prepare the branch of a source.
+
+        Raises:
+            ValueError: If the model did not learn from that source.
+        """
+        branch = model.network.heads[model.branch_of(source)]
+        assert isinstance(branch, Branch)
+        self._model, self._source, self._branch = model, source, branch
+        encoder = model.network.encoder
+        self._engine: _Engine = (
+            EgnnInference(encoder, branch)
+            if isinstance(encoder, EgnnEncoder)
+            else _ByAutograd(encoder, branch)
+        )
+        self._prepared: _Prepared | None = None
+        self.searches = 0
+
+    def predict(self, atoms: Atoms) -> StructurePrediction:
+        """Total energy, forces and, from conservative models, stress; see `SavedModel.predict`.
+
+        Raises:
+            ValueError: As there.
+        """
+        # Forces that are gradients cannot be had of tensors made in the caller's inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            if self._prepared is None or not self._prepared.still_holds(atoms):
+                self._prepared = None
+                self._prepared = self._prepare(atoms)
+            return self._predict(atoms, self._prepared)
+
+    def _prepare(self, atoms: Atoms) -> _Prepared:
+        self.searches += 1
+        batch, _ = self._model.columns_of([atoms], self._source)
+        encoder = self._model.network.encoder
+        z, charge, spin, structure = (
+            torch.from_numpy(values.astype(np.int64)).to(encoder.species.weight.device)
+            for values in (batch.atomic_numbers, batch.charge, batch.spin, 0 * batch.atomic_numbers)
+        )
+        return _Prepared(
+            numbers=atoms.numbers.copy(),
+            cell=atoms.cell.array.copy(),
+            pbc=atoms.pbc.copy(),
+            state=electronic_state(atoms),
+            skin=SkinList(batch, self._model.settings.graph),
+            z=z,
+            scalars=encoder.embed(z, charge, spin, structure),
+            references=self._model.references[self._source].table()[batch.atomic_numbers],
+        )
+
+    def _predict(self, atoms: Atoms, prepared: _Prepared) -> StructurePrediction:
+        z, scalars = prepared.z, prepared.scalars
+        edges = prepared.skin.edges(atoms.positions)
+        edge_index = torch.from_numpy(np.stack([edges.sender, edges.receiver])).to(z.device)
+        vector = torch.from_numpy(edges.vector).to(scalars)
+        stress = None
+        if self._model.network.is_conservative:
+            energies, gradient = self._engine.energies_and_gradient(scalars, z, edge_index, vector)
+            if self._is_mean:
+                gradient = gradient / len(z)
+            forces = _forces(gradient, edge_index, len(z))
+            stress = _stress(vector @ gradient.T, atoms)
+        else:
+            features = self._engine.features(scalars, z, edge_index, vector)
+            energies, forces = self._branch.decode(*features)
+        of_atoms = energies.double().cpu().numpy() / (len(z) if self._is_mean else 1)
+        # Not the sum of both together, which would round to the digits of the references.
+        energy = float(of_atoms.sum() + prepared.references.sum())
+        check_finite(np.array([energy]))
+        return StructurePrediction(
+            energy, forces.double().cpu().numpy(), stress, of_atoms + prepared.references
+        )
+
+    @property
+    def _is_mean(self) -> bool:
+        return self._model.settings.head.energy == "mean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """What holds for a structure until more changes than its atoms' places, and those not far."""
+
+    numbers: IntegerArray
+    cell: FloatArray
+    pbc: BoolArray
+    state: tuple[str, ...]
+    skin: SkinList
+    z: Tensor
+    scalars: Tensor
+    references: FloatArray
+
+    def still_holds(self, atoms: Atoms) -> bool:
+        return (
+            np.array_equal(self.numbers, atoms.numbers)
+            and np.array_equal(self.cell, atoms.cell.array)
+            and np.array_equal(self.pbc, atoms.pbc)
+            and self.state == electronic_state(atoms)
+            and self.skin.still_holds(atoms.positions)
+        )
+
+
+def electronic_state(atoms: Atoms) -> tuple[str, ...]:
+    """What a structure says of its charge and spin, to be compared.
+
+    As text: values may be arrays, of which no comparison is true or false.
+    """
+    return tuple(repr(atoms.info.get(key)) for key in (*CHARGE_KEYS, *SPIN_KEYS))
+
+
+class _Engine(Protocol):
+    """An encoder and a branch; see `EgnnInference`."""
+
+    def features(
+        self, scalars: Tensor, z: Tensor, edge_index: Tensor, vector: Tensor
+    ) -> AtomFeatures: ...
+
+    def energies_and_gradient(
+        self, scalars: Tensor, z: Tensor, edge_index: Tensor, vector: Tensor
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+class _ByAutograd:
+    """Any encoder, by its own operations."""
+
+    def __init__(self, encoder: Encoder, branch: Branch) -> None:
+        self._encoder, self._branch = encoder, branch
+
+    def features(
+        self, scalars: Tensor, z: Tensor, edge_index: Tensor, vector: Tensor
+    ) -> AtomFeatures:
+        return self._encoder.encode(scalars, z, edge_index, vector.T)
+
+    def energies_and_gradient(
+        self, scalars: Tensor, z: Tensor, edge_index: Tensor, vector: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            vector = vector.requires_grad_()
+            energies = self._branch.atom_energies(self.features(scalars, z, edge_index, vector))
+            (gradient,) = torch.autograd.grad([energies.sum()], [vector], materialize_grads=True)
+        vector.requires_grad_(False)
+        return energies.detach(), gradient
+
+
+def _forces(gradient: Tensor, edge_index: Tensor, atoms: int) -> Tensor:
+    """Forces (A, 3) from the gradient of the edge vectors; see `geometry.forces_and_stress`."""
+    sender, receiver = edge_index
+    rows = gradient.T.contiguous()
+    forces = rows.new_zeros(atoms, 3).index_add(0, receiver, rows)
+    return forces.index_add(0, sender, rows, alpha=-1)
+
+
+def _stress(virial: Tensor, atoms: Atoms) -> FloatArray | None:
+    """Stress in ASE's order from r dE/dr (3, 3) in eV, as `geometry.forces_and_stress` does."""
+    volume = abs(np.linalg.det(atoms.cell.array))
+    if not (atoms.pbc.any() and volume > 0):
+        return None
+    matrix = virial.double().cpu().numpy()
+    return six_numbers((matrix + matrix.T) / (2 * volume))
