@@ -57,7 +57,7 @@ def write_model(path: Path, forces: str) -> Path:
     return path
 
 
-def crystal(repeat: int) -> Atoms:
+def crystal(repeat: int | tuple[int, int, int]) -> Atoms:
     """Rocksalt MgO, slightly disordered."""
     atoms = bulk("MgO", "rocksalt", a=4.21, cubic=True).repeat(repeat)
     atoms.rattle(0.05, seed=0)
@@ -115,7 +115,7 @@ def time_singles(folder: Path) -> dict[str, float]:
 def measure_large(folder: Path) -> dict[str, float]:
     """Seconds and peak memory in GB for forces of a crystal of 10,976 atoms."""
     model = write_model(folder / "conservative.pt", "conservative")
-    atoms = crystal(14)
+    atoms = crystal((14, 14, 7))
     atoms.calc = mtlpar.Calculator(model)
     wall = seconds(atoms.get_forces)
     status = Path("/proc/self/status").read_text(encoding="utf-8")
@@ -133,6 +133,8 @@ CASES: dict[str, Callable[[Path], dict[str, float]]] = {
 
 def run_in(checkout: Path, case: str, core: int) -> dict[str, float]:
     """One round of a case with the package of a checkout, in a process of its own."""
+    if not (checkout / "src" / "mtlpar").is_dir():
+        raise SystemExit(f"{checkout} is no checkout: it has no src/mtlpar")
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve() / "src")}
     command = [sys.executable, "-W", "ignore", str(HERE), "--case", case, "--core", str(core)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
