@@ -15,7 +15,7 @@ from checkout import copy_checkout, environment_of
 pytestmark = pytest.mark.workflow
 
 SOURCES = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x")
-MODELS = (*SOURCES, "baseline", "mtl")
+MODELS = (*SOURCES, "baseline", "mtl", "mtl_conservative")
 STAGES_AFTER = {
     "train": {"train", "evaluate", "report"},
     "evaluate": {"evaluate", "report"},
@@ -24,7 +24,7 @@ STAGES_AFTER = {
 REPORT_RULES = {
     "table1", "table2", "table3", "table4", "ledger", "heatmap_energy", "heatmap_force",
     "parity_energy", "parity_force", "learning_curves", "ledger_figure", "ledger_files", "checks",
-    "leaks", "references", "reference_energies",
+    "leaks", "references", "reference_energies", "table5", "table6", "parity_stress",
 }  # fmt: skip
 
 
@@ -109,12 +109,12 @@ def test_the_dag_makes_everything_that_others_rely_on(finished: Path) -> None:
             assert metrics["num_structures"] > 0
             assert metrics["num_atoms"] > metrics["num_structures"]
     for table in (
-        *("table1", "table2", "table3", "table4"),
+        *("table1", "table2", "table3", "table4", "table5", "table6"),
         *("ledger", "ledger_files", "checks", "leaks", "references"),
     ):
         for suffix in ("csv", "md", "tex"):
             assert (results / f"tables/{table}.{suffix}").stat().st_size > 100
-    assert len(list((results / "figures").glob("*.png"))) == 7
+    assert len(list((results / "figures").glob("*.png"))) == 8
 
 
 def test_the_mtl_model_was_trained_with_one_branch_per_rank(finished: Path) -> None:

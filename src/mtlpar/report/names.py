@@ -12,7 +12,11 @@ _SOURCE_TITLES: Final = {
     "alexandria": "Alexandria",
     "transition1x": "Transition1x",
 }
-_MODEL_TITLES: Final = {"baseline": "Baseline", "mtl": "MTL"}
+_MODEL_TITLES: Final = {
+    "baseline": "Baseline",
+    "mtl": "MTL",
+    "mtl_conservative": "MTL-Conservative",
+}
 
 TOTAL: Final = "total"
 ZERO_NAME: Final = "predict_zero"

@@ -23,7 +23,7 @@ from mtlpar.train.settings import TrainSettings
 DEFAULT = REPOSITORY / "config.yaml"
 
 
-def test_default_config_names_the_papers_seven_models() -> None:
+def test_default_config_names_the_papers_seven_models_and_one_for_dynamics() -> None:
     config = load_config([DEFAULT])
     assert set(config.models) == {
         "ani1x",
@@ -33,7 +33,10 @@ def test_default_config_names_the_papers_seven_models() -> None:
         "transition1x",
         "baseline",
         "mtl",
+        "mtl_conservative",
     }
+    assert config.start_file("mtl_conservative") == config.workspace.model("mtl")
+    assert config.model_of("mtl_conservative").head.forces == "conservative"
     assert len(config.models["baseline"].branches) == 1
     assert len(config.models["mtl"].branches) == 5
 
