@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +10,27 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator as AseCalculator
-from ase.calculators.calculator import all_changes
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 
 from mtlpar.core.ase_structures import structure_batch
-from mtlpar.model.evaluator import Evaluator, electronic_state
+from mtlpar.model.describe import CONSERVATIVE_INSTEAD, NO_GRADIENT
+from mtlpar.model.evaluator import Evaluator, electronic_state, has_stress
 from mtlpar.model.saved import load_model
 
-__all__ = ["Calculator", "structure_batch"]
+__all__ = ["Calculator", "DirectForcesWarning", "structure_batch"]
+
+
+class DirectForcesWarning(UserWarning):
+    """A calculator's forces are not the gradient of its energy."""
 
 
 class Calculator(AseCalculator):
     """Predicts ``energy`` (eV, references included), ``free_energy``, ``energies`` and ``forces``.
 
     Models with conservative forces also predict ``stress`` (eV/Å^3, ASE's order and sign) of
-    structures that repeat. A model is asked for a source, which stands for a level of theory.
-    Energies of different sources are not comparable, so a model of several never picks one by
-    itself.
+    structures that repeat; others give a `DirectForcesWarning` with their first prediction. A model
+    is asked for a source, which stands for a level of theory. Energies of different sources are not
+    comparable, so a model of several never picks one by itself.
 
     Examples:
         >>> atoms.calc = mtlpar.Calculator("results/models/mtl/model.pt", source="ani1x")
@@ -55,6 +61,7 @@ class Calculator(AseCalculator):
         super().__init__()  # type: ignore[no-untyped-call]
         self.model = load_model(model_path, device=device, dtype=dtype)
         self._set_source(source)
+        self._has_warned = self.model.network.is_conservative
         if self.model.network.is_conservative:
             self.implemented_properties = [*self.implemented_properties, "stress"]
 
@@ -105,6 +112,30 @@ class Calculator(AseCalculator):
             changes.append("info")
         return changes
 
+    def get_property(
+        self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
+    ) -> Any:
+        """Give a result to ASE, or say why there is none.
+
+        Raises:
+            PropertyNotImplementedError: If it is a stress that the model or the structure lacks.
+        """
+        if name == "stress" and not self.model.network.is_conservative:
+            raise PropertyNotImplementedError(
+                "this model predicts forces directly, and no stress, which cells need; "
+                f"{CONSERVATIVE_INSTEAD}"
+            )
+        structure = self.atoms if atoms is None else atoms
+        if name == "stress" and isinstance(structure, Atoms) and not has_stress(structure):
+            raise PropertyNotImplementedError(
+                f"this structure has no stress: it repeats along {structure.pbc.tolist()}, and its "
+                f"cell {structure.cell.array.tolist()} has a volume of "
+                f"{abs(np.linalg.det(structure.cell.array)):g} Å^3; a stress needs a cell with a "
+                "volume that repeats in all directions, or in some with vacuum in the others: set "
+                "atoms.cell and atoms.pbc"
+            )
+        return super().get_property(name, atoms, allow_calculation)  # type: ignore[no-untyped-call]
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -121,6 +152,10 @@ class Calculator(AseCalculator):
         structure = self.atoms
         if not isinstance(structure, Atoms):
             raise ValueError("the calculator has no structure; attach it as atoms.calc first")
+        if not self._has_warned:
+            self._has_warned = True
+            text = f"{NO_GRADIENT}; there, {CONSERVATIVE_INSTEAD}"
+            warnings.warn(text, DirectForcesWarning, stacklevel=2)
         found = self.evaluator.predict(structure)
         self.results = {
             "energy": found.energy,

@@ -153,6 +153,25 @@ def refusals(findings: Mapping[str, Sequence[Finding]]) -> list[str]:
     return list(dict.fromkeys(failed))
 
 
+def verdict(branches: Sequence[Mapping[str, Sequence[Finding]]]) -> str:
+    """What may be said of a model that fails no check: whether all of them looked at it.
+
+    Args:
+        branches: Findings of each branch by precision; see `check_branch`.
+    """
+    found = [finding for columns in branches for column in columns.values() for finding in column]
+    applied = {finding.check for finding in found if finding.deviation is not None}
+    left_out = {finding.check: finding.reason for finding in found if finding.check not in applied}
+    if not left_out:
+        return "passes all checks"
+    reasons = "; ".join(
+        f"{', '.join(check for check, its in left_out.items() if its == reason)} ({reason})"
+        for reason in dict.fromkeys(left_out.values())
+    )
+    count = f"{len(left_out)} of {len(applied | left_out.keys())} checks"
+    return f"passes; {count} {'does' if len(left_out) == 1 else 'do'} not apply: {reasons}"
+
+
 def table(findings: Mapping[str, Sequence[Finding]]) -> str:
     """Deviations by check and precision, for people."""
     head = f"{'check':24}" + "".join(f"{precision:>24}" for precision in findings)

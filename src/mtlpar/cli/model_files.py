@@ -80,11 +80,12 @@ def _check(options: argparse.Namespace) -> None:
     from mtlpar.model.saved import load_model
 
     model = load_model(model_file(options.path))
-    refused = []
+    refused, checked = [], []
     for branch, findings in suite.check_model(model, source=options.source):
         sys.stdout.write(f"branch {branch}\n{suite.table(findings)}\n\n")
+        checked.append(findings)
         refused += [f"{branch}: {check}" for check in suite.refusals(findings)]
     sys.stdout.write(suite.truncation_note(model.settings.graph))
     if refused:
         raise ValueError(f"{options.path} is refused: {'; '.join(refused)}")
-    sys.stdout.write(f"{options.path} passes all checks\n")
+    sys.stdout.write(f"{options.path} {suite.verdict(checked)}\n")

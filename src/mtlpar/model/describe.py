@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import torch
 
@@ -10,6 +11,18 @@ from mtlpar.model.heads import Branch
 from mtlpar.model.multitask import MultiTaskModel, count_parameters
 from mtlpar.model.saved import SavedModel
 from mtlpar.model.settings import ModelSettings
+
+NO_GRADIENT: Final = (
+    "forces are not the gradient of the energy: fit for screening and as a start of training, not "
+    "for NVE dynamics, tight relaxations or cells"
+)
+"""What to know of a model that predicts forces directly."""
+
+CONSERVATIVE_INSTEAD: Final = (
+    "train a conservative model that starts from this one: model.head.forces: conservative, and "
+    "models.<name>.start_from"
+)
+"""What to do where that does not suffice."""
 
 
 def describe_settings(settings: ModelSettings, branches: Iterable[str]) -> str:
@@ -61,6 +74,7 @@ def _architecture(settings: ModelSettings) -> list[str]:
         f"heads         {_count(head.layers, 'layer')} x {head.width}; energy {head.energy}, "
         f"forces {head.forces}",
         f"neighbours    {neighbors} within {graph.cutoff_angstrom:g} Å",
+        *([f"note          {NO_GRADIENT}"] if head.forces == "equivariant" else []),
     ]
 
 

@@ -144,6 +144,11 @@ def electronic_state(atoms: Atoms) -> tuple[str, ...]:
     return tuple(repr(atoms.info.get(key)) for key in (*CHARGE_KEYS, *SPIN_KEYS))
 
 
+def has_stress(atoms: Atoms) -> bool:
+    """Whether a stress is defined: the structure repeats, and its cell has a volume."""
+    return bool(atoms.pbc.any() and abs(np.linalg.det(atoms.cell.array)) > 0)
+
+
 class _Engine(Protocol):
     """An encoder and a branch; see `EgnnInference`."""
 
@@ -188,8 +193,7 @@ def _forces(gradient: Tensor, edge_index: Tensor, atoms: int) -> Tensor:
 
 def _stress(virial: Tensor, atoms: Atoms) -> FloatArray | None:
     """Stress in ASE's order from r dE/dr (3, 3) in eV, as `geometry.forces_and_stress` does."""
-    volume = abs(np.linalg.det(atoms.cell.array))
-    if not (atoms.pbc.any() and volume > 0):
+    if not has_stress(atoms):
         return None
     matrix = virial.double().cpu().numpy()
-    return six_numbers((matrix + matrix.T) / (2 * volume))
+    return six_numbers((matrix + matrix.T) / (2 * abs(np.linalg.det(atoms.cell.array))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.filters import FrechetCellFilter
 from helpers import REPOSITORY
 from networks import make_network
 
 import mtlpar
+from mtlpar.calculator import DirectForcesWarning
+from mtlpar.check.suite import CHECKS
 from mtlpar.cli import main
 from mtlpar.core.references import References
 from mtlpar.model import geometry
@@ -227,19 +231,74 @@ def test_a_branch_with_a_name_of_pytorch_is_refused() -> None:
         MultiTaskModel(ModelSettings(), ["train"], seed=0)
 
 
-def test_molecules_and_direct_forces_have_no_stress(path: Path, tmp_path: Path) -> None:
+def test_a_stress_that_is_not_there_says_why(path: Path, tmp_path: Path) -> None:
+    # ASE itself says "not present in this calculation", which helps nobody.
     water = molecule("H2O")
     water.calc = mtlpar.Calculator(path, source="molecules")
-    with pytest.raises(PropertyNotImplementedError):
+    with pytest.raises(PropertyNotImplementedError, match=r"repeats along \[False, False, False\]"):
         water.get_stress()
-    direct = mtlpar.Calculator(
+    water.pbc = (True, True, False)
+    water.cell = [[5, 0, 0], [0, 5, 0], [0, 0, 0]]
+    with pytest.raises(PropertyNotImplementedError, match=r"volume of 0 Å\^3.*set atoms\.cell"):
+        water.get_stress()
+    water.cell[2, 2] = 12
+    assert water.get_stress().shape == (6,)
+    crystal = ROCKSALT.copy()
+    crystal.calc = direct = mtlpar.Calculator(
         _write(tmp_path / "direct.pt", forces="equivariant"), source="crystals"
     )
     assert "stress" not in direct.implemented_properties
-    crystal = ROCKSALT.copy()
-    crystal.calc = direct
-    with pytest.raises(PropertyNotImplementedError):
+    instead = (
+        r"no stress, which cells need; train a conservative model .*head\.forces: conservative"
+    )
+    with pytest.raises(PropertyNotImplementedError, match=instead):
         crystal.get_stress()
+    # What a user of cells meets first.
+    with pytest.raises(PropertyNotImplementedError, match=instead):
+        FrechetCellFilter(crystal).get_forces()
+
+
+def test_direct_forces_are_told_once_by_each_calculator(tmp_path: Path) -> None:
+    # 500 fs of NVE with them gain an electronvolt, and ASE would not say a word.
+    path = _write(tmp_path / "direct.pt", forces="equivariant")
+    for _ in range(2):
+        atoms = ROCKSALT.copy()
+        atoms.calc = mtlpar.Calculator(path, source="crystals")
+        with pytest.warns(DirectForcesWarning, match="not the gradient .* not for NVE"):
+            atoms.get_forces()
+        # Warnings are errors here.
+        atoms.rattle(0.01)
+        atoms.get_forces()
+
+
+def test_conservative_forces_are_no_reason_to_warn(path: Path) -> None:
+    atoms = ROCKSALT.copy()
+    atoms.calc = mtlpar.Calculator(path, source="crystals")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        atoms.get_forces()
+
+
+def test_info_says_what_direct_forces_are_not_for(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", str(path)]) == 0
+    assert "not the gradient" not in capsys.readouterr().out
+    assert main(["info", str(_write(tmp_path / "direct.pt", forces="equivariant"))]) == 0
+    assert "not for NVE dynamics, tight relaxations or cells" in capsys.readouterr().out
+
+
+def test_check_counts_what_does_not_apply(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A model with direct forces "passed all checks", three of which had not looked at it.
+    path = _write(tmp_path / "direct.pt", forces="equivariant")
+    assert main(["check", str(path), "--source", "molecules"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == (
+        f"{path} passes; 3 of {len(CHECKS)} checks do not apply: forces = -dE/dx, "
+        "stress = dE/de / V, energy kept in NVE (forces are predicted directly)"
+    )
 
 
 def test_an_egnn_of_an_older_format_is_refused(path: Path) -> None:

@@ -45,6 +45,7 @@ def test_a_model_prints_as_one_line_and_not_as_its_network(trained: Workspace) -
     assert len(shown) < 120
 
 
+@pytest.mark.filterwarnings("ignore::mtlpar.calculator.DirectForcesWarning")
 @pytest.mark.parametrize("source", SOURCES)
 def test_calculator_gives_total_energies_that_match_the_labels(
     trained: Workspace, source: str
@@ -67,6 +68,7 @@ def test_a_model_with_several_levels_of_theory_never_picks_one(trained: Workspac
         mtlpar.Calculator(trained.model("mtl"), source="oc20")
 
 
+@pytest.mark.filterwarnings("ignore::mtlpar.calculator.DirectForcesWarning")
 def test_an_element_the_source_does_not_have_is_refused(trained: Workspace) -> None:
     atoms = Atoms("UO2", [[0, 0, 0], [1.8, 0, 0], [-1.8, 0, 0]])
     atoms.calc = mtlpar.Calculator(trained.model("mtl"), source="ani1x")
