@@ -77,6 +77,22 @@ def test_your_own_data(checkout, monkeypatch, capsys):
     assert float(printed["predicted"]) == pytest.approx(float(printed["label"]), abs=3.0)
 
 
+def test_fine_tuning(checkout, monkeypatch, capsys):
+    make_small(checkout)
+    run_page("quickstart.md", checkout, monkeypatch)
+    capsys.readouterr()
+    explained, trained, looked, _ = run_page("finetuning.md", checkout, monkeypatch)
+    registry.define_custom_sources({})
+    assert "level of theory" in explained
+    assert "parameters move" in explained
+    assert "mean absolute errors on test" in trained
+    assert "parity_force.png" in looked
+    # Without references at the new level it would be a hundred eV away.
+    printed = dict(re.findall(r"^(\w+): (\S+) eV$", capsys.readouterr().out, re.MULTILINE))
+    assert float(printed["predicted"]) == pytest.approx(float(printed["label"]), abs=5.0)
+    assert (checkout / "predicted.extxyz").read_text().count("energy=") == 96
+
+
 def test_a_supercomputer_up_to_the_dry_run(checkout, monkeypatch):
     make_small(checkout)
     installed, plan, dry_run, listed = run_page("supercomputer.md", checkout, monkeypatch)

@@ -136,6 +136,7 @@ def _finetune(options: argparse.Namespace) -> None:
             sys.stdout.write(f"{explain.text(Path('config.yaml'), model)}\n")
             return
         _run("train", "--model", MODEL)
+        _run("evaluate", "--model", MODEL)
         sys.stdout.write(f"\n{explain.outcome(Path('config.yaml'), model, chosen)}\n")
 
 

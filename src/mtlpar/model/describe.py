@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import torch
@@ -57,9 +57,24 @@ def describe_model(model: SavedModel) -> str:
     facts = [f"{key} {_short(model.training[key])}" for key in _TRAINING if key in model.training]
     if facts:
         lines += ["", f"trained: {', '.join(facts)}"]
+    if start := model.training.get("start"):
+        lines.append(
+            f"started from {start.get('from') or 'a file'} ({start['model'][:12]}), {start['mode']}"
+        )
+    lines += [_drift(branch, found) for branch, found in model.training.get("drift", {}).items()]
     if leaky := model.training.get("leaky_sources"):
         lines.append(f"LEAKY SPLITS ({', '.join(leaky)}): single frames were split; errors flatter")
     return "\n".join(lines)
+
+
+def _drift(branch: str, found: Mapping[str, float]) -> str:
+    """How far a kept branch has moved with the encoder."""
+    if not found["num_structures"]:
+        return f"branch {branch} is kept; its drift is unknown"
+    return (
+        f"branch {branch} is kept; moved by {1000 * found['energy_ev_per_atom']:.2f} meV/atom and "
+        f"{1000 * found['force_ev_per_angstrom']:.2f} meV/Å on structures it was not trained on"
+    )
 
 
 _TRAINING = ("model", "seed", "epochs", "steps", "best_step", "best_score")
