@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from machine import describe_machine
 from paper_variant import PaperModel
@@ -33,7 +32,7 @@ from mtlpar.config import Config, load_config
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.metrics import ErrorSums
 from mtlpar.model.multitask import MultiTaskModel, count_parameters
-from mtlpar.model.predict import predict
+from mtlpar.model.predict import predict_batches
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.store.dataset import PackedDataset
@@ -177,16 +176,17 @@ def test(
     errors = {}
     for source, branch in branch_of.items():
         dataset = PackedDataset(Pack.open(config.workspace.pack(source, "test")))
-        pieces = predict(
-            network, dataset.structures, branch=branch, graph=config.model.graph, batch_atoms=4096
-        )
-        energies, forces = zip(*(piece[1:] for piece in pieces), strict=True)
         sums = ErrorSums()
-        sums.add(
-            np.concatenate(energies) - dataset.target_ev_per_atom,
-            np.concatenate(forces) - dataset.structures.forces,
-        )
-        errors[source] = {**sums.as_dict(), "num_structures": float(sums.num_structures)}
+        for part in predict_batches(
+            network, dataset.structures, branch=branch, graph=config.model.graph, batch_atoms=4096
+        ):
+            sums.add(
+                dataset.structures.slice(part.structures.start, part.structures.stop),
+                energy_error_ev_per_atom=part.energy_per_atom
+                - dataset.target_ev_per_atom[part.structures],
+                forces=part.forces,
+            )
+        errors[source] = {**sums.as_dict(), "num_structures": float(len(dataset))}
     return errors
 
 
