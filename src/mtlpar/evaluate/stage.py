@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,11 @@ from mtlpar.core.error_names import MAE_NAMES
 from mtlpar.core.fields import LABELS
 from mtlpar.core.files import atomic_path, write_json
 from mtlpar.core.hashing import derive_seed
-from mtlpar.core.metrics import ErrorSums
 from mtlpar.core.paths import Workspace
-from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch, atom_indices
+from mtlpar.evaluate.errors import Predicted, predict_dataset, sums_of, zero_of
 from mtlpar.evaluate.settings import EvaluateSettings
-from mtlpar.model.predict import FloatArray, predict_batches
+from mtlpar.evaluate.zero_shot import zero_shot
 from mtlpar.model.saved import SavedModel, load_model
 from mtlpar.parallel.device import local_device
 from mtlpar.store.dataset import PackedDataset
@@ -39,20 +38,6 @@ _NO_PARITY: Final[dict[str, npt.NDArray[Any]]] = {
 }
 
 
-class Predicted(NamedTuple):
-    """Predictions of a whole test set.
-
-    Attributes:
-        energy_per_atom: Energies per atom without references in eV/atom, (S,).
-        forces: Forces in eV/Å, (A, 3).
-        stress: Stresses in eV/Å^3, (S, 6), NaN where undefined; None if there are none.
-    """
-
-    energy_per_atom: FloatArray
-    forces: FloatArray
-    stress: FloatArray | None
-
-
 def run(
     name: str,
     *,
@@ -65,7 +50,8 @@ def run(
     """Test one model on every source and write its errors and a sample for parity plots.
 
     A model with a branch for the source uses it; a model with one branch for everything uses that.
-    One with several branches is not tested on a source that fed none of them: its metrics say so.
+    One with several branches has none for a source that fed none of them: then all are tried, with
+    the new level's offsets fitted to a few of the structures; see `zero_shot`.
     Energies are compared per atom with the test source's own references removed, which is the same
     as comparing total energies divided by the number of atoms.
 
@@ -91,11 +77,12 @@ def run(
         sample = workspace.predictions(name, source)
         result: dict[str, Any] = {}
         if branch is None:
-            logger.warning("%s has no branch for %s and is not tested on it", name, source)
+            result["zero_shot"] = zero_shot(model, dataset, settings)
+            _log_zero_shot(name, source, result["zero_shot"])
             _write_parity_sample(sample, dataset, None, settings, seed)
         else:
             own = model.references.get(source)
-            predicted = _predict(model, dataset, branch, settings, references=own)
+            predicted = predict_dataset(model, dataset, branch, settings, references=own)
             result = _errors(name, dataset, predicted)
             _write_parity_sample(sample, dataset, predicted, settings, seed)
         write_json(
@@ -110,50 +97,22 @@ def run(
                 "num_structures": len(dataset),
                 "num_atoms": dataset.structures.total_atoms,
                 "num_labels": {label: int(dataset.structures.has(label).sum()) for label in LABELS},
-                "zero_predictor": _sums(dataset, _zero(dataset)).as_dict(),
+                "zero_predictor": sums_of(dataset, zero_of(dataset)).as_dict(),
             },
         )
 
 
-def errors_on(
-    model: SavedModel,
-    pack: Pack,
-    settings: EvaluateSettings,
-    *,
-    branch: str | None = None,
-    references: References | None = None,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Errors on a test set, and those of predicting zero.
-
-    Args:
-        model: The model.
-        pack: The test set.
-        settings: Size of batches.
-        branch: Branch to predict with; by default that of the pack's source.
-        references: Reference energies of the predictions; by default those that the model has for
-            the source.
-
-    Raises:
-        ValueError: If the pack is damaged, or a prediction is not finite.
-    """
-    dataset = PackedDataset(pack)
-    source = dataset.header.source
-    predicted = _predict(
-        model,
-        dataset,
-        branch or model.branch_of(source),
-        settings,
-        references=references or model.references[source],
-    )
-    return _sums(dataset, predicted).as_dict(), _sums(dataset, _zero(dataset)).as_dict()
-
-
-def _zero(dataset: PackedDataset) -> Predicted:
-    """The prediction that everything is zero but the references."""
-    structures = dataset.structures
-    return Predicted(
-        np.zeros(len(dataset)), np.zeros(structures.forces.shape), np.zeros(structures.stress.shape)
-    )
+def _log_zero_shot(name: str, source: str, found: Mapping[str, Mapping[str, Any]]) -> None:
+    logger.warning("%s has no branch for %s; each of them is tried", name, source)
+    for branch, errors in found.items():
+        told = [
+            f"{label} {errors[mae_name]:.4f}"
+            for label, mae_name in MAE_NAMES.items()
+            if mae_name in errors
+        ]
+        unknown = errors["unknown_elements"]
+        seen = f"; it never saw {' '.join(unknown)}" if unknown else ""
+        logger.info("  branch %s: MAE %s%s", branch, ", ".join(told), seen)
 
 
 def _check_branches(name: str, model: SavedModel, branches: Mapping[str, tuple[str, ...]]) -> None:
@@ -192,7 +151,7 @@ def _check_data(model: SavedModel, pack: Pack) -> None:
 
 def _errors(name: str, dataset: PackedDataset, predicted: Predicted) -> dict[str, float]:
     """Test errors, which are logged too."""
-    result = _sums(dataset, predicted).as_dict()
+    result = sums_of(dataset, predicted).as_dict()
     units = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}
     logger.info(
         "%s on %s: MAE %s (%d structures)",
@@ -207,51 +166,6 @@ def _errors(name: str, dataset: PackedDataset, predicted: Predicted) -> dict[str
         len(dataset),
     )
     return result
-
-
-def _sums(dataset: PackedDataset, predicted: Predicted) -> ErrorSums:
-    sums = ErrorSums()
-    sums.add(
-        dataset.structures,
-        energy_error_ev_per_atom=predicted.energy_per_atom - dataset.target_ev_per_atom,
-        forces=predicted.forces,
-        stress=predicted.stress,
-    )
-    return sums
-
-
-def _predict(
-    model: SavedModel,
-    dataset: PackedDataset,
-    branch: str,
-    settings: EvaluateSettings,
-    *,
-    references: References | None,
-) -> Predicted:
-    """Predict a test set; ``references`` are those of the predictions, None for the packs' own."""
-    parts = list(
-        predict_batches(
-            model.network,
-            dataset.structures,
-            branch=branch,
-            graph=model.settings.graph,
-            batch_atoms=settings.batch_atoms,
-        )
-    )
-    energy = np.concatenate([part.energy_per_atom for part in parts])
-    if references is not None:
-        # A model that started from another one may have other references than the packs.
-        energy += dataset.target_ev_per_atom - references.to_target(dataset.structures)
-    forces = np.concatenate([part.forces for part in parts])
-    stresses = [part.six_stresses for part in parts]
-    stress = np.concatenate([one for one in stresses if one is not None] or [np.zeros((0, 6))])
-    if not (np.isfinite(energy).all() and np.isfinite(forces).all()):
-        bad = dataset.structures.structure_id[~np.isfinite(energy)]
-        raise ValueError(
-            f"predictions on {dataset.header.source} are not finite, for instance for structures "
-            f"{', '.join(f'{identity:016x}' for identity in bad[:5])}; train the model again"
-        )
-    return Predicted(energy, forces, stress if len(stress) else None)
 
 
 def _write_parity_sample(

@@ -12,7 +12,7 @@ import torch
 
 from mtlpar.config import Config, load_config
 from mtlpar.core.error_names import MAE_NAMES
-from mtlpar.evaluate.stage import errors_on
+from mtlpar.evaluate.errors import errors_on
 from mtlpar.finetune.branches import UNITS
 from mtlpar.finetune.project import MODEL
 from mtlpar.model.moving import set_moving

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
@@ -91,6 +92,17 @@ class PackedDataset:
 
     def __len__(self) -> int:
         return len(self.structures)
+
+    def part(self, start: int, stop: int) -> PackedDataset:
+        """Consecutive structures, as a dataset of their own."""
+        part = copy.copy(self)
+        part.structures = self.structures.slice(start, stop)
+        part.target_ev_per_atom = self.target_ev_per_atom[start:stop]
+        part._label_bits = part.structures.label_bits
+        part._segments = AtomSegments(
+            part.structures.columns(), first_bytes(part.structures.offsets)
+        )
+        return part
 
     def count_atoms(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """Atoms of the structures at ``indices``."""

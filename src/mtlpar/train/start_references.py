@@ -134,9 +134,21 @@ def fit_references(pack: Pack, start: SavedModel, branch: str) -> StartFit:
     """
     block = pack.read_block(0)
     structures = block.slice(0, min(len(block), _STRUCTURES))
+    return fit_to(structures, pack.header.references, start, branch)
+
+
+def fit_to(structures: StructureBatch, own: References, start: SavedModel, branch: str) -> StartFit:
+    """References with which a trained branch predicts some structures best.
+
+    Args:
+        structures: S structures with labels.
+        own: References of their source: errors of predicting the mean are those relative to them,
+            and elements that the branch does not know start from them.
+        start: The trained model.
+        branch: One of its branches.
+    """
     energy, forces = _predict(start, structures, branch)
-    own = pack.header.references.energies_ev
-    old = {**own, **_references_of_branch(start, branch)}
+    old = {**own.energies_ev, **_references_of_branch(start, branch)}
     rows = np.flatnonzero(structures.has("energy"))
     base = References(old)
     references = base
@@ -158,7 +170,7 @@ def fit_references(pack: Pack, start: SavedModel, branch: str) -> StartFit:
     )
     zero.add(
         structures,
-        energy_error_ev_per_atom=-pack.header.references.to_target(structures),
+        energy_error_ev_per_atom=-own.to_target(structures),
         forces=np.zeros_like(forces),
         stress=None,
     )

@@ -125,6 +125,15 @@ def test_a_model_is_not_tested_on_a_source_that_none_of_its_branches_learned(
     for source in SOURCES:
         metrics = json.loads(workspace.metrics("mtl", source).read_text())
         assert metrics["branch"] == (None if source == gone else source)
+        # Each branch is tried on it, with offsets from structures that are not tested on.
+        tried = metrics.get("zero_shot", {})
+        assert set(tried) == (set(SOURCES) - {gone} if source == gone else set())
+        for errors in tried.values():
+            assert (
+                errors["offset_structures"] + errors["num_structures"] == metrics["num_structures"]
+            )
+            assert errors["force_mae_ev_per_angstrom"] > 0
+            assert errors["unknown_elements"] == []
         assert ("force_mae_ev_per_angstrom" in metrics) == (source != gone)
         assert metrics["zero_predictor"]["force_mae_ev_per_angstrom"] > 0
         with np.load(workspace.predictions("mtl", source)) as sample:

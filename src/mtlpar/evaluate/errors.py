@@ -1,0 +1,116 @@
+"""Test errors of one branch on one test set."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mtlpar.core.metrics import ErrorSums
+from mtlpar.core.references import References
+from mtlpar.evaluate.settings import EvaluateSettings
+from mtlpar.model.predict import FloatArray, predict_batches
+from mtlpar.model.saved import SavedModel
+from mtlpar.store.dataset import PackedDataset
+from mtlpar.store.pack import Pack
+
+
+class Predicted(NamedTuple):
+    """Predictions of a whole test set.
+
+    Attributes:
+        energy_per_atom: Energies per atom without references in eV/atom, (S,).
+        forces: Forces in eV/Å, (A, 3).
+        stress: Stresses in eV/Å^3, (S, 6), NaN where undefined; None if there are none.
+    """
+
+    energy_per_atom: FloatArray
+    forces: FloatArray
+    stress: FloatArray | None
+
+
+def errors_on(
+    model: SavedModel,
+    pack: Pack,
+    settings: EvaluateSettings,
+    *,
+    branch: str | None = None,
+    references: References | None = None,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Errors on a test set, and those of predicting zero.
+
+    Args:
+        model: The model.
+        pack: The test set.
+        settings: Size of batches.
+        branch: Branch to predict with; by default that of the pack's source.
+        references: Reference energies of the predictions; by default those that the model has for
+            the source.
+
+    Raises:
+        ValueError: If the pack is damaged, or a prediction is not finite.
+    """
+    dataset = PackedDataset(pack)
+    source = dataset.header.source
+    predicted = predict_dataset(
+        model,
+        dataset,
+        branch or model.branch_of(source),
+        settings,
+        references=references or model.references[source],
+    )
+    return sums_of(dataset, predicted).as_dict(), sums_of(dataset, zero_of(dataset)).as_dict()
+
+
+def zero_of(dataset: PackedDataset) -> Predicted:
+    """The prediction that everything is zero but the references."""
+    structures = dataset.structures
+    return Predicted(
+        np.zeros(len(dataset)), np.zeros(structures.forces.shape), np.zeros(structures.stress.shape)
+    )
+
+
+def predict_dataset(
+    model: SavedModel,
+    dataset: PackedDataset,
+    branch: str,
+    settings: EvaluateSettings,
+    *,
+    references: References | None,
+) -> Predicted:
+    """Predict a test set; ``references`` are those of the predictions, None for the packs' own."""
+    parts = list(
+        predict_batches(
+            model.network,
+            dataset.structures,
+            branch=branch,
+            graph=model.settings.graph,
+            batch_atoms=settings.batch_atoms,
+        )
+    )
+    energy = np.concatenate([part.energy_per_atom for part in parts])
+    if references is not None:
+        # A model that started from another one may have other references than the packs.
+        energy += dataset.target_ev_per_atom - references.to_target(dataset.structures)
+    forces = np.concatenate([part.forces for part in parts])
+    stresses = [part.six_stresses for part in parts]
+    stress = np.concatenate([one for one in stresses if one is not None] or [np.zeros((0, 6))])
+    if not (np.isfinite(energy).all() and np.isfinite(forces).all()):
+        bad = dataset.structures.structure_id[~np.isfinite(energy)]
+        raise ValueError(
+            f"predictions on {dataset.header.source} are not finite, for instance for structures "
+            f"{', '.join(f'{identity:016x}' for identity in bad[:5])}; train the model again"
+        )
+    return Predicted(energy, forces, stress if len(stress) else None)
+
+
+def sums_of(dataset: PackedDataset, predicted: Predicted) -> ErrorSums:
+    """Error sums over the labels that a test set has."""
+    sums = ErrorSums()
+    sums.add(
+        dataset.structures,
+        energy_error_ev_per_atom=predicted.energy_per_atom - dataset.target_ev_per_atom,
+        forces=predicted.forces,
+        stress=predicted.stress,
+    )
+    return sums

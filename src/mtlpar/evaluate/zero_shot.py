@@ -1,0 +1,61 @@
+"""Errors of every branch on a source that none of them learned.
+
+Forces need nothing. Energies of another level of theory need an offset for each element, which is
+fitted to a few structures of the test set; these are not tested on. Whoever predicts new structures
+has to have as many labels at that level.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ase.data import chemical_symbols
+
+from mtlpar.evaluate.errors import predict_dataset, sums_of, zero_of
+from mtlpar.evaluate.settings import EvaluateSettings
+from mtlpar.model.saved import SavedModel
+from mtlpar.store.dataset import PackedDataset
+from mtlpar.train.start_references import fit_to
+
+OFFSET_STRUCTURES: Final = 32
+"""Structures that offsets are fitted to; of small test sets half of them."""
+
+
+def zero_shot(
+    model: SavedModel, dataset: PackedDataset, settings: EvaluateSettings
+) -> dict[str, dict[str, Any]]:
+    """Test errors by branch, best first by forces or, where there are none, by energies.
+
+    Args:
+        model: A model without a branch for the source.
+        dataset: Test set of the source.
+        settings: Size of batches.
+
+    Returns:
+        By branch the means of `ErrorSums.as_dict`, the number of ``offset_structures`` and of
+        ``num_structures`` tested, ``unknown_elements``, and the errors of the ``zero_predictor`` on
+        the same structures.
+    """
+    count = min(OFFSET_STRUCTURES, len(dataset) // 2)
+    fitted = dataset.structures.slice(0, count)
+    tested = dataset.part(count, len(dataset))
+    elements = {chemical_symbols[z] for z in set(dataset.structures.atomic_numbers.tolist())}
+    found = {}
+    for branch in model.branches:
+        fit = fit_to(fitted, dataset.header.references, model, branch)
+        predicted = predict_dataset(model, tested, branch, settings, references=fit.references)
+        found[branch] = {
+            **sums_of(tested, predicted).as_dict(),
+            "offset_structures": count,
+            "num_structures": len(tested),
+            "unknown_elements": sorted(elements - set(model.elements(branch))),
+            "zero_predictor": sums_of(tested, zero_of(tested)).as_dict(),
+        }
+    return dict(sorted(found.items(), key=lambda item: _order(item[1])))
+
+
+def _order(errors: dict[str, Any]) -> tuple[float, float]:
+    return tuple(
+        errors.get(name, float("inf"))
+        for name in ("force_mae_ev_per_angstrom", "energy_mae_ev_per_atom")
+    )

@@ -1,0 +1,72 @@
+"""Branches tried on a source that none of them learned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.data import chemical_symbols
+from helpers import ELEMENT_ENERGIES_EV, make_structures, make_workspace, write_extracted
+from training import MODEL, run_alone
+
+from mtlpar.core.paths import Workspace
+from mtlpar.evaluate.settings import EvaluateSettings
+from mtlpar.evaluate.zero_shot import OFFSET_STRUCTURES, zero_shot
+from mtlpar.model.predict import predict_batches
+from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.normalize import stage as normalize
+from mtlpar.normalize.settings import NormalizeSettings
+from mtlpar.pack import stage as pack
+from mtlpar.pack.settings import PackSettings
+from mtlpar.store.dataset import PackedDataset
+from mtlpar.store.pack import Pack
+
+OFFSETS_EV = {symbol: 100.0 + index for index, symbol in enumerate(ELEMENT_ENERGIES_EV)}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A model of two sources, and a third one labelled by its second branch, but for offsets."""
+    found = make_workspace(tmp_path_factory.mktemp("zero"), {"first": 40, "second": 40})
+    run_alone(found, {"a": ("first",), "b": ("second",)}, epochs=3, source_weights={})
+    model = load_model(found.model("mtl"))
+    structures = make_structures(160, seed=50)
+    (part,) = predict_batches(
+        model.network, structures, branch="b", graph=MODEL.graph, batch_atoms=10**6
+    )
+    table = np.array([OFFSETS_EV.get(symbol, 0.0) for symbol in chemical_symbols])
+    owner = np.repeat(np.arange(len(structures)), structures.num_atoms)
+    structures.energy[:] = part.energy_per_atom * structures.num_atoms + np.bincount(
+        owner, table[structures.atomic_numbers]
+    )
+    structures.forces[:] = part.forces
+    write_extracted(found, "third", structures)
+    fractions = NormalizeSettings(val_fraction=0.1, test_fraction=0.5)
+    normalize.run("third", workspace=found, settings=fractions, seed=0)
+    pack.run("third", workspace=found, settings=PackSettings(), seed=0)
+    return found
+
+
+def tried(workspace: Workspace) -> tuple[SavedModel, dict[str, dict[str, float]]]:
+    model = load_model(workspace.model("mtl"))
+    dataset = PackedDataset(Pack.open(workspace.pack("third", "test")))
+    return model, zero_shot(model, dataset, EvaluateSettings())
+
+
+def test_the_branch_of_the_same_level_is_first_and_has_no_error_but_its_offsets(
+    workspace: Workspace,
+) -> None:
+    # Offsets of a hundred eV that are not fitted, or fitted to the wrong structures, would show.
+    _, found = tried(workspace)
+    assert list(found) == ["b", "a"]
+    assert found["b"]["energy_mae_ev_per_atom"] < 1e-5
+    assert found["b"]["force_mae_ev_per_angstrom"] < 1e-5
+    assert found["a"]["force_mae_ev_per_angstrom"] > 1e-3
+
+
+def test_structures_that_offsets_were_fitted_to_are_not_tested_on(workspace: Workspace) -> None:
+    _, found = tried(workspace)
+    total = len(Pack.open(workspace.pack("third", "test")))
+    for errors in found.values():
+        assert errors["offset_structures"] == OFFSET_STRUCTURES
+        assert errors["num_structures"] == total - OFFSET_STRUCTURES
+        assert errors["unknown_elements"] == []
