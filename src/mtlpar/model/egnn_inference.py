@@ -196,16 +196,19 @@ class _Block:
         """What belongs to the block of (3, A, C)."""
         return vectors if self._is_whole else vectors[:, self._atoms]
 
+    def add_to(self, grads: _EdgeGrads) -> None:
+        """Say where gradients of the edges are summed."""
+        self.grad_radial, self.grad_unit = grads.radial[:, self._edges], grads.unit[:, self._edges]
+        self.grad_ends = grads.ends[self._atoms]
+
     def point_at(self, geometry: _Geometry) -> None:
         """Look at the edges of this step."""
         atoms = len(geometry.ends)
         self.sender = geometry.sender[self._edges]
         self.senders = torch.cat([self.sender + axis * atoms for axis in range(3)])
-        self.ends, self.grad_ends = self.of(geometry.ends), self.of(geometry.grad_ends)
+        self.ends = self.of(geometry.ends)
         self.ends_by_column = self.ends.transpose(1, 2)
         self.radial = geometry.radial[:, self._edges].T
-        self.grad_radial = geometry.grad_radial[:, self._edges]
-        self.grad_unit = geometry.grad_unit[:, self._edges]
         self._unit = geometry.unit[:, self._edges, None]
 
     def repeat_directions(self) -> None:
@@ -221,9 +224,6 @@ class _Geometry:
         unit: (3, n) unit vectors.
         ends: (A, M, 4) unit vectors and ones.
         radial: (K, n) radial functions.
-        grad_radial: Gradients of these.
-        grad_ends: (A, M, 3) gradients of the unit vectors, those of products by atom.
-        grad_unit: (3, n) the others.
     """
 
     def __init__(self, table: _Table, basis: RadialBasis) -> None:
@@ -233,16 +233,38 @@ class _Geometry:
         ones = torch.ones_like(self.unit[:1])
         self.ends = torch.cat([self.unit, ones]).T.contiguous().view(-1, table.columns, 4)
         self.radial, self._slopes = basis.with_slopes(self._distance, table.sizes)
-        self.grad_radial = torch.zeros_like(self.radial)
-        self.grad_ends = self.ends.new_zeros(*self.ends.shape[:2], 3)
-        self.grad_unit = torch.zeros_like(self.unit)
 
-    def gradient(self) -> Tensor:
-        """Gradient of the edge vectors, (3, n), from those of unit vectors and functions."""
-        unit = self.grad_unit + self.grad_ends.flatten(0, 1).T
+    def gradient(self, grads: _EdgeGrads) -> Tensor:
+        """Gradient of the edge vectors, (3, n)."""
+        unit = grads.unit + grads.ends.flatten(0, 1).T
         along = (self.unit * unit).sum(dim=0)
-        length = (self.grad_radial * self._slopes).sum(dim=0)
+        length = (grads.radial * self._slopes).sum(dim=0)
         return unit / self._distance + self.unit * (length - along / self._distance)
+
+
+class _EdgeGrads(NamedTuple):
+    """Gradients of what `_Geometry` has.
+
+    Attributes:
+        radial: Of the radial functions, (K, n).
+        ends: Of the unit vectors, by what is linear in them, (A, M, 3).
+        unit: Of the unit vectors, by the rest, (3, n).
+    """
+
+    radial: Tensor
+    ends: Tensor
+    unit: Tensor
+
+    @classmethod
+    def like(cls, geometry: _Geometry) -> _EdgeGrads:
+        """Memory for them."""
+        ends = geometry.ends[:, :, :3]
+        return cls(*(torch.empty_like(one) for one in (geometry.radial, ends, geometry.unit)))
+
+    def clear(self) -> None:
+        """Start from zero."""
+        for one in self:
+            one.zero_()
 
 
 class _Passed(NamedTuple):
@@ -338,8 +360,9 @@ class EgnnInference:
         table, geometry = self._lay_out(z, edge_index, vector)
         scalars, _, passed = self._forward(scalars)
         energies, grad = self._decode(scalars)
+        self._edge_grads.clear()
         self._backward(grad, passed)
-        return energies, geometry.gradient().index_select(1, table.place)
+        return energies, geometry.gradient(self._edge_grads).index_select(1, table.place)
 
     def _lay_out(self, z: Tensor, edge_index: Tensor, vector: Tensor) -> tuple[_Table, _Geometry]:
         """Divide the edges into blocks, with the memory of the step before if it fits."""
@@ -349,6 +372,7 @@ class EgnnInference:
         geometry = _Geometry(table, basis)
         if self._shape != (len(z), table.columns):
             self._shape = (len(z), table.columns)
+            self._edge_grads = _EdgeGrads.like(geometry)
             self._divide(geometry.unit)
         for block in self._blocks:
             block.point_at(geometry)
@@ -370,7 +394,9 @@ class EgnnInference:
             elif size[0] < rows or not start:
                 messages = [_Messages(like, *size)] * len(self._layers)
             place = slice(start, start + size[0])
-            self._blocks.append(_Block(place, self._shape, scratch, messages))
+            block = _Block(place, self._shape, scratch, messages)
+            block.add_to(self._edge_grads)
+            self._blocks.append(block)
 
     def _visit(self) -> Iterator[_Block]:
         for block in self._blocks:
@@ -388,7 +414,7 @@ class EgnnInference:
             at_receiver = scalars.new_zeros(atoms, 4, width)
             at_receiver[:, 3] = torch.addmm(layer.receiver_bias, h, layer.receiver)
             if layer.carries:
-                at_receiver[:, :3] = (vectors[-1] @ layer.along_receiver).transpose(0, 1)
+                at_receiver[:, :3] = _apply(vectors[-1], layer.along_receiver).transpose(0, 1)
             at_sender = h @ layer.sender
             sums = torch.empty_like(at_receiver)
             carried = torch.zeros_like(vectors[-1])
@@ -396,9 +422,9 @@ class EgnnInference:
                 messages = block.messages[index]
                 _send(layer, block, messages, at_receiver, at_sender, vectors[-1])
                 _sum_up(layer, block, messages, sums, carried)
-            pushed = carried.add_((sums[:, :3] @ layer.push).transpose(0, 1))
+            pushed = carried.add_(_apply(sums, layer.push)[:, :3].transpose(0, 1))
             vectors.append(vectors[-1] + pushed)
-            mixed = vectors[-1] @ layer.mix
+            mixed = _apply(vectors[-1], layer.mix)
             left, right = mixed.chunk(2, dim=2)
             inputs = torch.cat([h, sums[:, 3], (left * right).sum(dim=0)], dim=1)
             hidden = torch.addmm(layer.update_bias, inputs, layer.update)
@@ -432,8 +458,9 @@ class EgnnInference:
             inputs = _silu_backward(grad @ layer.update_out.T, left.hidden) @ layer.update.T
             of_h, received, inner = inputs.tensor_split((width, 2 * width), dim=1)
             crossed = torch.cat(left.mixed.chunk(2, dim=2)[::-1], dim=2)
-            vectors = vectors + (crossed * torch.cat([inner, inner], dim=1)) @ layer.mix.T
-            pushes = (vectors @ layer.push.T).transpose(0, 1)
+            crossed.mul_(torch.cat([inner, inner], dim=1))
+            vectors = _apply(crossed, layer.mix.T).add_(vectors)
+            pushes = _apply(vectors, layer.push.T).transpose(0, 1)
             grads = _Grads(
                 sums=torch.cat([pushes, received[:, None]], dim=1),
                 vectors=vectors,
@@ -449,11 +476,17 @@ class EgnnInference:
             if index == 0:
                 # What the atoms are does not depend on where they are.
                 return
-            along = grads.at_receiver[:, :3] @ layer.along_receiver.T
+            along = _apply(grads.at_receiver, layer.along_receiver.T)[:, :3]
             vectors = grads.before.view_as(vectors).add_(along.transpose(0, 1))
             of_h = of_h.addmm(grads.at_receiver[:, 3], layer.receiver.T)
             of_h.addmm_(grads.at_sender, layer.sender.T)
             grad = layer.norm.backward(of_h, left.scalars, left.mean, left.rstd).add_(grad)
+
+
+def _apply(values: Tensor, weight: Tensor) -> Tensor:
+    """Product of (X, Y, inputs) and a weight (inputs, outputs), in one piece."""
+    product = torch.mm(values.view(-1, weight.shape[0]), weight)
+    return product.view(*values.shape[:2], weight.shape[1])
 
 
 def _send(

@@ -110,7 +110,7 @@ class RadialBasis(nn.Module):
         bessel = len(self.frequencies)
         frequencies = torch.cat([self.frequencies, self.relative_frequencies]).to(x.dtype)[:, None]
         phase = torch.cat([frequencies[:bessel] * x, frequencies[bessel:] * (distance / total)])
-        waves, slopes = torch.sin(phase), torch.cos(phase).mul_(frequencies)
+        slopes, waves = torch.cos(phase).mul_(frequencies), phase.sin_()
         waves[:bessel].div_(x)
         slopes[:bessel].sub_(waves[:bessel]).div_(distance)
         slopes[bessel:].mul_(sizes / total.square())
