@@ -45,9 +45,11 @@ class Evaluator:
         assert isinstance(branch, Branch)
         self._model, self._source, self._branch = model, source, branch
         encoder = model.network.encoder
+        # What is written out is laid out for the cache of a CPU.
+        is_on_cpu = encoder.species.weight.device.type == "cpu"
         self._engine: _Engine = (
             EgnnInference(encoder, branch)
-            if isinstance(encoder, EgnnEncoder)
+            if isinstance(encoder, EgnnEncoder) and is_on_cpu
             else _ByAutograd(encoder, branch)
         )
         self._prepared: _Prepared | None = None
