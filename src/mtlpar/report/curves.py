@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from mtlpar.report.items import ENERGY_MAE, FORCE_MAE, STRESS_MAE, Quantity, Scope
 from mtlpar.report.load import Epoch, read_history
 from mtlpar.report.names import is_single_source, model_titles, source_title
-from mtlpar.report.style import INK, PALETTE, plain_log_axis
+from mtlpar.report.style import INK, PALETTE, leave_empty, plain_log_axis
 
 _SINGLE: Final = "Single-source model"
 _QUANTITIES: Final = (ENERGY_MAE, FORCE_MAE, STRESS_MAE)
@@ -47,7 +47,10 @@ def draw_learning_curves(scope: Scope) -> Figure:
             for model, history in histories.items():
                 if source in scope.models[model] and quantity.key in history[0].errors[source]:
                     _draw_line(axes, history, source, quantity.key, color=colors[labels[model]])
-            _finish_panel(axes)
+            if axes.lines:
+                _finish_panel(axes)
+            else:
+                leave_empty(axes, "no label")
         row[0].set_ylabel(f"Validation {quantity.target} MAE\n({quantity.unit})")
     for axes, source in zip(grid[0], scope.sources, strict=True):
         axes.set_title(source_title(source))

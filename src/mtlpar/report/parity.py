@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
+from textwrap import fill
 from typing import Final
 
 import numpy as np
@@ -18,13 +20,14 @@ from mtlpar.report.grid import format_number
 from mtlpar.report.items import Quantity, Scope
 from mtlpar.report.load import ErrorTable, FloatArray, read_errors, read_predictions
 from mtlpar.report.names import model_titles, source_title
-from mtlpar.report.style import FAINT, SEQUENTIAL
+from mtlpar.report.style import FAINT, SEQUENTIAL, leave_empty
 
 _MANY_POINTS: Final = 1500
 _CELLS: Final = 64
 # How far beyond the labels, in their range, predictions may stretch a panel.
 _STRETCH: Final = 0.25
 _MARGIN: Final = 0.04
+_LETTERS: Final = 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +54,9 @@ class _Panel:
 def draw_parity(scope: Scope, *, quantity: Quantity) -> Figure:
     """Draw predictions against labels: a row per chosen model, a column per source.
 
-    Panels of one source share their limits. The error printed is that of the whole test set; the
-    points are the sample of it that evaluate keeps.
+    Models that predict nothing of the kind and sources without such labels are left out. Panels of
+    one source share their limits. The error printed is that of the whole test set; the points are
+    the sample of it that evaluate keeps.
 
     Args:
         scope: What the report is about.
@@ -64,19 +68,27 @@ def draw_parity(scope: Scope, *, quantity: Quantity) -> Figure:
     models = scope.parity_models
     table = read_errors(quantity, workspace=scope.workspace, models=models, sources=scope.sources)
     panels = _panels(scope, table, models)
+    models = tuple(model for model in models if any(panels[model])) or models
+    kept = [any(panels[model][index] for model in models) for index in range(len(scope.sources))]
+    kept = kept if any(kept) else [True] * len(kept)
+    sources = list(compress(scope.sources, kept))
     norm = _count_norm([panel for row in panels.values() for panel in row if panel])
-    columns = len(scope.sources)
-    figure = Figure(figsize=(1.85 * columns + 1.0, 1.62 * len(models) + 0.75), layout="compressed")
+    columns = len(sources)
+    figure = Figure(
+        figsize=(1.85 * columns + 1.0, max(2.8, 1.62 * len(models) + 0.75)), layout="compressed"
+    )
     grid = figure.subplots(len(models), columns, sharex="col", sharey="col", squeeze=False)
     titles = model_titles(scope.models, sources=scope.sources)
     for row, model in zip(grid, models, strict=True):
-        for axes, panel, source in zip(row, panels[model], scope.sources, strict=True):
+        shown = compress(panels[model], kept)
+        for axes, panel, source in zip(row, shown, sources, strict=True):
             if panel is None:
-                _leave_empty(axes, "no label" if math.isnan(table.zero[source]) else "no branch")
+                leave_empty(axes, "no label" if math.isnan(table.zero[source]) else "no branch")
             else:
                 _draw_panel(axes, panel, norm)
-        row[0].set_ylabel(titles[model], fontweight="bold")
-    for axes, source in zip(grid[0], scope.sources, strict=True):
+        # A row is about as high as fourteen letters are long.
+        row[0].set_ylabel(fill(titles[model], _LETTERS), fontweight="bold")
+    for axes, source in zip(grid[0], sources, strict=True):
         axes.set_title(source_title(source))
     what = "energy" if quantity.target == "energy" else f"{quantity.target} component"
     figure.supxlabel(f"Labelled {what} ({quantity.unit})", fontsize=9)
@@ -135,12 +147,6 @@ def _limits(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> tuple[float, floa
 def _count_norm(panels: Sequence[_Panel]) -> LogNorm | None:
     highest = [float(panel.counts.max()) for panel in panels if panel.counts is not None]
     return LogNorm(1, max(2.0, *highest)) if highest else None
-
-
-def _leave_empty(axes: Axes, why: str) -> None:
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelleft=False)
-    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", color=FAINT)
 
 
 def _draw_panel(axes: Axes, panel: _Panel, norm: LogNorm | None) -> None:

@@ -76,6 +76,13 @@ def save_figure(figure: Figure, folder: Path, name: str, *, dpi: int) -> None:
             figure.savefig(temporary, format=suffix, dpi=dpi, metadata=metadata)
 
 
+def leave_empty(axes: Axes, why: str) -> None:
+    """Write into a panel why nothing is drawn; numbers below belong to the panels above."""
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelleft=False)
+    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", color=FAINT)
+
+
 def plain_log_axis(axes: Axes) -> None:
     """Make the y axis logarithmic, with few and plain numbers; call it when all is drawn."""
     axes.set_yscale("log")

@@ -24,7 +24,13 @@ from mtlpar.report.ledger_bars import draw_ledger
 from mtlpar.report.parity import draw_parity
 from mtlpar.report.style import house_style
 
-MEGAPIXELS = {"heatmap": 0.15, "parity": 0.3, "learning_curves": 0.3, "ledger_figure": 0.1}
+MEGAPIXELS = {
+    "heatmap": 0.15,
+    "parity_stress": 0.1,
+    "parity": 0.3,
+    "learning_curves": 0.3,
+    "ledger_figure": 0.1,
+}
 MEGAPIXELS["reference_energies"] = 0.5
 
 
