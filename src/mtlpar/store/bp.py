@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.fields import FIELDS, LABELS, Field
-from mtlpar.core.files import atomic_path, run_first
+from mtlpar.core.files import atomic_path, missing, run_first
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.records import parse_record
 from mtlpar.core.structures import StructureBatch, label_bits
@@ -192,6 +192,8 @@ class BpReader(Generic[Header]):
             ValueError: If it is missing, foreign, truncated, damaged or of another schema version.
         """
         self.path = path
+        if not path.exists():
+            raise ValueError(missing(path, stage))
         if not path.is_dir():
             raise ValueError(f"{path} is not a .bp folder; {run_first(stage)}")
         check_seal(path)

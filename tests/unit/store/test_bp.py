@@ -90,7 +90,7 @@ def test_a_short_delivery_is_refused_and_nothing_appears(tmp_path: Path) -> None
 
 
 def test_foreign_missing_and_damaged_folders_are_refused_with_a_reason(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"is not a \.bp folder"):
+    with pytest.raises(ValueError, match=r"absent\.bp is missing; run"):
         BpReader(tmp_path / "absent.bp")
     with adios2.Stream(str(tmp_path / "foreign.bp"), "w") as stream:
         stream.write("x", np.arange(3), [3], [0], [3])
