@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from mtlpar.cli.model_files import model_file
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
+    from mtlpar.parallel.ranks import RankContext
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +59,10 @@ def _predict(options: argparse.Namespace) -> None:
     require_positive(options, "batch_atoms")
     if options.out.suffix not in (".xyz", ".extxyz"):
         raise ValueError(f"--out {options.out}: expected a name that ends in .xyz or .extxyz")
+    if options.out.is_dir():
+        raise ValueError(f"--out {options.out} is a folder; name a file, perhaps one in it")
     path = model_file(options.model)
-    with joined_ranks(options) as context:
+    with joined_ranks(options) as context, _only_writer(options.out, context):
         from mtlpar.model.saved import load_model
         from mtlpar.predict import stage
 
@@ -76,3 +81,16 @@ def _predict(options: argparse.Namespace) -> None:
             logger.info("%s: %d rows, %d predicted", options.out, rows, outcome.predicted)
             for reason, count in outcome.refused.most_common():
                 logger.warning("%d refused: %s", count, reason)
+
+
+@contextmanager
+def _only_writer(out: Path, context: RankContext) -> Iterator[None]:
+    """Wait for another run that writes the same file: their parts would be mixed."""
+    from mtlpar.flow.lease import Owner, hold
+
+    if context.rank:
+        yield
+        return
+    owner = Owner.this_process(ranks=context.world_size)
+    with hold(out.parent, f"predict-{out.name}", owner):
+        yield

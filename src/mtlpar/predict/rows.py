@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,21 +59,43 @@ class Row:
         return Atoms(found.numbers, found.positions, cell=found.cell, pbc=found.pbc, info=state)
 
 
-def input_files(paths: Iterable[Path]) -> list[Path]:
+def input_files(paths: Iterable[Path], *, without: Collection[Path] = ()) -> list[Path]:
     """Files, packs and standard input in the order given; folders stand for all that they hold.
 
+    Args:
+        paths: What was asked for.
+        without: What the run itself writes, files or folders. They are left out of what folders
+            hold: there they are from a run before, or from this one before it was interrupted.
+
     Raises:
-        ValueError: If one does not exist, or a folder holds nothing that is read.
+        ValueError: If one does not exist or is what the run writes, or a folder holds nothing that
+            is read.
     """
+    written = {path.resolve() for path in without}
     found: list[Path] = []
     for path in paths:
-        if str(path) == STDIN or path.is_file() or path.suffix == _PACK:
+        if str(path) == STDIN:
+            found.append(path)
+        elif path.resolve() in written:
+            raise ValueError(
+                f"{path} is read and would be written over; name another file by --out"
+            )
+        elif path.is_file() or (path.suffix == _PACK and path.exists()):
             found.append(path)
         elif path.is_dir():
-            inside = [one for one in sorted(path.rglob("*")) if _is_input(one)]
+            inside = [
+                one
+                for one in sorted(path.rglob("*"))
+                if _is_input(one) and not written & {one.resolve(), *one.resolve().parents}
+            ]
             if not inside:
                 raise ValueError(f"{path} holds no file that is read; expected {_formats()}")
             found += inside
+        elif path.exists():
+            raise ValueError(
+                f"{path} is no file but a pipe or a device, which can be read once only; write - "
+                "for extended XYZ from standard input, or save it as a file"
+            )
         else:
             raise ValueError(f"{path} does not exist")
     return found

@@ -76,13 +76,14 @@ def run(
         What became of all rows.
 
     Raises:
-        ValueError: If an input does not exist, is damaged or of another format.
+        ValueError: If an input does not exist, is damaged or of another format, or is the file to
+            write.
     """
     with failing_together():
-        files = input_files(inputs)
+        parts = out.with_name(f"{out.name}.parts")
+        files = input_files(inputs, without=(out, parts))
         if context.world_size > 1 and any(str(path) == STDIN for path in files):
             raise ValueError("standard input is read by one process only; name a file")
-        parts = out.with_name(f"{out.name}.parts")
         if context.rank == 0:
             _prepare(parts, _identity(files, model_file, source))
     _meet()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import ase.db
@@ -226,6 +229,85 @@ def test_what_is_left_of_a_run_with_another_source_is_not_taken(
     assert out.read_bytes() == one
 
 
+@pytest.mark.parametrize("name", ["in.extxyz", "link.extxyz", "../run/in.extxyz"])
+def test_a_file_that_is_read_is_not_written_over(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    given = folder / "in.extxyz"
+    ase.io.write(given, structures())
+    (folder / "link.extxyz").symlink_to(given)
+    before = given.read_bytes()
+    arguments = ["predict", str(model_file), str(folder / name), "--source", "a", "--out"]
+    assert main([*arguments, str(given)]) == 1
+    assert "is read and would be written over; name another file by --out" in (
+        capsys.readouterr().err
+    )
+    assert given.read_bytes() == before
+
+
+def test_what_a_run_writes_into_the_folder_that_it_reads_is_no_input(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The output of the first run is there in the second one, and parts in one that goes on.
+    ase.io.write(tmp_path / "in.extxyz", structures())
+    out = tmp_path / "out.extxyz"
+    assert len(predict(model_file, out, tmp_path)) == 30
+    assert len(predict(model_file, out, tmp_path)) == 30
+    monkeypatch.setattr(stage, "CHUNK_ROWS", 7)
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        arguments = ["predict", str(model_file), str(tmp_path), "--source", "a", "--out", str(out)]
+        assert main(arguments) == 130
+    assert len(list(tmp_path.glob("out.extxyz.parts/*.extxyz"))) == 5
+    assert len(predict(model_file, out, tmp_path)) == 30
+
+
+def test_an_output_that_is_a_folder_is_refused_before_anything_is_predicted(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ase.io.write(tmp_path / "in.extxyz", [molecule("H2O")])
+    (tmp_path / "out.extxyz").mkdir()
+    arguments = ["predict", str(model_file), str(tmp_path / "in.extxyz"), "--source", "a"]
+    assert main([*arguments, "--out", str(tmp_path / "out.extxyz")]) == 1
+    assert "out.extxyz is a folder; name a file" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_two_runs_that_write_one_file_do_so_one_after_the_other(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With two sources, chunks of one run would be taken for those of the other.
+    ase.io.write(tmp_path / "in.extxyz", [molecule("H2")] * 30)
+    out = tmp_path / "out.extxyz"
+    monkeypatch.setattr(stage, "CHUNK_ROWS", 7)
+    whole = stage._predict_chunk
+    command = [sys.executable, "-m", "mtlpar", "predict", str(model_file), "in.extxyz"]
+    other: list[subprocess.Popen[bytes]] = []
+    seen = threading.Event()
+
+    def with_another_run(*arguments: object, **options: object) -> None:
+        if not other:
+            line = [*command, "--source", "b", "--out", out.name]
+            other.append(subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE))
+            assert other[0].stderr is not None
+            assert b"waiting for process" in other[0].stderr.readline()
+            seen.set()
+        whole(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage, "_predict_chunk", with_another_run)
+    # One thread, so that no other chunk is predicted while the first one starts the other run.
+    monkeypatch.setattr(stage, "_one_thread_each", lambda: nullcontext(1))
+    found = predict(model_file, out, tmp_path / "in.extxyz")
+    assert seen.is_set()
+    assert {atoms.info["source"] for atoms in found} == {"a"}
+    other[0].communicate()
+    assert other[0].returncode == 0
+    assert {atoms.info["source"] for atoms in read(out)} == {"b"}
+    assert not list(tmp_path.glob("*.parts"))
+
+
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_write_the_same_file_as_one_process(
@@ -252,6 +334,8 @@ def test_ranks_write_the_same_file_as_one_process(
         (["cut.xyz"], "out.xyz", "cut.xyz is damaged or cut off: the file ends inside frame 1"),
         (["table.h5"], "out.xyz", "table.h5 is an HDF5 file; expected .xyz"),
         (["cut.xyz"], "out.csv", "expected a name that ends in .xyz or .extxyz"),
+        (["nowhere.bp"], "out.xyz", "nowhere.bp does not exist"),
+        (["pipe"], "out.xyz", "pipe is no file but a pipe or a device"),
     ],
 )
 def test_inputs_that_are_not_read_are_told_by_name(
@@ -265,6 +349,7 @@ def test_inputs_that_are_not_read_are_told_by_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "table.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(600))
     text = io.StringIO()
     ase.io.write(text, [molecule("H2O")] * 2, format="extxyz")
