@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -94,11 +95,11 @@ def run(work: Path, model: Path, start: str, labels: int, seed: int) -> dict[str
     }
     if start in ("heads", "full"):
         settings["models.own.start_from"] = (
-            f"{{model: {model.resolve()}, mode: {start}, branches: {{own: ani1x}}}}"
+            f"{{model: {model}, mode: {start}, branches: {{own: ani1x}}}}"
         )
     elif start != "scratch":
         # The branch has another name than any there, and starts from random weights.
-        settings["models.own.start_from"] = f"{{model: {model.resolve()}}}"
+        settings["models.own.start_from"] = f"{{model: {model}}}"
     empty = work / "empty.yaml"
     empty.write_text("{}")
     options = ["--config", str(empty)]
@@ -131,19 +132,22 @@ def main() -> None:
     parser.add_argument("--structures", type=int, default=800, help="structures to label")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many seeds")
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
+    work, model = options.work.resolve(), options.model.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    # A config.yaml of the present folder would lie below the settings of the experiments.
+    os.chdir(work)
     torch.set_num_threads(1)
     frames = list(labelled(options.structures, seed=0))
     found: dict[str, dict[str, float]] = {}
     for seed in SEEDS[: options.seeds]:
         for labels in LABELS:
-            folder = options.work / f"{labels}-{seed}"
+            folder = work / f"{labels}-{seed}"
             folder.mkdir(exist_ok=True)
             write_data(folder, labels, seed, frames)
             for start in STARTS:
                 note = folder / f"{start}.json"
                 if not note.exists():
-                    write_json(note, run(options.work, options.model, start, labels, seed))
+                    write_json(note, run(work, model, start, labels, seed))
                 found[f"{start}-{labels}-{seed}"] = read_json(note)
     print_tables(found, SEEDS[: options.seeds])
 

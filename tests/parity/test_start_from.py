@@ -325,6 +325,7 @@ def as_atoms(structure: StructureBatch) -> Atoms:
     return Atoms(structure.atomic_numbers, structure.positions)
 
 
+@pytest.mark.filterwarnings("ignore:forces are not the gradient")
 def test_drift_is_what_the_calculator_sees(trained: Workspace) -> None:
     branches = {"transition1x": ("transition1x",)}
     after = _start(trained, branches, {"transition1x": "ani1x"}, **MOVING)

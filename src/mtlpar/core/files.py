@@ -32,6 +32,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         remove(temporary)
 
 
+def link(kept: Path, path: Path) -> None:
+    """Give a file a second name that stays when the first one goes; a copy where that cannot be."""
+    with atomic_path(path) as temporary:
+        try:
+            os.link(kept, temporary)
+        except OSError:
+            shutil.copyfile(kept, temporary)
+
+
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside ``path`` for what only this block needs, and remove it after."""

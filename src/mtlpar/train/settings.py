@@ -160,7 +160,8 @@ class TrainSettings(Settings):
     patience_epochs: int | None = Field(
         default=10,
         gt=0,
-        description="Stop after this many epochs without a better validation score; null: never.",
+        description="Stop after this many epochs without a better validation score; null: never. "
+        "With schedule cosine only epochs of the second half count, in which the rate is low.",
     )
     on_nonfinite: Literal["stop", "skip"] = Field(
         default="stop",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from mtlpar.core.fields import LABELS
-from mtlpar.core.files import write_json
+from mtlpar.core.files import link, write_json
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.paths import Workspace
 from mtlpar.model.messages import has_kernels
@@ -151,6 +152,14 @@ def _check_ranks(recipe: Recipe) -> None:
     )
 
 
+def _training_of(path: Path, checkpoints: Path) -> Path | None:
+    """Where the model at a path is kept, if a training here made it."""
+    if not path.exists():
+        return None
+    kept = checkpoints.glob("*/model.pt")
+    return next((one for one in kept if one.samefile(path)), None)
+
+
 def _loss_of(trainer: Trainer, ranks: Sequence[int], fate: str) -> str:
     """What the fate of some ranks means for the training."""
     lost = ", ".join(
@@ -265,8 +274,9 @@ class _Job:
         self.checkpoints.load(state, progress.best_step, alone=True)
         merge_updates(model)
         found = finished_model(recipe, model, self.references, progress)
+        kept = self.checkpoints.folder / "model.pt"
         save_model(
-            self.workspace.model(recipe.name),
+            kept,
             state=found.network.state_dict(),
             settings=found.settings,
             branches=found.branches,
@@ -274,6 +284,10 @@ class _Job:
             level_of_theory=found.level_of_theory,
             training=found.training,
         )
+        path = self.workspace.model(recipe.name)
+        if (other := _training_of(path, self.checkpoints.folder.parent)) not in (None, kept):
+            logger.warning("%s was made by another training; that model stays at %s", path, other)
+        link(kept, path)
 
     def _log_layout(self, layout: ParallelLayout, model: MultiTaskModel) -> None:
         counts = parameter_counts(model)

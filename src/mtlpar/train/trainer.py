@@ -310,10 +310,21 @@ class Trainer:
             progress.best_step = progress.step
             progress.epochs_without_improvement = 0
             return True
-        progress.epochs_without_improvement += 1
+        if self._rate_is_low():
+            progress.epochs_without_improvement += 1
         if progress.epochs_without_improvement % self.settings.plateau_epochs == 0:
             progress.plateaus += 1
         return False
+
+    def _rate_is_low(self) -> bool:
+        """Whether a score that does not improve says anything about those to come.
+
+        Along a cosine scores wander as long as the rate is high, and fall when it does.
+        """
+        is_high = self.settings.schedule == "cosine" and 2 * self.progress.epoch <= (
+            self.settings.epochs
+        )
+        return not is_high
 
     def _out_of_patience(self) -> bool:
         patience = self.settings.patience_epochs

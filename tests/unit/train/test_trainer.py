@@ -127,8 +127,42 @@ def test_stopping_for_want_of_a_better_score_is_said(
     # It would look as if epochs had been lost.
     scores = iter([1.0, 2.0, 3.0])
     monkeypatch.setattr(trainer, "relative_score", lambda *_: next(scores))
-    run_alone(copy_of(five_sources), patience_epochs=2)
+    run_alone(copy_of(five_sources), patience_epochs=2, schedule="constant")
     assert "stopped after epoch 3: no better score for 2 epochs" in caplog.text
+
+
+def test_along_a_cosine_patience_begins_with_the_second_half(
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # While the rate is high scores wander: more epochs would end earlier and worse than few.
+    scores = iter([1.0] + [2.0] * 20)
+    monkeypatch.setattr(trainer, "relative_score", lambda *_: next(scores))
+    run_alone(copy_of(five_sources), patience_epochs=2, epochs=10)
+    assert "stopped after epoch 7: no better score for 2 epochs" in caplog.text
+
+
+def test_a_model_that_is_replaced_by_another_training_stays(
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    workspace = copy_of(five_sources)
+    run_alone(workspace, epochs=1)
+    first = workspace.model("mtl").read_bytes()
+    assert "another training" not in caplog.text
+    run_alone(workspace, epochs=2)
+    assert "model.pt was made by another training; that model stays at" in caplog.text
+    kept = [path.read_bytes() for path in (workspace.checkpoints("mtl")).glob("*/model.pt")]
+    assert len(kept) == 2
+    assert first in kept
+    assert workspace.model("mtl").read_bytes() != first
+    # The same training once more replaces nothing.
+    caplog.clear()
+    run_alone(workspace, epochs=2)
+    assert "another training" not in caplog.text
 
 
 def _sizes(workspace: Workspace) -> dict[str, int]:
