@@ -23,6 +23,7 @@ EXAMPLES: Final = {
     "schema": "mtlpar schema --out workflow/schemas/config.schema.json",
     "info": "mtlpar info results/models/mtl/model.pt",
     "check": "mtlpar check results/models/mtl/model.pt",
+    "card": "mtlpar card results/models/mtl/model.pt",
     "plan layout": "mtlpar plan layout --machine frontier --gpus 64",
     "plan data": "mtlpar plan data --machine frontier --cores 56",
     "plan calibrate": "mtlpar launch --ranks-per-node 4 -- mtlpar plan calibrate --out here.yaml",

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import add_command, add_config, read_config
+from mtlpar.cli.common import add_command, add_config, read_config, read_config_or_defaults
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
@@ -17,6 +17,7 @@ def add_commands(commands: Commands) -> None:
     """Add the commands that look at models."""
     _add_info(commands)
     _add_check(commands)
+    _add_card(commands)
 
 
 def _add_info(commands: Commands) -> None:
@@ -43,6 +44,17 @@ def _add_check(commands: Commands) -> None:
     parser.add_argument(
         "--source", metavar="NAME", help="check only the branch of this source (default: all)"
     )
+
+
+def _add_card(commands: Commands) -> None:
+    parser = add_command(
+        commands, "card", _card, "write what others should know of a model, as Markdown"
+    )
+    parser.add_argument("path", type=Path, metavar="MODEL", help="model.pt or its folder")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="where to write (default: card.md beside it)"
+    )
+    add_config(parser)
 
 
 def model_file(path: Path) -> Path:
@@ -73,6 +85,21 @@ def _info(options: argparse.Namespace) -> None:
     for name, entry in config.models.items():
         text = describe_settings(config.model_of(name), entry.branches)
         sys.stdout.write(f"model {name}\n{text}\n\n")
+
+
+def _card(options: argparse.Namespace) -> None:
+    from mtlpar.core.files import write_text
+    from mtlpar.model.saved import load_model
+    from mtlpar.report.card import card
+
+    path = model_file(options.path)
+    config = read_config_or_defaults(options)
+    text = card(
+        load_model(path), path, workspace=config.workspace, catalogue=config.paths.catalogue
+    )
+    out = options.out or path.with_name("card.md")
+    write_text(out, text)
+    sys.stdout.write(f"wrote {out}\n")
 
 
 def _check(options: argparse.Namespace) -> None:

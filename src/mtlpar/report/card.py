@@ -1,0 +1,215 @@
+"""The card of a model: what it learned, how well, and what it is not for, in Markdown.
+
+The head is what Hugging Face reads. What the model file does not hold, such as test errors and
+licences, comes from the results and the catalogue, where they are given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from mtlpar.core.error_names import MAE_NAMES
+from mtlpar.core.files import file_digest, read_json
+from mtlpar.core.paths import Workspace
+from mtlpar.download.catalogue import CatalogueRow, read_catalogue
+from mtlpar.model.describe import describe_model
+from mtlpar.model.multitask import count_parameters
+from mtlpar.model.saved import SavedModel
+from mtlpar.report.grid import format_number
+from mtlpar.report.names import source_title
+
+_UNITS: Final = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}
+
+
+def card(model: SavedModel, path: Path, *, workspace: Workspace, catalogue: Path) -> str:
+    """Describe a model for those who did not train it.
+
+    Args:
+        model: The model.
+        path: Its file.
+        workspace: Where its test errors lie, if it was tested here.
+        catalogue: Table of the real files with licences and citations; used if it is there.
+
+    Raises:
+        ValueError: If a file of the results or the catalogue is damaged.
+    """
+    # What was learned at another level are not the published labels, whatever the source's name.
+    rows = [
+        row
+        for row in (read_catalogue(catalogue) if catalogue.is_file() else [])
+        if model.level_of_theory.get(row.source) == row.level_of_theory
+    ]
+    name = model.training.get("model") or path.parent.name
+    parts = [
+        _head(name, model, rows),
+        f"# {name}",
+        _summary(model),
+        "## Use",
+        _use(model, path),
+        "## Training data",
+        _data(model, rows),
+        "## Errors",
+        _errors(name, model, workspace),
+        "## Not for",
+        _limits(model),
+        "## Training",
+        _training(model),
+        "## File",
+        f"SHA-256 `{file_digest(path)}`, {path.stat().st_size:,} bytes",
+        f"```text\n{describe_model(model)}\n```",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(name: str, model: SavedModel, rows: Sequence[CatalogueRow]) -> str:
+    licences = sorted({row.licence for row in rows})
+    head = {
+        "library_name": "mtlpar",
+        "model_name": name,
+        "tags": ["machine-learned interatomic potential", "multi-fidelity", "chemistry"],
+        "datasets": [source_title(source) for source in model.sources],
+        # Licences of data; that of the weights is for those who publish them to state.
+        **({"data_licences": licences} if licences else {}),
+    }
+    return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip()}\n---"
+
+
+def _summary(model: SavedModel) -> str:
+    encoder, forces = model.settings.encoder, model.settings.head.forces
+    how = (
+        "Forces and stress are derivatives of its energy."
+        if forces == "conservative"
+        else "Forces are predicted by a head of their own."
+    )
+    return (
+        f"A graph neural network ({encoder.kind}, {encoder.layers} layers of {encoder.width}, "
+        f"{count_parameters(model.network):,} parameters) with "
+        f"{len(model.branches)} branch(es), one level of theory or more in each. {how} Neighbours "
+        f"within {model.settings.graph.cutoff_angstrom:g} Å."
+    )
+
+
+def _use(model: SavedModel, path: Path) -> str:
+    return (
+        "```python\nimport mtlpar\n\n"
+        f'atoms.calc = mtlpar.Calculator("{path.name}", source="{model.sources[0]}")\n```\n\n'
+        "Energies are totals in eV at the level of theory of the source that is asked for. Those "
+        "of different sources cannot be compared."
+    )
+
+
+def _data(model: SavedModel, rows: Sequence[CatalogueRow]) -> str:
+    table = [
+        [
+            source_title(source),
+            branch,
+            model.level_of_theory[source],
+            " ".join(model.references[source].energies_ev),
+            model.training.get("data", {}).get(source, "")[:12] or "–",
+        ]
+        for branch, sources in model.branches.items()
+        for source in sources
+    ]
+    header = ["source", "branch", "level of theory", "elements", "digest of data"]
+    lines = [*_table(header, table)]
+    for source in model.sources:
+        found = [row for row in rows if row.source == source]
+        if found:
+            lines += ["", f"{source_title(source)}: {found[0].citation}. {found[0].licence}."]
+    if leaky := model.training.get("leaky_sources"):
+        lines += ["", f"**Leaky splits** ({', '.join(leaky)}): errors on these flatter."]
+    return "\n".join(lines)
+
+
+def _errors(name: str, model: SavedModel, workspace: Workspace) -> str:
+    found = dict(_metrics(name, model, workspace))
+    if not found:
+        return "Not tested here: `mtlpar evaluate` writes the errors that would be in this place."
+    labels = [
+        label for label, key in MAE_NAMES.items() if any(key in one for one in found.values())
+    ]
+    header = ["source", "structures", *(f"{label} ({_UNITS[label]})" for label in labels)]
+    table = []
+    for source, one in found.items():
+        cells = [
+            f"{_number(one, MAE_NAMES[label])} (zero: "
+            f"{_number(one['zero_predictor'], MAE_NAMES[label])})"
+            for label in labels
+        ]
+        table.append([source_title(source), f"{one['num_structures']:,}", *cells])
+    return "\n".join(
+        [
+            "Mean absolute errors on test structures of groups that were not trained on, and in "
+            "brackets those of predicting zero, which is the composition alone.",
+            "",
+            *_table(header, table),
+        ]
+    )
+
+
+def _metrics(
+    name: str, model: SavedModel, workspace: Workspace
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    for source in model.sources:
+        path = workspace.metrics(name, source)
+        if path.is_file():
+            yield source, read_json(path)
+
+
+def _number(content: Mapping[str, float], key: str) -> str:
+    return format_number(content.get(key, float("nan")))
+
+
+def _limits(model: SavedModel) -> str:
+    lines = [
+        "- Elements that a source does not list, charges and spins "
+        + ("beyond those it was trained on." if _knows_state(model) else "other than neutral.")
+        + " The first is an error.",
+        "- Differences between energies of two sources.",
+        f"- Interactions beyond {model.settings.graph.cutoff_angstrom:g} Å times the number of "
+        "layers.",
+    ]
+    if not model.network.is_conservative:
+        lines.insert(
+            0,
+            "- Dynamics at constant energy, tight relaxations, cells and phonons: its forces are "
+            "not the gradient of its energy.",
+        )
+    for branch, found in model.training.get("drift", {}).items():
+        if found["num_structures"] and found["energy_ev_per_atom"] > 0:
+            lines.append(
+                f"- Branch {branch} was kept while the encoder moved: its predictions have "
+                f"changed by {1000 * found['energy_ev_per_atom']:.1f} meV/atom and "
+                f"{1000 * found['force_ev_per_angstrom']:.1f} meV/Å."
+            )
+    return "\n".join(lines)
+
+
+def _knows_state(model: SavedModel) -> bool:
+    return model.settings.encoder.charge_and_spin
+
+
+def _training(model: SavedModel) -> str:
+    training = model.training
+    facts = {
+        key: training[key]
+        for key in ("seed", "epochs", "steps", "best_step", "fingerprint", "start")
+        if key in training
+    }
+    settings = {"model": model.settings.model_dump(mode="json"), "train": training.get("settings")}
+    branches = {branch: list(sources) for branch, sources in model.branches.items()}
+    config = yaml.safe_dump({**settings, "branches": branches}, sort_keys=False)
+    return (
+        f"```json\n{json.dumps(facts, indent=1, ensure_ascii=False)}\n```\n\n"
+        f"Settings, as a configuration has them:\n\n```yaml\n{config}```"
+    )
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines]

@@ -1,0 +1,81 @@
+"""The card of a model says what is in the file, and enough to train it again."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import REPOSITORY
+from training import BRANCHES, MODEL, TRAIN, run_alone
+
+from mtlpar.cli import main
+from mtlpar.core.paths import Workspace
+from mtlpar.evaluate import stage as evaluate
+from mtlpar.evaluate.settings import EvaluateSettings
+from mtlpar.model.saved import load_model
+from mtlpar.model.settings import ModelSettings
+from mtlpar.report.card import card
+from mtlpar.train.settings import TrainSettings
+
+SOURCES = ("ani1x", "mptrj")
+
+
+@pytest.fixture(scope="module")
+def tested(five_sources: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    results = tmp_path_factory.mktemp("card")
+    (results / "packed").symlink_to(five_sources.results / "packed")
+    workspace = Workspace(raw=five_sources.raw, results=results)
+    run_alone(workspace, {name: BRANCHES[name] for name in SOURCES}, epochs=1)
+    evaluate.run("mtl", workspace=workspace, settings=EvaluateSettings(), sources=SOURCES, seed=0)
+    return workspace
+
+
+def text_of(workspace: Workspace, catalogue: Path = Path("none.csv")) -> str:
+    path = workspace.model("mtl")
+    return card(load_model(path), path, workspace=workspace, catalogue=catalogue)
+
+
+def test_its_head_is_yaml_that_names_the_data(tested: Workspace) -> None:
+    head = yaml.safe_load(text_of(tested).split("---")[1])
+    assert head["library_name"] == "mtlpar"
+    assert head["datasets"] == ["ANI1x", "MPTrj"]
+
+
+def test_errors_are_those_of_the_metrics(tested: Workspace) -> None:
+    text = text_of(tested)
+    for source, title in (("ani1x", "ANI1x"), ("mptrj", "MPTrj")):
+        metrics = json.loads(tested.metrics("mtl", source).read_text())
+        row = next(line for line in text.splitlines() if re.match(rf"\| {title} \| \d", line))
+        assert f"| {metrics['num_structures']} |" in row
+        shown = float(row.split("|")[4].split()[0])
+        assert shown == pytest.approx(metrics["force_mae_ev_per_angstrom"], rel=5e-3)
+
+
+def test_the_configuration_can_be_rebuilt_from_it(tested: Workspace) -> None:
+    found = yaml.safe_load(text_of(tested).split("```yaml\n")[1].split("```")[0])
+    assert ModelSettings.model_validate(found["model"]) == MODEL
+    assert TrainSettings.model_validate(found["train"]) == TRAIN.model_copy(update={"epochs": 1})
+    assert found["branches"] == {name: [name] for name in SOURCES}
+
+
+def test_published_data_are_cited_only_for_their_own_level_of_theory(tested: Workspace) -> None:
+    # The sample bears the names of published sets, and other labels.
+    text = text_of(tested, REPOSITORY / "workflow/sources.csv")
+    assert "softened Coulomb repulsion" in text
+    assert "Smith et al." not in text
+    assert "licence" not in text
+
+
+def test_a_model_that_was_not_tested_says_so(
+    tested: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(tested.model("mtl").read_bytes())
+    assert main(["card", str(path), "--set", f"paths.results={tmp_path}"]) == 0
+    assert "card.md" in capsys.readouterr().out
+    text = (tmp_path / "card.md").read_text()
+    assert "Not tested here" in text
+    assert "Dynamics at constant energy" in text
