@@ -9,6 +9,7 @@ from ase import Atoms
 
 from mtlpar.core.electronic_state import find_charge, find_spin
 from mtlpar.core.fields import MAX_ATOMIC_NUMBER
+from mtlpar.core.room import LEAST_ROOM, room
 from mtlpar.core.structures import DoubleStructureBatch
 
 
@@ -61,5 +62,11 @@ def fault_of(atoms: Atoms) -> str | None:
         return (
             f"a cell {atoms.cell.array.tolist()} that does not span the periodic directions of pbc "
             f"{atoms.pbc.tolist()}; correct one of them"
+        )
+    [space] = room([atoms.cell.array], [atoms.pbc], [len(atoms)])
+    if space < LEAST_ROOM:
+        return (
+            f"a cell {atoms.cell.array.tolist()} that leaves no room for its atoms ({space:.2g}, "
+            f"expected at least {LEAST_ROOM} Å^3 for each); give it in Å"
         )
     return None

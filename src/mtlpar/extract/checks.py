@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.fields import LABELS, MAX_ATOMIC_NUMBER
+from mtlpar.core.room import LEAST_ROOM, room
 from mtlpar.core.structures import StructureBatch
 
 BoolArray = npt.NDArray[np.bool_]
@@ -96,6 +97,7 @@ def _verdicts(batch: StructureBatch, max_force: float) -> Iterator[tuple[str, Bo
     lengths = np.linalg.norm(batch.forces.astype(np.float64), axis=1)
     yield "force_too_large", _any_atom(batch, lengths > max_force)
     yield "singular_cell", _has_singular_cell(batch)
+    yield "cell_too_small", room(batch.cell, batch.pbc, batch.num_atoms) < LEAST_ROOM
     yield "no_label", ~np.logical_or.reduce([batch.has(label) for label in LABELS])
 
 

@@ -104,14 +104,34 @@ def test_structures_without_atoms_are_counted():
         ([[4, 0, 0], [8, 0, 0], [0, 0, 9]], (1, 0, 1), False),
         ([[0, 0, 0], [0, 0, 0], [0, 0, 9]], (0, 0, 1), False),
         ([[0, 0, 0], [0, 0, 0], [0, 0, 9]], (0, 1, 0), True),
-        # The flattest rhombohedral cell of the real excerpts, and one in tiny units.
+        # The flattest rhombohedral cell of the real excerpts.
         ([[10, 0, 0], [9.2, 3.94, 0], [9.2, 1.9, 3.45]], (1, 1, 1), False),
-        (np.eye(3) * 1e-3, (1, 1, 1), False),
     ],
 )
 def test_only_lattice_vectors_that_are_periodic_must_be_independent(cell, pbc, singular):
     _, dropped, _ = check(batch(cell=(1, cell), pbc=(1, pbc)), max_force=1000)
     assert dropped == ({"singular_cell": 1} if singular else {})
+
+
+@pytest.mark.parametrize(
+    ("edge", "pbc", "small"),
+    [
+        (0.4e-3, (1, 1, 1), True),
+        # 0.17 Å^3 for two atoms.
+        (0.55, (1, 1, 1), True),
+        (2.0, (1, 1, 1), False),
+        (0.2, (1, 1, 0), True),
+        (0.05, (0, 1, 0), True),
+        # Atoms above such a square may be a slab, and a molecule may carry any cell.
+        (0.6, (1, 1, 0), False),
+        (0.4e-3, (0, 0, 0), False),
+    ],
+)
+def test_a_cell_that_leaves_no_room_for_its_atoms_is_in_other_units(edge, pbc, small):
+    # The neighbour search would find millions of images of each atom.
+    cell = np.eye(3) * edge
+    _, dropped, _ = check(batch(cell=(1, cell), pbc=(1, pbc)), max_force=1000)
+    assert dropped == ({"cell_too_small": 1} if small else {})
 
 
 def test_each_structure_is_counted_once_under_its_first_reason():

@@ -109,6 +109,12 @@ def test_lists_of_structures_come_back_in_order_with_references_added(path: Path
             "molecules",
             r"structure 1 .*has a cell .* does not span the periodic directions",
         ),
+        # In nanometres it would fit; so it has thousands of neighbours of each kind.
+        (
+            [Atoms("O2", [[0, 0, 0], [0.1, 0, 0]], cell=[0.3, 0.3, 0.3], pbc=True)],
+            "molecules",
+            r"structure 0 .*leaves no room for its atoms .0\.013.*give it in Å",
+        ),
         (
             [molecule("H2O"), Atoms("O2", np.zeros((2, 3)))],
             "molecules",
