@@ -38,11 +38,10 @@ def frame_text(name: str, atoms: Atoms, found: StructurePrediction, source: str)
     return f"{len(atoms)}\n{' '.join([*entries, properties])}\n{''.join(lines)}"
 
 
-def refused_text(name: str, atoms: Atoms | str, reason: str) -> str:
-    """A row that was not predicted, and why; without atoms if it could not be read."""
-    reason = " ".join(reason.replace('"', "'").split())
-    head = f'refused="{reason}"'
-    if isinstance(atoms, str) or not len(atoms):
+def refused_text(name: str, atoms: Atoms, reason: str) -> str:
+    """A row that was not predicted, and why; atoms are none if it could not be read."""
+    head = f'refused="{_quoted(" ".join(reason.split()))}"'
+    if not len(atoms):
         return f'0\n{head} row="{_quoted(name)}" Properties=species:S:1:pos:R:3 pbc="F F F"\n'
     symbols = _SYMBOLS[np.clip(atoms.numbers, 0, len(_SYMBOLS) - 1)].tolist()
     lines = [
@@ -57,7 +56,9 @@ def _about(name: str, atoms: Atoms) -> str:
     """Where a structure comes from, its cell and its electronic state."""
     parts = [f'row="{_quoted(name)}"']
     parts += [
-        f"{key}={atoms.info[key]}"
+        f'{key}="{_quoted(value)}"'
+        if isinstance(value := atoms.info[key], str)
+        else f"{key}={value}"
         for key in (*CHARGE_KEYS, *SPIN_KEYS)
         if key in atoms.info and np.ndim(atoms.info[key]) == 0
     ]
@@ -68,7 +69,8 @@ def _about(name: str, atoms: Atoms) -> str:
 
 
 def _quoted(text: str) -> str:
-    return text.replace('"', "'")
+    """What may stand between quotes on one line; a file may be called anything."""
+    return " ".join(text.replace("\\", "\\\\").replace('"', "'").splitlines())
 
 
 def _numbers(values: npt.NDArray[np.float64]) -> str:

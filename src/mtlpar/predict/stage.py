@@ -163,25 +163,25 @@ def _chunks(files: Sequence[Path], context: RankContext) -> Iterator[tuple[int, 
 def _predict_chunk(
     model: SavedModel, rows: Sequence[Row], path: Path, *, source: str, batch_atoms: int
 ) -> None:
-    structures: list[Atoms | str] = [_open(model, row, source) for row in rows]
-    good = [one for one in structures if isinstance(one, Atoms)]
+    opened = [_open(model, row, source) for row in rows]
+    good = [atoms for atoms, reason in opened if reason is None]
     found = iter(_predict(model, good, source, batch_atoms))
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        for row, one in zip(rows, structures, strict=True):
-            prediction = next(found) if isinstance(one, Atoms) else one
-            if isinstance(prediction, str) or isinstance(one, str):
-                stream.write(refused_text(row.name, one, str(prediction)))
+        for row, (atoms, reason) in zip(rows, opened, strict=True):
+            prediction = next(found) if reason is None else reason
+            if isinstance(prediction, str):
+                stream.write(refused_text(row.name, atoms, prediction))
             else:
-                stream.write(frame_text(row.name, one, prediction, source))
+                stream.write(frame_text(row.name, atoms, prediction, source))
 
 
-def _open(model: SavedModel, row: Row, source: str) -> Atoms | str:
-    """A structure that the model can answer for, or why there is none."""
+def _open(model: SavedModel, row: Row, source: str) -> tuple[Atoms, str | None]:
+    """A structure, empty if it cannot be read, and why the model cannot answer for it, if so."""
     try:
         atoms = row.open()
     except ValueError as error:
-        return f"unreadable: {error}"
-    return model.refusal(atoms, source=source) or atoms
+        return Atoms(), f"unreadable: {error}"
+    return atoms, model.refusal(atoms, source=source)
 
 
 def _predict(

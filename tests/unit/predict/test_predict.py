@@ -163,9 +163,28 @@ def test_a_row_that_cannot_be_predicted_says_why_and_costs_no_other(
     assert "not finite" in reasons[5]
     assert "lie on one another" in reasons[6]
     assert all(atoms.calc is None for atoms, reason in zip(found, reasons, strict=True) if reason)
+    # What was refused is there as it was given, to be mended.
+    for atoms, got in zip(given, found, strict=True):
+        np.testing.assert_array_equal(got.numbers, atoms.numbers)
+        np.testing.assert_allclose(got.positions, atoms.positions, atol=1e-8)
     told = capsys.readouterr().err
     assert "8 rows, 3 predicted" in told
     assert "1 refused: element never seen" in told
+
+
+@pytest.mark.parametrize("name", ['a "b" =c', "it's {1, 2}", "back\\slash", "two\nlines"])
+def test_whatever_a_file_is_called_its_frames_can_be_read_back(
+    model_file: Path, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / f"{name}.extxyz"
+    charged = molecule("H2O")
+    charged.info["charge"] = "one or two"
+    ase.io.write(path, [molecule("H2O"), charged, molecule("NH3")], format="extxyz")
+    found = predict(model_file, tmp_path / "out.extxyz", path)
+    told = str(path).replace('"', "'").replace("\n", " ")
+    assert [atoms.info["row"] for atoms in found] == [f"{told} frame {row}" for row in range(3)]
+    assert found[1].info["charge"] == "one or two"
+    assert found[0].get_forces().shape == (3, 3)
 
 
 def test_standard_input_is_read(
