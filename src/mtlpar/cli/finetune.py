@@ -119,7 +119,6 @@ def _finetune(options: argparse.Namespace) -> None:
         raise ValueError(f"--branch {options.branch}: the model has {', '.join(model.branches)}")
     packed = options.packs.resolve()
     folder = options.out.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     write_config(folder, request, model)
     with contextlib.chdir(folder):
         _prepare(options.name)

@@ -281,6 +281,8 @@ def _where_to_look(source: str, results: list[FileResult]) -> str:
         for reason in reasons
         if reason.startswith("missing_")
     ]
+    if "no_label" in reasons:
+        options += [f"custom_sources.{source}.{label}_key" for label in ("energy", "forces")]
     where = " and ".join(options or ["extract.max_force_ev_per_angstrom"])
     return f"{where}; the files have the keys {', '.join(sorted(keys))}"
 

@@ -10,14 +10,21 @@ from typing import Any, Final
 
 import yaml
 
+from mtlpar.config import Config
 from mtlpar.config.load import assign, check_config, parse_assignment
-from mtlpar.core.files import write_text
+from mtlpar.core.files import read_text, write_text
+from mtlpar.core.hashing import json_digest
+from mtlpar.model.moving import set_moving
+from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import SavedModel
+from mtlpar.model.start import architecture_from
 from mtlpar.sources.registry import packaged_names
 
 MODEL: Final = "tuned"
 """Name of the fine-tuned model."""
 
+# The first line says whether what follows is still as it was written.
+_MARK: Final = "# Written by `mtlpar finetune`. Digest of all below: "
 _TRAIN: Final[Mapping[str, Any]] = {
     "epochs": 60,
     "batch_structures": 8,
@@ -68,7 +75,8 @@ def write_config(
             None where their packs lie in the folder.
 
     Raises:
-        ValueError: If settings have a mistake, or files lie in no common folder.
+        ValueError: If settings have a mistake, the model cannot start so, or the folder has a
+            ``config.yaml`` that is not as this function wrote it.
     """
     replay = replay or {}
     content: dict[str, Any] = {
@@ -105,14 +113,47 @@ def write_config(
     for assignment in request.assignments:
         key, value = parse_assignment(assignment)
         assign(content, key.split("."), value)
-    check_config(content, where="fine-tuning")
+    _check_start(check_config(content, where="fine-tuning"), model)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_text(folder / "config.yaml", text)
+    path = folder / "config.yaml"
+    _check_own(path)
+    write_text(path, f"{_MARK}{json_digest(text)}\n{text}")
+
+
+def _check_start(config: Config, model: SavedModel) -> None:
+    """Find out whether a model can start so, before hours of preparing data."""
+    entry = config.model_entry(MODEL)
+    assert entry.start_from is not None
+    settings = architecture_from(model, entry.model)
+    network = MultiTaskModel(settings, entry.branches, seed=config.seed)
+    set_moving(network, entry.start_from.mode, seed=config.seed)
+
+
+def _check_own(path: Path) -> None:
+    """Refuse to write over a configuration that somebody else has written or changed."""
+    if not path.exists():
+        return
+    first, _, rest = read_text(path).partition("\n")
+    if not first.startswith(_MARK):
+        raise ValueError(
+            f"{path} is not from a fine-tuning and would be written over; name another folder by "
+            "--out"
+        )
+    if first != f"{_MARK}{json_digest(rest)}":
+        raise ValueError(
+            f"{path} has been changed by hand, and would be written over. Go on in {path.parent} "
+            f"with `mtlpar train --model {MODEL}`, or take the file away and give its changes by "
+            "--set"
+        )
 
 
 def _files(paths: Iterable[Path]) -> dict[str, Any]:
     """Files as a source names them: their common folder, and their names below it."""
     resolved = [path.resolve() for path in paths]
+    if folders := [str(path) for path in resolved if path.is_dir()]:
+        raise ValueError(
+            f"{', '.join(folders)}: expected files, got a folder; name the files in it"
+        )
     if missing := [str(path) for path in resolved if not path.is_file()]:
         raise ValueError(f"no such file: {', '.join(missing)}")
     folder = Path(os.path.commonpath([path.parent for path in resolved]))

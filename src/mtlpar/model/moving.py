@@ -20,7 +20,7 @@ def set_moving(model: MultiTaskModel, mode: str, *, seed: int) -> None:
         seed: The run's seed; the updates start from random directions of length zero.
 
     Raises:
-        ValueError: If the encoder has fewer layers than that.
+        ValueError: If the encoder has fewer layers than that, or no matrix of a larger rank.
     """
     kind, _, number = mode.partition(":")
     if kind == "full":
@@ -34,8 +34,15 @@ def set_moving(model: MultiTaskModel, mode: str, *, seed: int) -> None:
             part.requires_grad_(requires_grad=True)
     elif kind == "lora":
         generator = torch.Generator().manual_seed(derive_seed(seed, "lora"))
-        for part in list(encoder.layers.modules()):
-            if isinstance(part, nn.Linear) and min(part.weight.shape) > int(number):
+        linear = [part for part in encoder.layers.modules() if isinstance(part, nn.Linear)]
+        largest = max(min(part.weight.shape) for part in linear)
+        if int(number) >= largest:
+            # Otherwise nothing of the encoder would move.
+            raise ValueError(
+                f"mode {mode}: the encoder's largest matrices have rank {largest}; expected less"
+            )
+        for part in linear:
+            if min(part.weight.shape) > int(number):
                 update = LowRankUpdate(part.weight, int(number), generator)
                 parametrize.register_parametrization(part, "weight", update)
 

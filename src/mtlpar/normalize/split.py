@@ -131,8 +131,9 @@ def _fill_empty(
                 f"only {len(split)} group(s): too few for train and {SPLITS[target]} without "
                 "frames of one group on both sides. Add data of other groups (molecules, "
                 "reactions, materials), name smaller groups by group_key, give splits of your own "
-                "(custom_sources.*.splits), or set normalize.split for this source to blocks (of "
-                "each group the last frames are tested) or frames (at random)"
+                "(custom_sources.*.splits), or deal frames: normalize.split=blocks (of each group "
+                "the last ones are tested) or normalize.split=frames (at random), for one source "
+                "normalize.split.NAME=blocks"
             )
         split[in_train[np.argmin(draw[in_train])]] = target
 

@@ -93,10 +93,19 @@ def _count(split: npt.NDArray[np.int8], ledger: Path) -> list[int]:
     for name, count in zip(SPLITS, counts, strict=True):
         if count == 0:
             raise ValueError(
-                f"{ledger.stem}: no structure for the split {name!r}; see {ledger} for where the "
-                "rows went, and normalize.*_fraction in the config"
+                f"{ledger.stem}: no structure for the split {name!r}: {_account(ledger)}. "
+                f"{ledger} has this by file. Give more structures, or change how they are dealt: "
+                "normalize.*_fraction, normalize.split or custom_sources.*.group_key"
             )
     return counts
+
+
+def _account(ledger: Path) -> str:
+    """Where the rows of a source went, in words."""
+    content = read_json(ledger, stage="normalize")
+    splits = ", ".join(f"{content[name]} {name}" for name in SPLITS)
+    dropped = ", ".join(f"{count} {reason}" for reason, count in content["dropped"].items())
+    return f"{content['rows']} rows = {splits}, dropped: {dropped or 'none'}"
 
 
 def _check_disk(extracted: ExtractedSource, folder: Path) -> None:

@@ -108,8 +108,9 @@ def _references_of(recipe: Recipe, start: SavedModel, source: str) -> References
     if behind and len(behind) == len(fit.errors):
         raise ValueError(
             f"{source}: branch {branch} of {recipe.start.path} is a worse start than predicting "
-            f"the mean: {told}. Start from another of its branches "
-            f"({', '.join(start.branches)}), or give the branch another name and no start"
+            f"the mean: {told}. Look whether its labels and their units are right, start from "
+            f"another of its branches ({_others(start, branch)}), or give the branch another name "
+            "and no start"
         )
     if behind:
         logger.warning(
@@ -119,6 +120,10 @@ def _references_of(recipe: Recipe, start: SavedModel, source: str) -> References
             " and ".join(behind),
         )
     return fit.references
+
+
+def _others(start: SavedModel, branch: str) -> str:
+    return ", ".join(name for name in start.branches if name != branch) or "there is no other"
 
 
 def fit_references(pack: Pack, start: SavedModel, branch: str) -> StartFit:

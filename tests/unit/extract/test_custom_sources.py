@@ -107,7 +107,8 @@ def test_a_label_that_is_read_by_default_may_be_missing_everywhere(extract):
 def test_if_no_structure_has_a_label_the_keys_that_are_there_are_named(extract):
     frames = [water(dft=1.5)]
     frames[0].calc = None
-    with pytest.raises(ValueError, match=r"no usable structure.*no_label.*the files have the keys"):
+    told = r"no usable structure.*no_label.*look at .*energy_key and .*forces_key; the files have"
+    with pytest.raises(ValueError, match=told):
         extract(frames)
 
 

@@ -139,6 +139,13 @@ def test_replay_goes_on_training_the_other_branches(
         (["--branch", "oc20"], "--branch oc20: the model has ani1x, qm7x, mptrj"),
         (["--replay", "packs", "--packs", "nowhere"], "nowhere has no packs of ani1x, qm7x, mptrj"),
         (["--set", "train.epoch=3"], "train.epoch: unknown key; did you mean 'epochs'?"),
+        (["--mode", "last:9"], "mode last:9: the encoder has "),
+        # No matrix is as large: the encoder would stay as it is, unsaid.
+        (["--mode", "lora:1000"], "mode lora:1000: the encoder's largest matrices have rank"),
+        (
+            ["--set", "models.tuned.model.encoder.width=5"],
+            "of the same architecture: encoder.width",
+        ),
     ],
 )
 def test_mistakes_are_told_before_anything_is_trained(
@@ -151,3 +158,30 @@ def test_mistakes_are_told_before_anything_is_trained(
     assert finetune(start, *options) == 1
     assert told in capsys.readouterr().err
     assert not (here / TUNED).exists()
+
+
+def test_a_folder_is_no_file_with_structures(
+    start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "runs").mkdir()
+    assert main(["finetune", str(start.model("mtl")), "runs", "--level", "mine/level"]) == 1
+    assert "runs: expected files, got a folder; name the files in it" in capsys.readouterr().err
+    assert not (here / "finetune").exists()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_configuration_of_somebody_else_is_not_written_over(
+    start: Workspace, here: Path, capsys: pytest.CaptureFixture[str], changed: bool
+) -> None:
+    path = here / "project/config.yaml"
+    if changed:
+        assert finetune(start, "--explain", "--out", "project") == 0
+        text = path.read_text().replace("epochs: 2", "epochs: 3")
+    else:
+        path.parent.mkdir()
+        text = "sources: [ani1x]  # months of work\n"
+    path.write_text(text)
+    assert finetune(start, "--explain", "--out", "project") == 1
+    assert path.read_text() == text
+    told = capsys.readouterr().err
+    assert ("changed by hand" if changed else "is not from a fine-tuning") in told
