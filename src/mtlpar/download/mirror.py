@@ -57,7 +57,8 @@ def mirror_files(source: Source, mirror: str, *, web: Web) -> list[RawFile]:
     text = web.text(urljoin(base, CHECKSUMS))
     if text is not None:
         return _files_of_checksums(source, base, _parse_checksums(text, base + CHECKSUMS))
-    for folder in (f"{base}{source.name}/", base):
+    for below in _folders(source, mirror):
+        folder = urljoin(base, below)
         files = [
             RawFile(name=name, url=urljoin(folder, quote(name)), kind=kind, bytes=size)
             for name, size in (list_folder(folder, web=web) or {}).items()
@@ -173,7 +174,7 @@ def _local_files(source: Source, mirror: Path) -> list[RawFile]:
                 url=str(path),
                 kind=kind,
                 bytes=path.stat().st_size,
-                sha256=checksums.get(f"{source.name}/{name}", checksums.get(name)),
+                sha256=checksums.get(path.relative_to(mirror).as_posix(), checksums.get(name)),
             )
         )
     return files
@@ -182,7 +183,7 @@ def _local_files(source: Source, mirror: Path) -> list[RawFile]:
 def _local_paths(source: Source, mirror: Path) -> dict[str, Path]:
     """Files of a source by name, and links that should lead to one; folders are nothing."""
     depths = {pattern.count("/") for pattern in (*source.data_files, *source.sidecar_files)}
-    for folder in (mirror / source.name, mirror):
+    for folder in (mirror / below for below in _folders(source, str(mirror))):
         if folder.is_dir():
             found = {
                 path.relative_to(folder).as_posix(): path
@@ -198,6 +199,16 @@ def _local_paths(source: Source, mirror: Path) -> dict[str, Path]:
             if names:
                 return {name: found[name] for name in names}
     return {}
+
+
+def _folders(source: Source, mirror: str) -> tuple[str, str]:
+    """Where a mirror may have the files of a source, below it; the first that has some counts.
+
+    A mirror of all sources has a folder for each. One that the source names for itself is such a
+    folder already; another one in it may have the source's name by chance, and comes second.
+    """
+    own = mirror in source.mirrors or Path(mirror) in map(Path, source.mirrors)
+    return ("", f"{source.name}/") if own else (f"{source.name}/", "")
 
 
 def _files_of_checksums(source: Source, base: str, checksums: dict[str, str]) -> list[RawFile]:

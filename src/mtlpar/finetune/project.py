@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -157,7 +158,8 @@ def _files(paths: Iterable[Path]) -> dict[str, Any]:
     if missing := [str(path) for path in resolved if not path.is_file()]:
         raise ValueError(f"no such file: {', '.join(missing)}")
     folder = Path(os.path.commonpath([path.parent for path in resolved]))
-    names = [path.relative_to(folder).as_posix() for path in resolved]
+    # A source names its files by patterns.
+    names = [glob.escape(path.relative_to(folder).as_posix()) for path in resolved]
     return {"files": names, "mirrors": [str(folder)]}
 
 

@@ -23,8 +23,8 @@ def mirror(tmp_path):
 def download(workspace, mirror):
     """Download the files of a custom source with these patterns; their names."""
 
-    def get(*files):
-        custom = CustomSource(format="extxyz", files=files, level_of_theory="X")
+    def get(*files, mirrors=()):
+        custom = CustomSource(format="extxyz", files=files, level_of_theory="X", mirrors=mirrors)
         registry.define_custom_sources({"mine": custom})
         settings = DownloadSettings(mirrors=(str(mirror),))
         run("mine", workspace=workspace, settings=settings, catalogue=None)
@@ -42,6 +42,18 @@ def test_each_entry_of_the_files_must_be_there(mirror, download):
     assert download("water_*.xyz", "ice.xyz") == ["ice.xyz", "water_1.xyz"]
     with pytest.raises(ValueError, match=r"no file is 'steam_\*\.xyz' in the mirror .*found ice"):
         download("water_*.xyz", "ice.xyz", "steam_*.xyz")
+
+
+def test_a_mirror_of_the_source_alone_is_its_folder(mirror, download, workspace):
+    # The other file is in a folder of the source's name, where a mirror of all sources has it.
+    (mirror / "mine").mkdir()
+    (mirror / "mine/water_1.xyz").write_text("another one")
+    (mirror / "water_1.xyz").write_text("1")
+    assert download("water_1.xyz") == ["water_1.xyz"]
+    [copy] = workspace.raw_manifest("mine").parent.glob("*.xyz")
+    assert copy.read_text() == "another one"
+    download("water_1.xyz", mirrors=(f"{mirror}/",))
+    assert copy.read_text() == "1"
 
 
 def test_folders_and_hidden_files_are_no_files_of_a_source(mirror, download):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,6 +168,18 @@ def test_a_folder_is_no_file_with_structures(
     assert main(["finetune", str(start.model("mtl")), "runs", "--level", "mine/level"]) == 1
     assert "runs: expected files, got a folder; name the files in it" in capsys.readouterr().err
     assert not (here / "finetune").exists()
+
+
+def test_the_file_that_is_named_is_taken_and_no_other(start: Workspace, here: Path) -> None:
+    # As a pattern its name means mine1.extxyz; a folder of the source's name has another file.
+    (here / "mine.extxyz").rename(here / "mine[1].extxyz")
+    (here / "own").mkdir()
+    for name in ("mine1.extxyz", "own/mine[1].extxyz"):
+        write(here / name, list(molecules(strength=1.0, offset=0.0))[:5])
+    arguments = [str(start.model("mtl")), "mine[1].extxyz", "--level", "mine/level", "--explain"]
+    assert main(["finetune", *arguments, *SHORT, *FRACTIONS]) == 0
+    manifest = json.loads((here / "finetune/results/extracted/own/manifest.json").read_text())
+    assert [(file["name"], file["rows"]) for file in manifest["files"]] == [("mine[1].extxyz", 40)]
 
 
 @pytest.mark.parametrize("changed", [False, True])
