@@ -4,10 +4,11 @@
 # Expected: atoms.info["note"] = "" comes back as "" or not at all; in any case the note is the only
 # thing at stake.
 # Seen: write() leaves 'note= energy=-1.0' in the header, without quotation marks. read() takes all
-# of 'energy=-1.0' for the note: the frame has no energy any more. What is lost depends on what
-# stands next: another note, the energy, or in a frame without either the periodic directions, so
-# that a slab repeats in all three directions. libAtoms' own reader, extxyz 0.4.6, takes such a
-# header for none at all and stops at the first atom.
+# of 'energy=-1.0' for the note: the frame has no energy any more, and a note="" that another
+# program wrote does the same. What is lost depends on what stands next: another note, the energy,
+# or in a frame without either the periodic directions, so that a slab repeats in all three
+# directions. libAtoms' own reader, extxyz 0.4.6, takes such a header for none at all and stops at
+# the first atom.
 #
 # mtlpar reads frames through ASE; its ledger counts those that come without an energy.
 set -euo pipefail
@@ -42,6 +43,10 @@ except ExtXYZError as error:
     print("libAtoms:", error)
 else:
     raise SystemExit("libAtoms reads it now")
+
+with open("quoted.xyz", "w") as stream:
+    stream.write('1\nProperties=species:S:1:pos:R:3 note="" energy=-1.0 pbc="F F F"\nH 0 0 0\n')
+assert read("quoted.xyz").calc is None
 
 slab.info = {"note": "relaxed"}
 write("slab.xyz", slab)

@@ -12,7 +12,7 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet nvalchemi-toolkit==0.3.0 ase==3.29.0
+"$work/venv/bin/pip" install --quiet torch==2.13.0 nvalchemi-toolkit==0.3.0 ase==3.29.0
 cd "$work"
 "$work/venv/bin/python" - <<'PYTHON'
 import warnings
