@@ -275,6 +275,8 @@ def load_model(
             is no such device or it is another precision.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected a model file, such as {path / 'model.pt'}")
     if not path.is_file():
         raise ValueError(f"there is no model at {path}; the train stage writes it")
     if dtype not in (None, torch.float32, torch.float64):

@@ -41,6 +41,9 @@ FloatArray = npt.NDArray[np.float64]
 _STRUCTURES: Final = 2048
 """Structures that are looked at; packs are in random order."""
 _BATCH_ATOMS: Final = 4096
+# A start of little training or of other materials is a little worse than the mean, and its encoder
+# is worth having. Labels in Hartree, or weights of something else, are off by more.
+_FAR_BEHIND: Final = 2.0
 # Relative to the largest singular value squared.
 _STRENGTHS: Final = np.logspace(-12, 2, 57)
 
@@ -59,12 +62,12 @@ class StartFit:
     errors: Mapping[str, float]
     sizes: Mapping[str, float]
 
-    def labels_behind(self) -> list[str]:
-        """Labels that the start predicts worse than zero does."""
+    def labels_behind(self, factor: float = 1.0) -> list[str]:
+        """Labels that the start predicts worse than zero does, by more than a factor."""
         return [
             label
             for label, name in MAE_NAMES.items()
-            if name in self.errors and self.errors[name] > self.sizes[name]
+            if name in self.errors and self.errors[name] > factor * self.sizes[name]
         ]
 
 
@@ -80,7 +83,7 @@ def references_of(recipe: Recipe, start: SavedModel, folder: Path) -> dict[str, 
         folder: Where they are kept, so that a training that goes on has the very same.
 
     Raises:
-        ValueError: If the start is worse than predicting the mean in all labels of a source.
+        ValueError: If the start is far worse than predicting the mean in all labels of a source.
     """
     path = folder / "references.json"
     if not path.exists():
@@ -104,15 +107,14 @@ def _references_of(recipe: Recipe, start: SavedModel, source: str) -> References
         if name in fit.errors
     )
     logger.info("%s starts from branch %s: mean errors on train %s", source, branch, told)
-    behind = fit.labels_behind()
-    if behind and len(behind) == len(fit.errors):
+    if fit.errors and len(fit.labels_behind(_FAR_BEHIND)) == len(fit.errors):
         raise ValueError(
-            f"{source}: branch {branch} of {recipe.start.path} is a worse start than predicting "
-            f"the mean: {told}. Look whether its labels and their units are right, start from "
+            f"{source}: branch {branch} of {recipe.start.path} is a far worse start than "
+            f"predicting the mean: {told}. Look whether its labels and their units are right, start from "
             f"another of its branches ({_others(start, branch)}), or give the branch another name "
             "and no start"
         )
-    if behind:
+    if behind := fit.labels_behind():
         logger.warning(
             "%s: branch %s predicts the %s worse than the mean does, before training",
             source,

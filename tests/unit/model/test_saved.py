@@ -79,6 +79,8 @@ def test_an_element_the_source_does_not_have_is_refused(trained: Workspace) -> N
 def test_missing_and_foreign_files_are_refused(trained: Workspace, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no model at"):
         mtlpar.load_model(tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"is a folder; expected a model file, such as .*model.pt"):
+        mtlpar.load_model(tmp_path)
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="model format None; this version of mtlpar reads 2 to 5"):
         mtlpar.load_model(tmp_path / "other.pt")
