@@ -32,7 +32,7 @@ from torch_geometric.data import Batch
 from mtlpar.core.ase_structures import structure_batch
 from mtlpar.graph.collate import collate
 from mtlpar.graph.settings import GraphSettings
-from mtlpar.model.egnn import EgnnLayer
+from mtlpar.model.egnn.encoder import EgnnLayer
 from mtlpar.model.geometry import Edge, sum_to_receivers
 from mtlpar.model.multitask import MultiTaskModel, Prediction, Segment
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings

@@ -132,7 +132,7 @@ def test_first_step_equals_the_formula_summed_structure_by_structure(serial: Wor
         for index in chosen:
             one = pack.structures.take([index])
             graph = collate(one, MODEL.graph, dtype=torch.float64)
-            energy, forces, _ = model(graph, [Segment(source, 0, 1)])
+            energy, forces, *_ = model(graph, [Segment(source, 0, 1)])
             energy_error += abs(energy.item() - pack.target_ev_per_atom[index])
             force_error += np.abs(forces.detach().numpy() - one.forces).sum()
         atoms = pack.structures.num_atoms[chosen].sum()

@@ -55,7 +55,7 @@ def test_gradients_of_a_loss_on_conservative_forces_are_right(
     batch = _batch(molecule("H2O"))
 
     def loss() -> torch.Tensor:
-        energy, forces, stress = network(batch, [Segment("a", 0, 1)])
+        energy, forces, stress, _ = network(batch, [Segment("a", 0, 1)])
         assert stress is not None
         return energy.sum() + (forces**2).sum()
 
@@ -82,7 +82,7 @@ def test_every_parameter_learns(encoder: str, forces: str) -> None:
     # vectors matter only to direct forces.
     network = make_network(encoder, forces).double()
     batch = _batch(molecule("CH3CH2OH"), molecule("H2O"))
-    energy, predicted, _ = network(batch, [Segment("a", 0, 1), Segment("b", 1, 2)])
+    energy, predicted, *_ = network(batch, [Segment("a", 0, 1), Segment("b", 1, 2)])
     ((energy**2).sum() + (predicted**2).sum()).backward()
     for name, parameter in network.named_parameters():
         reached = parameter.grad is not None and bool((parameter.grad != 0).any())
@@ -101,7 +101,7 @@ def test_bfloat16_products_round_answers_and_gradients_a_little(encoder: str, fo
     for enabled in (False, True):
         network.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            energy, predicted, _ = network(batch, [Segment("a", 0, len(names))])
+            energy, predicted, *_ = network(batch, [Segment("a", 0, len(names))])
         (energy.sum() + (predicted**2).sum()).backward()
         assert energy.dtype == predicted.dtype == torch.float32
         found.append((energy, predicted, network.encoder.species.weight.grad.clone()))

@@ -44,11 +44,13 @@ class Encoder(nn.Module, ABC):
     Attributes:
         num_vectors: V, equivariant vectors per atom that the encoder returns.
         layers: The rounds of messages; most of the work, and worth compiling one by one.
+        edges_at_once: Edges that are computed together on a CPU; what more of them cost is linear.
         replay: What training calls for `encode`, if something does the same faster.
     """
 
     num_vectors: int
     layers: nn.ModuleList
+    edges_at_once: int = 2048
     replay: Callable[[Tensor, Tensor, Tensor, Tensor], AtomFeatures] | None = None
 
     def __init__(self, settings: EncoderSettings, *, cutoff_angstrom: float) -> None:
@@ -95,6 +97,11 @@ class Encoder(nn.Module, ABC):
             vector: (E, 3) edge vectors in Å from receiver to sender.
         """
         return self.interact(scalars, describe_edges(z, edge_index, vector, self.basis))
+
+    def slow_because(self, device: torch.device) -> str | None:
+        """What would make it faster on a device; None if it is as fast as it can be there."""
+        del device
+        return None
 
     @abstractmethod
     def interact(self, scalars: Tensor, edge: Edge) -> AtomFeatures:

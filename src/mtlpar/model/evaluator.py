@@ -14,7 +14,7 @@ from torch import Tensor
 from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS
 from mtlpar.graph.skin import SkinList
 from mtlpar.model.egnn import EgnnEncoder
-from mtlpar.model.egnn_inference import EgnnInference
+from mtlpar.model.egnn.inference import EgnnInference
 from mtlpar.model.encoder import AtomFeatures, Encoder
 from mtlpar.model.heads import Branch
 from mtlpar.model.saved import SavedModel, StructurePrediction, check_finite, six_numbers

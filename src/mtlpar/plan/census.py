@@ -30,7 +30,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from mtlpar.graph.collate import collate
-from mtlpar.model.messages_blocked import CPU_BLOCK_EDGES
 from mtlpar.model.multitask import MultiTaskModel, Segment, parameter_counts
 from mtlpar.model.settings import ModelSettings
 from mtlpar.plan.synthetic import make_structures
@@ -166,7 +165,7 @@ class _DummyModel:
     ) -> tuple[BatchShape, StepCounts]:
         """Run one step for a made-up batch with its first blocks of edges, and count."""
         batch = collate(make_structures(structures, atoms=atoms, seed=0), self.settings.graph)
-        edges = blocks * CPU_BLOCK_EDGES
+        edges = blocks * self.model.encoder.edges_at_once
         batch.edge_index, batch.edge_shift = batch.edge_index[:, :edges], batch.edge_shift[:edges]
         bounds = [index * structures // branches for index in range(branches + 1)]
         segments = [

@@ -13,7 +13,6 @@ from mtlpar.core.fields import LABELS
 from mtlpar.core.files import link, write_json
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.paths import Workspace
-from mtlpar.model.messages import has_kernels
 from mtlpar.model.moving import merge_updates
 from mtlpar.model.multitask import MultiTaskModel, parameter_counts
 from mtlpar.model.saved import save_model
@@ -303,5 +302,5 @@ class _Job:
         if device.type == "cuda":
             name = torch.cuda.get_device_name(device)
             logger.info("rank 0 computes on %s in %s", name, self.recipe.settings.precision)
-            if not has_kernels(device):
-                logger.warning("Triton is not installed: messages take longer than they need to")
+            if reason := model.encoder.slow_because(device):
+                logger.warning("%s", reason)

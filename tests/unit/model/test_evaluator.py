@@ -15,9 +15,8 @@ from networks import ENCODERS, FORCES, make_network
 
 import mtlpar
 from mtlpar.core.references import References
-from mtlpar.model import egnn_inference
-from mtlpar.model.egnn import EgnnEncoder
-from mtlpar.model.egnn_inference import EgnnInference
+from mtlpar.model.egnn import EgnnEncoder, inference
+from mtlpar.model.egnn.inference import EgnnInference
 from mtlpar.model.evaluator import Evaluator
 from mtlpar.model.heads import Branch
 from mtlpar.model.saved import SavedModel, save_model
@@ -188,8 +187,8 @@ def test_the_gradient_written_out_is_that_of_autograd(
     monkeypatch: pytest.MonkeyPatch, block_edges: int, kept_bytes: int
 ) -> None:
     # In one block, in several, and with messages that are computed again as in large crystals.
-    monkeypatch.setattr(egnn_inference, "_BLOCK_EDGES", block_edges)
-    monkeypatch.setattr(egnn_inference, "_KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(inference, "_BLOCK_EDGES", block_edges)
+    monkeypatch.setattr(inference, "_KEPT_BYTES", kept_bytes)
     network = make_network(layers=3).double()
     encoder, branch = network.encoder, network.heads["a"]
     assert isinstance(encoder, EgnnEncoder)

@@ -25,7 +25,7 @@ from mtlpar.check.suite import CHECKS
 from mtlpar.cli import main
 from mtlpar.core.references import References
 from mtlpar.model import geometry
-from mtlpar.model.egnn import InnerProducts
+from mtlpar.model.egnn.encoder import InnerProducts
 from mtlpar.model.geometry import RadialBasis
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import save_model

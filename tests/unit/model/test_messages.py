@@ -10,9 +10,9 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from mtlpar.model import messages_blocked
+from mtlpar.model.egnn import blocked
+from mtlpar.model.egnn.messages import MessageWeights, exchange
 from mtlpar.model.geometry import Edge, find_runs
-from mtlpar.model.messages import MessageWeights, exchange
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -39,7 +39,7 @@ SEVERAL = Size(atoms=37, edges=300, width=150)
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     # Several blocks, the last one not full, and receivers that straddle two of them.
-    monkeypatch.setattr(messages_blocked, "CPU_BLOCK_EDGES", 16)
+    monkeypatch.setattr(blocked, "CPU_BLOCK_EDGES", 16)
 
 
 def _inputs(

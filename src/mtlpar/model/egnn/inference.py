@@ -6,7 +6,7 @@ with A rows and M columns, so that sums over neighbours are products of small ma
 go to buffers that stay from step to step. A place that no neighbour takes holds an edge as long as
 the cutoff, whose message is zero.
 
-With W_x = [W_e, W_i, W_j] the formula of `mtlpar.model.messages` reads, for the edges to atom i,
+With W_x = [W_e, W_i, W_j] the formula of `mtlpar.model.egnn.messages` reads, for edges to atom i,
 
     p_ij = [u_ij, 1] . [W_i V_i, a_i] + s_j + W_j (V_j . u_ij) + W_e e_ij,
     z_ij = W silu(p_ij) + w,   m_ij = silu(z_ij) * (W_f e_ij),
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from mtlpar.model.egnn import EgnnEncoder, EgnnLayer
+from mtlpar.model.egnn.encoder import EgnnEncoder, EgnnLayer
 from mtlpar.model.encoder import AtomFeatures
 from mtlpar.model.geometry import TYPICAL_NEIGHBORS, RadialBasis
 from mtlpar.model.heads import Branch

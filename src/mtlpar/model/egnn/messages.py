@@ -9,7 +9,7 @@ atoms, and per-atom terms a = W_i h + b and s = W_j h that are products per atom
 
 The radial functions vanish at the cutoff, so every message does. This function is computed in three
 ways: by ordinary operations, which can be differentiated twice and so serve forces that are
-gradients; in the kernels of `messages_triton` on a GPU; in the blocks of `messages_blocked`
+gradients; in the kernels of `triton.py` on a GPU; in the blocks of `blocked.py`
 elsewhere.
 """
 
@@ -23,13 +23,13 @@ from torch import Tensor
 from torch.nn.functional import linear, silu
 from torch.utils.checkpoint import checkpoint
 
-from mtlpar.model.geometry import Edge, EdgeRuns, find_runs, sum_to_receivers
-from mtlpar.model.messages_blocked import (
+from mtlpar.model.egnn.blocked import (
     BlockedMessages,
     Operands,
     edge_features,
     pushed_vectors,
 )
+from mtlpar.model.geometry import Edge, EdgeRuns, find_runs, sum_to_receivers
 
 
 class MessageWeights(NamedTuple):
@@ -117,7 +117,7 @@ def exchange(
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _in_kernels(keep: bool, operands: Operands, runs: EdgeRuns) -> tuple[Tensor, Tensor]:
     # Not imported before it is needed: PyTorch for CPUs comes without Triton.
-    from mtlpar.model.messages_triton import TritonMessages
+    from mtlpar.model.egnn.triton import TritonMessages
 
     return TritonMessages.apply(  # type: ignore[no-untyped-call,no-any-return]
         keep, *operands, *runs

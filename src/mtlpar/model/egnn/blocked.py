@@ -1,4 +1,4 @@
-"""The messages of `mtlpar.model.messages` on a CPU, in blocks of edges that stay in cache.
+"""The messages of `mtlpar.model.egnn.messages` on a CPU, in blocks of edges that stay in cache.
 
 z alone is kept, one number per edge and feature where ordinary operations keep nine; the rest is
 computed again, which costs no large product. With ``recompute`` nothing per edge is kept.
@@ -38,7 +38,7 @@ def pushed_vectors(lengths: Tensor, carried: Tensor, direction: Tensor) -> Tenso
 
 
 class Operands(NamedTuple):
-    """Everything that messages are made of; see the formula in `mtlpar.model.messages`.
+    """Everything that messages are made of; see the formula in `mtlpar.model.egnn.messages`.
 
     The first eight are differentiated; the rest is geometry.
     """
@@ -112,7 +112,7 @@ class BlockedMessages(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, keep: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        """See `mtlpar.model.messages.exchange`."""
+        """See `mtlpar.model.egnn.messages.exchange`."""
         # Remembered, because a backward pass usually runs outside of the caller's autocast.
         ctx.dtype = product_dtype(tensors[0])
         with torch.autocast(tensors[0].device.type, enabled=False):

@@ -22,10 +22,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mtlpar.model.egnn.blocked import CPU_BLOCK_EDGES
+from mtlpar.model.egnn.messages import MessageWeights, exchange, has_kernels, prepare
 from mtlpar.model.encoder import AtomFeatures, Encoder
 from mtlpar.model.geometry import Edge
 from mtlpar.model.linear import Linear
-from mtlpar.model.messages import MessageWeights, exchange, prepare
 from mtlpar.model.settings import EncoderSettings
 
 
@@ -103,6 +104,8 @@ class InnerProducts(nn.Module):
 class EgnnEncoder(Encoder):
     """EGNN; returns the vectors of every layer, V = L C."""
 
+    edges_at_once = CPU_BLOCK_EDGES
+
     def __init__(self, settings: EncoderSettings, *, cutoff_angstrom: float) -> None:
         super().__init__(settings, cutoff_angstrom=cutoff_angstrom)
         self.num_vectors = settings.layers * settings.vector_channels
@@ -110,6 +113,12 @@ class EgnnEncoder(Encoder):
             EgnnLayer(settings, is_first=index == 0) for index in range(settings.layers)
         )
         self.norm = nn.LayerNorm(settings.width)
+
+    def slow_because(self, device: torch.device) -> str | None:
+        """See `Encoder.slow_because`."""
+        if device.type != "cuda" or has_kernels(device):
+            return None
+        return "Triton is not installed: messages take longer than they need to"
 
     def interact(self, scalars: Tensor, edge: Edge) -> AtomFeatures:
         """See `Encoder.interact`."""

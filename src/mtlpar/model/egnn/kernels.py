@@ -1,4 +1,4 @@
-"""Triton kernels behind `mtlpar.model.messages_triton`, which has the formulas and the names.
+"""Triton kernels behind `mtlpar.model.egnn.triton`, which has the formulas and the names.
 
 A kernel's program handles some edges, or the edges of some atoms, and a slice of the features.
 Sums over an atom's edges are products with a matrix of ones and zeros, sums over all edges are left

@@ -1,4 +1,4 @@
-"""The messages of `mtlpar.model.messages` on a GPU, in kernels of `mtlpar.model.kernels`.
+"""The messages of `mtlpar.model.egnn.messages` on a GPU, in kernels of `mtlpar.model.egnn.kernels`.
 
 The large products are left to the library. Between them one kernel each does everything that is
 done per edge and feature, so that such numbers are read and written as seldom as products allow.
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mtlpar.model import kernels
+from mtlpar.model.egnn import kernels
+from mtlpar.model.egnn.blocked import Operands
 from mtlpar.model.geometry import TYPICAL_NEIGHBORS, EdgeRuns
 from mtlpar.model.linear import product_dtype
-from mtlpar.model.messages_blocked import Operands
 
 _SCALE = 1 / math.sqrt(TYPICAL_NEIGHBORS)
 # Sums over all edges are made in so many parts: enough programs for a GPU, not too much to add up.
@@ -68,7 +68,7 @@ class TritonMessages(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, keep: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        """See `mtlpar.model.messages.exchange`."""
+        """See `mtlpar.model.egnn.messages.exchange`."""
         # Remembered, because a backward pass usually runs outside of the caller's autocast.
         ctx.dtype = product_dtype(tensors[0])
         with torch.autocast(tensors[0].device.type, enabled=False):
