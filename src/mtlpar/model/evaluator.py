@@ -187,10 +187,10 @@ class _ByAutograd:
 
 def _forces(gradient: Tensor, edge_index: Tensor, atoms: int) -> Tensor:
     """Forces (A, 3) from the gradient of the edge vectors; see `geometry.forces_and_stress`."""
-    sender, receiver = edge_index
-    rows = gradient.T.contiguous()
-    forces = rows.new_zeros(atoms, 3).index_add(0, receiver, rows)
-    return forces.index_add(0, sender, rows, alpha=-1)
+    # Axis by axis, which takes a fraction of the time of adding rows of three numbers.
+    sender, receiver = (ends.expand(3, -1) for ends in edge_index)
+    forces = gradient.new_zeros(3, atoms).scatter_add(1, receiver, gradient)
+    return forces.scatter_add(1, sender, -gradient).T.contiguous()
 
 
 def _stress(virial: Tensor, atoms: Atoms) -> FloatArray | None:
