@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -86,7 +87,7 @@ def run(
                 packs=_open_packs(workspace, branches),
             )
             if context.rank == 0:
-                for line in labels_not_learned(recipe):
+                for line in (*labels_not_learned(recipe), *states_not_seen(recipe)):
                     logger.warning("%s", line)
         _check_ranks(recipe)
         job = _Job(recipe, workspace, context)
@@ -135,6 +136,26 @@ def labels_not_learned(recipe: Recipe) -> list[str]:
             else:
                 continue
             lines.append(f"{source}: the {label} of {count:,} structures is not learned: {why}")
+    return lines
+
+
+def states_not_seen(recipe: Recipe) -> list[str]:
+    """Sources with charges and spins that the model is blind to, a sentence for each.
+
+    The first block of a pack stands for all: packs are in random order.
+    """
+    if recipe.model_settings.encoder.charge_and_spin:
+        return []
+    lines = []
+    for source, pack in recipe.packs.items():
+        block = pack.read_block(0)
+        share = float(np.mean((block.charge != 0) | (block.spin > 1)))
+        if share:
+            lines.append(
+                f"{source}: {share:.1%} of the training structures are charged or open-shell, and "
+                "the model does not see that (model.encoder.charge_and_spin is off): it learns "
+                "their labels as those of neutral ones, and refuses to predict such structures"
+            )
     return lines
 
 

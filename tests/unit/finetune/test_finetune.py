@@ -161,6 +161,19 @@ def test_mistakes_are_told_before_anything_is_trained(
     assert not (here / TUNED).exists()
 
 
+def test_charges_that_a_model_cannot_see_are_told(
+    start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Trained on them unsaid, it would refuse to predict what it was trained on.
+    frames = list(molecules(strength=2.0, offset=100.0))
+    for frame in frames:
+        frame.info["charge"] = 1
+    write(here / "mine.extxyz", frames)
+    assert finetune(start, "--mode", "heads") == 0
+    told = "own: 100.0% of the training structures are charged or open-shell"
+    assert told in capsys.readouterr().err
+
+
 def test_a_folder_is_no_file_with_structures(
     start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
