@@ -45,7 +45,7 @@ def test_a_bare_name_works_from_a_folder_below(checkout: Path, home: dict[str, s
     # The account of the command, the rest of the checkout's profile.
     assert "slurm_account=bif150" in output
     assert "slurm_account=ABC123" not in output
-    assert re.search(r"^train +7$", output, re.MULTILINE)
+    assert re.search(r"^train +8$", output, re.MULTILINE)
     assert not (below / ".snakemake").exists()
 
 

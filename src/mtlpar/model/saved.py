@@ -183,7 +183,7 @@ class SavedModel:
         try:
             self._check_charge_and_spin(structure_batch([atoms]))
         except ValueError as error:
-            return f"charge or spin: {error}"
+            return f"charge or spin: {str(error).removeprefix('structure 0 has ')}"
         return None
 
     def _check_charge_and_spin(self, batch: StructureBatch) -> None:

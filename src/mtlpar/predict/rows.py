@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from mtlpar.sources.ase_containers import (
 from mtlpar.sources.file_kinds import FORMATS, kind_of_file
 from mtlpar.store.bp import BpReader
 from mtlpar.store.export import iterate_atoms
+
+logger = logging.getLogger(__name__)
 
 STDIN: Final = "-"
 """The name of standard input, from which extended XYZ is read."""
@@ -115,11 +118,15 @@ def rows_of(path: Path) -> Iterator[Row]:
     if str(path) != STDIN:
         container, errors = _container(path), errors_of(path)
         records = partial(container.records, path)
+    is_empty = True
     try:
         for key, content in records():
+            is_empty = False
             yield Row(f"{path} {key}", container, content)
     except errors as error:
         raise ValueError(f"{path} is damaged or cut off: {error}") from error
+    if is_empty:
+        logger.warning("%s holds no structures", path)
 
 
 def _rows_of_pack(path: Path) -> Iterator[Row]:

@@ -396,3 +396,11 @@ def test_per_atom_energies_add_up_and_are_those_of_ase(model_file: Path) -> None
     model = load_model(model_file)
     pair = model.predict([molecule("H2O"), atoms], source="a")
     np.testing.assert_allclose(pair[1].atom_energies, energies, atol=2e-5)
+
+
+def test_an_empty_file_is_told(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.xyz").write_text("")
+    assert predict(model_file, tmp_path / "out.xyz", tmp_path / "empty.xyz") == []
+    assert "empty.xyz holds no structures" in capsys.readouterr().err
