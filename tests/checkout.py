@@ -30,12 +30,16 @@ def copy_checkout(folder: Path) -> Path:
     return folder
 
 
-def make_small(checkout: Path) -> None:
-    """Leave two sources and the one model that learns from both, tiny and for two epochs."""
+def make_small(checkout: Path, *, with_conservative: bool = False) -> None:
+    """Leave two sources and the models that learn from both, tiny and for two epochs."""
     path = checkout / "config.yaml"
     config = yaml.safe_load(path.read_text())
     config["sources"] = list(_SMALL_SOURCES)
-    config["models"] = {"mtl": {"branches": {source: [source] for source in _SMALL_SOURCES}}}
+    branches = {source: [source] for source in _SMALL_SOURCES}
+    conservative = config["models"]["mtl_conservative"] | {"train": {"epochs": 1}}
+    config["models"] = {"mtl": {"branches": branches}}
+    if with_conservative:
+        config["models"]["mtl_conservative"] = conservative | {"branches": branches}
     config["model"]["encoder"] = {"width": 8, "layers": 1}
     config["train"] |= {"epochs": 2, "batch_structures": 128, "warmup_steps": 0}
     path.write_text(yaml.safe_dump(config, sort_keys=False))

@@ -58,7 +58,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_the_quickstart(checkout, monkeypatch, capsys):
-    make_small(checkout)
+    make_small(checkout, with_conservative=True)
     outputs = run_page("quickstart.md", checkout, monkeypatch)
     assert "GFM-MTL-All" in outputs[1]
     printed = capsys.readouterr().out
@@ -78,7 +78,7 @@ def test_your_own_data(checkout, monkeypatch, capsys):
 
 
 def test_fine_tuning(checkout, monkeypatch, capsys):
-    make_small(checkout)
+    make_small(checkout, with_conservative=True)
     run_page("quickstart.md", checkout, monkeypatch)
     capsys.readouterr()
     explained, trained, looked, _ = run_page("finetuning.md", checkout, monkeypatch)

@@ -43,6 +43,10 @@ _ABSURD_COLUMNS: Final = re.compile(rb":[RISL]:\d{5}")
 # Keys that ASE has a meaning of its own for, and what hides them from it.
 _MATRICES: Final = re.compile(r"(^|\s)(stress|virial)=")
 _OURS: Final = "mtlpar_"
+# Entries without a value, outside of quotation marks: ASE takes the entry behind for one, with 3.29
+# the energy too (findings/an_empty_note_swallows_the_energy_behind_it.sh).
+_QUOTED: Final = r"""[^\s="']+=(?:"[^"]+"|'[^']+')"""
+_EMPTY: Final = re.compile(rf"""({_QUOTED})|(?<!\S)[^\s="']+=(?:""|'')?(?=\s|$)""")
 # What ASE raises for text that is no frame.
 _ASE_ERRORS: Final = (
     ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError,
@@ -106,7 +110,8 @@ def _parse_header(line: str) -> Labels:
 
     ASE wants nine numbers under these names, and puts those of a stress into an order of its own.
     """
-    found: Labels = key_val_str_to_dict(_MATRICES.sub(rf"\1{_OURS}\2=", line))  # type: ignore[no-untyped-call]
+    whole = _EMPTY.sub(lambda entry: entry[1] or "", line)
+    found: Labels = key_val_str_to_dict(_MATRICES.sub(rf"\1{_OURS}\2=", whole))  # type: ignore[no-untyped-call]
     return found
 
 

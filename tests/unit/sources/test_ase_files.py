@@ -19,6 +19,7 @@ from ase.io import write
 from mtlpar.core.hashing import name_hash
 from mtlpar.core.structures import StructureBatch
 from mtlpar.extract.checks import check
+from mtlpar.sources.ase_containers import CONTAINERS
 from mtlpar.sources.ase_files import custom_source
 from mtlpar.sources.settings import CustomSource, SourceSettings, StressLabel
 
@@ -476,3 +477,14 @@ def test_weights_of_mace_count_where_the_source_says_so(tmp_path):
     write(tmp_path / "bad.xyz", bad, format="extxyz")
     _, _, damage = read_all(tmp_path / "bad.xyz", format="extxyz", weights=weights)
     assert "'config_weight' is -1.0, expected a weight of zero or more" in damage[0]
+
+
+@pytest.mark.parametrize("note", ["note=", 'note=""', "note=''", 'note="" other='])
+def test_an_entry_without_a_value_does_not_swallow_the_one_behind_it(note: str) -> None:
+    # ASE takes the energy for the value of the note, and the structure for one without an energy.
+    header = f'Properties=species:S:1:pos:R:3 {note} energy=-3.5 said="a= b" pbc="T T F"'
+    text = f"1\n{header}\nCu 0.0 0.0 0.0\n".encode()
+    atoms, labels = CONTAINERS["extxyz"].open_record(text, "here")
+    assert labels["energy"] == -3.5
+    assert labels["said"] == "a= b"
+    assert atoms.pbc.tolist() == [True, True, False]
