@@ -10,7 +10,7 @@
 # directions. libAtoms' own reader, extxyz 0.4.6, takes such a header for none at all and stops at
 # the first atom.
 #
-# mtlpar reads frames through ASE; its ledger counts those that come without an energy.
+# mtlpar removes such entries from a header before ASE reads it.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -73,7 +73,7 @@ def _drift(branch: str, found: Mapping[str, float]) -> str:
         return f"branch {branch} is kept; its drift is unknown"
     return (
         f"branch {branch} is kept; moved by {1000 * found['energy_ev_per_atom']:.2f} meV/atom and "
-        f"{1000 * found['force_ev_per_angstrom']:.2f} meV/Å on structures it was not trained on"
+        f"{1000 * found['force_ev_per_angstrom']:.2f} meV/Å on the new structures"
     )
 
 
