@@ -382,7 +382,8 @@ def test_a_model_of_several_levels_of_theory_is_asked_for_one(
     model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ase.io.write(tmp_path / "in.xyz", [molecule("H2")], format="extxyz")
-    assert main(["predict", str(model_file), str(tmp_path / "in.xyz"), "--out", "o.xyz"]) == 1
+    inputs = [str(tmp_path / "in.xyz"), "--out", str(tmp_path / "out.xyz")]
+    assert main(["predict", str(model_file), *inputs]) == 1
     assert "several levels of theory; choose source=...: a (PBE), b" in capsys.readouterr().err
 
 
