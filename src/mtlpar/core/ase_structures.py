@@ -44,9 +44,28 @@ def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch
         group=np.zeros(len(structures)),
         cell=np.stack([atoms.cell.array for atoms in structures]),
         pbc=np.stack([atoms.pbc for atoms in structures]),
-        charge=[find_charge(atoms.info, f"atoms.info of {atoms}") for atoms in structures],
-        spin=[find_spin(atoms.info, f"atoms.info of {atoms}") for atoms in structures],
+        charge=[charge_of(atoms) for atoms in structures],
+        spin=[spin_of(atoms) for atoms in structures],
     )
+
+
+def charge_of(atoms: Atoms) -> int:
+    """Total charge in e; see `structure_batch`.
+
+    Raises:
+        ValueError: If it is no whole number.
+    """
+    # The place is text that only an error needs.
+    return find_charge(atoms.info, f"atoms.info of {atoms}") if atoms.info else 0
+
+
+def spin_of(atoms: Atoms) -> int:
+    """Spin multiplicity, 0 if nobody stated it; see `structure_batch`.
+
+    Raises:
+        ValueError: If it is no whole number.
+    """
+    return find_spin(atoms.info, f"atoms.info of {atoms}") if atoms.info else 0
 
 
 def fault_of(atoms: Atoms) -> str | None:

@@ -15,7 +15,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from torch import Tensor
 
-from mtlpar.core.ase_structures import fault_of, structure_batch
+from mtlpar.core.ase_structures import charge_of, fault_of, spin_of, structure_batch
 from mtlpar.core.fields import SIX_OF_MATRIX
 from mtlpar.core.files import atomic_path
 from mtlpar.core.references import References
@@ -181,22 +181,25 @@ class SavedModel:
         if unknown := sorted(symbols - set(self.references[source].energies_ev)):
             return f"element never seen: {' '.join(unknown)} with {source}"
         try:
-            self._check_charge_and_spin(structure_batch([atoms]))
+            unseen = self._unseen_state(charge_of(atoms), spin_of(atoms))
         except ValueError as error:
-            return f"charge or spin: {str(error).removeprefix('structure 0 has ')}"
-        return None
+            unseen = str(error)
+        return f"charge or spin: {unseen}" if unseen else None
 
     def _check_charge_and_spin(self, batch: StructureBatch) -> None:
-        if self.settings.encoder.charge_and_spin:
-            return
         special = np.flatnonzero((batch.charge != 0) | (batch.spin > 1))
-        if len(special):
-            first = special[0]
-            raise ValueError(
-                f"structure {first} has charge {batch.charge[first]} and spin multiplicity "
-                f"{batch.spin[first]}, but this model does not know about charge and spin: it was "
-                "trained with model.encoder.charge_and_spin off"
-            )
+        for first in special[:1]:
+            if unseen := self._unseen_state(batch.charge[first], batch.spin[first]):
+                raise ValueError(f"structure {first} has {unseen}")
+
+    def _unseen_state(self, charge: int, spin: int) -> str | None:
+        """What of an electronic state the model does not see, and why."""
+        if self.settings.encoder.charge_and_spin or (charge == 0 and spin <= 1):
+            return None
+        return (
+            f"charge {charge} and spin multiplicity {spin}, but this model does not know about "
+            "charge and spin: it was trained with model.encoder.charge_and_spin off"
+        )
 
     def branch_of(self, source: str) -> str:
         """Branch that answers for a source.
