@@ -53,7 +53,11 @@ def _describe_file(
     indent = "  " * depth
     record = records.get(path.resolve())
     if record is None:
-        lines.append(f"{indent}{path}  ({_state(path, None)})")
+        # What came from elsewhere, such as a model that somebody sent, has its digest at least.
+        known = f"  {_short(read_as)}" if read_as else ""
+        lines.append(f"{indent}{path}{known}  ({_state(path, None)})")
+        if read_as and path.exists() and digest_of(path) != read_as:
+            lines.append(f"{indent}  | READ AS {_short(read_as)}, which has been replaced since")
         return
     name = f"{record['stage']} {record['target']}"
     digest = record["outputs"].get(str(path))

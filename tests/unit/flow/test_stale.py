@@ -10,7 +10,8 @@ import yaml
 from helpers import REPOSITORY
 
 from mtlpar.config import Config, load_config
-from mtlpar.flow.records import StageRun, stage_run
+from mtlpar.flow.lineage import describe
+from mtlpar.flow.records import StageRun, digest_of, stage_run
 from mtlpar.parallel.allocation import Allocation
 
 HERE = Allocation("local", "", None, nodes=1)
@@ -118,3 +119,18 @@ def test_a_file_without_a_record_is_not_compared(tmp_path: Path) -> None:
     for stage, target in CHAIN:
         StageRun.of(before, stage, target).record.unlink()
     work(made(tmp_path, {"seed": 3, "model.encoder.width": 8}), "evaluate", "tuned")
+
+
+def test_a_model_from_elsewhere_is_named_with_its_digest(tmp_path: Path) -> None:
+    received = tmp_path / "received" / "model.pt"
+    received.parent.mkdir()
+    received.write_text("weights")
+    config = made(tmp_path, {"models.tuned.start_from.model": str(received)})
+    for stage, target in CHAIN[:3]:
+        work(config, stage, target)
+    work(config, "train", "tuned")
+    told = describe(config.workspace.model("tuned"), config.workspace.results)
+    assert f"{received}  {digest_of(received)[:12]}  (no record)" in told
+    received.write_text("other weights")
+    told = describe(config.workspace.model("tuned"), config.workspace.results)
+    assert "which has been replaced since" in told
