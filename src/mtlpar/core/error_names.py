@@ -31,3 +31,6 @@ RMSE_NAMES: Final = {
     "stress": "stress_rmse_ev_per_cubic_angstrom",
 }
 """Root-mean-square errors by label."""
+
+ERROR_UNITS: Final = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}
+"""Units of errors and sizes by label."""

@@ -204,6 +204,9 @@ LABELS: Final = ("energy", "forces", "stress")
 SIX_OF_MATRIX: Final = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 """Rows and columns of a stress as a matrix that are its six numbers xx yy zz yz xz xy."""
 
+MATRIX_OF_SIX: Final = [0, 5, 4, 5, 1, 3, 4, 3, 2]
+"""Which of the six numbers are xx xy xz yx yy yz zx zy zz."""
+
 MAX_ATOMIC_NUMBER: Final = 118
 
 SPLITS: Final = ("train", "val", "test")

@@ -12,7 +12,6 @@ from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.model.predict import FloatArray, predict_batches
 from mtlpar.model.saved import SavedModel
 from mtlpar.store.dataset import PackedDataset
-from mtlpar.store.pack import Pack
 
 
 class Predicted(NamedTuple):
@@ -27,39 +26,6 @@ class Predicted(NamedTuple):
     energy_per_atom: FloatArray
     forces: FloatArray
     stress: FloatArray | None
-
-
-def errors_on(
-    model: SavedModel,
-    pack: Pack,
-    settings: EvaluateSettings,
-    *,
-    branch: str | None = None,
-    references: References | None = None,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Errors on a test set, and those of predicting zero.
-
-    Args:
-        model: The model.
-        pack: The test set.
-        settings: Size of batches.
-        branch: Branch to predict with; by default that of the pack's source.
-        references: Reference energies of the predictions; by default those that the model has for
-            the source.
-
-    Raises:
-        ValueError: If the pack is damaged, or a prediction is not finite.
-    """
-    dataset = PackedDataset(pack)
-    source = dataset.header.source
-    predicted = predict_dataset(
-        model,
-        dataset,
-        branch or model.branch_of(source),
-        settings,
-        references=references or model.references[source],
-    )
-    return sums_of(dataset, predicted).as_dict(), sums_of(dataset, zero_of(dataset)).as_dict()
 
 
 def zero_of(dataset: PackedDataset) -> Predicted:

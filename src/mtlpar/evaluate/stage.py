@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mtlpar.core.error_names import MAE_NAMES
+from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
 from mtlpar.core.fields import LABELS
 from mtlpar.core.files import atomic_path, write_json
 from mtlpar.core.hashing import derive_seed
@@ -152,13 +152,12 @@ def _check_data(model: SavedModel, pack: Pack) -> None:
 def _errors(name: str, dataset: PackedDataset, predicted: Predicted) -> dict[str, float]:
     """Test errors, which are logged too."""
     result = sums_of(dataset, predicted).as_dict()
-    units = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}
     logger.info(
         "%s on %s: MAE %s (%d structures)",
         name,
         dataset.header.source,
         ", ".join(
-            f"{label} {result[mae_name]:.4f} {units[label]}"
+            f"{label} {result[mae_name]:.4f} {ERROR_UNITS[label]}"
             for label, mae_name in MAE_NAMES.items()
             if mae_name in result
         )

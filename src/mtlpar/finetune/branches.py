@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from ase.data import chemical_symbols
 
-from mtlpar.core.error_names import MAE_NAMES
+from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
 from mtlpar.model.saved import SavedModel
 from mtlpar.store.pack import Pack
 from mtlpar.train.start_references import StartFit, fit_references
-
-UNITS: Final = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +63,7 @@ def rank_branches(model: SavedModel, pack: Pack) -> list[Candidate]:
 def candidates_text(candidates: Sequence[Candidate], *, chosen: str) -> str:
     """A table of branches: errors on the new data before training, and what they do not know."""
     labels = [label for label, name in MAE_NAMES.items() if name in candidates[0].fit.errors]
-    heads = [f"{label} {UNITS[label]}" for label in labels]
+    heads = [f"{label} {ERROR_UNITS[label]}" for label in labels]
     width = max(len("predicting the mean"), *(len(one.branch) + 2 for one in candidates))
     lines = [f"{'start':{width}}" + "".join(f"{head:>17}" for head in heads) + "  level of theory"]
     for one in candidates:

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from mtlpar.config import Config, load_config
-from mtlpar.core.error_names import MAE_NAMES
-from mtlpar.evaluate.errors import errors_on
-from mtlpar.finetune.branches import UNITS
+from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
+from mtlpar.evaluate.errors import predict_dataset, sums_of, zero_of
 from mtlpar.finetune.project import MODEL
 from mtlpar.model.moving import set_moving
 from mtlpar.model.multitask import MultiTaskModel, count_parameters
 from mtlpar.model.predict import predict_batches
 from mtlpar.model.saved import SavedModel, load_model
 from mtlpar.model.start import architecture_from, start_from
+from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.pack import Pack
 from mtlpar.train.kept import kept_branches
 from mtlpar.train.start_references import fit_references
@@ -91,18 +91,24 @@ def _before_and_after(
     model: SavedModel, tuned: SavedModel, start: str, source: str, config: Config
 ) -> list[str]:
     """Lines of a table: errors on the test set of a source by label."""
-    path = config.workspace.pack(source, "test")
-    after, zero = errors_on(tuned, Pack.open(path), config.evaluate)
-    # The start with the references that were fitted to it: the model before the first step.
-    before, _ = errors_on(
-        model, Pack.open(path), config.evaluate, branch=start, references=tuned.references[source]
+    dataset = PackedDataset(Pack.open(config.workspace.pack(source, "test")))
+    # The start with the references that were fitted to it is the model before the first step.
+    before, after = (
+        sums_of(
+            dataset,
+            predict_dataset(
+                one, dataset, branch, config.evaluate, references=tuned.references[source]
+            ),
+        ).as_dict()
+        for one, branch in ((model, start), (tuned, tuned.branch_of(source)))
     )
+    zero = sums_of(dataset, zero_of(dataset)).as_dict()
     lines = []
     for label, name in MAE_NAMES.items():
         if name in after:
             texts = (f"{one[name]:10.4f}" if name in one else "-" for one in (before, after, zero))
             columns = "".join(f"{text:>10}" for text in texts)
-            lines.append(f"  {f'{label} ({UNITS[label]})':34}{columns}")
+            lines.append(f"  {f'{label} ({ERROR_UNITS[label]})':34}{columns}")
     return lines
 
 
@@ -147,8 +153,7 @@ def _cost(
     """Rough, from a forward pass on this machine."""
     settings = config.train_of(MODEL)
     pack = next(iter(packs.values()))
-    block = pack.read_block(0)
-    some = block.slice(0, min(len(block), _TIMED))
+    some = pack.first(_TIMED)
     for _ in range(2):
         started = time.perf_counter()
         found = list(

@@ -10,11 +10,10 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS
+from mtlpar.core.fields import MATRIX_OF_SIX
 from mtlpar.model.saved import StructurePrediction
 
 _SYMBOLS: Final = np.array(chemical_symbols)
-# Position of xx xy xz yx yy yz zx zy zz among xx yy zz yz xz xy.
-_FULL_FROM_VOIGT: Final = [0, 5, 4, 5, 1, 3, 4, 3, 2]
 # Positions as they were given; nine digits tell any two float32 apart.
 _LINE: Final = "%s" + " %.15g" * 3 + " %.9g" * 3 + " %.12g\n"
 
@@ -30,7 +29,7 @@ def frame_text(name: str, atoms: Atoms, found: StructurePrediction, source: str)
     """
     entries = [f"energy={found.energy!r}", f'source="{source}"', _about(name, atoms)]
     if found.stress is not None:
-        entries.insert(1, f'stress="{_numbers(found.stress[_FULL_FROM_VOIGT])}"')
+        entries.insert(1, f'stress="{_numbers(found.stress[MATRIX_OF_SIX])}"')
     properties = "Properties=species:S:1:pos:R:3:forces:R:3:energies:R:1"
     symbols = _SYMBOLS[atoms.numbers].tolist()
     rows = np.concatenate([atoms.positions, found.forces, found.atom_energies[:, None]], axis=1)

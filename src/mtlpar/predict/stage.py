@@ -210,7 +210,7 @@ def _join(parts: Path, chunks: int, out: Path) -> Outcome:
                     stream.write(line)
                     if line.startswith(b"refused="):
                         refused[_reason(line)] += 1
-                    elif line.startswith((b"energy=",)):
+                    elif line.startswith(b"energy="):
                         predicted += 1
     shutil.rmtree(parts)
     return Outcome(predicted, refused)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
-from mtlpar.core.error_names import MAE_NAMES
+from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
 from mtlpar.core.files import file_digest, read_json
 from mtlpar.core.paths import Workspace
 from mtlpar.download.catalogue import CatalogueRow, read_catalogue
@@ -22,8 +22,6 @@ from mtlpar.model.multitask import count_parameters
 from mtlpar.model.saved import SavedModel
 from mtlpar.report.grid import format_number
 from mtlpar.report.names import source_title
-
-_UNITS: Final = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}
 
 
 def card(model: SavedModel, path: Path, *, workspace: Workspace, catalogue: Path) -> str:
@@ -133,7 +131,7 @@ def _errors(name: str, model: SavedModel, workspace: Workspace) -> str:
     labels = [
         label for label, key in MAE_NAMES.items() if any(key in one for one in found.values())
     ]
-    header = ["source", "structures", *(f"{label} ({_UNITS[label]})" for label in labels)]
+    header = ["source", "structures", *(f"{label} ({ERROR_UNITS[label]})" for label in labels)]
     table = []
     for source, one in found.items():
         cells = [

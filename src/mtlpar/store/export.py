@@ -15,6 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 from tqdm import tqdm
 
+from mtlpar.core.fields import MATRIX_OF_SIX
 from mtlpar.core.files import atomic_path
 from mtlpar.core.structures import StructureBatch
 from mtlpar.store.bp import BpReader
@@ -22,8 +23,6 @@ from mtlpar.store.header import BpHeader
 
 _BLOCK_STRUCTURES: Final = 4096
 _SYMBOLS: Final = np.array(chemical_symbols)
-# Position of xx xy xz yx yy yz zx zy zz among xx yy zz yz xz xy.
-_FULL_FROM_VOIGT: Final = (0, 5, 4, 5, 1, 3, 4, 3, 2)
 # An ASE database has a column "charge" of its own, with another meaning.
 _DATABASE_NAMES: Final = {"charge": "total_charge", "spin": "spin_multiplicity"}
 # Nine digits tell any two float32 apart.
@@ -119,7 +118,7 @@ def _comment(batch: StructureBatch, index: int, header: BpHeader) -> str:
     lattice = {"Lattice": _numbers(batch.cell[index])} if batch.cell[index].any() else {}
     labels = {
         "energy": repr(float(batch.energy[index])),
-        "stress": _numbers(batch.stress[index, list(_FULL_FROM_VOIGT)]),
+        "stress": _numbers(batch.stress[index, MATRIX_OF_SIX]),
     }
     forces = ":forces:R:3" if _has(batch, "forces", index) else ""
     entries = {

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from mtlpar.core.records import Count, Digest, Record, read_record
 from mtlpar.core.references import References
+from mtlpar.core.structures import StructureBatch
 from mtlpar.store.bp import BpReader
 from mtlpar.store.header import PackHeader, SchemaVersion
 
@@ -53,6 +54,16 @@ class Pack(BpReader[PackHeader]):
                 it is no pack.
         """
         return cls(path, PackHeader, stage="pack")
+
+    def first(self, count: int) -> StructureBatch:
+        """At most so many structures of the first block; they are a sample, for all are shuffled.
+
+        Raises:
+            ValueError: If the block is damaged.
+        """
+        # A block says by itself where its structures lie; a large pack would read that of all.
+        block = self.read_block(0)
+        return block.slice(0, min(count, len(block)))
 
     def use_references(self, references: References) -> None:
         """Give targets relative to other reference energies from now on.

@@ -68,9 +68,7 @@ def edges_per_atom(pack: Pack, graph: GraphSettings) -> float:
     Raises:
         ValueError: If the pack is damaged.
     """
-    # A block says by itself where its structures lie; a large pack would read that of all.
-    block = pack.read_block(0)
-    some = block.slice(0, min(len(block), _COUNTED_STRUCTURES))
+    some = pack.first(_COUNTED_STRUCTURES)
     return len(neighbor_list(some, graph).sender) / some.total_atoms
 
 

@@ -93,8 +93,7 @@ def _drift_of_branch(
 def _samples(packs: Mapping[str, Pack], known: list[int]) -> Iterator[StructureBatch]:
     """Some structures of each pack that hold no other elements."""
     for pack in packs.values():
-        block = pack.read_block(0)
-        some = block.slice(0, min(len(block), _STRUCTURES))
+        some = pack.first(_STRUCTURES)
         foreign = np.zeros(len(some), dtype=bool)
         owner = np.repeat(np.arange(len(some)), some.num_atoms)
         np.logical_or.at(foreign, owner, ~np.isin(some.atomic_numbers, known))

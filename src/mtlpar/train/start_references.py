@@ -31,6 +31,7 @@ from mtlpar.core.structures import StructureBatch
 from mtlpar.model.predict import predict_batches
 from mtlpar.model.saved import SavedModel
 from mtlpar.model.start import start_branch
+from mtlpar.normalize.composition import compositions
 from mtlpar.store.pack import Pack
 from mtlpar.train.recipe import Recipe
 
@@ -139,9 +140,7 @@ def fit_references(pack: Pack, start: SavedModel, branch: str) -> StartFit:
     Raises:
         ValueError: If the pack is damaged.
     """
-    block = pack.read_block(0)
-    structures = block.slice(0, min(len(block), _STRUCTURES))
-    return fit_to(structures, pack.header.references, start, branch)
+    return fit_to(pack.first(_STRUCTURES), pack.header.references, start, branch)
 
 
 def fit_to(structures: StructureBatch, own: References, start: SavedModel, branch: str) -> StartFit:
@@ -160,8 +159,10 @@ def fit_to(structures: StructureBatch, own: References, start: SavedModel, branc
     base = References(old)
     references = base
     if len(rows):
-        shares = element_shares(structures.take(rows))
-        left = base.to_target(structures.take(rows)) - energy[rows]
+        labelled = structures.take(rows)
+        found = compositions(labelled.num_atoms, labelled.atomic_numbers)
+        shares = found.counts[found.member] / labelled.num_atoms[:, None]
+        left = base.to_target(labelled) - energy[rows]
         shift = _shift_by_element(shares, left)
         learned = {
             chemical_symbols[z]: old[chemical_symbols[z]] + shift[z]
@@ -182,14 +183,6 @@ def fit_to(structures: StructureBatch, own: References, start: SavedModel, branc
         stress=None,
     )
     return StartFit(references=references, errors=_means(sums), sizes=_means(zero))
-
-
-def element_shares(structures: StructureBatch) -> FloatArray:
-    """Share of each element in each structure, (S, 119); rows add up to one."""
-    owner = np.repeat(np.arange(len(structures)), structures.num_atoms)
-    counts = np.zeros((len(structures), len(chemical_symbols)))
-    np.add.at(counts, (owner, structures.atomic_numbers), 1.0)
-    return counts / structures.num_atoms[:, None]
 
 
 def _shift_by_element(shares: FloatArray, left: FloatArray) -> FloatArray:
