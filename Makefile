@@ -6,9 +6,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORES ?= all
+# torch-sim wants a newer Python than the rest.
+PYTHON_TORCH_SIM ?= python3.12
+ENGINES := build/engines
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart report docs test test-all lint format schema clean distclean
+.PHONY: help install quickstart report docs test test-all test-engines lint format schema clean distclean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +39,18 @@ test: $(STAMP)  ## Run the tests
 test-all: $(STAMP)  ## Run the slow tests and those of the GPU's kernels too
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernels]'
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
+
+test-engines: $(ENGINES)/torch-sim.installed  ## Run trained models in other engines, in environments of their own
+	OMP_NUM_THREADS=1 $(ENGINES)/torch-sim/bin/python -m pytest tests/engines/test_torch_sim.py
+
+$(ENGINES)/%.installed: tests/engines/%.txt constraints.txt
+	$(ENGINE_PYTHON) -m venv $(ENGINES)/$*
+	$(ENGINES)/$*/bin/python -m pip install --quiet --upgrade pip
+	$(ENGINES)/$*/bin/python -m pip install --quiet --requirement $<
+	$(ENGINES)/$*/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(ENGINES)/torch-sim.installed: ENGINE_PYTHON = $(PYTHON_TORCH_SIM)
 
 docs: $(STAMP)  ## Write the documentation as a site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

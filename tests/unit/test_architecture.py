@@ -16,8 +16,8 @@ PACKAGE = REPOSITORY / "src" / "mtlpar"
 # A package may import itself and what stands before it, never what stands after it.
 LAYERS = (
     "core", "store", "sources", "sample", "graph", "download", "extract", "normalize", "pack",
-    "model", "check", "parallel", "plan", "train", "evaluate", "predict", "study", "report",
-    "machine",
+    "model", "check", "parallel", "plan", "train", "evaluate", "predict", "engines", "study",
+    "report", "machine",
 )  # fmt: skip
 # Settings are plain values that a block above composes.
 SETTINGS_OF = {"model": {"graph"}, "extract": {"sources"}}

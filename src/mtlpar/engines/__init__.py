@@ -1,0 +1,1 @@
+"""Trained models in other simulation engines, through the interfaces of those engines."""

@@ -1,0 +1,90 @@
+"""A model and the structures that every engine has to answer for as the calculator does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.build import bulk, fcc100, molecule
+from networks import make_network
+
+import mtlpar
+from mtlpar.core.references import References
+from mtlpar.model.multitask import TargetScale
+from mtlpar.model.saved import save_model
+
+# Enough elements for torch-sim's own structures too. Sizes are those of all-electron energies, next
+# to which the digits of float32 would show.
+REFERENCES = {"H": -13.6, "C": -1029.4, "O": -2041.8, "Mg": -5400.0, "Si": -7800.0, "Fe": -34000.0}
+OTHER_REFERENCES = {"H": -11.0, "C": -900.0, "O": -1900.0, "Mg": -5000.0}
+
+
+def write_model(
+    folder: Path,
+    *,
+    encoder: str = "egnn",
+    forces: str = "conservative",
+    energy: str = "sum",
+    dtype: torch.dtype = torch.float64,
+    charge_and_spin: bool = False,
+) -> Path:
+    """A model file of random weights with forces of some eV/Å, and two levels of theory.
+
+    ``pbe`` and ``hybrid`` are branches of their own, so that an engine that takes the wrong one is
+    wrong by eV.
+    """
+    network = make_network(encoder, forces, energy, charge_and_spin=charge_and_spin)
+    network.set_scales({"a": TargetScale(6.0, 6.0), "b": TargetScale(3.0, 3.0)})
+    path = folder / f"{encoder}-{forces}-{energy}-{charge_and_spin}-{dtype}.pt"
+    save_model(
+        path,
+        state=network.to(dtype).state_dict(),
+        settings=network.settings,
+        branches={"a": ("pbe",), "b": ("hybrid",)},
+        references={"pbe": References(REFERENCES), "hybrid": References(OTHER_REFERENCES)},
+        level_of_theory={"pbe": "PBE", "hybrid": "PBE0"},
+        training={"model": "rattled"},
+    )
+    return path
+
+
+def rattled(*, seed: int = 0) -> dict[str, Atoms]:
+    """Structures by what they are, none at rest and none in the order of its elements."""
+    rng = np.random.default_rng(seed)
+    slab = fcc100("Mg", (2, 2, 2), a=4.5, vacuum=6.0)
+    slab.set_pbc((True, True, False))
+    slab.numbers[[0, 3, 5]] = 8
+    crystal = bulk("MgO", "rocksalt", a=4.2).repeat((2, 1, 1))
+    # Nothing of it is a right angle or symmetric, so that a transposed cell or stress is seen.
+    crystal.set_cell(crystal.cell.array @ (np.eye(3) + 0.08 * rng.normal(size=(3, 3))), True)
+    charged = molecule("CH3O")
+    charged.info = {"charge": -1, "spin": 1}
+    alone = Atoms("O", cell=[9.0, 9.5, 10.0], pbc=True)
+    apart = Atoms("HC", [[0.0, 0.0, 0.0], [0.0, 0.0, 30.0]])
+    found = {
+        "molecule": molecule("CH3CH2OH"),
+        "slab": slab,
+        "crystal": crystal,
+        "charged": charged,
+        "one atom": Atoms("O"),
+        "one atom that repeats": alone,
+        "no pairs": apart,
+    }
+    for name, atoms in found.items():
+        atoms.positions += 0.1 * rng.normal(size=atoms.positions.shape)
+        state = {"charge": atoms.info.get("charge", 0), "spin": atoms.info.get("spin", 0)}
+        found[name] = atoms[rng.permutation(len(atoms))]
+        found[name].info = state
+    return found
+
+
+def expected(path: Path, atoms: Atoms, source: str = "pbe") -> dict[str, np.ndarray]:
+    """What the calculator says."""
+    found = atoms.copy()
+    found.calc = mtlpar.Calculator(path, source=source)
+    answers = {"energy": found.get_potential_energy(), "forces": found.get_forces()}
+    if "stress" in found.calc.results:
+        answers["stress"] = found.get_stress(voigt=False)
+    return answers
