@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
+import torch
+
+from mtlpar.model.digest import DIGEST, content_digest
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
 
@@ -23,3 +28,19 @@ def make_network(
         head=HeadSettings(width=16, layers=1, forces=forces, energy=energy),
     )
     return MultiTaskModel(settings, ["a", "b"], seed=1)
+
+
+def edit_model(
+    path: Path, edit: Callable[[dict[str, Any]], object], *, digest: bool = True
+) -> None:
+    """Change what a model file holds, as another writer would have written it.
+
+    Args:
+        path: The file.
+        edit: Changes the content in place.
+        digest: Whether that writer gave the file a digest.
+    """
+    content = torch.load(path, weights_only=True)
+    edit(content)
+    content.pop(DIGEST)
+    torch.save(content | ({DIGEST: content_digest(content)} if digest else {}), path)

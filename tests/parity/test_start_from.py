@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 from helpers import make_structures, write_extracted
+from networks import edit_model
 from training import BRANCHES, MODEL, TRAIN, ask_to_stop, losses, run_alone, run_ranks
 
 from mtlpar.calculator import Calculator
@@ -198,15 +200,20 @@ def test_what_the_new_data_leave_open_stays_as_in_the_start(trained: Workspace) 
     assert all(new[symbol] == old[symbol] for symbol in set(old) - here)
 
 
+def _scale(path: Path, **factors: float) -> None:
+    def edit(content: dict[str, Any]) -> None:
+        for label, factor in factors.items():
+            content["state"][f"heads.ani1x.{label}_scale"] *= factor
+
+    edit_model(path, edit)
+
+
 def test_a_start_that_is_a_little_worse_than_the_mean_is_a_warning(
     trained: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
     # A start of little training, whose encoder is worth having all the same.
-    content = torch.load(trained.model("mtl"), weights_only=True)
     # Errors are 1.2 and 1.3 times those of the mean then.
-    content["state"]["heads.ani1x.energy_scale"] *= 3000
-    content["state"]["heads.ani1x.force_scale"] *= 100
-    torch.save(content, trained.model("mtl"))
+    _scale(trained.model("mtl"), energy=3000, force=100)
     with caplog.at_level("WARNING"):
         _start(trained, {"transition1x": ("transition1x",)}, {"transition1x": "ani1x"})
     assert "predicts the energy and forces worse than the mean does, before training" in caplog.text
@@ -215,10 +222,7 @@ def test_a_start_that_is_a_little_worse_than_the_mean_is_a_warning(
 def test_a_start_that_is_far_worse_than_the_mean_in_every_label_is_refused(
     trained: Workspace,
 ) -> None:
-    content = torch.load(trained.model("mtl"), weights_only=True)
-    for name in ("energy_scale", "force_scale"):
-        content["state"][f"heads.ani1x.{name}"] *= 1e6
-    torch.save(content, trained.model("mtl"))
+    _scale(trained.model("mtl"), energy=1e6, force=1e6)
     with pytest.raises(
         ValueError, match=r"far worse start than predicting the mean.*branches \(qm7x"
     ):

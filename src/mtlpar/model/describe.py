@@ -41,6 +41,7 @@ def describe_model(model: SavedModel) -> str:
     """Format, architecture, parameter counts, heads and training of a model file."""
     lines = [
         f"file format   {model.format_version}",
+        f"digest        {model.digest or 'none: damage to an older file like this goes unseen'}",
         f"precision     {str(next(model.network.parameters()).dtype).removeprefix('torch.')}",
         *_architecture(model.settings),
         "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,15 +21,23 @@ from mtlpar.core.fields import SIX_OF_MATRIX
 from mtlpar.core.files import atomic_path
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
+from mtlpar.model.digest import DIGEST, content_digest
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.predict import FloatArray, predict_batches
 from mtlpar.model.settings import ModelSettings
+from mtlpar.model.undrawn import undrawn_network
 
-FORMAT_VERSION: Final = 5
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION: Final = 6
 """1: EGNN with direct forces. 2: the settings say which encoder, energy and forces. 3: messages of
 the EGNN have a filter and carry vectors. 4: its atoms mix vectors before they multiply them. 5:
-half of the radial functions measure distances by covalent radii."""
+half of the radial functions measure distances by covalent radii. 6: the file has a digest."""
+WEIGHTS_VERSION: Final = 5
+"""The last version that changed what weights mean: a training cannot go on across it."""
 _OLDEST_VERSION: Final = 2
+_WITH_DIGEST: Final = 6
+_AGAIN: Final = "copy it again, or export it with mtlpar train"
 
 
 class StructurePrediction(NamedTuple):
@@ -61,6 +70,7 @@ class SavedModel:
         level_of_theory: How each source's labels were computed.
         training: Seed, settings and history, for people.
         format_version: Version of the file that it was read from.
+        digest: Digest of the file's content, which was compared; None if an older version wrote it.
     """
 
     network: MultiTaskModel
@@ -70,6 +80,7 @@ class SavedModel:
     level_of_theory: Mapping[str, str]
     training: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    digest: str | None = None
 
     def __repr__(self) -> str:
         """One line: the layers of the network would fill pages."""
@@ -234,7 +245,7 @@ def save_model(
     level_of_theory: Mapping[str, str],
     training: Mapping[str, Any],
 ) -> None:
-    """Write a model file atomically; it loads with ``weights_only=True``.
+    """Write a model file atomically, with a digest; it loads with ``weights_only=True``.
 
     Args:
         path: File to write.
@@ -254,6 +265,7 @@ def save_model(
         "training": dict(training),
         "state": {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
     }
+    content[DIGEST] = content_digest(content)
     # Into a stream: given a path, torch writes the temporary name into the file.
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         torch.save(content, stream)
@@ -274,8 +286,8 @@ def load_model(
             forces are smooth enough for tight relaxations and finite differences.
 
     Raises:
-        ValueError: If the file is missing, is not such a model or has a newer format, or if there
-            is no such device or it is another precision.
+        ValueError: If the file is missing or damaged, is not such a model or has a newer format, or
+            if there is no such device or it is another precision.
     """
     path = Path(path)
     if path.is_dir():
@@ -285,20 +297,21 @@ def load_model(
     if dtype not in (None, torch.float32, torch.float64):
         raise ValueError(f"a model predicts in torch.float32 or torch.float64, not in {dtype}")
     _check_device(device)
-    content = _upgrade(_read(path, device), path)
+    content = _read(path)
+    digest = _checked_digest(content, path)
+    content = _upgrade(content, path)
     try:
         whole = _Content.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{path} is no whole model file: {where}: {first['msg']}") from None
-    network = MultiTaskModel(whole.settings, whole.branches, seed=0)
-    network.to(device=device, dtype=next(iter(whole.state.values())).dtype)
+    network = undrawn_network(whole.settings, whole.branches)
     try:
-        network.load_state_dict(whole.state)
+        network.load_state_dict(whole.state, assign=True)
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
-    network.to(dtype=dtype)
+    network.to(device=device, dtype=dtype or next(iter(whole.state.values())).dtype)
     network.eval()
     return SavedModel(
         network=network,
@@ -308,6 +321,7 @@ def load_model(
         level_of_theory=whole.level_of_theory,
         training=whole.training,
         format_version=whole.written_as,
+        digest=digest,
     )
 
 
@@ -337,10 +351,6 @@ class _Content(BaseModel):
         return self
 
 
-# What torch raises on files that are cut short, empty, no archive, or hold foreign objects.
-_UNREADABLE = (RuntimeError, OSError, EOFError, LookupError, ValueError)
-
-
 def _check_device(device: torch.device | str) -> None:
     """Tell a device that is not there from a file that cannot be read."""
     try:
@@ -350,17 +360,52 @@ def _check_device(device: torch.device | str) -> None:
         raise ValueError(f"the device {device} cannot be used: {first_line}") from error
 
 
-def _read(path: Path, device: torch.device | str) -> Any:
+def _read(path: Path) -> Any:
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # Torch would advise to load it all the same, whatever code is in it.
         raise ValueError(
-            f"{path} is damaged or not a model file, or holds more than plain values"
+            f"{path} is damaged or not a model file, or holds more than plain values; {_AGAIN}"
         ) from error
-    except _UNREADABLE as error:
-        first_line = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is damaged or not a model file: {first_line}") from error
+    # Damaged bytes are instructions of a pickle: there is nothing that they do not raise.
+    except Exception as error:
+        first_line = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"{path} is damaged or not a model file ({first_line}); {_AGAIN}"
+        ) from error
+
+
+def _checked_digest(content: Any, path: Path) -> str | None:
+    """Compare what was read with the file's digest, and give that back.
+
+    Raises:
+        ValueError: If they differ, or if there is none where there should be.
+    """
+    if not isinstance(content, dict):
+        return None
+    expected = content.get(DIGEST)
+    if expected is None:
+        version = content.get("format_version")
+        if isinstance(version, int) and version >= _WITH_DIGEST:
+            raise ValueError(f"{path} is damaged: it carries no digest; {_AGAIN}")
+        if version is not None:
+            logger.warning(
+                "%s carries no digest: an older version of mtlpar wrote it, and damage to its "
+                "weights would go unseen",
+                path,
+            )
+        return None
+    try:
+        found = content_digest(content)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}; {_AGAIN}") from error
+    if found != expected:
+        raise ValueError(
+            f"{path} is damaged or was edited: the digest of its content is {found}, expected "
+            f"{expected}; {_AGAIN}"
+        )
+    return found
 
 
 def _upgrade(content: Any, path: Path) -> dict[str, Any]:
@@ -416,10 +461,15 @@ def _from_4(content: dict[str, Any]) -> None:
             state[f"encoder.layers.{layer}.{name}.weight"] = torch.cat(parts, dim=1)
 
 
+def _from_5(_: dict[str, Any]) -> None:
+    """Only the digest is new."""
+
+
 _UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], None]]] = {
     2: _from_2,
     3: _from_3,
     4: _from_4,
+    5: _from_5,
 }
 
 

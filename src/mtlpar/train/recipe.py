@@ -14,7 +14,7 @@ from mtlpar.core.files import file_digest
 from mtlpar.core.hashing import json_digest
 from mtlpar.model.moving import set_moving
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.model.saved import FORMAT_VERSION, SavedModel, load_model
+from mtlpar.model.saved import WEIGHTS_VERSION, SavedModel, load_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.start import start_from
 from mtlpar.store.header import PackHeader
@@ -84,7 +84,7 @@ class Recipe:
         return {
             "branches": {branch: list(sources) for branch, sources in self.branches.items()},
             "model": self.model_settings.model_dump(mode="json"),
-            "model_format": FORMAT_VERSION,
+            "model_format": WEIGHTS_VERSION,
             "train": self.settings.of_result(),
             "seed": self.seed,
             "start": self.start
