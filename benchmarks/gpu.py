@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -30,8 +29,8 @@ from step import (
     product_flops,
 )
 from torch import Tensor
-from torch_geometric.data import Batch
 
+from mtlpar.graph.batch import GraphBatch
 from mtlpar.model.graphs import replay_passes
 from mtlpar.model.multitask import MultiTaskModel
 
@@ -81,7 +80,7 @@ def in_precision(precision: str) -> Iterator[None]:
 class GpuStep(Step):
     """A step of one way, on one batch after the other."""
 
-    def __init__(self, way: Way, batches: Sequence[Batch]) -> None:
+    def __init__(self, way: Way, batches: Sequence[GraphBatch]) -> None:
         settings = paper_settings()
         head = settings.head.model_copy(update={"forces": way.forces})
         network = MultiTaskModel(settings.model_copy(update={"head": head}), ["a"], seed=0)
@@ -143,13 +142,11 @@ def copy_bytes() -> float:
     return 2 * len(source) / median_seconds({"": lambda: target.copy_(source)}, 4)[""]
 
 
-def report_equality(ways: Sequence[Way], batch: Batch) -> None:
+def report_equality(ways: Sequence[Way], batch: GraphBatch) -> None:
     """Print how far each way is from the plain one in float64."""
     network = MultiTaskModel(paper_settings(), ["a"], seed=0).to(DEVICE)
     exact = make_plain(network).double()
-    double = copy.copy(batch)
-    for name in ("pos", "edge_shift", "cell"):
-        double[name] = batch[name].double()
+    double = batch.apply(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
     expected = results(exact, double)
     print("\ndistance to plain float64 (relative): energies, forces, all gradients of the encoder")
     for way in ways[1:]:
@@ -163,7 +160,9 @@ def report_equality(ways: Sequence[Way], batch: Batch) -> None:
             print(f"  {'':<18}the same bits twice")
 
 
-def results_of(way: Way, network: MultiTaskModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def results_of(
+    way: Way, network: MultiTaskModel, batch: GraphBatch
+) -> tuple[Tensor, Tensor, Tensor]:
     """Numbers of one way."""
     with (
         in_precision(way.precision),
@@ -172,7 +171,7 @@ def results_of(way: Way, network: MultiTaskModel, batch: Batch) -> tuple[Tensor,
         return results(network, batch)
 
 
-def results(network: MultiTaskModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def results(network: MultiTaskModel, batch: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
     """Energies, forces and gradients in float64."""
     network.zero_grad()
     loss, prediction = loss_of(network, batch)
@@ -192,7 +191,7 @@ def results(network: MultiTaskModel, batch: Batch) -> tuple[Tensor, Tensor, Tens
 def report_times(
     ways: Sequence[Way],
     kind: str,
-    batches: Sequence[Batch],
+    batches: Sequence[GraphBatch],
     *,
     rounds: int,
     peaks: dict[str, float],
@@ -226,7 +225,7 @@ def report_times(
         )
 
 
-def report_parts(way: Way, batches: Sequence[Batch]) -> None:
+def report_parts(way: Way, batches: Sequence[GraphBatch]) -> None:
     """Print which kernels take the time of a step."""
     step = GpuStep(way, batches)
     for _ in range(4):

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch
 
 from mtlpar.core.hashing import derive_seed
+from mtlpar.graph.batch import GraphBatch
 from mtlpar.model.multitask import MultiTaskModel, Prediction, Segment
 from mtlpar.model.settings import HeadSettings, ModelSettings
 
@@ -55,7 +55,7 @@ class PaperEncoder(nn.Module):
         inputs = [_ATOM_INPUTS] + [width] * (layers - 1)
         self.layers = nn.ModuleList(PaperLayer(count, width) for count in inputs)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: GraphBatch) -> Tensor:
         """Features of the atoms, (A, F)."""
         dtype = next(self.parameters()).dtype
         positions = batch.pos.to(dtype)
@@ -90,7 +90,7 @@ class PaperModel(MultiTaskModel):
             self.encoder = PaperEncoder(width, settings.encoder.layers)  # type: ignore[assignment]
             self.heads = nn.ModuleDict({name: PaperBranch(width, settings.head) for name in names})
 
-    def forward(self, batch: Batch, segments: Sequence[Segment]) -> Prediction:
+    def forward(self, batch: GraphBatch, segments: Sequence[Segment]) -> Prediction:
         """See `MultiTaskModel.forward`."""
         scalars = self.encoder(batch)
         pooled = scalars.new_zeros(len(batch.num_atoms), scalars.shape[1])

@@ -27,9 +27,9 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from machine import describe_machine
 from torch import Tensor, nn
-from torch_geometric.data import Batch
 
 from mtlpar.core.ase_structures import structure_batch
+from mtlpar.graph.batch import GraphBatch
 from mtlpar.graph.collate import collate
 from mtlpar.graph.settings import GraphSettings
 from mtlpar.model.egnn.encoder import EgnnLayer
@@ -103,7 +103,7 @@ def make_structures(kind: str, seed: int = 0) -> Iterator[Atoms]:
         yield atoms
 
 
-def make_batch(kind: str, edges: int, dtype: torch.dtype = torch.float32) -> Batch:
+def make_batch(kind: str, edges: int, dtype: torch.dtype = torch.float32) -> GraphBatch:
     """Molecules or crystals with about that many edges."""
     structures: list[Atoms] = []
     found = 0
@@ -115,12 +115,14 @@ def make_batch(kind: str, edges: int, dtype: torch.dtype = torch.float32) -> Bat
     return collate_structures(structures, dtype)
 
 
-def collate_structures(structures: Sequence[Atoms], dtype: torch.dtype = torch.float32) -> Batch:
+def collate_structures(
+    structures: Sequence[Atoms], dtype: torch.dtype = torch.float32
+) -> GraphBatch:
     """A batch with the preset's edges."""
     return collate(structure_batch(structures), paper_settings().graph, dtype=dtype)
 
 
-def loss_of(network: MultiTaskModel, batch: Batch) -> tuple[Tensor, Prediction]:
+def loss_of(network: MultiTaskModel, batch: GraphBatch) -> tuple[Tensor, Prediction]:
     """Mean absolute energies and forces against targets of zero."""
     prediction = network(batch, [Segment("a", 0, len(batch.num_atoms), (0, len(batch.z)))])
     loss = prediction.energy_per_atom.abs().mean() + 100 * prediction.forces.abs().mean()
@@ -130,7 +132,7 @@ def loss_of(network: MultiTaskModel, batch: Batch) -> tuple[Tensor, Prediction]:
 class Step:
     """Forward, backward and AdamW on one batch."""
 
-    def __init__(self, network: MultiTaskModel, batch: Batch, *, bf16: bool = False) -> None:
+    def __init__(self, network: MultiTaskModel, batch: GraphBatch, *, bf16: bool = False) -> None:
         self.network, self.batch, self.bf16 = network, batch, bf16
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
 
@@ -159,7 +161,7 @@ def best_seconds(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str,
     return best
 
 
-def product_flops(network: MultiTaskModel, batch: Batch) -> float:
+def product_flops(network: MultiTaskModel, batch: GraphBatch) -> float:
     """Operations of the matrix products of one step as this package computes them.
 
     A weight of n numbers applied to r rows costs 2 n r forward and twice that backward, where its
@@ -328,7 +330,7 @@ def _trained_error(steps: int, *, bf16: bool) -> float:
     return float(np.mean(errors))
 
 
-def _repulsive_batches(count: int) -> Iterator[tuple[Batch, Tensor]]:
+def _repulsive_batches(count: int) -> Iterator[tuple[GraphBatch, Tensor]]:
     """Random molecules that repel each other like softened charges; forces of size one."""
     rng = np.random.default_rng(0)
     for _ in range(count):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,16 @@ def test_imports_point_one_way(layer: str) -> None:
 def test_every_package_has_a_layer() -> None:
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert packages == {*LAYERS, "config", "flow", "finetune", "cli"}
+
+
+def test_pytorch_geometric_is_imported_in_one_place_and_only_when_asked_for() -> None:
+    # It takes longer to import than torch, in every command and on every rank.
+    users = [
+        path for path in _modules() if any("torch_geometric" in name for name in _imports(path))
+    ]
+    assert [path.relative_to(PACKAGE).as_posix() for path in users] == ["graph/batch.py"]
+    code = "import sys, mtlpar.train.stage; sys.exit('torch_geometric' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_model_does_not_know_about_ranks() -> None:

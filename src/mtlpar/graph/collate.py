@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch_geometric.data import Batch
 
 from mtlpar.core.structures import StructureBatch
+from mtlpar.graph.batch import GraphBatch
 from mtlpar.graph.neighbors import neighbor_list
 from mtlpar.graph.settings import GraphSettings
 
 
 def collate(
     batch: StructureBatch, settings: GraphSettings, *, dtype: torch.dtype = torch.float32
-) -> Batch:
-    """Build a PyG batch straight from columns, with its neighbour graph.
+) -> GraphBatch:
+    """Build a batch straight from columns, with its neighbour graph.
 
     Args:
         batch: S structures with A atoms.
         settings: The neighbour graph.
         dtype: Floating type of the tensors.
-
-    Returns:
-        A `torch_geometric.data.Batch` with ``z`` (A,), ``pos`` (A, 3) in Å, ``edge_index`` (2, E)
-        from sender to receiver and sorted by receiver, ``edge_shift`` (E, 3) in Å, ``batch`` (A,),
-        ``ptr`` (S + 1,), ``num_atoms`` (S,), ``cell`` (S, 3, 3) in Å, ``pbc`` (S, 3), and
-        ``charge`` and ``spin`` (S,) as the field registry defines them.
     """
     edges = neighbor_list(batch, settings)
     owner = np.repeat(np.arange(len(batch), dtype=np.int64), batch.num_atoms)
-    return Batch(
+    return GraphBatch(
         z=torch.from_numpy(batch.atomic_numbers.astype(np.int64)),
         pos=torch.from_numpy(batch.positions).to(dtype),
         edge_index=torch.from_numpy(np.stack([edges.sender, edges.receiver])),

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch
 
 from mtlpar.core.fields import MAX_ATOMIC_NUMBER
+from mtlpar.graph.batch import GraphBatch
 from mtlpar.model.geometry import Edge, RadialBasis, describe_edges
 from mtlpar.model.settings import EncoderSettings
 
@@ -60,8 +60,8 @@ class Encoder(nn.Module, ABC):
         self.state = StateEmbedding(settings.width) if settings.charge_and_spin else None
         self.basis = RadialBasis(settings.radial_basis, cutoff_angstrom)
 
-    def forward(self, batch: Batch, vector: Tensor) -> AtomFeatures:
-        """Encode a collated batch; see `mtlpar.graph.collate` for its tensors.
+    def forward(self, batch: GraphBatch, vector: Tensor) -> AtomFeatures:
+        """Encode a batch.
 
         Args:
             batch: Atoms and edges.

@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 import torch
 from ase.data import covalent_radii
 from torch import Tensor, nn
-from torch_geometric.data import Batch
 
 from mtlpar.core.fields import MAX_ATOMIC_NUMBER
+from mtlpar.graph.batch import GraphBatch
 
 TYPICAL_NEIGHBORS = 16.0
 
@@ -136,7 +136,7 @@ def cutoff_envelope(x: Tensor) -> Tensor:
     return torch.where(x < 1, 1 - 28 * x**6 + 48 * x**7 - 21 * x**8, torch.zeros_like(x))
 
 
-def edge_vectors(batch: Batch) -> Tensor:
+def edge_vectors(batch: GraphBatch) -> Tensor:
     """Vectors in Å from receiver to the sender's image, (E, 3), in the dtype of ``pos``."""
     sender, receiver = batch.edge_index
     vectors: Tensor = batch.pos[sender] + batch.edge_shift - batch.pos[receiver]
@@ -172,7 +172,7 @@ def sum_to_receivers(values: Tensor, receiver: Tensor, num_atoms: int) -> Tensor
     return total / math.sqrt(TYPICAL_NEIGHBORS)
 
 
-def forces_and_stress(batch: Batch, vector: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+def forces_and_stress(batch: GraphBatch, vector: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Forces and stress from the gradient of the energy by the edge vectors.
 
     Edge vectors are all that an energy depends on. An atom pulls on the edges it sends along and

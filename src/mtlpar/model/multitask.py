@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch
 
 from mtlpar.core.hashing import derive_seed
+from mtlpar.graph.batch import GraphBatch
 from mtlpar.model.egnn import EgnnEncoder
 from mtlpar.model.encoder import AtomFeatures, Encoder
 from mtlpar.model.geometry import edge_vectors, forces_and_stress
@@ -36,7 +36,7 @@ class Segment(NamedTuple):
     stop: int
     atoms: tuple[int, int] | None = None
 
-    def atom_bounds(self, batch: Batch) -> tuple[int, int]:
+    def atom_bounds(self, batch: GraphBatch) -> tuple[int, int]:
         """First atom and atom after the last."""
         return self.atoms or (int(batch.ptr[self.start]), int(batch.ptr[self.stop]))
 
@@ -115,7 +115,7 @@ class MultiTaskModel(nn.Module):
         """Whether forces are minus the gradient of the energy, and stress is predicted too."""
         return self.settings.head.forces == "conservative"
 
-    def forward(self, batch: Batch, segments: Sequence[Segment]) -> Prediction:
+    def forward(self, batch: GraphBatch, segments: Sequence[Segment]) -> Prediction:
         """Predict a batch whose structures are grouped by branch.
 
         A batch without structures is encoded too, and needs no segments: what is empty still
@@ -146,7 +146,7 @@ class MultiTaskModel(nn.Module):
         )
 
     def _conservative(
-        self, batch: Batch, segments: Sequence[Segment], vectors: Tensor
+        self, batch: GraphBatch, segments: Sequence[Segment], vectors: Tensor
     ) -> Prediction:
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
@@ -165,7 +165,7 @@ class MultiTaskModel(nn.Module):
         return prediction if create_graph else prediction.detach()
 
     def _atom_energies(
-        self, batch: Batch, energies: Sequence[Tensor], atoms: AtomFeatures
+        self, batch: GraphBatch, energies: Sequence[Tensor], atoms: AtomFeatures
     ) -> Tensor:
         """What atoms add to the energy without references in eV, (A,), segment by segment."""
         of_atoms = torch.cat([*energies] or [atoms.scalars.sum(dim=1)])
@@ -173,7 +173,7 @@ class MultiTaskModel(nn.Module):
         return of_atoms if is_sum else of_atoms / batch.num_atoms[batch.batch]
 
     def _parts(
-        self, batch: Batch, segments: Sequence[Segment], atoms: AtomFeatures
+        self, batch: GraphBatch, segments: Sequence[Segment], atoms: AtomFeatures
     ) -> Iterator[tuple[Branch, AtomFeatures]]:
         for segment in segments:
             branch = self.heads[segment.branch]
@@ -193,7 +193,7 @@ class MultiTaskModel(nn.Module):
             branch.energy_scale.fill_(scales[name].energy_ev_per_atom)
             branch.force_scale.fill_(scales[name].force_ev_per_angstrom)
 
-    def _check_segments(self, batch: Batch, segments: Sequence[Segment]) -> None:
+    def _check_segments(self, batch: GraphBatch, segments: Sequence[Segment]) -> None:
         bounds = [0, *(segment.stop for segment in segments)]
         starts = [segment.start for segment in segments]
         if starts != bounds[:-1] or bounds[-1] != len(batch.num_atoms):
@@ -208,7 +208,7 @@ class MultiTaskModel(nn.Module):
                 )
 
 
-def _sum_atoms(batch: Batch, of_atoms: Tensor) -> Tensor:
+def _sum_atoms(batch: GraphBatch, of_atoms: Tensor) -> Tensor:
     """Sums over the atoms of each structure, (S,)."""
     return of_atoms.new_zeros(len(batch.num_atoms)).index_add(0, batch.batch, of_atoms)
 

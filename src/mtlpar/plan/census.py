@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, Final
 
@@ -166,17 +166,17 @@ class _DummyModel:
         """Run one step for a made-up batch with its first blocks of edges, and count."""
         batch = collate(make_structures(structures, atoms=atoms, seed=0), self.settings.graph)
         edges = blocks * self.model.encoder.edges_at_once
-        batch.edge_index, batch.edge_shift = batch.edge_index[:, :edges], batch.edge_shift[:edges]
+        batch = replace(
+            batch, edge_index=batch.edge_index[:, :edges], edge_shift=batch.edge_shift[:edges]
+        )
         bounds = [index * structures // branches for index in range(branches + 1)]
         segments = [
-            Segment(name, first, last)
+            # Tensors without numbers cannot be asked where branches begin and end.
+            Segment(name, first, last, (first * atoms, last * atoms))
             for name, first, last in zip(self.model.heads, bounds[:-1], bounds[1:], strict=False)
         ]
-        shape = BatchShape(branches, structures, structures * atoms, batch.edge_index.shape[1])
-        first_atoms = batch.ptr.tolist()
+        shape = BatchShape(branches, structures, structures * atoms, batch.num_edges)
         batch = batch.apply(self._mode.from_tensor)
-        # Where branches begin and end is asked for by value, which such tensors do not have.
-        batch.ptr = first_atoms
         with self._mode, _Counter(known=self.model.parameters()) as counter:
             prediction = self.model(batch, segments)
             loss = prediction.energy_per_atom.abs().sum() + prediction.forces.abs().sum()

@@ -105,7 +105,11 @@ class StepRunner:
             settings=_SETTINGS,
         )
         self._loader = made_up_loader(shape, rank=context.rank, steps=steps_per_epoch, seed=seed)
-        self._passes = next(self._loader.epoch(0))
+        # Copied to the device once: what is repeated is the step, not the copy.
+        self._passes = [
+            batch._replace(graph=batch.graph and batch.graph.to(context.device))
+            for batch in next(self._loader.epoch(0))
+        ]
         graphs = [batch.graph for batch in self._passes if batch.graph is not None]
         self.structures = sum(graph.num_graphs for graph in graphs)
         self.edges = sum(graph.num_edges for graph in graphs)

@@ -12,10 +12,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch_geometric.data import Batch
 
 from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.structures import StructureBatch
+from mtlpar.graph.batch import GraphBatch
 from mtlpar.graph.collate import collate
 from mtlpar.graph.settings import GraphSettings
 from mtlpar.model.multitask import Segment
@@ -42,7 +42,7 @@ class LocalBatch(NamedTuple):
         structure_id: Content hashes of the structures, to name them in errors.
     """
 
-    graph: Batch | None
+    graph: GraphBatch | None
     targets: Targets
     segments: tuple[Segment, ...]
     pieces: tuple[SourceShare, ...]

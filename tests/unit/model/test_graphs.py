@@ -8,9 +8,9 @@ import torch
 from ase.build import bulk, molecule
 from cuda_graphs import imitate_cuda_graphs
 from networks import ENCODERS, make_network
-from torch_geometric.data import Batch
 
 from mtlpar.core.ase_structures import structure_batch
+from mtlpar.graph.batch import GraphBatch
 from mtlpar.graph.collate import collate
 from mtlpar.graph.settings import GraphSettings
 from mtlpar.model.geometry import edge_vectors
@@ -27,7 +27,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
         imitate_cuda_graphs(monkeypatch)
 
 
-def _batch(dtype: torch.dtype, names: tuple[str, ...] = ("CH3CONH2", "CH4", "C6H6")) -> Batch:
+def _batch(dtype: torch.dtype, names: tuple[str, ...] = ("CH3CONH2", "CH4", "C6H6")) -> GraphBatch:
     structures = [*map(molecule, names), bulk("CuO", "rocksalt", a=4.2)]
     for seed, atoms in enumerate(structures):
         atoms.rattle(0.05, seed=seed)
@@ -86,7 +86,7 @@ def test_graphs_of_conservative_forces_are_refused() -> None:
         replay_passes(make_network(forces="conservative"))
 
 
-def _gradients(network: MultiTaskModel, batch: Batch) -> list[torch.Tensor]:
+def _gradients(network: MultiTaskModel, batch: GraphBatch) -> list[torch.Tensor]:
     """Predictions and the gradients of their squares."""
     half = len(batch.num_atoms) // 2
     segments = [Segment("a", 0, half), Segment("b", half, len(batch.num_atoms))]

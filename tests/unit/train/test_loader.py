@@ -115,9 +115,7 @@ def _assert_equal(got: list[LocalBatch], expected: list[LocalBatch]) -> None:
         assert one.pieces == other.pieces
         assert one.structure_id.tolist() == other.structure_id.tolist()
         torch.testing.assert_close(one.targets, other.targets, rtol=0, atol=0)
-        assert one.graph.keys() == other.graph.keys()
-        for key in one.graph.keys():  # noqa: SIM118 - of a PyG batch, not a dict
-            assert torch.equal(one.graph[key], other.graph[key]), key
+        torch.testing.assert_close(one.graph.tensors(), other.graph.tensors(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("threads", [2, 5])
