@@ -208,13 +208,14 @@ def _folders(source: Source, mirror: str) -> tuple[str, str]:
     folder already; another one in it may have the source's name by chance, and comes second.
     """
     own = mirror in source.mirrors or Path(mirror) in map(Path, source.mirrors)
-    return ("", f"{source.name}/") if own else (f"{source.name}/", "")
+    folder = f"{source.files_name}/"
+    return ("", folder) if own else (folder, "")
 
 
 def _files_of_checksums(source: Source, base: str, checksums: dict[str, str]) -> list[RawFile]:
     files = []
     for path, sha256 in checksums.items():
-        name = path.removeprefix(f"{source.name}/")
+        name = path.removeprefix(f"{source.files_name}/")
         kind = kind_of(source, name)
         if kind is not None:
             url = urljoin(base, quote(path))

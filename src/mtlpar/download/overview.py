@@ -68,10 +68,12 @@ def describe(
     answer is shown with the reason.
     """
     total = _Sum()
+    # Sources that share a file have it once.
+    summed: set[Path] = set()
     blocks = []
     with Web(retries=0, timeout_s=min(settings.timeout_s, _PATIENCE_S)) as web:
         for source in sources:
-            folder = workspace.raw_folder(source)
+            folder = workspace.raw_folder(get_source(source).files_name)
             heading = "\n".join(_heading(source, mirrors_of(source, settings), catalogue))
             try:
                 files, _ = planned_files(
@@ -89,7 +91,9 @@ def describe(
             subtotal = _Sum()
             for file in files:
                 subtotal.add(file, folder)
-                total.add(file, folder)
+                if folder / file.name not in summed:
+                    summed.add(folder / file.name)
+                    total.add(file, folder)
             table = _table([_COLUMNS, *(_cells(file, folder) for file in files)])
             blocks.append(f"{heading}\n{table}\n  {subtotal}")
     existing = next(p for p in (workspace.raw, *workspace.raw.absolute().parents) if p.exists())
@@ -98,11 +102,16 @@ def describe(
 
 
 def _heading(source: str, mirrors: Sequence[str], catalogue: Path) -> list[str]:
-    title = get_source(source).title
+    definition = get_source(source)
+    title = definition.title
     lines = [f"{source}  {title}" if title.lower() != source else source]
+    if definition.files_of is not None:
+        lines.append(f"  in the files of {definition.files_of}, which are downloaded once")
     lines.append(f"  from {', then '.join(mirrors)}")
     if CATALOGUE in mirrors:
-        rows = [row for row in read_catalogue(catalogue) if row.source == source]
+        rows = [
+            row for row in read_catalogue(catalogue) if row.source == get_source(source).files_name
+        ]
         lines += dict.fromkeys(f"  {row.licence}; {row.citation}{_data_doi(row)}" for row in rows)
     return lines
 

@@ -56,10 +56,10 @@ def planned_files(
     definition = get_source(source)
     if CATALOGUE not in mirrors:
         return _files_of_mirrors(definition, mirrors, web), None
-    lock = Lock(catalogue, source)
+    lock = Lock(catalogue, definition.files_name)
     if lock_use == "renew":
         lock.clear()
-    rows = [row for row in read_catalogue(catalogue) if row.source == source]
+    rows = [row for row in read_catalogue(catalogue) if row.source == definition.files_name]
     _refuse_orphans(rows, lock)
     files = []
     for row in rows:
@@ -85,7 +85,7 @@ def _files_of_mirrors(source: Source, mirrors: Sequence[str], web: Web) -> list[
         try:
             files = mirror_files(source, mirror, web=web)
             _check_complete(
-                source, files, f"the mirror {mirror} (there or in its folder {source.name!r})"
+                source, files, f"the mirror {mirror} (there or in its folder {source.files_name!r})"
             )
         except ValueError as error:
             problems.append(str(error))

@@ -19,6 +19,7 @@ from mtlpar.download.plan import LockUse, planned_files
 from mtlpar.download.progress import Progress
 from mtlpar.download.settings import DownloadSettings
 from mtlpar.download.web import Web
+from mtlpar.sources.registry import get_source
 
 logger = logging.getLogger(__name__)
 _MAX_THREADS: Final = 64
@@ -66,7 +67,7 @@ def run(
     ) as web:
         orders = []
         for source in sources:
-            folder = workspace.raw_folder(source)
+            folder = workspace.raw_folder(get_source(source).files_name)
             files, lock = planned_files(
                 source,
                 folder,
@@ -88,7 +89,7 @@ def run(
         _begin(orders)
         failures = _fetch_all(orders, web)
     if failures:
-        total = sum(len(order.files) for order in orders)
+        total = len({order.folder / file.name for order in orders for file in order.files})
         raise ValueError(f"{len(failures)} of {total} files failed:\n  " + "\n  ".join(failures))
 
 
@@ -103,7 +104,14 @@ def _level_of_mirror(
 
 
 def _begin(orders: list[_Order]) -> None:
-    files = [(file, order.folder) for order in orders for file in order.files]
+    # Sources that share a file have it once.
+    files = list(
+        {
+            order.folder / file.name: (file, order.folder)
+            for order in orders
+            for file in order.files
+        }.values()
+    )
     check_space(files)
     to_come = sum(bytes_to_fetch(file, folder) for file, folder in files)
     at_least = "at least " if any(length(*one) is None for one in files) else ""
@@ -119,29 +127,37 @@ def _begin(orders: list[_Order]) -> None:
 def _fetch_all(orders: list[_Order], web: Web) -> list[str]:
     """Fetch the files of all orders side by side; return what went wrong."""
 
-    def fetch_one(order: _Order, file: RawFile) -> Contents:
+    def fetch_one(folder: Path, file: RawFile) -> Contents:
         with progress.file(file.name, file.bytes) as bar:
-            return fetch(file, order.folder, web=web, bar=bar)
+            return fetch(file, folder, web=web, bar=bar)
 
-    jobs = [(order, file) for order in orders for file in order.files]
+    jobs: dict[Path, list[tuple[_Order, RawFile]]] = {}
+    for order in orders:
+        for file in order.files:
+            jobs.setdefault(order.folder / file.name, []).append((order, file))
     failures = []
     with (
-        Progress(sum(file.bytes or 0 for _, file in jobs)) as progress,
+        Progress(sum(wanted[0][1].bytes or 0 for wanted in jobs.values())) as progress,
         ThreadPoolExecutor(min(len(jobs), _MAX_THREADS)) as pool,
     ):
-        futures = {pool.submit(fetch_one, order, file): (order, file) for order, file in jobs}
+        futures = {
+            pool.submit(fetch_one, wanted[0][0].folder, wanted[0][1]): wanted
+            for wanted in jobs.values()
+        }
         try:
             for count, future in enumerate(as_completed(futures), start=1):
-                order, file = futures[future]
-                what = f"{count} of {len(jobs)}: {order.source}/{file.name}"
+                wanted = futures[future]
+                names = ", ".join(f"{order.source}/{file.name}" for order, file in wanted)
+                what = f"{count} of {len(jobs)}: {names}"
                 try:
                     contents = future.result()
                 except ValueError as error:
                     logger.error("%s failed; the others go on", what)
-                    failures.append(f"{order.source}/{file.name}: {error}")
+                    failures.append(f"{names}: {error}")
                 else:
                     logger.info("%s, %s", what, format_bytes(contents.bytes))
-                    _take(order, file, contents)
+                    for order, file in wanted:
+                        _take(order, file, contents)
         except BaseException:
             web.stop.set()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -142,7 +142,7 @@ def _tasks(
     return [
         PieceTask(
             source=source,
-            path=workspace.raw_folder(source.name) / file["name"],
+            path=workspace.raw_folder(source.files_name) / file["name"],
             sha256=file["sha256"],
             piece=None,
             folder=workspace.extracted_folder(source.name),
@@ -176,9 +176,10 @@ def _raw_data_files(
             skipped. Checksums are looked at when it is the turn of the file.
     """
     manifest = workspace.raw_manifest(source)
+    folder = workspace.raw_folder(get_source(source).files_name)
     files = [file for file in raw["files"] if file["kind"] == "data"]
     for file in files:
-        path = workspace.raw_folder(source) / file["name"]
+        path = folder / file["name"]
         size = path.stat().st_size if path.is_file() else None
         if settings.on_error == "raise" and size != file["bytes"]:
             absent = "is a folder" if path.is_dir() else "is missing"

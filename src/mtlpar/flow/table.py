@@ -19,7 +19,7 @@ from mtlpar.download.settings import CATALOGUE
 from mtlpar.flow.digest import code_digest, file_of
 from mtlpar.flow.stage import Outputs, Stage, plain_settings
 from mtlpar.report.items import FIGURE_FORMATS, TABLE_FORMATS, inputs_of, outputs_of
-from mtlpar.sources.registry import reader_file
+from mtlpar.sources.registry import get_source, reader_file
 from mtlpar.study.records import records_of
 
 ALL_SOURCES: Final = "sources"
@@ -41,7 +41,8 @@ def _raw_fingerprint(config: Config, source: str) -> str:
     mirrors = mirrors_of(source, config.download)
     if CATALOGUE in mirrors:
         rows = read_catalogue(config.paths.catalogue)
-        parts = [row.contents for row in rows if row.source == source]
+        listed_as = get_source(source).files_name
+        parts = [row.contents for row in rows if row.source == listed_as]
     else:
         parts = [mirror_fingerprint(source, mirror) for mirror in mirrors]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

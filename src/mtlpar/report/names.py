@@ -11,6 +11,7 @@ _SOURCE_TITLES: Final = {
     "mptrj": "MPTrj",
     "alexandria": "Alexandria",
     "transition1x": "Transition1x",
+    "ani1ccx": "ANI1ccx",
 }
 _MODEL_TITLES: Final = {
     "baseline": "Baseline",

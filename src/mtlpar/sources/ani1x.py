@@ -2,8 +2,9 @@
 
 A group pools the conformers of all isomers of a formula; the file has no finer identity, so the
 formula is what must not be split. Other levels of theory are in the file for a tenth of the rows,
-with NaN elsewhere; only wB97X/6-31G(d), which is complete, is read. Energies are in Hartree and
-forces in Hartree/Å (not per Bohr).
+with NaN elsewhere. wB97X/6-31G(d), which is complete, is read here; `mtlpar.sources.ani1ccx` reads
+the coupled-cluster energies of the same file. Energies are in Hartree and forces in Hartree/Å (not
+per Bohr).
 """
 
 from __future__ import annotations

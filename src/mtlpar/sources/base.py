@@ -154,6 +154,8 @@ class Source:
             size. Left out where a file can only be read from start to end.
         level_of_theory_for: How the labels were computed, where that depends on the settings.
         mirrors: Where its files are, if not where those of all sources are.
+        files_of: The source whose raw files it reads, where several labels are in one file: they
+            are downloaded and kept once, under that name.
         has_given_splits: Whether ``official_split`` is the user's, of every row, and kept as it is.
     """
 
@@ -167,7 +169,13 @@ class Source:
     divide: DivideFunction | None = None
     level_of_theory_for: Callable[[SourceSettings], str] | None = None
     mirrors: tuple[str, ...] = ()
+    files_of: str | None = None
     has_given_splits: bool = False
+
+    @property
+    def files_name(self) -> str:
+        """Name under which catalogue, mirrors and the folder of raw files have its files."""
+        return self.files_of or self.name
 
     def theory(self, settings: SourceSettings) -> str:
         """How the labels were computed that these settings choose."""

@@ -90,7 +90,7 @@ def _reading_rate(source: str, workspace: Workspace) -> float:
     definition = get_source(source)
     files = read_json(workspace.raw_manifest(source))["files"]
     name = next(file["name"] for file in files if file["kind"] == "data")
-    path = workspace.raw_folder(source) / name
+    path = workspace.raw_folder(definition.files_name) / name
     if source in _POSITIONS_OF_GROUPS:
         path = _lengthen_groups(path, _POSITIONS_OF_GROUPS[source])
     rows: dict[int, int] = {}

@@ -2,10 +2,13 @@ import hashlib
 import json
 
 import pytest
+from helpers import REPOSITORY
 
 from mtlpar.download.mirror import mirror_fingerprint
+from mtlpar.download.plan import planned_files
 from mtlpar.download.settings import CATALOGUE, DownloadSettings
 from mtlpar.download.stage import run
+from mtlpar.download.web import Web
 
 
 def sha256(content):
@@ -189,3 +192,52 @@ class TestFingerprint:
         # It is asked while the workflow is planned; a mirror may be long gone by then.
         assert mirror_fingerprint("qm7x", str(tmp_path / "gone"))
         assert mirror_fingerprint("qm7x", "https://x.org/m") == "https://x.org/m"
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """A mirror with the one file of ANI1x and ANI1ccx."""
+    folder = tmp_path / "mirror" / "ani1x"
+    folder.mkdir(parents=True)
+    (folder / "ani1x-release.h5").write_bytes(b"both levels of theory")
+    (tmp_path / "mirror" / "levels_of_theory.json").write_text('{"ani1ccx": "CCSD(T)/6-31G(d)"}')
+    return tmp_path / "mirror"
+
+
+def test_two_sources_of_one_file_have_it_once_and_a_manifest_each(shared, workspace, caplog):
+    caplog.set_level("INFO")
+    settings = DownloadSettings(mirrors=(str(shared),), retries=0, timeout_s=5)
+    run("ani1x", "ani1ccx", workspace=workspace, settings=settings, catalogue=None)
+    assert [path.relative_to(workspace.raw).as_posix() for path in workspace.raw.rglob("*.h5")] == [
+        "ani1x/ani1x-release.h5"
+    ]
+    assert "files: 1, to fetch: 21 B" in caplog.text
+    manifests = [
+        json.loads(workspace.raw_manifest(source).read_text()) for source in ("ani1x", "ani1ccx")
+    ]
+    assert manifests[0]["files"] == manifests[1]["files"]
+    # One file, two levels of theory.
+    levels = [manifest["level_of_theory"] for manifest in manifests]
+    assert levels == [None, "CCSD(T)/6-31G(d)"]
+
+
+def test_the_second_source_of_a_file_finds_it_downloaded_whatever_the_order(shared, workspace):
+    # Each alone, as the jobs of Snakemake are; the catalogue knows the file under one name.
+    download("ani1ccx", workspace, shared)
+    file = workspace.raw / "ani1x" / "ani1x-release.h5"
+    before = file.stat().st_mtime_ns
+    download("ani1x", workspace, shared)
+    assert file.stat().st_mtime_ns == before
+    assert not (workspace.raw / "ani1ccx" / "ani1x-release.h5").exists()
+
+
+def test_the_catalogue_lists_a_shared_file_once(workspace, tmp_path):
+    # 5.6 GB that are not fetched: what is planned is enough.
+    catalogue = REPOSITORY / "workflow" / "sources.csv"
+    with Web(retries=0, timeout_s=5, per_host=1) as web:
+        plans = [
+            planned_files(source, tmp_path, (CATALOGUE,), catalogue=catalogue, web=web)[0]
+            for source in ("ani1x", "ani1ccx")
+        ]
+    assert plans[0] == plans[1]
+    assert [file.name for file in plans[0]] == ["ani1x-release.h5"]

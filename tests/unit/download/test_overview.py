@@ -65,6 +65,14 @@ def test_sums_over_sources(table, catalogue):
     assert text.splitlines()[-1].startswith("total: 2 files, 7.00 MB (7,000,000 bytes); 0 here")
 
 
+def test_a_file_of_two_sources_is_shown_with_both_and_summed_once(table, catalogue):
+    rows = [("ani1x", "ani1x-release.h5", "/a", "data", 3_000_000, MD5)]
+    text = table("ani1x", "ani1ccx", catalogue=catalogue(*rows))
+    assert text.count("1 file, 3.00 MB (3,000,000 bytes)") == 3
+    assert "in the files of ani1x, which are downloaded once" in text
+    assert text.splitlines()[-1].startswith("total: 1 file, 3.00 MB")
+
+
 def test_a_length_that_nobody_announces_is_that_of_the_file_once_it_is_here(
     tmp_path, workspace, server, caplog
 ):
