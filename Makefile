@@ -40,8 +40,9 @@ test-all: $(STAMP)  ## Run the slow tests and those of the GPU's kernels too
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernels]'
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
 
-test-engines: $(ENGINES)/torch-sim.installed  ## Run trained models in other engines, in environments of their own
+test-engines: $(ENGINES)/torch-sim.installed $(ENGINES)/others.installed  ## Run trained models in other engines, in environments of their own
 	OMP_NUM_THREADS=1 $(ENGINES)/torch-sim/bin/python -m pytest tests/engines/test_torch_sim.py
+	OMP_NUM_THREADS=1 $(ENGINES)/others/bin/python -m pytest tests/engines --ignore tests/engines/test_torch_sim.py
 
 $(ENGINES)/%.installed: tests/engines/%.txt constraints.txt
 	$(ENGINE_PYTHON) -m venv $(ENGINES)/$*
@@ -51,6 +52,7 @@ $(ENGINES)/%.installed: tests/engines/%.txt constraints.txt
 	@touch $@
 
 $(ENGINES)/torch-sim.installed: ENGINE_PYTHON = $(PYTHON_TORCH_SIM)
+$(ENGINES)/others.installed: ENGINE_PYTHON = $(PYTHON)
 
 docs: $(STAMP)  ## Write the documentation as a site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

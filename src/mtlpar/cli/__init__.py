@@ -19,6 +19,7 @@ from mtlpar import __version__
 from mtlpar.cli import (
     cluster,
     data,
+    engines,
     finetune,
     init,
     launch,
@@ -64,7 +65,7 @@ _ADVICE = {
 _GROUPS = {
     "start": (init,),
     "data": (data, packs),
-    "models": (models, finetune, predict, model_files),
+    "models": (models, finetune, predict, engines, model_files),
     "results": (report,),
     "plans and measurements": (plan, study, sample),
     "machines": (launch, cluster),

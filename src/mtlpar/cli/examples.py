@@ -17,6 +17,7 @@ EXAMPLES: Final = {
     "evaluate": "mtlpar evaluate --model mtl",
     "finetune": 'mtlpar finetune model.pt mine.extxyz --level "PBE/PAW" --mode heads',
     "predict": "mtlpar predict model.pt screening/ --source mptrj --out predicted.extxyz",
+    "lammps": "mtlpar lammps in.script --model model.pt --source mptrj --structure start.extxyz",
     "watch": "mtlpar watch --model mtl --every 5",
     "report": "mtlpar report --item table1",
     "provenance": "mtlpar provenance results/tables/table1.csv",

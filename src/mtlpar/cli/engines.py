@@ -1,0 +1,98 @@
+"""Commands that use a model file in other engines: lammps."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtlpar.cli.common import add_command
+from mtlpar.cli.model_files import model_file
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from mtlpar.cli.common import Commands
+
+
+def add_commands(commands: Commands) -> None:
+    """Add lammps."""
+    _add_lammps(commands)
+
+
+def _add_lammps(commands: Commands) -> None:
+    parser = add_command(
+        commands, "lammps", _lammps, "run a LAMMPS script with a model as its potential"
+    )
+    parser.add_argument(
+        "script",
+        type=Path,
+        metavar="SCRIPT",
+        help="LAMMPS script in units metal, with 'pair_style mtlpar' and 'pair_coeff * * Mg O' "
+        "(the element of each atom type) for the model",
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="MODEL", help="model.pt or its folder"
+    )
+    _add_source(parser)
+    parser.add_argument(
+        "--structure",
+        type=Path,
+        metavar="FILE",
+        help="what ASE reads, to start from (its last frame); units, atom_style, boundary and "
+        "read_data are then set for it and must not be in the script",
+    )
+    parser.add_argument("--charge", type=int, metavar="E", help="total charge of the structure")
+    parser.add_argument(
+        "--spin", type=int, metavar="N", help="its spin multiplicity 2S+1, 0 if nobody knows it"
+    )
+    parser.add_argument(
+        "--var",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a variable of the script; may be repeated",
+    )
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        metavar="NAME",
+        help="source whose level of theory is wanted (may be left out if the model has only one)",
+    )
+
+
+def _lammps(options: argparse.Namespace) -> None:
+    from mtlpar.engines.lammps import Simulation
+    from mtlpar.model.saved import load_model
+
+    if not options.script.is_file():
+        raise ValueError(f"{options.script} does not exist; expected a LAMMPS script")
+    structure = None if options.structure is None else _last_frame(options.structure)
+    with Simulation(
+        load_model(model_file(options.model)),
+        source=options.source,
+        charge=options.charge,
+        spin=options.spin,
+        arguments=[word for name, value in options.var for word in ("-var", name, value)],
+    ) as simulation:
+        simulation.run(options.script, structure=structure)
+
+
+def _last_frame(path: Path) -> Atoms:
+    """The last structure of a file.
+
+    Raises:
+        ValueError: If ASE cannot read it.
+    """
+    from ase import Atoms
+    from ase.io import read
+
+    try:
+        found = read(path, index=-1)
+    except Exception as error:  # readers of ASE raise whatever they stumble over
+        raise ValueError(f"{path} is no structure that ASE reads: {error}") from error
+    assert isinstance(found, Atoms)
+    return found
