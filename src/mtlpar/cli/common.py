@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mtlpar.cli.examples import EXAMPLES
-from mtlpar.config import Config, load_config
-from mtlpar.config.explain import setting_keys
 from mtlpar.core.log import set_up_logging
-from mtlpar.flow.resolved import RESOLVED_CONFIGS
-from mtlpar.sources.registry import BUILT_IN
 
+# What only some commands need is imported where they need it: `mtlpar --help` answers at once, and
+# so does a wrong path.
 if TYPE_CHECKING:
+    from mtlpar.config import Config
     from mtlpar.parallel.ranks import RankContext
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -39,6 +38,8 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """End with what to write instead of arguments that this command does not take."""
+        from mtlpar.config.explain import setting_keys
+
         first, _, value = unknown[0].partition("=")
         value = value or next((word for word in unknown[1:2] if not word.startswith("-")), "VALUE")
         settings = setting_keys(first.lstrip("-").replace("-", "_"))
@@ -112,6 +113,16 @@ def require_positive(options: argparse.Namespace, *names: str) -> None:
             )
 
 
+def require_existing(paths: Sequence[Path]) -> None:
+    """Refuse paths where nothing is, before torch is imported for what could be there.
+
+    Raises:
+        ValueError: If one does not exist.
+    """
+    if missing := [str(path) for path in paths if not path.exists()]:
+        raise ValueError(f"{', '.join(missing)} {'do' if missing[1:] else 'does'} not exist")
+
+
 def add_source_choice(parser: argparse.ArgumentParser) -> None:
     """Add ``--source``; `chosen_sources` reads it."""
     parser.add_argument(
@@ -131,6 +142,9 @@ def read_config(options: argparse.Namespace) -> Config:
     Raises:
         ValueError: If there is none, or it has a mistake.
     """
+    from mtlpar.config import load_config
+    from mtlpar.flow.resolved import RESOLVED_CONFIGS
+
     files = list(options.config)
     # What Snakemake merged is complete: laid over config.yaml it would get back what an override
     # took away.
@@ -142,6 +156,9 @@ def read_config(options: argparse.Namespace) -> Config:
 
 def read_config_or_defaults(options: argparse.Namespace) -> Config:
     """The config, or where none was given and none is here, the defaults with all sources."""
+    from mtlpar.config import load_config
+    from mtlpar.sources.registry import BUILT_IN
+
     if options.config or _CONFIG.exists():
         return read_config(options)
     all_sources = {"branches": {source: [source] for source in BUILT_IN}}

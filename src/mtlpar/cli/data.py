@@ -109,12 +109,12 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _extract(options: argparse.Namespace) -> None:
+    require_positive(options, "jobs")
+    config = read_config(options)
     from mtlpar.extract import stage
     from mtlpar.flow.table import STAGES
 
-    require_positive(options, "jobs")
     share = None if options.share is None else stage.Share.parse(options.share)
-    config = read_config(options)
     for source in chosen_sources(options, config):
         arguments = {
             "workspace": config.workspace,
@@ -131,26 +131,26 @@ def _extract(options: argparse.Namespace) -> None:
 
 
 def _normalize(options: argparse.Namespace) -> None:
+    config = read_config(options)
     from mtlpar.normalize import stage
 
-    config = read_config(options)
     _run_on_sources(options, config, "normalize", stage.run, settings_of=config.normalize.of)
 
 
 def _leaks(options: argparse.Namespace) -> None:
+    require_positive(options, "jobs")
+    config = read_config(options)
     from mtlpar.flow.table import ALL_SOURCES
     from mtlpar.normalize import leaks
 
-    require_positive(options, "jobs")
-    config = read_config(options)
     arguments = {"workspace": config.workspace, "jobs": options.jobs}
     run_stage(config, "find_leaks", ALL_SOURCES, lambda _: leaks.run(config.sources, **arguments))
 
 
 def _pack(options: argparse.Namespace) -> None:
+    config = read_config(options)
     from mtlpar.pack import stage
 
-    config = read_config(options)
     _run_on_sources(options, config, "pack", stage.run, settings_of=lambda _: config.pack)
 
 

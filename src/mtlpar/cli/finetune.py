@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import add_command
+from mtlpar.cli.common import add_command, require_existing
 from mtlpar.cli.model_files import model_file
 
 if TYPE_CHECKING:
@@ -95,12 +95,13 @@ def add_commands(commands: Commands) -> None:
 
 
 def _finetune(options: argparse.Namespace) -> None:
+    path = model_file(options.model).resolve()
+    require_existing(options.data)
     from mtlpar.finetune import branches, explain
     from mtlpar.finetune.project import MODEL, Request, write_config
     from mtlpar.model.saved import load_model
     from mtlpar.store.pack import Pack
 
-    path = model_file(options.model).resolve()
     model = load_model(path)
     kind, count = _replay(options.replay)
     request = Request(

@@ -75,25 +75,28 @@ def model_file(path: Path) -> Path:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from mtlpar.model.describe import describe_model, describe_settings
-    from mtlpar.model.saved import load_model
-
     if options.path is not None:
-        sys.stdout.write(f"{describe_model(load_model(model_file(options.path)))}\n")
+        path = model_file(options.path)
+        from mtlpar.model.describe import describe_model
+        from mtlpar.model.saved import load_model
+
+        sys.stdout.write(f"{describe_model(load_model(path))}\n")
         return
     config = read_config(options)
+    from mtlpar.model.describe import describe_settings
+
     for name, entry in config.models.items():
         text = describe_settings(config.model_of(name), entry.branches)
         sys.stdout.write(f"model {name}\n{text}\n\n")
 
 
 def _card(options: argparse.Namespace) -> None:
+    path = model_file(options.path)
+    config = read_config_or_defaults(options)
     from mtlpar.core.files import write_text
     from mtlpar.model.saved import load_model
     from mtlpar.report.card import card
 
-    path = model_file(options.path)
-    config = read_config_or_defaults(options)
     text = card(
         load_model(path), path, workspace=config.workspace, catalogue=config.paths.catalogue
     )
@@ -103,10 +106,11 @@ def _card(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    path = model_file(options.path)
     from mtlpar.check import suite
     from mtlpar.model.saved import load_model
 
-    model = load_model(model_file(options.path))
+    model = load_model(path)
     refused, checked = [], []
     for branch, findings in suite.check_model(model, source=options.source):
         sys.stdout.write(f"branch {branch}\n{suite.table(findings)}\n\n")

@@ -113,10 +113,10 @@ def _architecture(config: Config, name: str) -> ModelSettings:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from mtlpar.evaluate import stage
-
     config = read_config(options)
     _require_model(options, config)
+    from mtlpar.evaluate import stage
+
     run_stage(
         config,
         "evaluate",
@@ -131,11 +131,11 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _watch(options: argparse.Namespace) -> None:
-    from mtlpar.train.watch import draw, find_history, read_history
-
     require_positive(options, "every")
     config = read_config(options)
     _require_model(options, config)
+    from mtlpar.train.watch import draw, find_history, read_history
+
     is_terminal = sys.stdout.isatty()
     while True:
         lines = read_history(find_history(config.workspace, options.model))

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import add_command
+from mtlpar.cli.common import add_command, require_existing
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
@@ -39,6 +39,7 @@ def _require_pack(path: Path) -> None:
     """Refuse what is no pack, and say which ones are there, or which command reads it."""
     if path.suffix == ".pt":
         raise ValueError(f"{path} is a model, not a pack; mtlpar info describes it")
+    require_existing([path])
     inside = () if path.suffix == ".bp" else sorted(path.glob("*.bp"))
     if inside:
         names = ", ".join(map(str, inside))
@@ -59,6 +60,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    _require_pack(options.file)
     from mtlpar.store.export import export
 
     count = export(options.file, options.out, start=options.start, limit=options.limit)

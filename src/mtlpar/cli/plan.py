@@ -20,6 +20,7 @@ from mtlpar.core.log import set_up_logging
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
+    from mtlpar.plan.machine import Machine
 
 
 def add_commands(commands: Commands) -> None:
@@ -92,15 +93,20 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _layout(options: argparse.Namespace) -> None:
+def _read_machine(options: argparse.Namespace) -> Machine:
     from mtlpar.plan.machine import load_machine
+
+    return load_machine(options.machine)
+
+
+def _layout(options: argparse.Namespace) -> None:
+    require_positive(options, "gpus", "branches", "structures", "batch_per_rank", "epoch_hours")
+    config = read_config_or_defaults(options)
+    machine = _read_machine(options)
     from mtlpar.plan.recommend import Question, crossover, nodes_for
     from mtlpar.plan.text import ASSUMPTIONS, layout_text, recommendation_text
     from mtlpar.plan.workload import read_datasets
 
-    require_positive(options, "gpus", "branches", "structures", "batch_per_rank", "epoch_hours")
-    config = read_config_or_defaults(options)
-    machine = load_machine(options.machine)
     question = Question(
         machine=machine,
         model=config.model,
@@ -122,15 +128,14 @@ def _layout(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    from mtlpar.plan.data import plan_data, rates_of
-    from mtlpar.plan.machine import load_machine
-    from mtlpar.plan.text import data_text
-    from mtlpar.plan.workload import read_datasets
-
     require_positive(options, "cores")
     config = read_config_or_defaults(options)
     sources = chosen_sources(options, config)
-    machine = load_machine(options.machine)
+    machine = _read_machine(options)
+    from mtlpar.plan.data import plan_data, rates_of
+    from mtlpar.plan.text import data_text
+    from mtlpar.plan.workload import read_datasets
+
     if options.measure:
         from mtlpar.study.data_rates import measure_data_rates
 
@@ -144,14 +149,15 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    from mtlpar.plan.machine import load_machine, write_machine
+    from mtlpar.plan.machine import write_machine
 
     config = read_config_or_defaults(options)
+    machine = _read_machine(options)
     with joined_ranks(options) as context:
         from mtlpar.study.calibrate import calibrate
 
         machine = calibrate(
-            load_machine(options.machine),
+            machine,
             model=config.model,
             atoms=config.study.atoms,
             context=context,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import add_command, joined_ranks, require_positive
+from mtlpar.cli.common import add_command, joined_ranks, require_existing, require_positive
 from mtlpar.cli.model_files import model_file
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def _predict(options: argparse.Namespace) -> None:
     if options.out.is_dir():
         raise ValueError(f"--out {options.out} is a folder; name a file, perhaps one in it")
     path = model_file(options.model)
+    require_existing([one for one in options.inputs if str(one) != "-"])
     with joined_ranks(options) as context, _only_writer(options.out, context):
         from mtlpar.model.saved import load_model
         from mtlpar.predict import stage

@@ -15,7 +15,6 @@ from mtlpar.cli.common import (
     read_config_or_defaults,
     run_stage,
 )
-from mtlpar.config import json_schema
 from mtlpar.core.files import write_text
 
 if TYPE_CHECKING:
@@ -91,6 +90,8 @@ def _provenance(options: argparse.Namespace) -> None:
 
 
 def _schema(options: argparse.Namespace) -> None:
+    from mtlpar.config import json_schema
+
     text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     if options.out:
         write_text(options.out, text)

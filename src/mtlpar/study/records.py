@@ -1,11 +1,13 @@
-"""Which measurements make up a study. Light: it is imported while a DAG is built."""
+"""Which measurements make up a study. Light: every command imports it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mtlpar.core.paths import Workspace
-from mtlpar.study.settings import StudySettings
+if TYPE_CHECKING:
+    from mtlpar.core.paths import Workspace
+    from mtlpar.study.settings import StudySettings
 
 STUDIES = ("memory", "scaling", "comm")
 LAYOUTS = ("mtl-base", "mtl-par")

@@ -29,7 +29,7 @@ from mtlpar.model.egnn.blocked import (
     edge_features,
     pushed_vectors,
 )
-from mtlpar.model.geometry import Edge, EdgeRuns, find_runs, sum_to_receivers
+from mtlpar.model.geometry import Edge, find_runs, sum_to_receivers
 
 
 class MessageWeights(NamedTuple):
@@ -102,7 +102,10 @@ def exchange(
         edge.sender,
     )
     if edge.runs is not None:
-        sums: tuple[Tensor, Tensor] = _in_kernels(keep, operands, edge.runs)
+        # Not imported before it is needed: PyTorch for CPUs comes without Triton.
+        from mtlpar.model.egnn.triton import messages_in_kernels
+
+        sums: tuple[Tensor, Tensor] = messages_in_kernels(keep, operands, edge.runs)
         return sums
     # A compiler fuses ordinary operations better than it sees through a loop over blocks.
     if not (edge.radial.requires_grad or torch.compiler.is_compiling()):
@@ -112,16 +115,6 @@ def exchange(
             _composed, at_receiver, at_sender, vectors, weights, edge, use_reentrant=False
         )
     return _composed(at_receiver, at_sender, vectors, weights, edge)
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _in_kernels(keep: bool, operands: Operands, runs: EdgeRuns) -> tuple[Tensor, Tensor]:
-    # Not imported before it is needed: PyTorch for CPUs comes without Triton.
-    from mtlpar.model.egnn.triton import TritonMessages
-
-    return TritonMessages.apply(  # type: ignore[no-untyped-call,no-any-return]
-        keep, *operands, *runs
-    )
 
 
 def _composed(

@@ -104,6 +104,15 @@ class TritonMessages(torch.autograd.Function):
         return (None, *cast, *[None] * (count - len(cast)))
 
 
+# A compiler cannot look into kernels. Stated here, because saying so imports the compiler.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def messages_in_kernels(keep: bool, operands: Operands, runs: EdgeRuns) -> tuple[Tensor, Tensor]:
+    """See `mtlpar.model.egnn.messages.exchange`."""
+    return TritonMessages.apply(  # type: ignore[no-untyped-call,no-any-return]
+        keep, *operands, *runs
+    )
+
+
 class _Work:
     """Operands as kernels want them, and the launches.
 
