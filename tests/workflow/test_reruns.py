@@ -79,6 +79,17 @@ def test_only_this_model(checkout: Path) -> None:
     assert planned(checkout, "--force", target) == {"train": 1}
 
 
+def test_more_epochs(checkout: Path) -> None:
+    target = ("results/models/mtl/model.pt", "--config", "train__schedule=constant")
+    assert run_snakemake(checkout, "--cores", "2", *target, "train__epochs=3")[0] == 0
+    assert planned(checkout, *target, "train__epochs=6") == {"train": 1}
+    assert run_snakemake(checkout, "--cores", "2", *target, "train__epochs=6")[0] == 0
+    log = (checkout / "logs" / "train" / "mtl.log").read_text()
+    assert "continues from epoch 2" in log
+    assert "epoch 6/6" in log
+    assert "epoch 2/6" not in log
+
+
 def test_new_cutoff_no_repack(checkout: Path) -> None:
     edit_config(checkout, lambda config: config["model"]["graph"].update(cutoff_angstrom=4.0))
     jobs = planned(checkout)
@@ -163,5 +174,5 @@ def test_every_recipe_of_the_page_has_its_test() -> None:
     page = (REPOSITORY / "docs" / "reruns.md").read_text()
     titles = re.findall(r"^\*\*(.+?)\.\*\*", page, re.MULTILINE)
     names = {"test_" + re.sub(r"\W+", "_", title.lower()) for title in titles}
-    assert len(titles) == 7
+    assert len(titles) == 8
     assert names <= set(globals())

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -37,7 +38,11 @@ from mtlpar.store.seal import SEAL, check_seal, write_seal
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
+RUN: Final = "run.json"
+"""Name of the file beside the checkpoints that says which training made them."""
+HISTORY: Final = "metrics.jsonl"
+"""Name of the file beside the checkpoints that says what happened."""
 _PROGRESS: Final = "progress.json"
 _ADVICE: Final = (
     "remove that folder of a checkpoint and rerun: training continues from the one before it"
@@ -58,6 +63,9 @@ class Progress:
         best_step: Step of the checkpoint that has it.
         epochs_without_improvement: Epochs since then.
         plateaus: How often the schedule has lowered the rate.
+        early_start: Epochs after which patience ran out and the cooldown began.
+        before_cooldown: Steps of the checkpoints that a longer training needs to continue: the
+            last one before the cooldown, and the best until then.
         skipped_steps: Steps left out because something was not finite.
         finished: Whether training ended well.
     """
@@ -70,6 +78,8 @@ class Progress:
     best_step: int = 0
     epochs_without_improvement: int = 0
     plateaus: int = 0
+    early_start: int | None = None
+    before_cooldown: list[int] = field(default_factory=list)
     skipped_steps: int = 0
     finished: bool = False
 
@@ -102,10 +112,16 @@ def _from_version_3(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "format_version": 4, "epoch_terms": {}, "epoch_steps": 0}
 
 
+def _from_version_4(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 4 knew no cooldown."""
+    return {**content, "format_version": 5, "early_start": None, "before_cooldown": []}
+
+
 _UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     1: _from_version_1,
     2: _from_version_2,
     3: _from_version_3,
+    4: _from_version_4,
 }
 
 
@@ -125,6 +141,22 @@ def read_progress(path: Path) -> Progress:
         content = _UPGRADES[version](content)
     del content["format_version"]
     return Progress(**content)
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Folder of the checkpoint at a step."""
+    return folder / f"step-{step:08d}"
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Steps that have a complete checkpoint in a folder, in order."""
+    complete = folder.glob(f"step-*/{_PROGRESS}")
+    return sorted(int(path.parent.name.removeprefix("step-")) for path in complete)
+
+
+def all_progress(folder: Path) -> list[Progress]:
+    """Progress of every complete checkpoint in a folder, in order."""
+    return [read_progress(step_folder(folder, step) / _PROGRESS) for step in steps_in(folder)]
 
 
 class CheckpointFolder:
@@ -148,12 +180,29 @@ class CheckpointFolder:
 
     def path(self, step: int) -> Path:
         """Folder of the checkpoint at a step."""
-        return self.folder / f"step-{step:08d}"
+        return step_folder(self.folder, step)
+
+    def take_over(self, folder: Path, progress: Progress) -> None:
+        """Copy the checkpoints that another run continues from; only rank 0 calls this.
+
+        Args:
+            folder: Checkpoints of the other run.
+            progress: How far it had come, as this run is to see it.
+        """
+        for step in sorted({progress.best_step, progress.step}):
+            final = self.path(step)
+            temporary = final.with_name(f".{final.name}.tmp")
+            remove(temporary)
+            shutil.copytree(step_folder(folder, step), temporary)
+            if step == progress.step:
+                self._write_progress(temporary, progress)
+            temporary.rename(final)
 
     def latest(self) -> Progress | None:
         """Progress of the newest complete checkpoint, or None; the same on all ranks."""
-        complete = sorted(self.folder.glob(f"step-*/{_PROGRESS}"))
-        found = [self._with_its_best(read_progress(complete[-1])) if complete else None]
+        steps = steps_in(self.folder)
+        newest = read_progress(self.path(steps[-1]) / _PROGRESS) if steps else None
+        found = [newest and self._with_its_best(newest)]
         if self._group is not None:
             # One rank's view of a shared file system decides.
             dist.broadcast_object_list(found, src=0, group=self._group)
@@ -251,7 +300,7 @@ class CheckpointFolder:
             self._write_progress(temporary, progress)
             remove(final)
             temporary.rename(final)
-            self._prune(progress.best_step)
+            self._prune({progress.best_step, *progress.before_cooldown})
             logger.debug("%s written in %.2f s", final, time.monotonic() - started)
 
     def _barrier(self) -> None:
@@ -261,10 +310,10 @@ class CheckpointFolder:
     def _write_progress(self, folder: Path, progress: Progress) -> None:
         write_json(folder / _PROGRESS, {"format_version": FORMAT_VERSION, **asdict(progress)})
 
-    def _prune(self, best_step: int) -> None:
-        for path in sorted(self.folder.glob("step-*"))[: -self.keep]:
-            if path != self.path(best_step):
-                remove(path)
+    def _prune(self, needed: Collection[int]) -> None:
+        for step in steps_in(self.folder)[: -self.keep]:
+            if step not in needed:
+                remove(self.path(step))
 
 
 def model_state(model: MultiTaskModel, *, prefix: str = "model") -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Optimizer, learning-rate schedule, gradient clipping and averaged weights."""
+"""Optimizer, gradient clipping and averaged weights."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from torch.distributed.tensor import DTensor
 
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.train.settings import TrainSettings
-
-_FINAL_FRACTION = 0.01
 
 
 def make_optimizer(model: MultiTaskModel, settings: TrainSettings) -> torch.optim.AdamW:
@@ -31,31 +29,6 @@ def make_optimizer(model: MultiTaskModel, settings: TrainSettings) -> torch.opti
         weight_decay=settings.weight_decay,
         fused=True,
     )
-
-
-def learning_rate(step: int, *, total_steps: int, plateaus: int, settings: TrainSettings) -> float:
-    """Learning rate of a step.
-
-    Linear warm-up, then constant, a half cosine down to one per cent of the peak, or a constant
-    that each plateau multiplies by ``plateau_factor``.
-
-    Args:
-        step: Steps taken before.
-        total_steps: Steps of the whole training.
-        plateaus: Plateaus of the validation score so far.
-        settings: Peak and schedule.
-    """
-    peak = settings.learning_rate
-    if step < settings.warmup_steps:
-        return peak * (step + 1) / settings.warmup_steps
-    if settings.schedule == "constant":
-        return peak
-    if settings.schedule == "plateau":
-        return peak * settings.plateau_factor**plateaus
-    span = max(1, total_steps - settings.warmup_steps)
-    progress = min(1.0, (step - settings.warmup_steps) / span)
-    cosine = 0.5 * (1 + math.cos(math.pi * progress))
-    return peak * (_FINAL_FRACTION + (1 - _FINAL_FRACTION) * cosine)
 
 
 def clip_gradients(model: MultiTaskModel, max_norm: float | None) -> Tensor:

@@ -128,9 +128,17 @@ class TrainSettings(Settings):
     )
     schedule: Literal["constant", "cosine", "plateau"] = Field(
         default="cosine",
-        description="How the learning rate falls after the warm-up: not at all (constant), "
-        "along a cosine to the last epoch, or by plateau_factor whenever "
-        "plateau_epochs passed without a better validation score.",
+        description="The learning rate after the warm-up: constant, along a cosine down to the "
+        "last epoch, or multiplied by plateau_factor whenever plateau_epochs passed without a "
+        "better validation score. cooldown says how it falls at the end.",
+    )
+    cooldown: float = Field(
+        default=0.4,
+        ge=0,
+        lt=1,
+        description="Share of the epochs, at the end, in which the learning rate falls to one per "
+        "cent. It begins at once when patience_epochs run out. A cosine falls anyway and has a "
+        "cooldown only then. 0: none.",
     )
     plateau_factor: float = Field(
         default=0.5,
@@ -160,8 +168,9 @@ class TrainSettings(Settings):
     patience_epochs: int | None = Field(
         default=10,
         gt=0,
-        description="Stop after this many epochs without a better validation score; null: never. "
-        "With schedule cosine only epochs of the second half count, in which the rate is low.",
+        description="After this many epochs without a better validation score begin the cooldown, "
+        "with which training ends; null: never. With schedule cosine only epochs of the second "
+        "half count, in which the rate is low.",
     )
     on_nonfinite: Literal["stop", "skip"] = Field(
         default="stop",

@@ -23,9 +23,10 @@ from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.roll import RankLostError
 from mtlpar.store.pack import Pack
-from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state
+from mtlpar.train.checkpoint import HISTORY, RUN, CheckpointFolder, Progress, model_state
 from mtlpar.train.data import edges_per_atom, load_data, plan_epochs
 from mtlpar.train.export import finished_model
+from mtlpar.train.extend import continue_shorter
 from mtlpar.train.history import History
 from mtlpar.train.layout import choose_layout
 from mtlpar.train.recipe import Recipe, Start
@@ -94,6 +95,9 @@ def run(
         job.agree_on_references()
         trainer = job.trainer(stop)
         context.roll.speak(lambda ranks, fate: _loss_of(trainer, ranks, fate))
+        with failing_together():
+            if context.rank == 0:
+                continue_shorter(recipe, job.checkpoints)
         trainer.resume()
         history = job.history(trainer.progress.step)
         try:
@@ -203,7 +207,7 @@ class _Job:
         )
         self.references = {source: one.references for source, one in recipe.headers.items()}
         if context.rank == 0:
-            write_json(self.checkpoints.folder / "run.json", recipe.describe())
+            write_json(self.checkpoints.folder / RUN, recipe.describe())
 
     def agree_on_references(self) -> None:
         """Fit the references of a model that starts from another one, on the first rank for all.
@@ -274,7 +278,7 @@ class _Job:
         """The run's history, beside its checkpoints."""
         recipe, is_first = self.recipe, self.context.rank == 0
         return History(
-            self.checkpoints.folder / "metrics.jsonl",
+            self.checkpoints.folder / HISTORY,
             rank=self.context.rank,
             resume_step=resume_step,
             trackers=open_trackers(

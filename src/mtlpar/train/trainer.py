@@ -23,8 +23,8 @@ from mtlpar.train.data import TrainingData
 from mtlpar.train.history import History
 from mtlpar.train.loader import LocalBatch
 from mtlpar.train.objective import Objective
-from mtlpar.train.optim import learning_rate
 from mtlpar.train.precision import arithmetic
+from mtlpar.train.schedule import Cooldown, cooldown, learning_rate
 from mtlpar.train.settings import TrainSettings
 from mtlpar.train.step import Stepper, StepResult, Wishes
 from mtlpar.train.stopping import StopRequest
@@ -109,16 +109,22 @@ class Trainer:
             if stopping and self._has_more():
                 self._end_early()
         self.checkpoints.wait()
-        if self._out_of_patience():
+        if self.progress.early_start is not None:
             logger.info(
-                "stopped after epoch %d: no better score for %d epochs (train.patience_epochs)",
+                "ended after epoch %d of at most %d at a learning rate of %.2g: patience ran out "
+                "after epoch %d",
                 self.progress.epoch,
-                self.progress.epochs_without_improvement,
+                self.settings.epochs,
+                self._rate(),
+                self.progress.early_start,
             )
         return self.progress
 
+    def _cooldown(self) -> Cooldown:
+        return cooldown(self.settings, early_start=self.progress.early_start)
+
     def _has_more(self) -> bool:
-        return self.progress.epoch < self.settings.epochs and not self._out_of_patience()
+        return self.progress.epoch < self._cooldown().end
 
     def _epoch(self, history: History, clock: RankClock) -> bool:
         """Run the steps that are left of this epoch; returns whether to end early after it."""
@@ -154,7 +160,7 @@ class Trainer:
         with tqdm(
             total=self.steps_per_epoch * per_step,
             initial=first * per_step,
-            desc=f"epoch {epoch + 1}/{self.settings.epochs}",
+            desc=f"epoch {epoch + 1}/{self._cooldown().end}",
             unit=" structures",
             unit_scale=True,
             leave=False,
@@ -234,6 +240,8 @@ class Trainer:
         progress.epoch += 1
         progress.epoch_terms, progress.epoch_steps = {}, 0
         is_best = self._note_score(score)
+        if progress.epoch == self._cooldown().start:
+            progress.before_cooldown = [progress.best_step, progress.step]
         ranks = clock.of_all_ranks()
         history.add(
             kind="epoch",
@@ -297,8 +305,9 @@ class Trainer:
     def _rate(self) -> float:
         return learning_rate(
             self.progress.step,
-            total_steps=self.settings.epochs * self.steps_per_epoch,
+            steps_per_epoch=self.steps_per_epoch,
             plateaus=self.progress.plateaus,
+            early_start=self.progress.early_start,
             settings=self.settings,
         )
 
@@ -310,25 +319,36 @@ class Trainer:
             progress.best_step = progress.step
             progress.epochs_without_improvement = 0
             return True
-        if self._rate_is_low():
+        if self._score_counts():
             progress.epochs_without_improvement += 1
-        if progress.epochs_without_improvement % self.settings.plateau_epochs == 0:
-            progress.plateaus += 1
+            if progress.epochs_without_improvement % self.settings.plateau_epochs == 0:
+                progress.plateaus += 1
+            if progress.epochs_without_improvement == self.settings.patience_epochs:
+                self._begin_cooldown()
         return False
 
-    def _rate_is_low(self) -> bool:
+    def _score_counts(self) -> bool:
         """Whether a score that does not improve says anything about those to come.
 
-        Along a cosine scores wander as long as the rate is high, and fall when it does.
+        Along a cosine scores wander as long as the rate is high, and fall when it does. In the
+        cooldown there is nothing left to decide.
         """
-        is_high = self.settings.schedule == "cosine" and 2 * self.progress.epoch <= (
-            self.settings.epochs
-        )
-        return not is_high
+        epoch = self.progress.epoch
+        if self.settings.schedule == "cosine" and 2 * epoch <= self.settings.epochs:
+            return False
+        return epoch < self._cooldown().start
 
-    def _out_of_patience(self) -> bool:
-        patience = self.settings.patience_epochs
-        return patience is not None and self.progress.epochs_without_improvement >= patience
+    def _begin_cooldown(self) -> None:
+        """Let the rate fall from now on, as in a training that was planned to be so short."""
+        progress = self.progress
+        progress.early_start = progress.epoch
+        logger.info(
+            "no better score for %d epochs (train.patience_epochs): the learning rate falls from "
+            "%.2g, and training ends with epoch %d",
+            progress.epochs_without_improvement,
+            self._rate(),
+            self._cooldown().end,
+        )
 
     def _by_source(self, terms: Tensor, counts: Tensor) -> dict[str, dict[str, float]]:
         """Terms by source and name; those of labels that nothing had are left out."""
@@ -352,7 +372,7 @@ class Trainer:
         logger.info(
             "epoch %d/%d  score %.4f%s  %s  %.0f structures/s",
             self.progress.epoch,
-            self.settings.epochs,
+            self._cooldown().end,
             score,
             " *" if best else "",
             details,

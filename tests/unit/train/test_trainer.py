@@ -118,30 +118,46 @@ def test_a_training_that_diverged_in_its_last_step_is_told_by_validation(
     assert not workspace.model("mtl").exists()
 
 
-def test_stopping_for_want_of_a_better_score_is_said(
+def _rates_by_epoch(workspace: Workspace) -> dict[int, float]:
+    """Learning rate of the last step of each epoch."""
+    return {
+        line["epoch"]: line["learning_rate"]
+        for line in history(workspace)
+        if line["kind"] == "step"
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "out_of_patience", "end"),
+    [
+        # Two of patience after the first epoch; two epochs of cooldown belong to three before it.
+        ({"schedule": "constant", "epochs": 20}, 3, 5),
+        # While a cosine is high scores wander: only the second half of the epochs counts.
+        ({"schedule": "cosine", "epochs": 10}, 7, 10),
+        ({"schedule": "constant", "epochs": 20, "cooldown": 0.0}, 3, 3),
+    ],
+)
+def test_a_score_that_stays_begins_the_cooldown_and_it_is_said(
+    options: dict[str, Any],
+    out_of_patience: int,
+    end: int,
     five_sources: Workspace,
     copy_of: Callable[[Workspace], Workspace],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # It would look as if epochs had been lost.
-    scores = iter([1.0, 2.0, 3.0])
-    monkeypatch.setattr(trainer, "relative_score", lambda *_: next(scores))
-    run_alone(copy_of(five_sources), patience_epochs=2, schedule="constant")
-    assert "stopped after epoch 3: no better score for 2 epochs" in caplog.text
-
-
-def test_along_a_cosine_patience_begins_with_the_second_half(
-    five_sources: Workspace,
-    copy_of: Callable[[Workspace], Workspace],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    # While the rate is high scores wander: more epochs would end earlier and worse than few.
+    # It would look as if epochs had been lost; and weights at a high rate are no result.
     scores = iter([1.0] + [2.0] * 20)
     monkeypatch.setattr(trainer, "relative_score", lambda *_: next(scores))
-    run_alone(copy_of(five_sources), patience_epochs=2, epochs=10)
-    assert "stopped after epoch 7: no better score for 2 epochs" in caplog.text
+    workspace = copy_of(five_sources)
+    run_alone(workspace, patience_epochs=2, **options)
+    assert "no better score for 2 epochs (train.patience_epochs): the learning" in caplog.text
+    assert f"training ends with epoch {end}" in caplog.text
+    assert f"patience ran out after epoch {out_of_patience}" in caplog.text
+    rates = _rates_by_epoch(workspace)
+    assert list(rates)[-1] == end
+    if options.get("cooldown") != 0.0:
+        assert rates[end] < 0.2 * rates[out_of_patience]
 
 
 def test_a_model_that_is_replaced_by_another_training_stays(
@@ -198,7 +214,12 @@ def test_a_plateau_of_the_score_lowers_the_rate(
     # Scores by decree: two epochs without improvement, twice.
     scores = iter([1.0, 2.0, 2.0, 2.0, 2.0, 2.0])
     monkeypatch.setattr(trainer, "relative_score", lambda *_: next(scores))
-    options = {"schedule": "plateau", "plateau_epochs": 2, "patience_epochs": None}
+    options = {
+        "schedule": "plateau",
+        "plateau_epochs": 2,
+        "patience_epochs": None,
+        "cooldown": 0.0,
+    }
     run_alone(workspace, learning_rate=1e-3, epochs=6, **options)
     steps = [line for line in history(workspace) if line["kind"] == "step"]
     rates = {line["epoch"]: line["learning_rate"] for line in steps}
@@ -236,10 +257,15 @@ def test_training_ends_when_validation_stops_improving(
 ) -> None:
     workspace = copy_of(five_sources)
     # A rate so large that the first epoch stays the best.
-    run_alone(workspace, learning_rate=3.0, epochs=30, patience_epochs=2, schedule="constant")
-    epochs = epoch_lines(workspace)
-    assert len(epochs) < 30
-    assert not any(line["is_best"] for line in epochs[-2:])
+    run_alone(
+        workspace,
+        learning_rate=3.0,
+        epochs=30,
+        patience_epochs=2,
+        schedule="constant",
+        cooldown=0.0,
+    )
+    assert len(epoch_lines(workspace)) < 30
 
 
 def test_training_makes_the_model_better_than_predicting_zero(

@@ -1,0 +1,105 @@
+"""Continues a shorter training of the same model instead of repeating its steps.
+
+Before its cooldown a training does not depend on how many epochs it has, see
+`mtlpar.train.schedule`: its checkpoints up to there are those of a longer one.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from mtlpar.core.files import read_json
+from mtlpar.train.checkpoint import (
+    HISTORY,
+    RUN,
+    CheckpointFolder,
+    Progress,
+    all_progress,
+    step_folder,
+    steps_in,
+)
+from mtlpar.train.recipe import Recipe
+from mtlpar.train.schedule import cooldown
+from mtlpar.train.settings import TrainSettings
+
+logger = logging.getLogger(__name__)
+
+_LENGTH: Final = ("epochs", "cooldown", "patience_epochs")
+"""Settings that say nothing about the steps before the cooldown."""
+
+
+def continue_shorter(recipe: Recipe, checkpoints: CheckpointFolder) -> None:
+    """Take over the latest fitting checkpoint of a training that differs in its length alone.
+
+    Does nothing if this training has checkpoints of its own, or if its rate depends on the number
+    of epochs all along, as a cosine does. One rank calls this for all.
+
+    Args:
+        recipe: The training.
+        checkpoints: Its checkpoints.
+    """
+    if steps_in(checkpoints.folder) or recipe.settings.schedule == "cosine":
+        return
+    fitting = [
+        (progress, folder)
+        for folder, settings in _of_other_lengths(recipe, checkpoints.folder)
+        for found in all_progress(folder)
+        if (progress := _as_if_longer(found, settings, recipe.settings)) is not None
+        and step_folder(folder, progress.best_step).exists()
+    ]
+    if not fitting:
+        return
+    progress, folder = max(fitting, key=lambda one: one[0].step)
+    checkpoints.take_over(folder, progress)
+    shutil.copyfile(folder / HISTORY, checkpoints.folder / HISTORY)
+    logger.info(
+        "continues from epoch %d of the training in %s, which has another length",
+        progress.epoch,
+        folder,
+    )
+
+
+def _of_other_lengths(recipe: Recipe, own: Path) -> Iterator[tuple[Path, TrainSettings]]:
+    """Folders and settings of trainings that differ from this one in their length alone."""
+    wanted = _without_length(recipe.describe())
+    for path in sorted(own.parent.glob(f"*/{RUN}")):
+        found = read_json(path)
+        if path.parent != own and _without_length(found) == wanted:
+            yield path.parent, TrainSettings.model_validate(found["train"])
+
+
+def _without_length(run: Mapping[str, Any]) -> dict[str, Any]:
+    train = {key: value for key, value in run.get("train", {}).items() if key not in _LENGTH}
+    return {**run, "fingerprint": None, "train": train}
+
+
+def _as_if_longer(
+    progress: Progress, settings: TrainSettings, longer: TrainSettings
+) -> Progress | None:
+    """Progress of a training as that of one of another length; None where they differ.
+
+    Args:
+        progress: How far a training had come.
+        settings: Its settings.
+        longer: Settings of the other one.
+    """
+    early_start = progress.early_start
+    if longer.patience_epochs != settings.patience_epochs:
+        patience = longer.patience_epochs
+        if patience is not None and patience <= (settings.patience_epochs or patience):
+            # It might have begun its cooldown before.
+            return None
+        early_start = None
+    begins = (
+        cooldown(settings, early_start=progress.early_start).start,
+        cooldown(longer, early_start=early_start).start,
+    )
+    done = progress.epoch + (progress.epoch_steps > 0)
+    if done > min(begins):
+        return None
+    return replace(progress, early_start=early_start, finished=False)
