@@ -1,8 +1,9 @@
-"""Commands that use a model file in other engines: lammps."""
+"""Commands that use a model file in other engines: lammps, convert."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Commands) -> None:
-    """Add lammps."""
+    """Add lammps and convert."""
     _add_lammps(commands)
+    _add_convert(commands)
 
 
 def _add_lammps(commands: Commands) -> None:
@@ -56,6 +58,28 @@ def _add_lammps(commands: Commands) -> None:
     )
 
 
+def _add_convert(commands: Commands) -> None:
+    parser = add_command(
+        commands, "convert", _convert, "write one branch of a model in a format of other engines"
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model.pt or its folder")
+    _add_source(parser)
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=("metatomic",),
+        help="metatomic: for the engines that read models of metatomic",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(),
+        metavar="FOLDER",
+        help="where to write (default: here); the file's name tells model, source, level of theory "
+        "and digest",
+    )
+
+
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
@@ -79,6 +103,22 @@ def _lammps(options: argparse.Namespace) -> None:
         arguments=[word for name, value in options.var for word in ("-var", name, value)],
     ) as simulation:
         simulation.run(options.script, structure=structure)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from mtlpar.engines.provenance import facts, file_name
+    from mtlpar.model.saved import load_model
+
+    if not options.out.is_dir():
+        raise ValueError(f"--out {options.out} is no folder; make it first, files in it are named")
+    path = model_file(options.model)
+    model = load_model(path)
+    source = model.choose_source(options.source)
+    from mtlpar.engines import metatomic
+
+    out = options.out / file_name(facts(model, source, path), f"{options.format}.pt")
+    metatomic.export(model, source, out, model_file=path)
+    sys.stdout.write(f"wrote {out}\n")
 
 
 def _last_frame(path: Path) -> Atoms:

@@ -18,6 +18,7 @@ EXAMPLES: Final = {
     "finetune": 'mtlpar finetune model.pt mine.extxyz --level "PBE/PAW" --mode heads',
     "predict": "mtlpar predict model.pt screening/ --source mptrj --out predicted.extxyz",
     "lammps": "mtlpar lammps in.script --model model.pt --source mptrj --structure start.extxyz",
+    "convert": "mtlpar convert model.pt --source mptrj --format metatomic",
     "watch": "mtlpar watch --model mtl --every 5",
     "report": "mtlpar report --item table1",
     "provenance": "mtlpar provenance results/tables/table1.csv",

@@ -38,7 +38,10 @@ def add_commands(commands: Commands) -> None:
 def _require_pack(path: Path) -> None:
     """Refuse what is no pack, and say which ones are there, or which command reads it."""
     if path.suffix == ".pt":
-        raise ValueError(f"{path} is a model, not a pack; mtlpar info describes it")
+        raise ValueError(
+            f"{path} is a model, not a pack; mtlpar info describes it, and mtlpar convert writes "
+            "it for other engines"
+        )
     require_existing([path])
     inside = () if path.suffix == ".bp" else sorted(path.glob("*.bp"))
     if inside:

@@ -64,7 +64,7 @@ class PainnLayer(nn.Module):
         scalar, along, through = sent.chunk(3, dim=1)
         pushes = along[:, None, :] * edge.direction[:, :, None]
         pushes = pushes + through[:, None, :] * vectors[edge.sender]
-        atoms = len(scalars)
+        atoms = scalars.shape[0]
         return (
             scalars + sum_to_receivers(scalar, edge.receiver, atoms),
             vectors + sum_to_receivers(pushes, edge.receiver, atoms),
@@ -82,7 +82,7 @@ class PainnEncoder(Encoder):
 
     def interact(self, scalars: Tensor, edge: Edge) -> AtomFeatures:
         """See `Encoder.interact`."""
-        vectors = scalars.new_zeros(len(scalars), 3, self.settings.width)
+        vectors = scalars.new_zeros(scalars.shape[0], 3, self.settings.width)
         for layer in self.layers:
             if self.settings.activation_checkpointing:
                 scalars, vectors = checkpoint(layer, scalars, vectors, edge, use_reentrant=False)

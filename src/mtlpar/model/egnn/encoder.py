@@ -122,8 +122,8 @@ class EgnnEncoder(Encoder):
 
     def interact(self, scalars: Tensor, edge: Edge) -> AtomFeatures:
         """See `Encoder.interact`."""
-        vectors = scalars.new_zeros(len(scalars), self.settings.vector_channels, 3)
-        edge = prepare(edge, len(scalars))
+        vectors = scalars.new_zeros(scalars.shape[0], self.settings.vector_channels, 3)
+        edge = prepare(edge, scalars.shape[0])
         by_layer = []
         for layer in self.layers:
             scalars, added = layer(scalars, vectors, edge)

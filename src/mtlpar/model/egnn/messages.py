@@ -126,7 +126,7 @@ def _composed(
     message = silu(linear(silu(hidden), weights.message, weights.bias))
     message = message * linear(edge.radial, weights.filter)
     pushes = pushed_vectors(linear(message, weights.vector), ends[1], edge.direction)
-    atoms = len(at_receiver)
+    atoms = at_receiver.shape[0]
     return (
         sum_to_receivers(message, edge.receiver, atoms),
         sum_to_receivers(pushes, edge.receiver, atoms),
