@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 
+from mtlpar.core.fields import MAX_ATOMIC_NUMBER
 from mtlpar.model.digest import DIGEST, content_digest
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.model.uncertainty import BranchUncertainty, SourceFeatures, quantiles
 
 # Every kind that the settings know: a new encoder has to pass what these go through.
 ENCODERS = get_args(EncoderSettings.model_fields["kind"].annotation)
@@ -44,3 +47,25 @@ def edit_model(
     edit(content)
     content.pop(DIGEST)
     torch.save(content | ({DIGEST: content_digest(content)} if digest else {}), path)
+
+
+def make_uncertainty(
+    network: MultiTaskModel, *sources: str, seed: int = 0, elements: tuple[int, ...] = ELEMENTS
+) -> BranchUncertainty:
+    """What a branch could have measured, of made-up structures of some elements."""
+    rng = np.random.default_rng(seed)
+    size = network.settings.head.width + 1
+    together = torch.zeros((MAX_ATOMIC_NUMBER + 1, MAX_ATOMIC_NUMBER + 1), dtype=torch.bool)
+    together[np.ix_(elements, elements)] = True
+    found = {}
+    for source in sources:
+        rows = rng.normal(size=(3 * size, size))
+        rows[:, -1] = 1
+        found[source] = SourceFeatures(
+            num_structures=len(rows),
+            moments=torch.from_numpy(rows.T @ rows / len(rows)),
+            together=together,
+            seen=quantiles(rng.uniform(1, size, 50)),
+            unseen=quantiles(rng.uniform(1, 2 * size, 50)),
+        )
+    return BranchUncertainty(sources=found, regulariser=1e-3, factor=0.02, num_validation=50)

@@ -28,7 +28,9 @@ class Calculator(AseCalculator):
     """Predicts ``energy`` (eV, references included), ``free_energy``, ``energies`` and ``forces``.
 
     Models with conservative forces also predict ``stress`` (eV/Å^3, ASE's order and sign) of
-    structures that repeat; others give a `DirectForcesWarning` with their first prediction. A model
+    structures that repeat; others give a `DirectForcesWarning` with their first prediction. Where
+    it is known, ``energy_uncertainty`` is the standard deviation of the energy in eV, among
+    ``results`` and as a property; forces have none, see `docs/uncertainty.md`. A model
     is asked for a source, which stands for a level of theory. Energies of different sources are not
     comparable, so a model of several never picks one by itself.
 
@@ -64,6 +66,8 @@ class Calculator(AseCalculator):
         self._has_warned = self.model.network.is_conservative
         if self.model.network.is_conservative:
             self.implemented_properties = [*self.implemented_properties, "stress"]
+        # Asked for by name, it tells why it is missing where it is.
+        self.implemented_properties = [*self.implemented_properties, "energy_uncertainty"]
 
     @property
     def source(self) -> str:
@@ -118,13 +122,18 @@ class Calculator(AseCalculator):
         """Give a result to ASE, or say why there is none.
 
         Raises:
-            PropertyNotImplementedError: If it is a stress that the model or the structure lacks.
+            PropertyNotImplementedError: If it is a stress that the model or the structure lacks, or
+                an uncertainty that is not known.
         """
         if name == "stress" and not self.model.network.is_conservative:
             raise PropertyNotImplementedError(
                 "this model predicts forces directly, and no stress, which cells need; "
                 f"{CONSERVATIVE_INSTEAD}"
             )
+        if name == "energy_uncertainty":
+            reason = self.model.no_uncertainty_because(self.source)
+            if reason is not None:
+                raise PropertyNotImplementedError(reason)
         structure = self.atoms if atoms is None else atoms
         if name == "stress" and isinstance(structure, Atoms) and not has_stress(structure):
             raise PropertyNotImplementedError(
@@ -165,3 +174,5 @@ class Calculator(AseCalculator):
         }
         if found.stress is not None:
             self.results["stress"] = found.stress
+        if found.energy_uncertainty is not None:
+            self.results["energy_uncertainty"] = found.energy_uncertainty

@@ -39,6 +39,16 @@ def add_commands(commands: Commands) -> None:
         help="source whose level of theory is wanted (may be left out if the model has only one)",
     )
     parser.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="write the standard deviation of each energy too, energy_uncertainty in eV",
+    )
+    parser.add_argument(
+        "--descriptors",
+        action="store_true",
+        help="write the mean of the encoder's features over the atoms of each structure too",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         required=True,
@@ -68,11 +78,17 @@ def _predict(options: argparse.Namespace) -> None:
         from mtlpar.predict import stage
 
         model = load_model(path, device=context.device)
+        wanted = stage.Wanted(
+            model.choose_source(options.source), options.uncertainty, options.descriptors
+        )
+        reason = model.no_uncertainty_because(wanted.source)
+        if wanted.uncertainty and reason is not None:
+            raise ValueError(f"--uncertainty: {reason}")
         outcome = stage.run(
             model,
             options.inputs,
             options.out,
-            source=model.choose_source(options.source),
+            wanted=wanted,
             model_file=path,
             context=context,
             batch_atoms=options.batch_atoms,

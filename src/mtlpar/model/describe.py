@@ -54,6 +54,7 @@ def describe_model(model: SavedModel) -> str:
                 f"head {source}, branch {branch}",
                 f"  level of theory  {model.level_of_theory[source]}",
                 f"  elements         {' '.join(model.references[source].energies_ev)}",
+                f"  uncertainty      {_uncertainty(model, source)}",
             ]
     facts = [f"{key} {_short(model.training[key])}" for key in _TRAINING if key in model.training]
     if facts:
@@ -66,6 +67,15 @@ def describe_model(model: SavedModel) -> str:
     if leaky := model.training.get("leaky_sources"):
         lines.append(f"LEAKY SPLITS ({', '.join(leaky)}): single frames were split; errors flatter")
     return "\n".join(lines)
+
+
+def _uncertainty(model: SavedModel, source: str) -> str:
+    """What the uncertainty of a source's energies rests on."""
+    found = model.uncertainty_of(source)
+    if found is None:
+        return f"not known: {(model.no_uncertainty_because(source) or '').partition(': ')[2]}"
+    count = found.sources[source].num_structures
+    return f"measured on {count:,} structures, calibrated on {found.num_validation:,} of the branch"
 
 
 def _drift(branch: str, found: Mapping[str, float]) -> str:

@@ -21,7 +21,7 @@ def content_digest(content: Mapping[str, Any]) -> str:
     lays them out is not, so that any version of torch finds the same digest.
 
     Args:
-        content: Plain values by name, and under ``state`` tensors by name.
+        content: Plain values and tensors by name; under ``state`` only tensors.
 
     Raises:
         ValueError: If it holds anything else.
@@ -29,12 +29,16 @@ def content_digest(content: Mapping[str, Any]) -> str:
     tensors = content.get("state", {})
     if not isinstance(tensors, Mapping):
         raise ValueError(f"state is a {type(tensors).__name__}, expected tensors by name")
-    shapes = {}
+    tensors, shapes = dict(tensors), {}
+    plain = {
+        key: _without_tensors(value, key, tensors)
+        for key, value in content.items()
+        if key not in (DIGEST, "state")
+    }
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise ValueError(f"state.{name} is a {type(tensor).__name__}, expected a tensor")
         shapes[name] = [str(tensor.dtype), list(tensor.shape)]
-    plain = {key: value for key, value in content.items() if key not in (DIGEST, "state")}
     try:
         text = json.dumps([plain, shapes], sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
@@ -44,3 +48,13 @@ def content_digest(content: Mapping[str, Any]) -> str:
         flat = tensors[name].detach().cpu().contiguous().reshape(-1)
         whole.update(flat.view(torch.uint8).numpy())
     return whole.hexdigest()
+
+
+def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """A value with names in the place of tensors, which are added to the others."""
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {key: _without_tensors(one, f"{name}.{key}", tensors) for key, one in value.items()}
+    return value

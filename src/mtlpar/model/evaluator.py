@@ -27,6 +27,8 @@ BoolArray = npt.NDArray[np.bool_]
 class Evaluator:
     """Predicts what `SavedModel.predict` predicts, for one structure at a time.
 
+    Where the uncertainty of energies is known, it is always given.
+
     Of the structure before it keeps elements, charge, spin, references and the pairs of atoms that
     can become neighbours (`mtlpar.graph.skin`) as long as they hold, so that no prediction depends
     on the one before. It has the weights of the moment when it is made.
@@ -44,6 +46,7 @@ class Evaluator:
         branch = model.network.heads[model.branch_of(source)]
         assert isinstance(branch, Branch)
         self._model, self._source, self._branch = model, source, branch
+        self._uncertainty = model.uncertainty_of(source)
         encoder = model.network.encoder
         # What is written out is laid out for the cache of a CPU.
         is_on_cpu = encoder.species.weight.device.type == "cpu"
@@ -94,7 +97,8 @@ class Evaluator:
         vector = torch.from_numpy(edges.vector).to(scalars)
         stress = None
         if self._model.network.is_conservative:
-            energies, gradient = self._engine.energies_and_gradient(scalars, z, edge_index, vector)
+            found = self._engine.energies_and_gradient(scalars, z, edge_index, vector)
+            energies, gradient, last = found
             if self._is_mean:
                 gradient = gradient / len(z)
             forces = _forces(gradient, edge_index, len(z))
@@ -102,13 +106,27 @@ class Evaluator:
         else:
             features = self._engine.features(scalars, z, edge_index, vector)
             energies, forces = self._branch.decode(*features)
+            last = self._branch.last_features(features.scalars)
         of_atoms = energies.double().cpu().numpy() / (len(z) if self._is_mean else 1)
         # Not the sum of both together, which would round to the digits of the references.
         energy = float(of_atoms.sum() + prepared.references.sum())
         check_finite(np.array([energy]))
         return StructurePrediction(
-            energy, forces.double().cpu().numpy(), stress, of_atoms + prepared.references
+            energy,
+            forces.double().cpu().numpy(),
+            stress,
+            of_atoms + prepared.references,
+            self._deviation(last),
         )
+
+    def _deviation(self, last: Tensor) -> float | None:
+        """Standard deviation of the energy in eV from `Branch.last_features`, (A, H)."""
+        if self._uncertainty is None:
+            return None
+        atoms = len(last)
+        features = np.append(last.double().mean(dim=0).cpu().numpy(), 1.0)
+        features = features[None] / (atoms if self._is_mean else 1)
+        return atoms * float(self._uncertainty.energy_ev_per_atom(features)[0])
 
     @property
     def _is_mean(self) -> bool:
@@ -160,7 +178,7 @@ class _Engine(Protocol):
 
     def energies_and_gradient(
         self, scalars: Tensor, z: Tensor, edge_index: Tensor, vector: Tensor
-    ) -> tuple[Tensor, Tensor]: ...
+    ) -> tuple[Tensor, Tensor, Tensor]: ...
 
 
 class _ByAutograd:
@@ -176,13 +194,14 @@ class _ByAutograd:
 
     def energies_and_gradient(
         self, scalars: Tensor, z: Tensor, edge_index: Tensor, vector: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():
             vector = vector.requires_grad_()
-            energies = self._branch.atom_energies(self.features(scalars, z, edge_index, vector))
+            features = self.features(scalars, z, edge_index, vector)
+            energies = self._branch.atom_energies(features)
             (gradient,) = torch.autograd.grad([energies.sum()], [vector], materialize_grads=True)
         vector.requires_grad_(False)
-        return energies.detach(), gradient
+        return energies.detach(), gradient, self._branch.last_features(features.scalars.detach())
 
 
 def _forces(gradient: Tensor, edge_index: Tensor, atoms: int) -> Tensor:

@@ -55,6 +55,20 @@ class Branch(nn.Module):
         energies: Tensor = self.energy(atoms.scalars).squeeze(1) * self.energy_scale
         return energies
 
+    def last_features(self, scalars: Tensor) -> Tensor:
+        """What the energies of atoms are linear in, (A, H), from their scalars (A, F)."""
+        *hidden, _ = self.energy
+        for layer in hidden:
+            scalars = layer(scalars)
+        return scalars
+
+    def last_layer(self) -> Tensor:
+        """Energies of atoms by `last_features` and a one: weights and bias in eV, (H + 1,)."""
+        output = self.energy[-1]
+        assert isinstance(output, nn.Linear)
+        whole = torch.cat([output.weight.detach()[0], output.bias.detach()])
+        return whole.double() * self.energy_scale.double()
+
     def direct_forces(self, atoms: AtomFeatures) -> Tensor:
         """Forces in eV/Å from the force head, (A, 3)."""
         assert self.force is not None

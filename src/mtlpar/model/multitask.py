@@ -41,6 +41,20 @@ class Segment(NamedTuple):
         return self.atoms or (int(batch.ptr[self.start]), int(batch.ptr[self.stop]))
 
 
+class Pooled(NamedTuple):
+    """Means over the atoms of each structure, in float64 and without gradients.
+
+    Attributes:
+        descriptors: Invariant features of the encoder, (S, F).
+        last: What the energy per atom is linear in, see `mtlpar.model.uncertainty`: features before
+            the last layer of the energy head and a one, (S, H + 1); both divided by the number of
+            atoms where the total energy is a mean.
+    """
+
+    descriptors: Tensor
+    last: Tensor
+
+
 class Prediction(NamedTuple):
     """What the model says about a batch.
 
@@ -50,16 +64,25 @@ class Prediction(NamedTuple):
         stress: Stress in eV/Å^3, (S, 3, 3), tension positive; NaN where a structure does not
             repeat or its cell has no volume. None if forces are not conservative.
         atom_energies: What each atom adds to the energy without references in eV, (A,).
+        pooled: Means over the atoms, if they were asked for.
     """
 
     energy_per_atom: Tensor
     forces: Tensor
     stress: Tensor | None = None
     atom_energies: Tensor | None = None
+    pooled: Pooled | None = None
 
     def detach(self) -> Prediction:
         """The same numbers, without what is needed for gradients."""
-        return Prediction(*(None if one is None else one.detach() for one in self))  # type: ignore[arg-type]
+        stress, of_atoms = self.stress, self.atom_energies
+        return Prediction(
+            self.energy_per_atom.detach(),
+            self.forces.detach(),
+            None if stress is None else stress.detach(),
+            None if of_atoms is None else of_atoms.detach(),
+            self.pooled,
+        )
 
 
 class TargetScale(NamedTuple):
@@ -115,7 +138,9 @@ class MultiTaskModel(nn.Module):
         """Whether forces are minus the gradient of the energy, and stress is predicted too."""
         return self.settings.head.forces == "conservative"
 
-    def forward(self, batch: GraphBatch, segments: Sequence[Segment]) -> Prediction:
+    def forward(
+        self, batch: GraphBatch, segments: Sequence[Segment], *, pool: bool = False
+    ) -> Prediction:
         """Predict a batch whose structures are grouped by branch.
 
         A batch without structures is encoded too, and needs no segments: what is empty still
@@ -127,6 +152,7 @@ class MultiTaskModel(nn.Module):
         Args:
             batch: A collated batch.
             segments: Pieces of the batch in order, without gaps.
+            pool: Whether means over the atoms are wanted too.
 
         Raises:
             ValueError: If the segments do not cover the batch, or name a branch not held here.
@@ -134,7 +160,7 @@ class MultiTaskModel(nn.Module):
         self._check_segments(batch, segments)
         vectors = edge_vectors(batch).to(self.encoder.species.weight.dtype)
         if self.is_conservative:
-            return self._conservative(batch, segments, vectors)
+            return self._conservative(batch, segments, vectors, pool=pool)
         atoms = self.encoder(batch, vectors)
         decoded = [branch(part) for branch, part in self._parts(batch, segments, atoms)]
         energies, forces = zip(*decoded, strict=True) if decoded else ((), ())
@@ -143,10 +169,29 @@ class MultiTaskModel(nn.Module):
             _sum_atoms(batch, of_atoms) / batch.num_atoms,
             torch.cat(forces or [atoms.vectors.sum(dim=1)]),
             atom_energies=of_atoms,
+            pooled=self._pool(batch, segments, atoms) if pool else None,
         )
 
+    @torch.no_grad()
+    def pool(self, batch: GraphBatch, segments: Sequence[Segment]) -> Pooled:
+        """Means over the atoms alone, without energies and forces; arguments as of `forward`."""
+        self._check_segments(batch, segments)
+        vectors = edge_vectors(batch).to(self.encoder.species.weight.dtype)
+        return self._pool(batch, segments, self.encoder(batch, vectors))
+
+    @torch.no_grad()
+    def _pool(self, batch: GraphBatch, segments: Sequence[Segment], atoms: AtomFeatures) -> Pooled:
+        parts = self._parts(batch, segments, atoms)
+        hidden = [branch.last_features(part.scalars) for branch, part in parts]
+        counts = batch.num_atoms[:, None].double()
+        last = _sum_atoms(batch, torch.cat(hidden or [atoms.scalars]).double()) / counts
+        last = torch.cat([last, torch.ones_like(counts)], dim=1)
+        is_sum = self.settings.head.energy == "sum"
+        descriptors = _sum_atoms(batch, atoms.scalars.detach().double()) / counts
+        return Pooled(descriptors, last if is_sum else last / counts)
+
     def _conservative(
-        self, batch: GraphBatch, segments: Sequence[Segment], vectors: Tensor
+        self, batch: GraphBatch, segments: Sequence[Segment], vectors: Tensor, *, pool: bool
     ) -> Prediction:
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
@@ -161,7 +206,8 @@ class MultiTaskModel(nn.Module):
             )
         forces, stress = forces_and_stress(batch, vectors, gradient)
         energy_per_atom = energy / batch.num_atoms
-        prediction = Prediction(energy_per_atom, forces, stress, of_atoms)
+        pooled = self._pool(batch, segments, atoms) if pool else None
+        prediction = Prediction(energy_per_atom, forces, stress, of_atoms, pooled)
         return prediction if create_graph else prediction.detach()
 
     def _atom_energies(
@@ -209,8 +255,9 @@ class MultiTaskModel(nn.Module):
 
 
 def _sum_atoms(batch: GraphBatch, of_atoms: Tensor) -> Tensor:
-    """Sums over the atoms of each structure, (S,)."""
-    return of_atoms.new_zeros(len(batch.num_atoms)).index_add(0, batch.batch, of_atoms)
+    """Sums over the atoms (A, ...) of each structure, (S, ...)."""
+    sums = of_atoms.new_zeros(len(batch.num_atoms), *of_atoms.shape[1:])
+    return sums.index_add(0, batch.batch, of_atoms)
 
 
 def count_parameters(part: nn.Module | None) -> int:

@@ -27,6 +27,9 @@ class PredictedBatch(NamedTuple):
         forces: Forces in eV/Å, (A', 3).
         stress: Stresses in eV/Å^3, (S', 3, 3); None if the network predicts none.
         atom_energies: What each atom adds to the energy without references in eV, (A',).
+        descriptors: Means of the encoder's invariant features, (S', F), if they were asked for.
+        last_features: What energies per atom are linear in, (S', K), if they were asked for; see
+            `mtlpar.model.multitask.Pooled`.
     """
 
     structures: slice
@@ -34,6 +37,8 @@ class PredictedBatch(NamedTuple):
     forces: FloatArray
     stress: FloatArray | None
     atom_energies: FloatArray
+    descriptors: FloatArray | None = None
+    last_features: FloatArray | None = None
 
     @property
     def six_stresses(self) -> FloatArray | None:
@@ -48,6 +53,7 @@ def predict_batches(
     branch: str,
     graph: GraphSettings,
     batch_atoms: int,
+    pool: bool = False,
 ) -> Iterator[PredictedBatch]:
     """Predict with one branch, a bounded number of atoms at a time.
 
@@ -60,6 +66,7 @@ def predict_batches(
         branch: Name of the branch.
         graph: Neighbour graph.
         batch_atoms: Atoms predicted at a time; a larger structure goes alone.
+        pool: Whether means of features over atoms are wanted too.
     """
     parameter = next(network.parameters())
     is_double = torch.float64 in (parameter.dtype, torch.from_numpy(structures.positions).dtype)
@@ -69,14 +76,18 @@ def predict_batches(
         # Forces that are gradients cannot be had of tensors made in the caller's inference mode.
         with torch.inference_mode(False), torch.no_grad():
             batch = collate(part, graph, dtype=geometry).to(parameter.device)
-            prediction = network(batch, [Segment(branch, 0, len(part), (0, part.total_atoms))])
+            segments = [Segment(branch, 0, len(part), (0, part.total_atoms))]
+            prediction = network(batch, segments, pool=pool)
         assert prediction.atom_energies is not None
+        pooled = prediction.pooled
         yield PredictedBatch(
             slice(start, stop),
             _to_numpy(prediction.energy_per_atom),
             _to_numpy(prediction.forces),
             None if prediction.stress is None else _to_numpy(prediction.stress),
             _to_numpy(prediction.atom_energies),
+            None if pooled is None else _to_numpy(pooled.descriptors),
+            None if pooled is None else _to_numpy(pooled.last),
         )
 
 

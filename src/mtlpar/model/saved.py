@@ -25,6 +25,7 @@ from mtlpar.model.digest import DIGEST, content_digest
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.predict import FloatArray, predict_batches
 from mtlpar.model.settings import ModelSettings
+from mtlpar.model.uncertainty import BranchUncertainty
 from mtlpar.model.undrawn import undrawn_network
 
 logger = logging.getLogger(__name__)
@@ -50,12 +51,18 @@ class StructurePrediction(NamedTuple):
             forces are not conservative or the structure has no volume.
         atom_energies: Energies of the atoms in eV, (N,), references included; they add up to the
             energy, and only their sum was learned.
+        energy_uncertainty: Standard deviation of the energy in eV, see `mtlpar.model.uncertainty`;
+            None if it was not asked for or is not known.
+        descriptors: Means of the encoder's invariant features over the atoms, (F,); None if they
+            were not asked for.
     """
 
     energy: float
     forces: FloatArray
     stress: FloatArray | None
     atom_energies: FloatArray
+    energy_uncertainty: float | None = None
+    descriptors: FloatArray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -69,6 +76,7 @@ class SavedModel:
         references: Reference energies by source; they bring predictions back to total energies.
         level_of_theory: How each source's labels were computed.
         training: Seed, settings and history, for people.
+        uncertainty: How far off energies may be, by branch; branches without are missing.
         format_version: Version of the file that it was read from.
         digest: Digest of the file's content, which was compared; None if an older version wrote it.
     """
@@ -79,6 +87,7 @@ class SavedModel:
     references: Mapping[str, References]
     level_of_theory: Mapping[str, str]
     training: dict[str, Any] = field(default_factory=dict)
+    uncertainty: Mapping[str, BranchUncertainty] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     digest: str | None = None
 
@@ -103,6 +112,20 @@ class SavedModel:
             )
         )
 
+    def uncertainty_of(self, source: str) -> BranchUncertainty | None:
+        """How far off energies of a source may be; None if that is not known."""
+        found = self.uncertainty.get(self.branch_of(source))
+        return found if found is not None and source in found.sources else None
+
+    def no_uncertainty_because(self, source: str) -> str | None:
+        """Why the uncertainty of a source's energies is not known; None if it is."""
+        if self.uncertainty_of(source) is not None:
+            return None
+        reason = self.training.get("no_uncertainty", {}).get(
+            source, "the file is of a version that did not measure it; train the model again"
+        )
+        return f"how far off energies of {source} may be is not known: {reason}"
+
     def choose_source(self, source: str | None) -> str:
         """The source whose level of theory is wanted; may be left out if there is only one.
 
@@ -119,7 +142,13 @@ class SavedModel:
         return source
 
     def predict(
-        self, structures: Iterable[Atoms], *, source: str | None = None, batch_atoms: int = 4096
+        self,
+        structures: Iterable[Atoms],
+        *,
+        source: str | None = None,
+        batch_atoms: int = 4096,
+        uncertainty: bool = False,
+        descriptors: bool = False,
     ) -> list[StructurePrediction]:
         """Total energies, forces and, from conservative models, stresses of ASE structures.
 
@@ -129,13 +158,19 @@ class SavedModel:
             structures: The structures.
             source: Source whose level of theory is wanted; optional if the model has only one.
             batch_atoms: Atoms predicted at a time.
+            uncertainty: Whether standard deviations of energies are wanted.
+            descriptors: Whether means of features are wanted.
 
         Raises:
             ValueError: If the source does not exist or was not chosen, if a structure holds an
                 element that the source does not have, if it is charged or open-shell and the model
-                was not told about charge and spin, or if its energy comes out as no number.
+                was not told about charge and spin, if its energy comes out as no number, or if the
+                uncertainty is wanted and not known.
         """
         source = self.choose_source(source)
+        known = self.uncertainty_of(source) if uncertainty else None
+        if uncertainty and known is None:
+            raise ValueError(self.no_uncertainty_because(source))
         structures = structures if isinstance(structures, Atoms) else list(structures)
         if not structures:
             return []
@@ -148,6 +183,7 @@ class SavedModel:
             branch=self.branch_of(source),
             graph=self.settings.graph,
             batch_atoms=batch_atoms,
+            pool=uncertainty or descriptors,
         ):
             sizes = batch.num_atoms[part.structures]
             energy = part.energy_per_atom * sizes + references[part.structures]
@@ -156,12 +192,18 @@ class SavedModel:
             stress = [None] * len(sizes) if part.stress is None else map(six_numbers, part.stress)
             atoms = slice(*batch.offsets[[part.structures.start, part.structures.stop]])
             of_atoms = part.atom_energies + of_elements[batch.atomic_numbers[atoms]]
+            nothing = [None] * len(sizes)
+            deviation: Iterable[float | None] = nothing
+            if known is not None and part.last_features is not None:
+                deviation = (sizes * known.energy_ev_per_atom(part.last_features)).tolist()
             predictions += map(
                 StructurePrediction,
                 energy.tolist(),
                 np.split(part.forces, ends),
                 stress,
                 np.split(of_atoms, ends),
+                deviation,
+                part.descriptors if descriptors and part.descriptors is not None else nothing,
             )
         return predictions
 
@@ -244,6 +286,7 @@ def save_model(
     references: Mapping[str, References],
     level_of_theory: Mapping[str, str],
     training: Mapping[str, Any],
+    uncertainty: Mapping[str, BranchUncertainty] | None = None,
 ) -> None:
     """Write a model file atomically, with a digest; it loads with ``weights_only=True``.
 
@@ -255,6 +298,7 @@ def save_model(
         references: Reference energies by source.
         level_of_theory: Level of theory by source.
         training: Plain values that say how the model was trained.
+        uncertainty: How far off energies may be, by branch.
     """
     content = {
         "format_version": FORMAT_VERSION,
@@ -263,6 +307,7 @@ def save_model(
         "references_ev": {name: dict(refs.energies_ev) for name, refs in references.items()},
         "level_of_theory": dict(level_of_theory),
         "training": dict(training),
+        "uncertainty": {name: one.plain() for name, one in (uncertainty or {}).items()},
         "state": {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
     }
     content[DIGEST] = content_digest(content)
@@ -320,6 +365,7 @@ def load_model(
         references={name: References(energies) for name, energies in whole.references_ev.items()},
         level_of_theory=whole.level_of_theory,
         training=whole.training,
+        uncertainty=whole.uncertainty,
         format_version=whole.written_as,
         digest=digest,
     )
@@ -336,6 +382,8 @@ class _Content(BaseModel):
     references_ev: dict[str, dict[str, FiniteFloat]]
     level_of_theory: dict[str, str]
     training: dict[str, Any]
+    # What earlier versions did not know.
+    uncertainty: dict[str, BranchUncertainty] = Field(default_factory=dict)
     state: dict[str, Tensor] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -28,6 +28,10 @@ def frame_text(name: str, atoms: Atoms, found: StructurePrediction, source: str)
         source: Source at whose level of theory it is.
     """
     entries = [f"energy={found.energy!r}", f'source="{source}"', _about(name, atoms)]
+    if found.energy_uncertainty is not None:
+        entries.insert(1, f"energy_uncertainty={found.energy_uncertainty!r}")
+    if found.descriptors is not None:
+        entries.append(f'descriptors="{" ".join(f"{one:.9g}" for one in found.descriptors)}"')
     if found.stress is not None:
         entries.insert(1, f'stress="{_numbers(found.stress[MATRIX_OF_SIX])}"')
     properties = "Properties=species:S:1:pos:R:3:forces:R:3:energies:R:1"

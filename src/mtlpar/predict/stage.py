@@ -12,11 +12,9 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import torch
 import torch.distributed as dist
 from ase import Atoms
 from tqdm import tqdm
@@ -28,7 +26,7 @@ from mtlpar.parallel.agree import failing_together, gather
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.predict.frames import frame_text, refused_text
 from mtlpar.predict.rows import STDIN, Row, input_files, rows_of
-from mtlpar.train.loader import prefetch
+from mtlpar.train.loader import one_thread_each, prefetch
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +46,26 @@ class Outcome(NamedTuple):
     refused: Counter[str]
 
 
+class Wanted(NamedTuple):
+    """What is predicted of a structure besides energy, forces and stress.
+
+    Attributes:
+        source: Source whose level of theory is wanted.
+        uncertainty: Whether the standard deviation of the energy is.
+        descriptors: Whether means of the encoder's features over the atoms are.
+    """
+
+    source: str
+    uncertainty: bool = False
+    descriptors: bool = False
+
+
 def run(
     model: SavedModel,
     inputs: Sequence[Path],
     out: Path,
     *,
-    source: str,
+    wanted: Wanted,
     model_file: Path,
     context: RankContext,
     batch_atoms: int = 4096,
@@ -67,7 +79,7 @@ def run(
         model: The model.
         inputs: Files, packs, folders, or ``-`` for extended XYZ from standard input.
         out: File to write.
-        source: Source whose level of theory is wanted.
+        wanted: What to predict, at which level of theory.
         model_file: Where the model comes from, to tell one run from another.
         context: Who this process is.
         batch_atoms: Atoms predicted at a time.
@@ -85,17 +97,17 @@ def run(
         if context.world_size > 1 and any(str(path) == STDIN for path in files):
             raise ValueError("standard input is read by one process only; name a file")
         if context.rank == 0:
-            _prepare(parts, _identity(files, model_file, source))
+            _prepare(parts, _identity(files, model_file, wanted))
     _meet()
 
     def predict(item: tuple[int, list[Row] | None]) -> int:
         index, rows = item
         path = parts / f"{index:08d}.extxyz"
         if rows is not None and not path.exists():
-            _predict_chunk(model, rows, path, source=source, batch_atoms=batch_atoms)
+            _predict_chunk(model, rows, path, wanted=wanted, batch_atoms=batch_atoms)
         return index + 1
 
-    with failing_together(), _one_thread_each() as threads:
+    with failing_together(), one_thread_each() as threads:
         done = prefetch(predict, _chunks(files, context), threads=threads, ahead=2 * threads)
         chunks = max(done, default=0)
     _meet()
@@ -104,33 +116,19 @@ def run(
     return gather(outcome)[0] or Outcome(0, Counter())
 
 
-@contextmanager
-def _one_thread_each() -> Iterator[int]:
-    """Compute with one thread inside the block, and say how many may compute side by side.
-
-    Sums over several threads depend on their number in the last digit, and with it on the ranks.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _meet() -> None:
     if dist.is_initialized():
         dist.barrier()
 
 
-def _identity(files: Sequence[Path], model_file: Path, source: str) -> str:
+def _identity(files: Sequence[Path], model_file: Path, wanted: Wanted) -> str:
     """Digest of what decides about the output; sizes and times stand for the content of inputs."""
     facts = [
         [str(path), *([path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else [])]
         for path in files
     ]
     return json_digest(
-        {"inputs": facts, "model": file_digest(model_file), "source": source, "rows": CHUNK_ROWS}
+        {"inputs": facts, "model": file_digest(model_file), "rows": CHUNK_ROWS, **wanted._asdict()}
     )
 
 
@@ -161,18 +159,18 @@ def _chunks(files: Sequence[Path], context: RankContext) -> Iterator[tuple[int, 
 
 
 def _predict_chunk(
-    model: SavedModel, rows: Sequence[Row], path: Path, *, source: str, batch_atoms: int
+    model: SavedModel, rows: Sequence[Row], path: Path, *, wanted: Wanted, batch_atoms: int
 ) -> None:
-    opened = [_open(model, row, source) for row in rows]
+    opened = [_open(model, row, wanted.source) for row in rows]
     good = [atoms for atoms, reason in opened if reason is None]
-    found = iter(_predict(model, good, source, batch_atoms))
+    found = iter(_predict(model, good, wanted, batch_atoms))
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for row, (atoms, reason) in zip(rows, opened, strict=True):
             prediction = next(found) if reason is None else reason
             if isinstance(prediction, str):
                 stream.write(refused_text(row.name, atoms, prediction))
             else:
-                stream.write(frame_text(row.name, atoms, prediction, source))
+                stream.write(frame_text(row.name, atoms, prediction, wanted.source))
 
 
 def _open(model: SavedModel, row: Row, source: str) -> tuple[Atoms, str | None]:
@@ -185,18 +183,18 @@ def _open(model: SavedModel, row: Row, source: str) -> tuple[Atoms, str | None]:
 
 
 def _predict(
-    model: SavedModel, structures: Sequence[Atoms], source: str, batch_atoms: int
+    model: SavedModel, structures: Sequence[Atoms], wanted: Wanted, batch_atoms: int
 ) -> list[StructurePrediction | str]:
     """Predictions, one by one where one of them fails, so that it costs no other."""
     try:
-        return [*model.predict(structures, source=source, batch_atoms=batch_atoms)]
+        return [*model.predict(structures, batch_atoms=batch_atoms, **wanted._asdict())]
     except ValueError as error:
         if len(structures) == 1:
             return [str(error)]
     half = len(structures) // 2
     return [
-        *_predict(model, structures[:half], source, batch_atoms),
-        *_predict(model, structures[half:], source, batch_atoms),
+        *_predict(model, structures[:half], wanted, batch_atoms),
+        *_predict(model, structures[half:], wanted, batch_atoms),
     ]
 
 

@@ -6,6 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -205,6 +206,20 @@ class RankLoader:
             tuple(pieces),
             batch.structure_id,
         )
+
+
+@contextmanager
+def one_thread_each() -> Iterator[int]:
+    """Compute with one thread inside the block, and say how many may compute side by side.
+
+    Sums over several threads depend on their number in the last digit, and with it on the ranks.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 def prefetch(

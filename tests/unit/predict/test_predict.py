@@ -18,7 +18,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from helpers import make_structures
-from networks import make_network
+from networks import make_network, make_uncertainty
 
 from mtlpar.calculator import Calculator
 from mtlpar.cli import main
@@ -44,6 +44,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         references={"a": References(ELEMENTS), "b": References({"H": -1.0})},
         level_of_theory={"a": "PBE", "b": "CCSD(T)"},
         training={},
+        uncertainty={"a": make_uncertainty(network, "a")},
     )
     return path
 
@@ -99,6 +100,34 @@ def test_a_file_is_predicted_as_by_the_calculator(model_file: Path, tmp_path: Pa
             np.testing.assert_allclose(got.get_stress(), atoms.get_stress(), atol=1e-6)
         np.testing.assert_array_equal(got.positions, atoms.positions)
         np.testing.assert_allclose(got.cell.array, atoms.cell.array)
+
+
+def test_uncertainty_and_descriptors_are_written_where_they_are_asked_for(
+    model_file: Path, tmp_path: Path
+) -> None:
+    ase.io.write(tmp_path / "in.extxyz", structures())
+    plain = predict(model_file, tmp_path / "out.extxyz", tmp_path / "in.extxyz")
+    assert not {"energy_uncertainty", "descriptors"} & {*plain[0].info}
+    options = ["--uncertainty", "--descriptors"]
+    found = predict(model_file, tmp_path / "out.extxyz", tmp_path / "in.extxyz", options=options)
+    calculator = Calculator(model_file, source="a")
+    for atoms, got in zip(read(tmp_path / "in.extxyz"), found, strict=True):
+        expected = calculator.get_property("energy_uncertainty", atoms)
+        assert got.info["energy_uncertainty"] == pytest.approx(expected, rel=1e-4)
+        assert got.info["descriptors"].shape == (16,)
+    # The same molecules, each moved a little: alike, and unlike other molecules.
+    water, again, crystal = (found[index].info["descriptors"] for index in (0, 6, 1))
+    assert np.abs(water - again).max() < 0.5 * np.abs(water - crystal).max()
+
+
+def test_an_uncertainty_that_is_not_known_is_refused_before_anything_is_predicted(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ase.io.write(tmp_path / "in.extxyz", [molecule("H2")])
+    arguments = ["predict", str(model_file), str(tmp_path / "in.extxyz"), "--source", "b"]
+    assert main([*arguments, "--uncertainty", "--out", str(tmp_path / "out.extxyz")]) == 1
+    assert "--uncertainty: how far off energies of b may be is not known" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
 
 
 def as_pack(path: Path) -> None:
@@ -317,7 +346,7 @@ def test_two_runs_that_write_one_file_do_so_one_after_the_other(
 
     monkeypatch.setattr(stage, "_predict_chunk", with_another_run)
     # One thread, so that no other chunk is predicted while the first one starts the other run.
-    monkeypatch.setattr(stage, "_one_thread_each", lambda: nullcontext(1))
+    monkeypatch.setattr(stage, "one_thread_each", lambda: nullcontext(1))
     found = predict(model_file, out, tmp_path / "in.extxyz")
     assert seen.is_set()
     assert {atoms.info["source"] for atoms in found} == {"a"}

@@ -345,7 +345,7 @@ class EgnnInference:
     @torch.inference_mode()
     def energies_and_gradient(
         self, scalars: Tensor, z: Tensor, edge_index: Tensor, vector: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Energies of the atoms, and the gradient of their sum by the edge vectors.
 
         Args:
@@ -355,14 +355,16 @@ class EgnnInference:
             vector: As there.
 
         Returns:
-            Energies without references in eV, (A,), and derivatives in eV/Å, (3, E).
+            Energies without references in eV, (A,), derivatives in eV/Å, (3, E), and what the
+            energies are linear in, (A, H).
         """
         table, geometry = self._lay_out(z, edge_index, vector)
         scalars, _, passed = self._forward(scalars)
-        energies, grad = self._decode(scalars)
+        energies, grad, last = self._decode(scalars)
         self._edge_grads.clear()
         self._backward(grad, passed)
-        return energies, geometry.gradient(self._edge_grads).index_select(1, table.place)
+        gradient = geometry.gradient(self._edge_grads).index_select(1, table.place)
+        return energies, gradient, last
 
     def _lay_out(self, z: Tensor, edge_index: Tensor, vector: Tensor) -> tuple[_Table, _Geometry]:
         """Divide the edges into blocks, with the memory of the step before if it fits."""
@@ -435,8 +437,11 @@ class EgnnInference:
             scalars = update.add_(scalars)
         return scalars, vectors, passed
 
-    def _decode(self, scalars: Tensor) -> tuple[Tensor, Tensor]:
-        """Energies of the atoms (A,), and the gradient of their sum by the scalars."""
+    def _decode(self, scalars: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies of the atoms (A,), the gradient of their sum by the scalars, and last features.
+
+        The latter are `Branch.last_features`.
+        """
         values, mean, rstd = self._norm(scalars)
         hidden = []
         *weights, (last, last_bias) = self._head
@@ -447,7 +452,7 @@ class EgnnInference:
         grad = (last.T * self._scale).expand_as(values)
         for (weight, _), before in zip(reversed(weights), reversed(hidden), strict=True):
             grad = _silu_backward(grad, before) @ weight.T
-        return energies, self._norm.backward(grad, scalars, mean, rstd)
+        return energies, self._norm.backward(grad, scalars, mean, rstd), values
 
     def _backward(self, grad: Tensor, passed: list[_Passed]) -> None:
         """Add to the gradients of the geometry, given that of the last scalars, (A, F)."""
