@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, Final
+
+import torch
+from torch import nn
 
 from mtlpar.core.references import References
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import SavedModel
 from mtlpar.model.start import only
+from mtlpar.model.uncertainty import BranchUncertainty
 from mtlpar.train.checkpoint import Progress
 from mtlpar.train.kept import drift_of, kept_branches
 from mtlpar.train.recipe import Recipe
 
 logger = logging.getLogger(__name__)
+
+_NOT_SINCE_IT_MOVED: Final = (
+    "the model has moved since it saw these data; train it on them too (replay), or predict with "
+    "the model that it started from"
+)
+_NO_ENERGIES: Final = "its training or its validation data have no energies"
 
 
 def finished_model(
@@ -22,6 +32,7 @@ def finished_model(
     trained: MultiTaskModel,
     references: Mapping[str, References],
     progress: Progress,
+    uncertainty: Mapping[str, BranchUncertainty],
 ) -> SavedModel:
     """Put together what the model file holds.
 
@@ -30,6 +41,7 @@ def finished_model(
         trained: Encoder and all branches of the recipe, with their final weights.
         references: Reference energies by source of the recipe.
         progress: How the training went.
+        uncertainty: How far off energies of the recipe's branches may be.
     """
     start = recipe.trained
     assert recipe.start is not None or start is None
@@ -49,14 +61,22 @@ def finished_model(
         references |= {source: start.references[source] for source in kept_sources}
         known = start.training.get("data", {})
         data |= {source: known[source] for source in kept_sources if source in known}
+    network = _with_branches_of(trained, start, branches)
+    uncertainty = {**unmoved_uncertainty(start, network, recipe.branches), **uncertainty}
     model = SavedModel(
-        network=_with_branches_of(trained, start, branches),
+        network=network,
         settings=recipe.model_settings,
         branches=branches,
         references=references,
         level_of_theory=levels,
+        uncertainty=uncertainty,
     )
     description = _training(recipe, progress, data)
+    description["no_uncertainty"] = {
+        source: _NOT_SINCE_IT_MOVED if source in kept_sources else _NO_ENERGIES
+        for source in model.sources
+        if model.uncertainty_of(source) is None
+    }
     if start is not None:
         description["start"] = {
             **recipe.plain_settings["start"],
@@ -66,6 +86,33 @@ def finished_model(
         _log_drift(description["drift"])
     model.training.update(description)
     return model
+
+
+def unmoved_uncertainty(
+    start: SavedModel | None, network: MultiTaskModel, fed: Container[str]
+) -> dict[str, BranchUncertainty]:
+    """What is known of the kept branches of a start, where neither they nor the encoder moved.
+
+    Args:
+        start: What was started from.
+        network: The trained network.
+        fed: Branches that data fed.
+    """
+    if start is None or not _same(start.network.encoder, network.encoder):
+        return {}
+    return {
+        name: found
+        for name, found in start.uncertainty.items()
+        if name not in fed
+        and name in network.heads
+        and _same(start.network.heads[name], network.heads[name])
+    }
+
+
+def _same(before: nn.Module, after: nn.Module) -> bool:
+    """Whether two parts have the same weights to the last bit; force heads may be left behind."""
+    old, new = before.state_dict(), after.state_dict()
+    return all(torch.equal(old[name].to(value), value) for name, value in new.items())
 
 
 def _with_branches_of(

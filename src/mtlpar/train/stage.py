@@ -18,10 +18,12 @@ from mtlpar.model.moving import merge_updates
 from mtlpar.model.multitask import MultiTaskModel, parameter_counts
 from mtlpar.model.saved import save_model
 from mtlpar.model.settings import ModelSettings
+from mtlpar.model.uncertainty import BranchUncertainty
 from mtlpar.parallel.agree import check_same, failing_together, gather
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.roll import RankLostError
+from mtlpar.parallel.shard import whole_encoder
 from mtlpar.store.pack import Pack
 from mtlpar.train.checkpoint import HISTORY, RUN, CheckpointFolder, Progress, model_state
 from mtlpar.train.data import edges_per_atom, load_data, plan_epochs
@@ -36,6 +38,7 @@ from mtlpar.train.start_references import references_of
 from mtlpar.train.stopping import StopRequest
 from mtlpar.train.trackers import open_trackers
 from mtlpar.train.trainer import Trainer
+from mtlpar.train.uncertainty import measure
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +105,7 @@ def run(
         history = job.history(trainer.progress.step)
         try:
             progress = trainer.run(history)
+            uncertainty = job.uncertainty(trainer)
         except RuntimeError as error:
             if told := context.roll.explain(error):
                 raise RankLostError(told) from error
@@ -109,7 +113,7 @@ def run(
         finally:
             history.close()
         if context.rank == 0:
-            job.export(progress)
+            job.export(progress, uncertainty)
             history.publish(workspace.training_metrics(name))
             job.checkpoints.mark_finished(progress)
             logger.info("%s: wrote %s", name, workspace.model(name))
@@ -289,7 +293,27 @@ class _Job:
             ),
         )
 
-    def export(self, progress: Progress) -> None:
+    def uncertainty(self, trainer: Trainer) -> dict[str, BranchUncertainty]:
+        """Measure how far off energies of the best checkpoint may be; all ranks together."""
+        recipe, layout = self.recipe, trainer.layout
+        model = trainer.load_best()
+        packs = {}
+        with failing_together():
+            for source, train in recipe.packs.items():
+                validation = Pack.open(self.workspace.pack(source, "val"))
+                validation.use_references(train.header.references)
+                packs[source] = (train, validation)
+        with whole_encoder(model):
+            return measure(
+                model,
+                packs,
+                recipe.branches,
+                layout=layout,
+                rank=self.context.rank,
+                one_by_one=recipe.settings.compile or layout.encoder_shards > 1,
+            )
+
+    def export(self, progress: Progress, uncertainty: Mapping[str, BranchUncertainty]) -> None:
         """Collect all branches of the best checkpoint, and those that are kept, in one file."""
         recipe = self.recipe
         model = recipe.network(tuple(recipe.branches), torch.device("cpu"))
@@ -297,7 +321,7 @@ class _Job:
         state = model_state(model, prefix=prefix)
         self.checkpoints.load(state, progress.best_step, alone=True)
         merge_updates(model)
-        found = finished_model(recipe, model, self.references, progress)
+        found = finished_model(recipe, model, self.references, progress, uncertainty)
         kept = self.checkpoints.folder / "model.pt"
         save_model(
             kept,
@@ -307,6 +331,7 @@ class _Job:
             references=found.references,
             level_of_theory=found.level_of_theory,
             training=found.training,
+            uncertainty=found.uncertainty,
         )
         path = self.workspace.model(recipe.name)
         if (other := _training_of(path, self.checkpoints.folder.parent)) not in (None, kept):

@@ -123,6 +123,17 @@ class Trainer:
     def _cooldown(self) -> Cooldown:
         return cooldown(self.settings, early_start=self.progress.early_start)
 
+    def load_best(self) -> MultiTaskModel:
+        """This rank's part of the network after the best epoch; all ranks must call this together.
+
+        Raises:
+            ValueError: If its checkpoint is damaged.
+        """
+        average = self.stepper.average
+        model, prefix = (average.model, "average") if average else (self.model, "model")
+        self.checkpoints.load(model_state(model, prefix=prefix), self.progress.best_step)
+        return model
+
     def _has_more(self) -> bool:
         return self.progress.epoch < self._cooldown().end
 
