@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mtlpar.core.files import write_json
 from mtlpar.core.paths import Workspace
+from mtlpar.core.products import ExtractedManifest
+from mtlpar.core.records import write_content
 from mtlpar.core.structures import StructureBatch
+from mtlpar.extract.findings import Findings
 from mtlpar.graph.fingerprint import fingerprints
 from mtlpar.normalize import stage as normalize
 from mtlpar.normalize.settings import NormalizeSettings
@@ -134,8 +136,11 @@ def write_extracted(
         with BpReader(workspace.extracted_folder(source) / name) as reader:
             sizes = {"num_structures": len(batch), "num_atoms": batch.total_atoms}
             parts.append({"name": name, **sizes, "data_digest": reader.data_digest})
-    write_json(
+    nothing_found = Findings().as_dict()
+    labels = {**nothing_found["labels"], "isolated_atoms_ev": isolated_atoms_ev or {}}
+    write_content(
         workspace.extracted_manifest(source),
+        ExtractedManifest,
         {
             "source": source,
             "level_of_theory": "softened Coulomb repulsion",
@@ -149,11 +154,11 @@ def write_extracted(
                     "rows": len(batch),
                     "dropped": {},
                     "damage": [],
-                    "checks": {},
+                    "checks": nothing_found,
                 }
                 for index, batch in enumerate(batches)
             ],
-            "checks": {"labels": {"isolated_atoms_ev": isolated_atoms_ev or {}}},
+            "checks": {**nothing_found, "labels": labels},
             "parts": parts,
         },
     )

@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from mtlpar.core.fields import SPLITS
-from mtlpar.core.files import read_json, write_json
+from mtlpar.core.records import Count, Record, read_record, write_content
 
 SplitBy = Literal["groups", "frames", "blocks", "given"]
 """What was dealt to the splits; `NormalizeSettings.split` explains them."""
+
+
+class _Rows(Record):
+    """Where rows went, as a file says it."""
+
+    rows: Count
+    train: Count
+    val: Count
+    test: Count
+    dropped: dict[str, Count]
+    kept_without: dict[str, Count]
+
+
+class _FileRows(_Rows):
+    """The same of a raw file."""
+
+    name: str
+    damage: tuple[str, ...]
+
+
+class LedgerRecord(_Rows):
+    """``results/ledger/<source>.json``."""
+
+    source: str
+    split_by: SplitBy
+    leaky: bool
+    files: tuple[_FileRows, ...]
 
 
 @dataclass(kw_only=True)
@@ -76,9 +103,10 @@ class Ledger:
                 f"expected {_plain(self)}"
             )
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, source: str) -> dict[str, Any]:
         """Plain content, as it is written to ``results/ledger/<source>.json``."""
         return {
+            "source": source,
             "split_by": self.split_by,
             "leaky": self.is_leaky,
             **_plain(self),
@@ -91,21 +119,28 @@ class Ledger:
     def write(self, path: Path) -> None:
         """Check the books and write them."""
         self.check(path.stem)
-        write_json(path, self.as_dict())
+        write_content(path, LedgerRecord, self.as_dict(path.stem))
 
     @classmethod
     def read(cls, path: Path) -> Ledger:
-        """Read a ledger written by `write`."""
-        content = read_json(path)
-        return cls(
-            **_from_plain(content),
-            split_by=content["split_by"],
-            is_leaky=content["leaky"],
+        """Read a ledger written by `write`.
+
+        Raises:
+            ValueError: If it is missing, is no ledger, is that of another source, or does not
+                balance.
+        """
+        content = read_record(path, LedgerRecord, stage="normalize", expected={"source": path.stem})
+        ledger = cls(
+            **_from_record(content),
+            split_by=content.split_by,
+            is_leaky=content.leaky,
             files={
-                file["name"]: cls(**_from_plain(file), damage=file["damage"])
-                for file in content["files"]
+                file.name: cls(**_from_record(file), damage=list(file.damage))
+                for file in content.files
             },
         )
+        ledger.check(str(path))
+        return ledger
 
 
 def _plain(ledger: Ledger) -> dict[str, Any]:
@@ -114,10 +149,10 @@ def _plain(ledger: Ledger) -> dict[str, Any]:
     return {"rows": ledger.rows, **ledger.splits, "dropped": dropped, "kept_without": without}
 
 
-def _from_plain(content: Mapping[str, Any]) -> dict[str, Any]:
+def _from_record(content: _Rows) -> dict[str, Any]:
     return {
-        "rows": content["rows"],
-        "splits": {split: content[split] for split in SPLITS},
-        "dropped": Counter(content["dropped"]),
-        "without": Counter(content["kept_without"]),
+        "rows": content.rows,
+        "splits": {split: getattr(content, split) for split in SPLITS},
+        "dropped": Counter(content.dropped),
+        "without": Counter(content.kept_without),
     }

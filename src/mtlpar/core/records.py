@@ -6,7 +6,9 @@ another version is an error that names the file and the key, before anything is 
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -28,6 +30,10 @@ class Record(BaseModel):
         """Content as plain values, in the order of the keys."""
         return self.model_dump(mode="json")
 
+    def given(self) -> dict[str, Any]:
+        """Content as it stands in its file, without keys that the file lacks."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
 
 def _known_symbol(symbol: str) -> str:
     if atomic_numbers.get(symbol, 0) == 0:
@@ -45,24 +51,55 @@ Symbol = Annotated[str, AfterValidator(_known_symbol)]
 """Symbol of a chemical element."""
 
 
-def read_record(path: Path, kind: type[T], *, stage: str | None = None) -> T:
+def read_record(
+    path: Path,
+    kind: type[T],
+    *,
+    stage: str | None = None,
+    expected: Mapping[str, object] | None = None,
+) -> T:
     """Read a record that another stage wrote.
 
     Args:
         path: The file.
         kind: What it is a record of.
         stage: The command that writes it.
+        expected: Values by key of a record that lies at this path; see `check_expected`.
 
     Raises:
-        ValueError: If the file is missing, is not JSON, or has another shape; the message names
-            the file, the key and the stage to run.
+        ValueError: If the file is missing, is not JSON, has another shape or belongs elsewhere; the
+            message names the file, the key and the stage to run.
     """
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(missing(path, stage)) from None
     advice = f"run mtlpar {stage} again" if stage else "run the stage that writes it again"
-    return parse_record(content, kind, where=str(path), advice=advice)
+    record = parse_record(content, kind, where=str(path), advice=advice)
+    check_expected(record, expected or {}, where=str(path), advice=advice)
+    return record
+
+
+def check_expected(
+    record: Record, expected: Mapping[str, object], *, where: str, advice: str
+) -> None:
+    """Refuse a sound record that lies where another one belongs, such as a copy under a wrong name.
+
+    Args:
+        record: The record.
+        expected: Values that it should have, by key.
+        where: Where it comes from, for messages.
+        advice: What to do if it is wrong.
+
+    Raises:
+        ValueError: If it has another value under some key.
+    """
+    for key, value in expected.items():
+        if (found := getattr(record, key)) != value:
+            raise ValueError(
+                f"{where}: {key} is {_shown(found)}, expected {_shown(value)}: it belongs "
+                f"elsewhere; {advice}"
+            )
 
 
 def parse_record(content: bytes | str, kind: type[T], *, where: str, advice: str) -> T:
@@ -86,6 +123,16 @@ def parse_record(content: bytes | str, kind: type[T], *, where: str, advice: str
 def write_record(path: Path, record: Record) -> None:
     """Write a record as readable JSON; it appears only when whole."""
     write_json(path, record.plain())
+
+
+def write_content(path: Path, kind: type[Record], content: Mapping[str, Any]) -> None:
+    """Write plain values as a record; what its readers would refuse is a fault of the writer.
+
+    Raises:
+        ValidationError: If the content has another shape.
+    """
+    kind.model_validate_json(json.dumps(content))
+    write_json(path, content)
 
 
 def _explain(error: ValidationError) -> str:

@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
 from mtlpar.core.fields import LABELS
-from mtlpar.core.files import atomic_path, write_json
+from mtlpar.core.files import atomic_path
 from mtlpar.core.hashing import derive_seed
 from mtlpar.core.paths import Workspace
+from mtlpar.core.products import MetricsRecord
+from mtlpar.core.records import write_content
 from mtlpar.core.structures import StructureBatch, atom_indices
 from mtlpar.evaluate.errors import Predicted, predict_dataset, sums_of, zero_of
 from mtlpar.evaluate.settings import EvaluateSettings
@@ -70,7 +72,7 @@ def run(
     model = load_model(workspace.model(name), device=local_device())
     _check_branches(name, model, branches or {})
     for source in sources:
-        with Pack.open(workspace.pack(source, "test")) as pack:
+        with Pack.of(workspace, source, "test") as pack:
             _check_data(model, pack)
             dataset = PackedDataset(pack)
         branch = model.branch_for_foreign(source)
@@ -85,8 +87,9 @@ def run(
             predicted = predict_dataset(model, dataset, branch, settings, references=own)
             result = _errors(name, dataset, predicted)
             _write_parity_sample(sample, dataset, predicted, settings, seed)
-        write_json(
+        write_content(
             workspace.metrics(name, source),
+            MetricsRecord,
             {
                 "model": name,
                 "source": source,

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from mtlpar.core.files import read_json, remove, write_json
+from mtlpar.core.files import remove, write_json
 from mtlpar.core.paths import Workspace
+from mtlpar.core.products import ExtractedManifest, RawFileRecord, RawManifest
+from mtlpar.core.records import read_record, write_content
 from mtlpar.extract.findings import Findings
 from mtlpar.extract.piece import RECORD_SUFFIX, PieceResult, PieceTask
 from mtlpar.extract.pool import Share, extract_files
@@ -98,9 +100,11 @@ def run(
     definition = get_source(source)
     manifest = workspace.extracted_manifest(source)
     remove(manifest)
-    raw = read_json(workspace.raw_manifest(source), stage="download")
+    raw = read_record(
+        workspace.raw_manifest(source), RawManifest, stage="download", expected={"source": source}
+    )
     # Custom sources state it themselves; others have that of the archives unless a mirror says.
-    level = raw.get("level_of_theory") or definition.theory(settings.labels)
+    level = raw.level_of_theory or definition.theory(settings.labels)
     files = _raw_data_files(source, raw, workspace, settings)
     tasks = _tasks(definition, level, files, workspace, settings, code, show_progress=jobs == 1)
     results: list[FileResult] = []
@@ -108,7 +112,7 @@ def run(
         if share is not None:
             continue
         file = files[len(results)]
-        result = FileResult(file["name"], file["sha256"])
+        result = FileResult(file.name, file.sha256)
         for piece in pieces:
             result.add(piece)
         _report(source, result)
@@ -123,13 +127,13 @@ def run(
         Findings.total(result.findings for result in results).report(source, settings.physics)
         content = _manifest_content(definition, level, results)
         _remove_others(workspace.extracted_folder(source), content["parts"])
-        write_json(manifest, content)
+        write_content(manifest, ExtractedManifest, content)
 
 
 def _tasks(
     source: Source,
     level_of_theory: str,
-    files: list[dict[str, Any]],
+    files: list[RawFileRecord],
     workspace: Workspace,
     settings: ExtractSettings,
     code: str,
@@ -138,17 +142,17 @@ def _tasks(
 ) -> list[PieceTask]:
     """One task per whole file."""
     plain = settings.model_dump(mode="json", exclude={"shares"})
-    names = _part_names([file["name"] for file in files])
+    names = _part_names([file.name for file in files])
     return [
         PieceTask(
             source=source,
-            path=workspace.raw_folder(source.files_name) / file["name"],
-            sha256=file["sha256"],
+            path=workspace.raw_folder(source.files_name) / file.name,
+            sha256=file.sha256,
             piece=None,
             folder=workspace.extracted_folder(source.name),
             name=name,
             fingerprint=hashlib.sha256(
-                json.dumps([code, file["sha256"], plain, level_of_theory]).encode()
+                json.dumps([code, file.sha256, plain, level_of_theory]).encode()
             ).hexdigest(),
             level_of_theory=level_of_theory,
             settings=settings,
@@ -167,8 +171,8 @@ def _remove_others(folder: Path, parts: list[dict[str, Any]]) -> None:
 
 
 def _raw_data_files(
-    source: str, raw: dict[str, Any], workspace: Workspace, settings: ExtractSettings
-) -> list[dict[str, Any]]:
+    source: str, raw: RawManifest, workspace: Workspace, settings: ExtractSettings
+) -> list[RawFileRecord]:
     """Data files by the manifest of the download.
 
     Raises:
@@ -177,15 +181,15 @@ def _raw_data_files(
     """
     manifest = workspace.raw_manifest(source)
     folder = workspace.raw_folder(get_source(source).files_name)
-    files = [file for file in raw["files"] if file["kind"] == "data"]
+    files = [file for file in raw.files if file.kind == "data"]
     for file in files:
-        path = folder / file["name"]
+        path = folder / file.name
         size = path.stat().st_size if path.is_file() else None
-        if settings.on_error == "raise" and size != file["bytes"]:
+        if settings.on_error == "raise" and size != file.bytes:
             absent = "is a folder" if path.is_dir() else "is missing"
             got = absent if size is None else f"has {size} bytes"
             raise ValueError(
-                f"{path} {got}, expected {file['bytes']} bytes by {manifest}; run the download "
+                f"{path} {got}, expected {file.bytes} bytes by {manifest}; run the download "
                 "stage again"
             )
     return files

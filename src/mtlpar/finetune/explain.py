@@ -43,7 +43,7 @@ def text(path: Path, model: SavedModel) -> str:
     config = load_config([path])
     entry = config.model_entry(MODEL)
     assert entry.start_from is not None
-    packs = {source: Pack.open(config.workspace.pack(source, "train")) for source in entry.sources}
+    packs = {source: Pack.of(config.workspace, source, "train") for source in entry.sources}
     settings = architecture_from(model, entry.model)
     network = MultiTaskModel(settings, entry.branches, seed=config.seed)
     start_from(network, model, new_branches=entry.start_from.branches)
@@ -91,7 +91,7 @@ def _before_and_after(
     model: SavedModel, tuned: SavedModel, start: str, source: str, config: Config
 ) -> list[str]:
     """Lines of a table: errors on the test set of a source by label."""
-    dataset = PackedDataset(Pack.open(config.workspace.pack(source, "test")))
+    dataset = PackedDataset(Pack.of(config.workspace, source, "test"))
     # The start with the references that were fitted to it is the model before the first step.
     before, after = (
         sums_of(

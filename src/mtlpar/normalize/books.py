@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.ledger import Ledger, SplitBy
+from mtlpar.core.products import ExtractedManifest
 from mtlpar.normalize.split import DROPPED, SplitArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -25,7 +25,7 @@ class Books:
         file_ends: The structure after the last of each file.
     """
 
-    def __init__(self, manifest: dict[str, Any], split: SplitArray) -> None:
+    def __init__(self, manifest: ExtractedManifest, split: SplitArray) -> None:
         """Open the books.
 
         Args:
@@ -36,11 +36,11 @@ class Books:
             ValueError: If the manifest's files do not add up to the structures.
         """
         self.split = split
-        self._source = manifest["source"]
-        self._files = manifest["files"]
-        self._dropped = [Counter[str](file["dropped"]) for file in self._files]
-        self.file_names: list[str] = [file["name"] for file in self._files]
-        kept = [file["rows"] - sum(file["dropped"].values()) for file in self._files]
+        self._source = manifest.source
+        self._files = manifest.files
+        self._dropped = [Counter[str](file.dropped) for file in self._files]
+        self.file_names: list[str] = [file.name for file in self._files]
+        kept = [file.rows - sum(file.dropped.values()) for file in self._files]
         self.file_ends: npt.NDArray[np.int64] = np.cumsum(kept, dtype=np.int64)
         if sum(kept) != len(split):
             raise ValueError(
@@ -70,12 +70,12 @@ class Books:
         lacking = {label: self._by_file(is_kept & rows) for label, rows in without.items()}
         counts = [self._by_file(self.split == index) for index in range(len(SPLITS))]
         files = {
-            file["name"]: Ledger(
-                rows=file["rows"],
+            file.name: Ledger(
+                rows=file.rows,
                 splits=dict(zip(SPLITS, of_file, strict=True)),
                 dropped=dropped,
                 without=Counter({label: by_file[index] for label, by_file in lacking.items()}),
-                damage=file["damage"],
+                damage=list(file.damage),
             )
             for index, (file, dropped, of_file) in enumerate(
                 zip(self._files, self._dropped, zip(*counts, strict=True), strict=True)

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.fields import SPLITS
-from mtlpar.core.files import write_json
 from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.paths import Workspace
 from mtlpar.core.processes import Workers
+from mtlpar.core.products import LeaksRecord
+from mtlpar.core.records import write_content
 from mtlpar.normalize.composition import CountArray, compositions, formula, reduced_where
 from mtlpar.normalize.copies import UInt32Array, name_geometries
 from mtlpar.normalize.split import DROPPED, TEST, TRAIN, SplitArray
@@ -85,7 +86,7 @@ def run(sources: Sequence[str], *, workspace: Workspace, jobs: int = 1) -> None:
         for test in sources
         for train in sources
     ]
-    write_json(workspace.leaks, {"sources": list(sources), "pairs": pairs})
+    write_content(workspace.leaks, LeaksRecord, {"sources": list(sources), "pairs": pairs})
     _report(pairs, workspace.leaks)
 
 
@@ -146,6 +147,7 @@ def part_keys(task: KeysTask) -> Keys:
 
 def _keys_of(source: str, workspace: Workspace, workers: Workers) -> Keys:
     extracted = ExtractedSource(workspace, source)
+    extracted.check_parts()
     tasks = [KeysTask(*cut) for cut in extracted.cut(extracted.splits())]
     parts = list(workers.map(part_keys, tasks))
     keys = np.concatenate([part.composition for part in parts])

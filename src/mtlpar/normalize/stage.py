@@ -11,10 +11,12 @@ import numpy.typing as npt
 from ase.data import chemical_symbols
 
 from mtlpar.core.fields import LABELS
-from mtlpar.core.files import remove, remove_leftovers, write_json
+from mtlpar.core.files import remove, remove_leftovers
 from mtlpar.core.ledger import Ledger, SplitBy
 from mtlpar.core.paths import Workspace
 from mtlpar.core.processes import Workers
+from mtlpar.core.products import ChecksRecord, ExtractedManifest, ReferencesRecord
+from mtlpar.core.records import write_content
 from mtlpar.core.references import References
 from mtlpar.normalize.books import Books
 from mtlpar.normalize.duplicates import Rows, count_contradictions, find_duplicates, join_groups
@@ -79,10 +81,11 @@ def run(
             are wrong or incomplete, or if a group or a structure is in two splits.
     """
     extracted = ExtractedSource(workspace, source)
+    extracted.check_parts()
     # Files of the user may be wrong: what is there goes once they are known not to be.
     given = given_references(source, settings)
     _remove_products(workspace, source)
-    split_by: SplitBy = "given" if extracted.manifest["given_splits"] else settings.split_of(source)
+    split_by: SplitBy = "given" if extracted.manifest.given_splits else settings.split_of(source)
     has = {label: extracted.column(f"{label}_mask") != 0 for label in LABELS}
     rows = Rows.of(extracted, has)
     duplicates = {} if split_by == "given" else find_duplicates(rows)
@@ -102,7 +105,7 @@ def run(
     spread = measure_spread(rest.target[in_train])
     leaks = _check_leaks(source, books.split, rows, split_by)
     is_leaky = any(leaks.values())
-    checks = {
+    checks: dict[str, Any] = {
         "source": source,
         "split_by": split_by,
         **count_contradictions(source, rows),
@@ -114,20 +117,21 @@ def run(
             spread=spread,
             deviations=settings.outlier_deviations,
         ),
-        "ingest": extracted.manifest["checks"],
-        "files": {file["name"]: file["checks"] for file in extracted.manifest["files"]},
+        "ingest": extracted.manifest.checks.given(),
+        "files": {file.name: file.checks.given() for file in extracted.manifest.files},
     }
     references = {
         **_describe(extracted.manifest, fit, rest, in_train, spread),
         "split_by": split_by,
         "leaky": is_leaky,
+        "splits_digest": extracted.splits_digest(books.split),
     }
     ledger = books.close(
         split_by, is_leaky=is_leaky, without={label: ~rows for label, rows in has.items()}
     )
     extracted.write_splits(books.split)
-    write_json(workspace.references(source), references)
-    write_json(workspace.checks(source), checks)
+    write_content(workspace.references(source), ReferencesRecord, references)
+    write_content(workspace.checks(source), ChecksRecord, checks)
     ledger.write(workspace.ledger(source))
     _report(source, ledger, fit, spread, checks["energy_outliers"])
     if levels := find_two_levels(rest.target[in_train]):
@@ -188,8 +192,8 @@ def _take_references(
     """The references that the user gives, those of isolated atoms, or a fit to train."""
     if given is not None:
         return ReferenceFit(references=given)
-    if isolated := extracted.manifest["checks"]["labels"]["isolated_atoms_ev"]:
-        return ReferenceFit(references=References.from_dict(isolated), taken_from="isolated atoms")
+    if isolated := extracted.manifest.checks.labels.isolated_atoms_ev:
+        return ReferenceFit(references=References(isolated), taken_from="isolated atoms")
     if not has_energy.any():
         # Nothing to take references off: energies of this source are known up to a constant.
         symbols = _elements_in_train(extracted, split)
@@ -271,7 +275,7 @@ def _check_leaks(
 
 
 def _describe(
-    manifest: dict[str, Any],
+    manifest: ExtractedManifest,
     fit: ReferenceFit,
     rest: _Rest,
     in_train: npt.NDArray[np.bool_],
@@ -279,8 +283,8 @@ def _describe(
 ) -> dict[str, Any]:
     """Content of ``references.json``; labels outside train have no part in it."""
     return {
-        "source": manifest["source"],
-        "level_of_theory": manifest["level_of_theory"],
+        "source": manifest.source,
+        "level_of_theory": manifest.level_of_theory,
         "fitted_on": None if fit.rank is None else "train",
         "taken_from": fit.taken_from,
         "energies_ev": dict(fit.references.energies_ev),

@@ -13,11 +13,13 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from mtlpar.core.fields import LABELS, SPLITS
-from mtlpar.core.files import read_json, remove, remove_leftovers, scratch_folder
+from mtlpar.core.files import remove, remove_leftovers, scratch_folder
 from mtlpar.core.hashing import derive_seed, json_digest
+from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
 from mtlpar.core.processes import Workers
-from mtlpar.core.records import write_record
+from mtlpar.core.products import ReferencesRecord
+from mtlpar.core.records import read_record, write_record
 from mtlpar.pack.settings import PackSettings
 from mtlpar.pack.shuffle import (
     PACKED_FIELDS,
@@ -59,10 +61,18 @@ def run(
         jobs: Processes that sort and gather at the same time.
 
     Raises:
-        ValueError: If a split is empty or out of date, a part is damaged, or the disk lacks room.
+        ValueError: If a split is empty or out of date, a part is damaged, references are not those
+            of the splits, or the disk lacks room.
     """
     extracted = ExtractedSource(workspace, source)
+    extracted.check_parts()
     split = extracted.splits()
+    references = read_record(
+        workspace.references(source),
+        ReferencesRecord,
+        stage="normalize",
+        expected={"source": source, "splits_digest": extracted.splits_digest(split)},
+    )
     counts = _count(split, workspace.ledger(source))
     shuffle = Shuffle(
         seeds=tuple(derive_seed(seed, "shuffle", source, name) for name in SPLITS),
@@ -77,9 +87,7 @@ def run(
         tasks = list(_run_tasks(extracted, split, shuffle, scratch))
         sorting = workers.map(write_run, tasks)
         runs = list(tqdm(sorting, total=len(tasks), desc=f"{source}: sort", disable=None))
-        attributes = _attributes(
-            extracted, read_json(workspace.references(source), stage="normalize"), seed
-        )
+        attributes = _attributes(extracted, references, seed)
         has = {label: extracted.column(f"{label}_mask") != 0 for label in LABELS}
         for index, name in enumerate(SPLITS):
             labels = {label: int((rows & (split == index)).sum()) for label, rows in has.items()}
@@ -102,15 +110,15 @@ def _count(split: npt.NDArray[np.int8], ledger: Path) -> list[int]:
 
 def _account(ledger: Path) -> str:
     """Where the rows of a source went, in words."""
-    content = read_json(ledger, stage="normalize")
-    splits = ", ".join(f"{content[name]} {name}" for name in SPLITS)
-    dropped = ", ".join(f"{count} {reason}" for reason, count in content["dropped"].items())
-    return f"{content['rows']} rows = {splits}, dropped: {dropped or 'none'}"
+    books = Ledger.read(ledger)
+    splits = ", ".join(f"{books.splits[name]} {name}" for name in SPLITS)
+    dropped = ", ".join(f"{count} {reason}" for reason, count in books.dropped.items())
+    return f"{books.rows} rows = {splits}, dropped: {dropped or 'none'}"
 
 
 def _check_disk(extracted: ExtractedSource, folder: Path) -> None:
     """Look for room for the runs and for what is packed from them, before work is lost."""
-    atoms = sum(part["num_atoms"] for part in extracted.manifest["parts"])
+    atoms = sum(part.num_atoms for part in extracted.manifest.parts)
     needed = 2 * packed_bytes(len(extracted), atoms)
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
@@ -132,17 +140,17 @@ def _run_tasks(
 
 
 def _attributes(
-    extracted: ExtractedSource, references: dict[str, Any], seed: int
+    extracted: ExtractedSource, references: ReferencesRecord, seed: int
 ) -> dict[str, Any]:
     return {
-        "source": references["source"],
+        "source": references.source,
         "seed": seed,
-        "split_by": references["split_by"],
-        "leaky": references["leaky"],
-        "level_of_theory": references["level_of_theory"],
-        "references_ev": references["energies_ev"],
-        "train_statistics": references["train_statistics"],
-        "raw_files": {file["name"]: file["sha256"] for file in extracted.manifest["files"]},
+        "split_by": references.split_by,
+        "leaky": references.leaky,
+        "level_of_theory": references.level_of_theory,
+        "references_ev": references.energies_ev,
+        "train_statistics": references.train_statistics.given(),
+        "raw_files": {file.name: file.sha256 for file in extracted.manifest.files},
     }
 
 

@@ -22,8 +22,8 @@ from mtlpar.sources.ase_containers import (
     frames_of,
 )
 from mtlpar.sources.file_kinds import FORMATS, kind_of_file
-from mtlpar.store.bp import BpReader
 from mtlpar.store.export import iterate_atoms
+from mtlpar.store.pack import open_folder
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def rows_of(path: Path) -> Iterator[Row]:
 
 
 def _rows_of_pack(path: Path) -> Iterator[Row]:
-    with BpReader(path) as reader:
+    with open_folder(path) as reader:
         for first in range(0, len(reader), _BLOCK):
             batch = reader.read(first, min(first + _BLOCK, len(reader)))
             for index, atoms in enumerate(iterate_atoms(batch, reader.header), first):

@@ -14,8 +14,10 @@ from typing import Any
 import yaml
 
 from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
-from mtlpar.core.files import file_digest, read_json
+from mtlpar.core.files import file_digest
 from mtlpar.core.paths import Workspace
+from mtlpar.core.products import MetricsRecord
+from mtlpar.core.records import read_record
 from mtlpar.download.catalogue import CatalogueRow, read_catalogue
 from mtlpar.model.describe import describe_model
 from mtlpar.model.multitask import count_parameters
@@ -156,7 +158,9 @@ def _metrics(
     for source in model.sources:
         path = workspace.metrics(name, source)
         if path.is_file():
-            yield source, read_json(path)
+            expected = {"model": name, "source": source}
+            stage = f"evaluate --model {name}"
+            yield source, read_record(path, MetricsRecord, stage=stage, expected=expected).given()
 
 
 def _number(content: Mapping[str, float], key: str) -> str:

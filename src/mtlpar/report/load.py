@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.error_names import MAE_NAMES
-from mtlpar.core.files import missing, read_json
+from mtlpar.core.files import missing
 from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
+from mtlpar.core.products import MetricsRecord
+from mtlpar.core.records import read_record
 from mtlpar.report.items import Quantity
 
 FloatArray = npt.NDArray[np.float64]
@@ -80,10 +82,14 @@ def read_errors(
         noise[model] = {}
         for source in sources:
             path = workspace.metrics(model, source)
-            content = read_json(path, stage=f"evaluate --model {model}")
-            _expect_names(content, path, model=model, source=source)
-            has_label = content.get("num_labels", {}).get(quantity.label, 0) > 0
-            tested = has_label and content.get("branch", "") is not None
+            content = read_record(
+                path,
+                MetricsRecord,
+                stage=f"evaluate --model {model}",
+                expected={"model": model, "source": source},
+            ).given()
+            has_label = content["num_labels"].get(quantity.label, 0) > 0
+            tested = has_label and content["branch"] is not None
             # A model with direct forces predicts no stress.
             tested &= quantity.target != "stress" or quantity.key in content
             factor = quantity.factor
@@ -181,20 +187,8 @@ def read_ledgers(*, workspace: Workspace, sources: Sequence[str]) -> dict[str, L
     """
     ledgers: dict[str, Ledger] = {}
     for source in sources:
-        path = workspace.ledger(source)
-        try:
-            ledgers[source] = Ledger.read(path)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a ledger ({error!r}); rerun normalize") from error
-        ledgers[source].check(str(path))
+        ledgers[source] = Ledger.read(workspace.ledger(source))
     return ledgers
-
-
-def _expect_names(content: Any, path: Path, **names: str) -> None:
-    for key, expected in names.items():
-        got = content.get(key) if isinstance(content, dict) else None
-        if got != expected:
-            raise ValueError(f"{path}: {key} is {got!r}, expected {expected!r}; rerun evaluate")
 
 
 def _number(content: Any, key: str, where: Path | str, *deeper: str) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from mtlpar.core.files import read_json
+from mtlpar.core.products import ChecksRecord, LeakPair, LeaksRecord, ReferencesRecord
+from mtlpar.core.records import read_record
 from mtlpar.report.grid import Cell, CsvRow, Grid, format_number
 from mtlpar.report.items import Scope
 from mtlpar.report.names import source_title
@@ -51,19 +52,19 @@ def check_grid(scope: Scope) -> Grid:
     )
 
 
-def _leaking_pairs(scope: Scope) -> list[dict[str, Any]]:
+def _leaking_pairs(scope: Scope) -> list[LeakPair]:
     """Comparisons of all test with all train splits of the sources in question.
 
     Raises:
         ValueError: If a source was not among them.
     """
-    content = read_json(scope.workspace.leaks, stage="leaks")
-    if missing := [source for source in scope.sources if source not in content["sources"]]:
+    content = read_record(scope.workspace.leaks, LeaksRecord, stage="leaks")
+    if missing := [source for source in scope.sources if source not in content.sources]:
         raise ValueError(
-            f"{scope.workspace.leaks} compares {', '.join(content['sources'])}, but not "
+            f"{scope.workspace.leaks} compares {', '.join(content.sources)}, but not "
             f"{', '.join(missing)}; run mtlpar leaks again"
         )
-    return [pair for pair in content["pairs"] if {pair["test"], pair["train"]} <= {*scope.sources}]
+    return [pair for pair in content.pairs if {pair.test, pair.train} <= {*scope.sources}]
 
 
 def leak_rows(scope: Scope) -> list[CsvRow]:
@@ -73,8 +74,8 @@ def leak_rows(scope: Scope) -> list[CsvRow]:
         "same_composition",
     )  # fmt: skip
     pairs = _leaking_pairs(scope)
-    rows = [tuple(pair[key] for key in keys) for pair in pairs]
-    most = [" ".join(entry["formula"] for entry in pair["most_frequent"]) for pair in pairs]
+    rows = [tuple(getattr(pair, key) for key in keys) for pair in pairs]
+    most = [" ".join(entry.formula for entry in pair.most_frequent) for pair in pairs]
     return [
         (*keys, "most_frequent_compositions"),
         *((*row, formulas) for row, formulas in zip(rows, most, strict=True)),
@@ -86,21 +87,21 @@ def leak_grid(scope: Scope) -> Grid:
     pairs = _leaking_pairs(scope)
     rows = []
     for source in scope.sources:
-        within = read_json(scope.workspace.checks(source), stage="normalize")
-        own = [p for p in pairs if p["test"] == source and p["train"] == source]
-        other = [p for p in pairs if p["test"] == source and p["train"] != source]
-        size = max((p["test_structures"] for p in own), default=0)
+        within = _checks_of(scope, source)
+        own = [p for p in pairs if p.test == source and p.train == source]
+        other = [p for p in pairs if p.test == source and p.train != source]
+        size = max((p.test_structures for p in own), default=0)
         numbers = (
-            within["in_several_splits"]["groups"],
-            within["in_several_splits"]["structures"],
-            within["in_several_splits"]["geometries"],
+            within.in_several_splits.groups,
+            within.in_several_splits.structures,
+            within.in_several_splits.geometries,
             size,
-            sum(p["same_composition"] for p in own),
-            max((p["same_geometry"] for p in other), default=0),
-            max((p["equivalent_geometry"] for p in other), default=0),
-            max((p["same_composition"] for p in other), default=0),
+            sum(p.same_composition for p in own),
+            max((p.same_geometry for p in other), default=0),
+            max((p.equivalent_geometry for p in other), default=0),
+            max((p.same_composition for p in other), default=0),
         )
-        texts = (source_title(source), within["split_by"], *(f"{n:,}" for n in numbers))
+        texts = (source_title(source), within.split_by, *(f"{n:,}" for n in numbers))
         rows.append(tuple(Cell(text) for text in texts))
     return Grid(
         label="leaks",
@@ -131,10 +132,10 @@ def reference_rows(scope: Scope) -> list[CsvRow]:
     """Reference energies of all sources with machine names and all digits."""
     rows: list[CsvRow] = []
     for source in scope.sources:
-        content = read_json(scope.workspace.references(source), stage="normalize")
-        for symbol, energy in content["energies_ev"].items():
-            error = content["standard_errors_ev"].get(symbol)
-            is_open = symbol in content["undetermined"]
+        content = references_of(scope, source)
+        for symbol, energy in content.energies_ev.items():
+            error = content.standard_errors_ev.get(symbol)
+            is_open = symbol in content.undetermined
             rows.append((source, symbol, energy, "" if error is None else error, int(is_open)))
     return [("source", "element", "energy_ev", "standard_error_ev", "undetermined"), *rows]
 
@@ -143,19 +144,19 @@ def reference_grid(scope: Scope) -> Grid:
     """How well the references of each source are known, for people."""
     rows = []
     for source in scope.sources:
-        content = read_json(scope.workspace.references(source), stage="normalize")
-        errors = [e for e in content["standard_errors_ev"].values() if e is not None]
-        residuals, statistics = content["residuals"], content["train_statistics"]
+        content = references_of(scope, source)
+        errors = [e for e in content.standard_errors_ev.values() if e is not None]
+        residuals, statistics = content.residuals, content.train_statistics
         texts = (
             source_title(source),
-            content["fitted_on"] or content["taken_from"],
-            f"{content['num_structures']:,}",
-            str(content["num_elements"]),
-            _text(content["rank"]),
+            content.fitted_on or content.taken_from,
+            f"{content.num_structures:,}",
+            str(content.num_elements),
+            _text(content.rank),
             _text(max(errors, default=None)),
-            _text(statistics.get("energy_rms_ev_per_atom")),
-            _text(residuals.get("robust_deviation_ev_per_atom")),
-            ", ".join(content["undetermined"]) or "none",
+            _text(statistics.energy_rms_ev_per_atom),
+            _text(residuals.robust_deviation_ev_per_atom),
+            ", ".join(content.undetermined) or "none",
         )
         rows.append(tuple(Cell(text) for text in texts))
     return Grid(
@@ -175,15 +176,30 @@ def reference_grid(scope: Scope) -> Grid:
     )  # fmt: skip
 
 
+def references_of(scope: Scope, source: str) -> ReferencesRecord:
+    """Reference energies of a source, as the normalize stage wrote them.
+
+    Raises:
+        ValueError: If they are missing, damaged, or those of another source.
+    """
+    path = scope.workspace.references(source)
+    return read_record(path, ReferencesRecord, stage="normalize", expected={"source": source})
+
+
+def _checks_of(scope: Scope, source: str) -> ChecksRecord:
+    path = scope.workspace.checks(source)
+    return read_record(path, ChecksRecord, stage="normalize", expected={"source": source})
+
+
 def _check_values(scope: Scope, source: str) -> tuple[int | float | None, ...]:
-    content = read_json(scope.workspace.checks(source), stage="normalize")
-    work = content["ingest"]["energy_work"]
+    content = _checks_of(scope, source)
+    work = content.ingest.energy_work
     values: dict[str, Any] = {
-        **content["ingest"],
-        "energy_outliers": content["energy_outliers"]["count"],
-        "energy_work_pairs": work["pairs"],
-        "energy_work_slope": work["slope"],
-        "stress_work_slope": work["stress"]["slope"],
+        **content.ingest.given(),
+        "energy_outliers": content.energy_outliers.count,
+        "energy_work_pairs": work.pairs,
+        "energy_work_slope": work.slope,
+        "stress_work_slope": work.stress.slope,
     }
     return tuple(values[key] for key, _ in _CHECKS)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mtlpar.core.files import read_json
+from mtlpar.core.products import ReferencesRecord
 from mtlpar.report.items import Scope
 from mtlpar.report.names import source_title
+from mtlpar.report.quality_tables import references_of
 from mtlpar.report.style import FAINT, PALETTE, plain_log_axis
 
 _DETERMINED: Final = PALETTE[1]
@@ -29,7 +30,7 @@ def draw_references(scope: Scope) -> Figure:
     Raises:
         ValueError: If a references file is missing.
     """
-    contents = {source: read_json(scope.workspace.references(source)) for source in scope.sources}
+    contents = {source: references_of(scope, source) for source in scope.sources}
     figure = Figure(figsize=(9.6, 0.6 + 1.85 * len(contents)))
     panels = figure.subplots(len(contents), 3, squeeze=False, width_ratios=(1.15, 1.0, 1.0))
     for row, (source, content) in zip(panels, contents.items(), strict=True):
@@ -39,7 +40,7 @@ def draw_references(scope: Scope) -> Figure:
         row[0].set_title(source_title(source), loc="left", fontweight="bold")
         for axes in row:
             axes.spines[["top", "right"]].set_visible(False)
-    if any(content["undetermined"] for content in contents.values()):
+    if any(content.undetermined for content in contents.values()):
         figure.legend(
             handles=[
                 Line2D([], [], marker="o", linestyle="", markersize=3.5, color=color, label=label)
@@ -59,11 +60,11 @@ def draw_references(scope: Scope) -> Figure:
     return figure
 
 
-def _draw_energies(axes: Axes, content: dict[str, Any]) -> None:
-    energies = content["energies_ev"]
-    is_open = [symbol in content["undetermined"] for symbol in energies]
-    errors = [content["standard_errors_ev"].get(symbol) or 0.0 for symbol in energies]
-    places = _places(energies)
+def _draw_energies(axes: Axes, content: ReferencesRecord) -> None:
+    energies = content.energies_ev
+    is_open = [symbol in content.undetermined for symbol in energies]
+    errors = [content.standard_errors_ev.get(symbol) or 0.0 for symbol in energies]
+    places = _places(list(energies))
     for chosen, color in ((False, _DETERMINED), (True, _UNDETERMINED)):
         rows = [index for index, value in enumerate(is_open) if value is chosen]
         if rows:
@@ -85,37 +86,35 @@ def _draw_energies(axes: Axes, content: dict[str, Any]) -> None:
     axes.set_ylabel("Reference (eV)")
 
 
-def _draw_errors(axes: Axes, content: dict[str, Any]) -> None:
-    errors = {k: e for k, e in content["standard_errors_ev"].items() if e}
+def _draw_errors(axes: Axes, content: ReferencesRecord) -> None:
+    errors = {k: e for k, e in content.standard_errors_ev.items() if e}
     if not errors:
         axes.text(0.5, 0.5, "given, not fitted", ha="center", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[])
         return
-    symbols = list(content["energies_ev"])
+    symbols = list(content.energies_ev)
     places = dict(zip(symbols, _places(symbols), strict=True))
-    colors = [
-        _UNDETERMINED if symbol in content["undetermined"] else _DETERMINED for symbol in errors
-    ]
+    colors = [_UNDETERMINED if symbol in content.undetermined else _DETERMINED for symbol in errors]
     axes.scatter([places[s] for s in errors], list(errors.values()), s=14, c=colors)
     plain_log_axis(axes)
     _tick_elements(axes, symbols)
     axes.set_ylabel("eV")
 
 
-def _draw_residuals(axes: Axes, content: dict[str, Any]) -> None:
-    histogram = content["residuals"].get("histogram")
+def _draw_residuals(axes: Axes, content: ReferencesRecord) -> None:
+    histogram = content.residuals.histogram
     if histogram is None:
         axes.text(0.5, 0.5, "no energies", ha="center", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[])
         return
-    edges = np.array(histogram["edges_ev_per_atom"])
-    axes.stairs(histogram["counts"], edges, fill=True, color=_DETERMINED)
+    edges = np.array(histogram.edges_ev_per_atom)
+    axes.stairs(histogram.counts, edges, fill=True, color=_DETERMINED)
     axes.set_yscale("log")
     axes.set_ylabel("Structures")
     axes.set_xlabel("eV/atom")
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    rms = content["train_statistics"]["energy_rms_ev_per_atom"]
-    outside = histogram["below"] + histogram["above"]
+    rms = content.train_statistics.energy_rms_ev_per_atom or 0.0
+    outside = histogram.below + histogram.above
     text = f"RMS {rms:.3g}" + (f"\n{outside:,} outside" if outside else "")
     axes.text(0.98, 0.96, text, ha="right", va="top", transform=axes.transAxes, fontsize=7.5)
 

@@ -20,6 +20,7 @@ from mtlpar.core.files import atomic_path
 from mtlpar.core.structures import StructureBatch
 from mtlpar.store.bp import BpReader
 from mtlpar.store.header import BpHeader
+from mtlpar.store.pack import open_folder
 
 _BLOCK_STRUCTURES: Final = 4096
 _SYMBOLS: Final = np.array(chemical_symbols)
@@ -50,7 +51,7 @@ def export(path: Path, out: Path, *, start: int = 0, limit: int | None = None) -
     """
     if out.suffix not in _WRITERS:
         raise ValueError(f"{out}: unknown format {out.suffix!r}; known are {', '.join(_WRITERS)}")
-    with BpReader(path) as reader, atomic_path(out) as temporary:
+    with open_folder(path) as reader, atomic_path(out) as temporary:
         stop = len(reader) if limit is None else min(start + limit, len(reader))
         if not 0 <= start < stop:
             raise ValueError(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from mtlpar.core.files import atomic_path, file_digest, missing, read_json
+from mtlpar.core.fields import SPLITS
+from mtlpar.core.files import atomic_path, file_digest, missing
 from mtlpar.core.paths import Workspace
+from mtlpar.core.products import ExtractedManifest
+from mtlpar.core.records import read_record
 from mtlpar.store.bp import BpReader
+from mtlpar.store.header import BpHeader
+
+_NORMALIZE: Final = "run mtlpar normalize again"
 
 
 class ExtractedSource:
@@ -24,16 +30,22 @@ class ExtractedSource:
     """
 
     def __init__(self, workspace: Workspace, source: str) -> None:
-        """Open the source's manifest; parts are opened when they are read."""
+        """Open the source's manifest; parts are opened when they are read.
+
+        Raises:
+            ValueError: If there is none, or it is damaged or that of another source.
+        """
         self.folder = workspace.extracted_folder(source)
         self._splits = workspace.splits(source)
         manifest = workspace.extracted_manifest(source)
-        self.manifest: dict[str, Any] = read_json(manifest, stage="extract")
+        self.manifest = read_record(
+            manifest, ExtractedManifest, stage="extract", expected={"source": source}
+        )
         self.digest = file_digest(manifest)
-        self.part_paths: list[Path] = [self.folder / p["name"] for p in self.manifest["parts"]]
+        self.part_paths: list[Path] = [self.folder / one.name for one in self.manifest.parts]
 
     def __len__(self) -> int:
-        return sum(part["num_structures"] for part in self.manifest["parts"])
+        return sum(part.num_structures for part in self.manifest.parts)
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One column of all structures."""
@@ -51,16 +63,43 @@ class ExtractedSource:
                 extracted = str(content["extracted"])
         except FileNotFoundError:
             raise ValueError(missing(self._splits, "normalize")) from None
-        except (EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
-            raise ValueError(
-                f"{self._splits} is damaged ({error}); run the normalize stage again"
-            ) from error
+        # Damaged bytes of an archive are sizes, flags and methods: there is little that it spares.
+        except Exception as error:
+            cause = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"{self._splits} is damaged ({cause}); {_NORMALIZE}") from error
         if extracted != self.digest:
             raise ValueError(
                 f"{self._splits} is of other extracted structures than those in {self.folder}; "
-                "run the normalize stage again"
+                f"{_NORMALIZE}"
+            )
+        known = range(-1, len(SPLITS))
+        if split.dtype != np.int8 or split.shape != (len(self),) or not np.isin(split, known).all():
+            raise ValueError(
+                f"{self._splits} is damaged: split is {split.dtype} of shape {split.shape}, "
+                f"expected int8 of shape ({len(self)},) from -1 to {len(SPLITS) - 1}; {_NORMALIZE}"
             )
         return split
+
+    def splits_digest(self, split: npt.NDArray[np.int8]) -> str:
+        """Digest of splits (S,) and of the structures that they are about."""
+        return hashlib.sha256(self.digest.encode() + split.tobytes()).hexdigest()
+
+    def check_parts(self) -> None:
+        """Compare what lies in the folder with the manifest, before anything is read of it.
+
+        Raises:
+            ValueError: If a part is missing, damaged, or not the one that was extracted.
+        """
+        for path, part in zip(self.part_paths, self.manifest.parts, strict=True):
+            with BpReader(path, BpHeader, stage="extract") as reader:
+                found = (len(reader), reader.num_atoms, reader.data_digest)
+            expected = (part.num_structures, part.num_atoms, part.data_digest)
+            if found != expected:
+                raise ValueError(
+                    f"{path} is not the part of that name in {self.folder / 'manifest.json'}: "
+                    f"structures, atoms and digest are {found}, expected {expected}; run mtlpar "
+                    "extract again"
+                )
 
     def write_splits(self, split: npt.NDArray[np.int8]) -> None:
         """Write down where each structure belongs, and that it is about these structures."""
@@ -70,9 +109,9 @@ class ExtractedSource:
     def cut(self, rows: npt.NDArray[Any]) -> Iterator[tuple[Path, npt.NDArray[Any]]]:
         """Cut rows of all structures (S, ...) into those of each part, in order."""
         first = 0
-        for path, part in zip(self.part_paths, self.manifest["parts"], strict=True):
-            yield path, rows[first : first + part["num_structures"]]
-            first += part["num_structures"]
+        for path, part in zip(self.part_paths, self.manifest.parts, strict=True):
+            yield path, rows[first : first + part.num_structures]
+            first += part.num_structures
 
     def groups_of_parts(self, max_structures: int) -> Iterator[tuple[tuple[Path, ...], int]]:
         """Yield consecutive parts that hold at most ``max_structures`` together, and their number.
@@ -81,11 +120,11 @@ class ExtractedSource:
         """
         group: list[Path] = []
         count = 0
-        for path, part in zip(self.part_paths, self.manifest["parts"], strict=True):
-            if group and count + part["num_structures"] > max_structures:
+        for path, part in zip(self.part_paths, self.manifest.parts, strict=True):
+            if group and count + part.num_structures > max_structures:
                 yield tuple(group), count
                 group, count = [], 0
             group.append(path)
-            count += part["num_structures"]
+            count += part.num_structures
         if group:
             yield tuple(group), count

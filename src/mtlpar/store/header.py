@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from mtlpar.core.ledger import SplitBy
+from mtlpar.core.products import TrainStatistics
 from mtlpar.core.records import Count, Digest, Record, Symbol
 from mtlpar.core.references import References
 
@@ -26,21 +27,6 @@ SchemaVersion = Annotated[int, AfterValidator(_is_current)]
 Number = int | float
 Row = Number | list[Number] | list[list[Number]]
 """What a structure has in one column."""
-
-
-Size = Annotated[float, Field(ge=0)] | None
-"""Size of a label in its unit; None where no training structure has it."""
-
-
-class TrainStatistics(Record):
-    """Size of the labels of a source's training split: what predicting zero would cost."""
-
-    energy_mean_abs_ev_per_atom: Size = None
-    energy_rms_ev_per_atom: Size = None
-    force_mean_abs_ev_per_angstrom: Size = None
-    force_rms_ev_per_angstrom: Size = None
-    stress_mean_abs_ev_per_cubic_angstrom: Size = None
-    stress_rms_ev_per_cubic_angstrom: Size = None
 
 
 class Blocks(Record):

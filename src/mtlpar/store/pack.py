@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Final, Literal, Self
 
-from mtlpar.core.records import Count, Digest, Record, read_record
+from mtlpar.core.paths import Workspace
+from mtlpar.core.records import Count, Digest, Record, check_expected, read_record
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
 from mtlpar.store.bp import BpReader
-from mtlpar.store.header import PackHeader, SchemaVersion
+from mtlpar.store.header import BpHeader, PackHeader, SchemaVersion
+
+_AGAIN: Final = "put back the packs of this source with their manifests, or run mtlpar pack again"
 
 
 class PackManifest(Record):
@@ -37,6 +40,46 @@ class PackManifest(Record):
     training_digest: Digest
 
 
+def manifest_path(pack: Path) -> Path:
+    """Where the manifest of a pack lies."""
+    return pack.with_suffix(".manifest.json")
+
+
+def check_manifest(folder: BpReader[Any]) -> None:
+    """Compare a pack with the manifest beside it; what has none is taken as it is.
+
+    Raises:
+        ValueError: If the manifest is damaged, or is about another pack than this one.
+    """
+    path = manifest_path(folder.path)
+    if folder.header.split is None or not path.exists():
+        return
+    header = folder.header
+    check_expected(
+        read_record(path, PackManifest, stage="pack"),
+        {
+            "source": header.source,
+            "split": header.split,
+            "num_structures": header.num_structures,
+            "num_atoms": header.num_atoms,
+            "data_digest": folder.data_digest,
+        },
+        where=f"{path} and the {folder.path.name} beside it differ",
+        advice=_AGAIN,
+    )
+
+
+def open_folder(path: Path) -> BpReader[BpHeader]:
+    """Open any ``.bp`` folder, as `BpReader` does; a pack is compared with the manifest beside it.
+
+    Raises:
+        ValueError: If it cannot be opened, or the manifest is that of another pack.
+    """
+    folder = BpReader(path)
+    check_manifest(folder)
+    return folder
+
+
 class Pack(BpReader[PackHeader]):
     """An open pack: read its header, its blocks or slices of structures.
 
@@ -47,13 +90,49 @@ class Pack(BpReader[PackHeader]):
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a pack; nothing but its header is read.
+        """Open a pack; nothing but its header is read, and its manifest if there is one.
 
         Raises:
-            ValueError: If it is missing, foreign, truncated, damaged or of another version, or if
-                it is no pack.
+            ValueError: If it is missing, foreign, truncated, damaged or of another version, if it
+                is no pack, or if the manifest beside it is that of another one.
         """
-        return cls(path, PackHeader, stage="pack")
+        pack = cls(path, PackHeader, stage="pack")
+        check_manifest(pack)
+        return pack
+
+    @classmethod
+    def of(cls, workspace: Workspace, source: str, split: str) -> Self:
+        """Open the pack of a split that a stage is about to use, and make sure that it is that one.
+
+        Args:
+            workspace: Paths of all products.
+            source: Name of the source.
+            split: Name of the split.
+
+        Raises:
+            ValueError: If it cannot be opened, has no manifest, or belongs elsewhere.
+        """
+        pack = cls.open(workspace.pack(source, split))
+        check_expected(
+            pack.manifest,
+            {"source": source, "split": split},
+            where=str(manifest_path(pack.path)),
+            advice=_AGAIN,
+        )
+        return pack
+
+    def check_beside(self, other: Pack) -> None:
+        """Make sure that another pack of the source was made of the same splits as this one.
+
+        Raises:
+            ValueError: If it was not: one may hold what is kept for tests from the other's model.
+        """
+        if other.manifest.training_digest != self.manifest.training_digest:
+            raise ValueError(
+                f"{self.path} and {other.path} were made of different splits, labels or references "
+                f"(training digest {self.manifest.training_digest[:12]} and "
+                f"{other.manifest.training_digest[:12]}); {_AGAIN}"
+            )
 
     def first(self, count: int) -> StructureBatch:
         """At most so many structures of the first block; they are a sample, for all are shuffled.
@@ -81,5 +160,4 @@ class Pack(BpReader[PackHeader]):
         Raises:
             ValueError: If it is missing or damaged.
         """
-        path = self.path.with_suffix(".manifest.json")
-        return read_record(path, PackManifest, stage="pack")
+        return read_record(manifest_path(self.path), PackManifest, stage="pack")

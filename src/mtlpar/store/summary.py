@@ -17,6 +17,7 @@ from mtlpar.core.fields import LABELS, MAX_ATOMIC_NUMBER
 from mtlpar.core.structures import StructureBatch
 from mtlpar.store.bp import BpReader
 from mtlpar.store.header import BpHeader
+from mtlpar.store.pack import open_folder
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -83,7 +84,7 @@ def summarize(path: Path, *, everything: bool) -> Summary:
     Raises:
         ValueError: If the folder is missing, foreign or damaged.
     """
-    with BpReader(path) as reader:
+    with open_folder(path) as reader:
         summary = Summary(
             path=path,
             header=reader.header,

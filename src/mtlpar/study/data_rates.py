@@ -14,9 +14,10 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from mtlpar.core.files import read_json, write_json
 from mtlpar.core.hashing import derive_seed, mix64
 from mtlpar.core.paths import Workspace
+from mtlpar.core.products import ExtractedManifest, RawManifest
+from mtlpar.core.records import read_record, write_content
 from mtlpar.core.structures import StructureBatch, content_hash
 from mtlpar.download import stage as download
 from mtlpar.download.settings import DownloadSettings
@@ -88,8 +89,8 @@ def measure_data_rates(sources: Sequence[str], *, like: DataRates | None = None)
 def _reading_rate(source: str, workspace: Workspace) -> float:
     """Rows per second of CPU time that a source's first raw file adds to a run."""
     definition = get_source(source)
-    files = read_json(workspace.raw_manifest(source))["files"]
-    name = next(file["name"] for file in files if file["kind"] == "data")
+    files = read_record(workspace.raw_manifest(source), RawManifest, stage="download").files
+    name = next(file.name for file in files if file.kind == "data")
     path = workspace.raw_folder(definition.files_name) / name
     if source in _POSITIONS_OF_GROUPS:
         path = _lengthen_groups(path, _POSITIONS_OF_GROUPS[source])
@@ -150,8 +151,8 @@ def _again(
 
 def _multiply(source: str, workspace: Workspace) -> int:
     """Put displaced copies in the place of the extracted structures; how many there are then."""
-    parts = ExtractedSource(workspace, source).part_paths
-    batch = StructureBatch.concatenate(BpReader(part).read() for part in parts)
+    extracted = ExtractedSource(workspace, source)
+    batch = StructureBatch.concatenate(BpReader(part).read() for part in extracted.part_paths)
     rng = np.random.default_rng(derive_seed(0, "data rates", source))
     copies = []
     for index in range(-(-_STRUCTURES // len(batch))):
@@ -165,14 +166,19 @@ def _multiply(source: str, workspace: Workspace) -> int:
         copy.fingerprint = fingerprints(copy)
         copies.append(copy)
     count, atoms = len(copies) * len(batch), len(copies) * batch.total_atoms
-    part = {"name": "copies.bp", "num_structures": count, "num_atoms": atoms}
     path = workspace.extracted_folder(source) / "copies.bp"
     write_bp(path, copies, num_structures=count, num_atoms=atoms, attributes={})
-    manifest = workspace.extracted_manifest(source)
-    content = read_json(manifest)
+    part = {
+        "name": path.name,
+        "num_structures": count,
+        "num_atoms": atoms,
+        "data_digest": BpReader(path).data_digest,
+    }
+    content = extracted.manifest.given()
     file = {**content["files"][0], "rows": count, "dropped": {}}
     whole = {"rows": count, "dropped": {}, "files": [file], "parts": [part]}
-    write_json(manifest, {**content, **whole})
+    manifest = workspace.extracted_manifest(source)
+    write_content(manifest, ExtractedManifest, {**content, **whole})
     return count
 
 
@@ -181,7 +187,7 @@ def _seconds_of_stages(source: str, workspace: Workspace) -> dict[str, float]:
 
     def load() -> None:
         for split in ("train", "val", "test"):
-            PackedDataset(Pack.open(workspace.pack(source, split)))
+            PackedDataset(Pack.of(workspace, source, split))
 
     stages: dict[str, Callable[[], None]] = {
         "normalize": lambda: normalize.run(source, workspace=workspace, settings=settings, seed=0),

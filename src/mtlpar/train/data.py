@@ -137,7 +137,8 @@ def load_data(
     mine = [source for source, branch in branch_of.items() if branch in owned]
     validation = {}
     for source in mine:
-        pack = Pack.open(workspace.pack(source, "val"))
+        pack = Pack.of(workspace, source, "val")
+        packs[source].check_beside(pack)
         pack.use_references(packs[source].header.references)
         validation[source] = _validation_share(pack, branch_of[source], layout, rank)
     placement, stores = open_stores(

@@ -124,7 +124,7 @@ def run(
 def _open_packs(workspace: Workspace, branches: Mapping[str, tuple[str, ...]]) -> dict[str, Pack]:
     """Training packs of all sources, in the order of the branches."""
     return {
-        source: Pack.open(workspace.pack(source, "train"))
+        source: Pack.of(workspace, source, "train")
         for sources in branches.values()
         for source in sources
     }

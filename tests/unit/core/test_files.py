@@ -65,4 +65,4 @@ def test_ledger_that_loses_a_row_is_refused(tmp_path: Path) -> None:
         ledger.write(tmp_path / "qm7x.json")
     ledger.dropped["duplicate"] = 1
     ledger.write(tmp_path / "qm7x.json")
-    assert Ledger.read(tmp_path / "qm7x.json").as_dict() == ledger.as_dict()
+    assert Ledger.read(tmp_path / "qm7x.json").as_dict("qm7x") == ledger.as_dict("qm7x")

@@ -16,6 +16,9 @@ from ase.data import chemical_symbols
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
+from mtlpar.core.products import ChecksRecord, LeaksRecord, MetricsRecord, ReferencesRecord
+from mtlpar.core.records import write_content
+from mtlpar.extract.findings import Findings
 from mtlpar.report.settings import ReportSettings
 
 SOURCES = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x")
@@ -101,13 +104,14 @@ def _write_metrics(workspace: Workspace, rng: np.random.Generator) -> None:
                 "source": source,
                 "branch": source,
                 "level_of_theory": "made up",
+                "split_by": "groups",
                 **{key: value * factor for key, value in zero.items()},
                 "num_structures": 100,
                 "num_atoms": 1500,
                 "num_labels": {"energy": 100, "forces": 100, "stress": stresses},
                 "zero_predictor": zero,
             }
-            write_json(workspace.metrics(model, source), content)
+            write_content(workspace.metrics(model, source), MetricsRecord, content)
 
 
 def _write_predictions(workspace: Workspace, rng: np.random.Generator) -> None:
@@ -182,6 +186,7 @@ def _write_quality(workspace: Workspace, rng: np.random.Generator) -> None:
         work: dict[str, Any] = {"pairs": 5000, "slope": 1.01, "quartiles": [0.97, 1.04]}
         work["stress"] = {"pairs": 0, "slope": None, "quartiles": None}
         ingest = {
+            **Findings().as_dict(),
             "structures": ROWS[source],
             "close_atoms": 3,
             "net_force": 12,
@@ -190,14 +195,24 @@ def _write_quality(workspace: Workspace, rng: np.random.Generator) -> None:
             "energy_work": work if source != "alexandria" else work | {"slope": None, "pairs": 2},
         }
         checks = {
+            "source": source,
             "split_by": "groups",
+            "contradicting_duplicates": 0,
+            "contradicting_equivalents": 0,
             "in_several_splits": {"groups": 0, "structures": 0, "geometries": 0},
-            "energy_outliers": {"count": 7},
+            "energy_outliers": {
+                "limit_ev_per_atom": 1.6,
+                "count": 7,
+                "in_train": 5,
+                "worst": [],
+            },
             "ingest": ingest,
+            "files": {f"{source}.raw": ingest},
         }
-        write_json(workspace.checks(source), checks)
+        write_content(workspace.checks(source), ChecksRecord, checks)
         symbols = ("H", "C", "N", "O") if source != "mptrj" else tuple(chemical_symbols[1:84])
         residuals = {
+            "total_energy_rms_ev": 1.2,
             "robust_deviation_ev_per_atom": 0.08,
             "histogram": {
                 "edges_ev_per_atom": np.linspace(-1, 1, 21).tolist(),
@@ -207,6 +222,11 @@ def _write_quality(workspace: Workspace, rng: np.random.Generator) -> None:
             },
         }
         references = {
+            "source": source,
+            "level_of_theory": "made up",
+            "split_by": "groups",
+            "leaky": False,
+            "splits_digest": "0" * 64,
             "energies_ev": {symbol: float(-10 - 40 * rng.random()) for symbol in symbols},
             "standard_errors_ev": {symbol: float(rng.random()) for symbol in symbols},
             "undetermined": ["C"],
@@ -218,7 +238,7 @@ def _write_quality(workspace: Workspace, rng: np.random.Generator) -> None:
             "train_statistics": {"energy_rms_ev_per_atom": 0.11},
             "residuals": residuals,
         }
-        write_json(workspace.references(source), references)
+        write_content(workspace.references(source), ReferencesRecord, references)
     pairs = [
         {
             "train": train,
@@ -227,12 +247,14 @@ def _write_quality(workspace: Workspace, rng: np.random.Generator) -> None:
             "same_geometry": 0 if train == test else 4,
             "equivalent_geometry": 0 if train == test else 2,
             "same_composition": 17,
+            "compositions": 1,
             "most_frequent": [{"formula": "C2H6O", "train": 5, "test": 6}],
         }
         for train in SOURCES
         for test in SOURCES
     ]
-    write_json(workspace.leaks, {"sources": list(SOURCES), "pairs": pairs})
+    leaks = {"sources": list(SOURCES), "pairs": pairs}
+    write_content(workspace.leaks, LeaksRecord, leaks)
 
 
 @pytest.fixture(scope="session")

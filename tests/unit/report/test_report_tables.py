@@ -150,7 +150,7 @@ def test_ledger_rows_balance_and_add_up_to_the_total(fake_run) -> None:
 def test_a_ledger_that_does_not_balance_is_refused(fake_run) -> None:
     path = fake_run.workspace.ledger("mptrj")
     ledger = Ledger.read(path)
-    path.write_text(json.dumps(ledger.as_dict() | {"train": 1}), encoding="utf-8")
+    path.write_text(json.dumps(ledger.as_dict("mptrj") | {"train": 1}), encoding="utf-8")
 
     with pytest.raises(ValueError, match=r"mptrj\.json does not balance"):
         stage.run("ledger", **fake_run.arguments)
