@@ -28,23 +28,26 @@ def write_seal(folder: Path) -> None:
     write_json(folder / SEAL, files)
 
 
-def check_seal(folder: Path, *, advice: str = _ADVICE) -> None:
+def check_seal(folder: Path, *, only: str | None = None, advice: str = _ADVICE) -> None:
     """Make sure that a folder holds the files that were sealed.
 
     Args:
         folder: The folder.
+        only: Look at this one of its files.
         advice: What to do if it does not.
 
     Raises:
         ValueError: If it has no seal, or if a file is missing, truncated or damaged.
     """
     if not (folder / SEAL).is_file():
-        raise ValueError(f"{folder} was not written by mtlpar, or not to the end: no {SEAL} in it")
+        raise ValueError(
+            f"{folder} was not written by mtlpar, or not to the end: no {SEAL} in it; {advice}"
+        )
     try:
         files = json.loads((folder / SEAL).read_bytes())
         if not files:
             raise ValueError(f"{folder / SEAL} names no files; {advice}")
-        for name, sealed in files.items():
+        for name, sealed in files.items() if only is None else [(only, files[only])]:
             problem = _compare(
                 folder / name, sealed["bytes"], None if _is_data(name) else sealed["sha256"]
             )

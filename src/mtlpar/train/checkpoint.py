@@ -3,8 +3,8 @@
 A checkpoint is a folder ``step-<n>`` made by `torch.distributed.checkpoint`: tensors by name, such
 as ``model.heads.ani1x.energy.0.weight``, each stored once however many ranks hold it. Ranks read
 the names they own, so a run may continue on another number of ranks. ``progress.json`` beside the
-tensors is written before the folder gets its name, and so is a seal over them: torch itself loads
-flipped bits without a word.
+tensors is written before the folder gets its name, and so is a seal over all of them: torch itself
+loads flipped bits without a word. That training ended well is noted beside the seal, later.
 
 Nothing else is needed to continue bit by bit: order and content of the batches follow from the
 seed and the step, and nothing in a step is random.
@@ -13,6 +13,7 @@ seed and the step, and nothing in a step is random.
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import shutil
 import time
@@ -31,19 +32,31 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from mtlpar.core.files import read_json, remove, write_json
+from mtlpar.core.files import file_digest, read_json, remove
+from mtlpar.core.records import (
+    Count,
+    Digest,
+    Record,
+    check_expected,
+    parse_record,
+    read_record,
+    write_record,
+)
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.parallel.agree import failing_together
+from mtlpar.parallel.agree import AgreedError, failing_together
 from mtlpar.store.seal import SEAL, check_seal, write_seal
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION: Final = 5
+FORMAT_VERSION: Final = 6
 RUN: Final = "run.json"
 """Name of the file beside the checkpoints that says which training made them."""
 HISTORY: Final = "metrics.jsonl"
 """Name of the file beside the checkpoints that says what happened."""
+_SEALED_SINCE: Final = 6
 _PROGRESS: Final = "progress.json"
+_FINISHED: Final = "finished.json"
+_PREFIX: Final = "step-"
 _ADVICE: Final = (
     "remove that folder of a checkpoint and rerun: training continues from the one before it"
 )
@@ -84,6 +97,31 @@ class Progress:
     finished: bool = False
 
 
+class _Saved(Record):
+    """``progress.json``: the fields of `Progress`, and of which training they are."""
+
+    format_version: int
+    training: str | None
+    epoch: Count
+    step: Count
+    epoch_terms: dict[str, list[float]]
+    epoch_steps: Count
+    best_score: float | None
+    best_step: Count
+    epochs_without_improvement: Count
+    plateaus: Count
+    early_start: Count | None
+    before_cooldown: list[Count]
+    skipped_steps: Count
+    finished: bool = False
+
+
+class _Finished(Record):
+    """``finished.json``: the seal of the checkpoint that it was written to."""
+
+    seal: Digest
+
+
 def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
     """Version 1 was written at ends of epochs only, and had no number."""
     return {
@@ -117,11 +155,17 @@ def _from_version_4(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "format_version": 5, "early_start": None, "before_cooldown": []}
 
 
+def _from_version_5(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 5 lay outside the seal, and did not say of which training it was."""
+    return {**content, "format_version": 6, "training": None}
+
+
 _UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     1: _from_version_1,
     2: _from_version_2,
     3: _from_version_3,
     4: _from_version_4,
+    5: _from_version_5,
 }
 
 
@@ -129,34 +173,76 @@ def read_progress(path: Path) -> Progress:
     """Read ``progress.json`` of this or an older version.
 
     Raises:
-        ValueError: If it was written by a newer version.
+        ValueError: If it is damaged, lies outside its seal, is that of another step or training, or
+            was written by a newer version.
     """
     content = read_json(path)
-    while (version := content.get("format_version", 1)) != FORMAT_VERSION:
-        if version not in _UPGRADES:
-            raise ValueError(
-                f"{path} has checkpoint format {version}, this version of mtlpar reads up to "
-                f"{FORMAT_VERSION}; continue with the version that wrote it"
-            )
+    written_as = content.get("format_version", 1) if isinstance(content, dict) else None
+    if not isinstance(written_as, int) or written_as not in range(1, FORMAT_VERSION + 1):
+        raise ValueError(
+            f"{path} has checkpoint format {written_as!r}, this version of mtlpar reads up to "
+            f"{FORMAT_VERSION}; continue with the version that wrote it, or {_ADVICE}"
+        )
+    for version in range(written_as, FORMAT_VERSION):
         content = _UPGRADES[version](content)
-    del content["format_version"]
-    return Progress(**content)
+    saved = parse_record(json.dumps(content), _Saved, where=str(path), advice=_ADVICE)
+    folder = path.parent
+    if written_as >= _SEALED_SINCE:
+        check_seal(folder, only=_PROGRESS, advice=_ADVICE)
+        expected = {"training": folder.parent.name, "step": _step_of(folder)}
+        check_expected(saved, expected, where=str(path), advice=_ADVICE)
+    progress = Progress(**saved.model_dump(exclude={"format_version", "training"}))
+    progress.finished |= _is_finished(folder)
+    return progress
+
+
+def _step_of(folder: Path) -> int:
+    """Step that the name of a checkpoint's folder says; negative if it is no such name."""
+    number = folder.name.removeprefix(_PREFIX)
+    return int(number) if number.isdecimal() else -1
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether it is noted beside a checkpoint that training ended well with it.
+
+    Raises:
+        ValueError: If the note is damaged, or was written to another checkpoint.
+    """
+    path = folder / _FINISHED
+    if not path.exists():
+        return False
+    note = read_record(path, _Finished, stage="train")
+    expected = {"seal": file_digest(folder / SEAL)}
+    check_expected(note, expected, where=str(path), advice=_ADVICE)
+    return True
 
 
 def step_folder(folder: Path, step: int) -> Path:
     """Folder of the checkpoint at a step."""
-    return folder / f"step-{step:08d}"
+    return folder / f"{_PREFIX}{step:08d}"
 
 
 def steps_in(folder: Path) -> list[int]:
     """Steps that have a complete checkpoint in a folder, in order."""
-    complete = folder.glob(f"step-*/{_PROGRESS}")
-    return sorted(int(path.parent.name.removeprefix("step-")) for path in complete)
+    complete = folder.glob(f"{_PREFIX}*/{_PROGRESS}")
+    return sorted(step for path in complete if (step := _step_of(path.parent)) >= 0)
 
 
 def all_progress(folder: Path) -> list[Progress]:
     """Progress of every complete checkpoint in a folder, in order."""
     return [read_progress(step_folder(folder, step) / _PROGRESS) for step in steps_in(folder)]
+
+
+def _checked(folder: Path) -> Progress:
+    """Progress of a checkpoint, once all of its files were compared with its seal.
+
+    Raises:
+        ValueError: If one of them is missing, damaged or not of this checkpoint.
+    """
+    # Earlier versions did not seal, which their progress says.
+    if (folder / SEAL).exists():
+        check_seal(folder, advice=_ADVICE)
+    return read_progress(folder / _PROGRESS)
 
 
 class CheckpointFolder:
@@ -188,23 +274,39 @@ class CheckpointFolder:
         Args:
             folder: Checkpoints of the other run.
             progress: How far it had come, as this run is to see it.
+
+        Raises:
+            ValueError: If one of them is damaged.
         """
         for step in sorted({progress.best_step, progress.step}):
-            final = self.path(step)
+            theirs, final = step_folder(folder, step), self.path(step)
+            found = _checked(theirs)
             temporary = final.with_name(f".{final.name}.tmp")
             remove(temporary)
-            shutil.copytree(step_folder(folder, step), temporary)
-            if step == progress.step:
-                self._write_progress(temporary, progress)
+            shutil.copytree(theirs, temporary)
+            # They are checkpoints of this training from now on.
+            for name in (SEAL, _FINISHED):
+                remove(temporary / name)
+            self._write_progress(temporary, progress if step == progress.step else found)
+            write_seal(temporary)
             temporary.rename(final)
 
     def latest(self) -> Progress | None:
-        """Progress of the newest complete checkpoint, or None; the same on all ranks."""
-        steps = steps_in(self.folder)
-        newest = read_progress(self.path(steps[-1]) / _PROGRESS) if steps else None
-        found = [newest and self._with_its_best(newest)]
-        if self._group is not None:
+        """Progress of the newest complete checkpoint, or None; the same on all ranks.
+
+        All ranks must call this together.
+
+        Raises:
+            ValueError: If it is damaged; see `read_progress`.
+        """
+        found: list[Progress | None] = [None]
+        with failing_together():
             # One rank's view of a shared file system decides.
+            steps = steps_in(self.folder) if self.rank == 0 else []
+            if steps:
+                newest = read_progress(self.path(steps[-1]) / _PROGRESS)
+                found = [self._with_its_best(newest)]
+        if self._group is not None:
             dist.broadcast_object_list(found, src=0, group=self._group)
         return found[0]
 
@@ -220,7 +322,7 @@ class CheckpointFolder:
     def clear(self) -> None:
         """Remove what an earlier run left; all ranks must call this together."""
         if self.rank == 0:
-            for path in self.folder.glob("step-*"):
+            for path in self.folder.glob(f"{_PREFIX}*"):
                 remove(path)
         self._barrier()
 
@@ -228,7 +330,7 @@ class CheckpointFolder:
         """Copy the state and write it in the background; all ranks must call this together.
 
         Raises:
-            OSError: If the checkpoint before this one could not be written.
+            AgreedError: If the checkpoint before this one could not be written.
         """
         self.wait()
         snapshot = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
@@ -238,7 +340,7 @@ class CheckpointFolder:
         """Wait until the last checkpoint is on disk.
 
         Raises:
-            OSError: If it could not be written.
+            AgreedError: If it could not be written.
         """
         if self._pending is not None:
             pending, self._pending = self._pending, None
@@ -247,7 +349,11 @@ class CheckpointFolder:
     def mark_finished(self, progress: Progress) -> None:
         """Note in the newest checkpoint that training ended well; only rank 0 calls this."""
         progress.finished = True
-        self._write_progress(self.path(progress.step), progress)
+        folder = self.path(progress.step)
+        # The seal stays as it is: a kill between two files must not leave one that does not fit.
+        if (folder / SEAL).exists():
+            note = _Finished(seal=file_digest(folder / SEAL))
+            write_record(folder / _FINISHED, note)
 
     def load(self, state: Mapping[str, Tensor], step: int, *, alone: bool = False) -> None:
         """Fill the tensors of ``state`` in place from the checkpoint at a step.
@@ -273,11 +379,10 @@ class CheckpointFolder:
             ) from error
 
     def _check(self, path: Path, *, alone: bool) -> None:
-        """Compare a checkpoint with its seal; one rank does so for all."""
+        """Compare a checkpoint with its seal and its place; one rank does so for all."""
         with nullcontext() if alone else failing_together():
-            # Earlier versions did not seal.
-            if (alone or self.rank == 0) and (path / SEAL).exists():
-                check_seal(path, advice=_ADVICE)
+            if alone or self.rank == 0:
+                _checked(path)
 
     def _write(self, state: dict[str, Tensor], progress: Progress) -> None:
         started = time.monotonic()
@@ -287,7 +392,7 @@ class CheckpointFolder:
             remove(temporary)
             self.folder.mkdir(parents=True, exist_ok=True)
         self._barrier()
-        with _one_process_is_meant():
+        with _one_process_is_meant(), _saying_what_cannot_be_written(final):
             save(
                 state,
                 checkpoint_id=temporary,
@@ -296,8 +401,8 @@ class CheckpointFolder:
             )
         if self.rank == 0:
             # Rank 0 wrote the metadata after hearing from all others: the folder is complete.
-            write_seal(temporary)
             self._write_progress(temporary, progress)
+            write_seal(temporary)
             remove(final)
             temporary.rename(final)
             self._prune({progress.best_step, *progress.before_cooldown})
@@ -308,7 +413,9 @@ class CheckpointFolder:
             dist.barrier(group=self._group)
 
     def _write_progress(self, folder: Path, progress: Progress) -> None:
-        write_json(folder / _PROGRESS, {"format_version": FORMAT_VERSION, **asdict(progress)})
+        facts = {**asdict(progress), "finished": False}
+        saved = _Saved(format_version=FORMAT_VERSION, training=self.folder.name, **facts)
+        write_record(folder / _PROGRESS, saved)
 
     def _prune(self, needed: Collection[int]) -> None:
         for step in steps_in(self.folder)[: -self.keep]:
@@ -334,6 +441,24 @@ def optimizer_state(model: MultiTaskModel, optimizer: torch.optim.Optimizer) -> 
             moments["exp_avg_sq"] = torch.zeros_like(parameter)
         state |= {f"optimizer.{name}.{key}": value for key, value in moments.items()}
     return state
+
+
+@contextmanager
+def _saying_what_cannot_be_written(path: Path) -> Iterator[None]:
+    """Turn what torch raises on a full disk into one line; it names neither file nor cause.
+
+    Raises:
+        AgreedError: If the block cannot write; torch tells all ranks.
+    """
+    try:
+        yield
+    except (CheckpointException, RuntimeError, OSError) as error:
+        failures = error.failures if isinstance(error, CheckpointException) else {}
+        cause = next((one[0] for one in failures.values()), error)
+        raise AgreedError(
+            f"the checkpoint {path} cannot be written ({' '.join(str(cause).split())}). Free space "
+            "or correct permissions there, and rerun: training continues from the one before it"
+        ) from error
 
 
 @contextmanager

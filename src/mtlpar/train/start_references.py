@@ -24,8 +24,16 @@ import numpy.typing as npt
 from ase.data import chemical_symbols
 
 from mtlpar.core.error_names import MAE_NAMES
-from mtlpar.core.files import read_json, write_json
+from mtlpar.core.hashing import json_digest
 from mtlpar.core.metrics import ErrorSums
+from mtlpar.core.records import (
+    Digest,
+    Record,
+    Symbol,
+    check_expected,
+    read_record,
+    write_record,
+)
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
 from mtlpar.model.predict import predict_batches
@@ -72,6 +80,13 @@ class StartFit:
         ]
 
 
+class _KeptReferences(Record):
+    """References in eV by source and symbol, as a training found them at its start."""
+
+    energies_ev: dict[str, dict[Symbol, float]]
+    digest: Digest
+
+
 def references_of(recipe: Recipe, start: SavedModel, folder: Path) -> dict[str, References]:
     """References of all sources of a model that starts from another one; one rank computes them.
 
@@ -89,8 +104,23 @@ def references_of(recipe: Recipe, start: SavedModel, folder: Path) -> dict[str, 
     path = folder / "references.json"
     if not path.exists():
         found = {source: _references_of(recipe, start, source) for source in recipe.packs}
-        write_json(path, {source: dict(one.energies_ev) for source, one in found.items()})
-    return {source: References.from_dict(one) for source, one in read_json(path).items()}
+        energies = {source: dict(one.energies_ev) for source, one in found.items()}
+        kept = _KeptReferences(energies_ev=energies, digest=json_digest(energies))
+        write_record(path, kept)
+    return _read_kept(path, recipe)
+
+
+def _read_kept(path: Path, recipe: Recipe) -> dict[str, References]:
+    advice = "remove that file and rerun: they are fitted again"
+    kept = read_record(path, _KeptReferences)
+    expected = {"digest": json_digest(kept.energies_ev)}
+    check_expected(kept, expected, where=str(path), advice=advice)
+    if kept.energies_ev.keys() != recipe.packs.keys():
+        raise ValueError(
+            f"{path} has references of {', '.join(kept.energies_ev)}, expected those of "
+            f"{', '.join(recipe.packs)}; {advice}"
+        )
+    return {source: References(energies) for source, energies in kept.energies_ev.items()}
 
 
 def _references_of(recipe: Recipe, start: SavedModel, source: str) -> References:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -13,6 +12,7 @@ import plotext
 
 from mtlpar.core.error_names import MAE_NAMES
 from mtlpar.core.paths import Workspace
+from mtlpar.train.history import read_lines
 
 _PANEL_LINES: Final = 16
 _SMOOTHED_POINTS: Final = 200
@@ -44,9 +44,7 @@ def find_history(workspace: Workspace, model: str) -> Path:
 
 def read_history(path: Path) -> list[dict[str, Any]]:
     """All complete lines of a history."""
-    text = path.read_text(encoding="utf-8")
-    # A run in progress may have written half a line.
-    return [json.loads(line) for line in text.split("\n")[:-1] if line]
+    return read_lines(path)
 
 
 def draw(lines: Sequence[Mapping[str, Any]], *, colour: bool, width: int | None = None) -> str:
