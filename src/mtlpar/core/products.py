@@ -25,7 +25,7 @@ class RawFileRecord(Record):
     name: Annotated[str, Field(min_length=1)]
     bytes: Count
     sha256: Digest
-    url: str
+    url: str = ""
     kind: str
 
 
@@ -156,7 +156,7 @@ class TrainStatistics(Record):
 class ReferencesRecord(Record):
     """``results/normalized/<source>/references.json``; see `mtlpar.normalize.fit.ReferenceFit`.
 
-    ``splits_digest`` says to which splits they belong.
+    ``train_digest`` says on which structures and energies.
     """
 
     source: str
@@ -173,7 +173,7 @@ class ReferencesRecord(Record):
     residuals: ResidualsRecord
     split_by: SplitBy
     leaky: bool
-    splits_digest: Digest
+    train_digest: Digest
 
 
 class Outlier(Record):

@@ -124,7 +124,7 @@ def run(
         **_describe(extracted.manifest, fit, rest, in_train, spread),
         "split_by": split_by,
         "leaky": is_leaky,
-        "splits_digest": extracted.splits_digest(books.split),
+        "train_digest": extracted.train_digest(books.split),
     }
     ledger = books.close(
         split_by, is_leaky=is_leaky, without={label: ~rows for label, rows in has.items()}

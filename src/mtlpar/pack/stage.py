@@ -71,7 +71,7 @@ def run(
         workspace.references(source),
         ReferencesRecord,
         stage="normalize",
-        expected={"source": source, "splits_digest": extracted.splits_digest(split)},
+        expected={"source": source, "train_digest": extracted.train_digest(split)},
     )
     counts = _count(split, workspace.ledger(source))
     shuffle = Shuffle(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import atomic_path, file_digest, missing
+from mtlpar.core.hashing import json_digest, mix64
 from mtlpar.core.paths import Workspace
 from mtlpar.core.products import ExtractedManifest
 from mtlpar.core.records import read_record
@@ -80,9 +80,17 @@ class ExtractedSource:
             )
         return split
 
-    def splits_digest(self, split: npt.NDArray[np.int8]) -> str:
-        """Digest of splits (S,) and of the structures that they are about."""
-        return hashlib.sha256(self.digest.encode() + split.tobytes()).hexdigest()
+    def train_digest(self, split: npt.NDArray[np.int8]) -> str:
+        """Digest of the training structures by splits (S,) and their energies, in any order."""
+        count, total = 0, np.uint64(0)
+        for path, part in self.cut(split):
+            with BpReader(path) as reader:
+                energy = mix64(reader.read_column("energy").view(np.uint64))
+                hashes = mix64(reader.read_column("structure_id") + energy)
+            in_train = part == SPLITS.index("train")
+            count += int(in_train.sum())
+            total = np.add(total, hashes[in_train].sum(dtype=np.uint64))
+        return json_digest([count, int(total)])
 
     def check_parts(self) -> None:
         """Compare what lies in the folder with the manifest, before anything is read of it.

@@ -152,7 +152,7 @@ def spoilt(workspace):
         if source == "qm7x":
             shutil.copyfile(SAMPLE / source / "DupMols.dat", folder / "DupMols.dat")
         damage(path)
-        size, digest = (0, "") if path.is_dir() else (path.stat().st_size, file_digest(path))
+        size, digest = (0, "0" * 64) if path.is_dir() else (path.stat().st_size, file_digest(path))
         entry = {"name": path.name, "bytes": size, "sha256": digest, "url": "", "kind": "data"}
         write_json(workspace.raw_manifest(source), {"source": source, "files": [entry]})
         return path

@@ -55,7 +55,7 @@ def raw(workspace):
                     "kind": "data",
                 }
             )
-        listed.append({"name": "x", "bytes": 0, "sha256": "", "url": "", "kind": "sidecar"})
+        listed.append({"name": "x", "bytes": 0, "sha256": "0" * 64, "url": "", "kind": "sidecar"})
         write_json(workspace.raw_manifest("alexandria"), {"source": "alexandria", "files": listed})
 
     return write

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -156,14 +157,18 @@ def test_parts_of_an_earlier_version_are_refused(tmp_path: Path) -> None:
     batch = make_structures(60, seed=1)
     workspace = Workspace(raw=tmp_path / "raw", results=tmp_path / "results")
     write_extracted(workspace, "own", batch)
+    part = workspace.extracted_folder("own") / "part-00000.bp"
     write_bp(
-        workspace.extracted_folder("own") / "part-00000.bp",
+        part,
         [batch],
         num_structures=60,
         num_atoms=batch.total_atoms,
         attributes={},
         fields=[name for name in FIELDS if name != "fingerprint"],
     )
+    manifest = json.loads(workspace.extracted_manifest("own").read_text())
+    manifest["parts"][0]["data_digest"] = BpReader(part).data_digest
+    workspace.extracted_manifest("own").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=r"part-00000\.bp holds no fingerprints.*run the extract"):
         stage.run("own", workspace=workspace, settings=SETTINGS, seed=0)
 

@@ -226,7 +226,7 @@ def _write_quality(workspace: Workspace, rng: np.random.Generator) -> None:
             "level_of_theory": "made up",
             "split_by": "groups",
             "leaky": False,
-            "splits_digest": "0" * 64,
+            "train_digest": "0" * 64,
             "energies_ev": {symbol: float(-10 - 40 * rng.random()) for symbol in symbols},
             "standard_errors_ev": {symbol: float(rng.random()) for symbol in symbols},
             "undetermined": ["C"],

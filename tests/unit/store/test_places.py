@@ -129,7 +129,7 @@ def _of_other_splits(workspace: Workspace, other: Workspace) -> None:
     [
         (_of_ani1x, "source is 'ani1x', expected 'qm7x'"),
         # Fitted on what is in test here.
-        (_of_other_splits, "splits_digest is "),
+        (_of_other_splits, "train_digest is "),
     ],
 )
 def test_references_of_something_else_are_not_packed(
