@@ -23,7 +23,7 @@ from mtlpar.train.checkpoint import (
     step_folder,
     steps_in,
 )
-from mtlpar.train.recipe import Recipe
+from mtlpar.train.recipe import Recipe, described_fingerprint
 from mtlpar.train.schedule import cooldown
 from mtlpar.train.settings import TrainSettings
 
@@ -68,9 +68,26 @@ def _of_other_lengths(recipe: Recipe, own: Path) -> Iterator[tuple[Path, TrainSe
     """Folders and settings of trainings that differ from this one in their length alone."""
     wanted = _without_length(recipe.describe())
     for path in sorted(own.parent.glob(f"*/{RUN}")):
-        found = read_json(path)
-        if path.parent != own and _without_length(found) == wanted:
+        if path.parent == own or (found := _read_run(path)) is None:
+            continue
+        if _without_length(found) == wanted:
             yield path.parent, TrainSettings.model_validate(found["train"])
+
+
+def _read_run(path: Path) -> dict[str, Any] | None:
+    """What a training says of itself; None if that is not what its folder is named after.
+
+    The settings decide what is continued, and the fingerprint is a digest of them.
+    """
+    try:
+        found = read_json(path)
+        is_sound = path.parent.name == described_fingerprint(found)[: len(path.parent.name)]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        is_sound = False
+    if not is_sound:
+        logger.warning("%s does not describe the training it lies in; that one is left alone", path)
+        return None
+    return dict(found)
 
 
 def _without_length(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -140,3 +140,11 @@ class Recipe:
             start_from(network, self.trained, new_branches=self.start.new_branches)
             set_moving(network, self.start.mode, seed=self.seed)
         return network
+
+
+def described_fingerprint(run: Mapping[str, Any]) -> str:
+    """Fingerprint of a training by what `Recipe.describe` said of it."""
+    sources = run["sources"]
+    data = {source: facts["training_digest"] for source, facts in sources.items()}
+    plain = {key: value for key, value in run.items() if key not in ("fingerprint", "sources")}
+    return json_digest({**plain, "data": data})
