@@ -19,6 +19,7 @@ from mtlpar import __version__
 from mtlpar.cli import (
     cluster,
     data,
+    distill,
     engines,
     finetune,
     init,
@@ -65,7 +66,7 @@ _ADVICE = {
 _GROUPS = {
     "start": (init,),
     "data": (data, packs),
-    "models": (models, finetune, predict, engines, model_files),
+    "models": (models, finetune, distill, predict, engines, model_files),
     "results": (report,),
     "plans and measurements": (plan, study, sample),
     "machines": (launch, cluster),

@@ -16,6 +16,7 @@ EXAMPLES: Final = {
     "train": "mtlpar launch --ranks-per-node 4 -- mtlpar train --model mtl",
     "evaluate": "mtlpar evaluate --model mtl",
     "finetune": 'mtlpar finetune model.pt mine.extxyz --level "PBE/PAW" --mode heads',
+    "distill": "mtlpar distill model.pt --source ani1x --structures more.extxyz --out student.pt",
     "predict": "mtlpar predict model.pt screening/ --source mptrj --out predicted.extxyz",
     "lammps": "mtlpar lammps in.script --model model.pt --source mptrj --structure start.extxyz",
     "convert": "mtlpar convert model.pt --source mptrj --format metatomic",

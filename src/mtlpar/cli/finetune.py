@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import re
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +12,12 @@ from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import add_command, require_existing
 from mtlpar.cli.model_files import model_file
+from mtlpar.cli.stages import prepare, run_stage_here
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
     from mtlpar.model.saved import SavedModel
     from mtlpar.store.pack import Pack
-
-logger = logging.getLogger(__name__)
 
 
 def add_commands(commands: Commands) -> None:
@@ -122,7 +119,7 @@ def _finetune(options: argparse.Namespace) -> None:
     folder = options.out.resolve()
     write_config(folder, request, model)
     with contextlib.chdir(folder):
-        _prepare(options.name)
+        prepare(options.name)
         with Pack.open(Path("results/packed", options.name, "train.bp")) as pack:
             candidates = branches.rank_branches(model, pack)
             chosen = options.branch or candidates[0].branch
@@ -131,12 +128,12 @@ def _finetune(options: argparse.Namespace) -> None:
         write_config(folder, request, model, branch=chosen, replay=replay)
         for source, given in replay.items():
             if given is not None:
-                _prepare(source)
+                prepare(source)
         if options.explain:
             sys.stdout.write(f"{explain.text(Path('config.yaml'), model)}\n")
             return
-        _run("train", "--model", MODEL)
-        _run("evaluate", "--model", MODEL)
+        run_stage_here("train", "--model", MODEL)
+        run_stage_here("evaluate", "--model", MODEL)
         sys.stdout.write(f"\n{explain.outcome(Path('config.yaml'), model, chosen)}\n")
 
 
@@ -162,23 +159,3 @@ def _replay_sources(
     if kind == "pseudo":
         return replay.write_pseudo_labels(model, pack, count, Path.cwd(), seed=pack.header.seed)
     return {}
-
-
-def _prepare(source: str) -> None:
-    """Bring a source from its files to packs."""
-    for stage in ("download", "extract", "normalize", "pack"):
-        _run(stage, "--source", source)
-
-
-def _run(stage: str, option: str, target: str) -> None:
-    """Run a command in the present folder, unless its outputs are there and would be the same."""
-    from mtlpar.cli import build_parser
-    from mtlpar.config import load_config
-    from mtlpar.flow.records import StageRun
-
-    if StageRun.of(load_config([Path("config.yaml")]), stage, target).is_done():
-        return
-    words = [stage, option, target]
-    logger.info("%s: mtlpar %s", Path.cwd().name, shlex.join(words))
-    options = build_parser().parse_args(words)
-    options.command(options)

@@ -1,1 +1,1 @@
-"""Fine-tunes a model file on a user's own data, by the stages of the workflow in a folder apart."""
+"""Fine-tunes and distills model files, by the stages of the workflow in a folder apart."""

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from mtlpar.config import Config
 from mtlpar.config.load import assign, check_config, parse_assignment
-from mtlpar.core.files import read_text, write_text
-from mtlpar.core.hashing import json_digest
+from mtlpar.finetune.folder import files_of, only_packs, write_own_config
 from mtlpar.model.moving import set_moving
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import SavedModel
@@ -24,8 +19,6 @@ from mtlpar.sources.registry import packaged_names
 MODEL: Final = "tuned"
 """Name of the fine-tuned model."""
 
-# The first line says whether what follows is still as it was written.
-_MARK: Final = "# Written by `mtlpar finetune`. Digest of all below: "
 _TRAIN: Final[Mapping[str, Any]] = {
     "epochs": 60,
     "batch_structures": 8,
@@ -84,7 +77,7 @@ def write_config(
         "sources": [request.name, *replay],
         "custom_sources": {
             request.name: {
-                **_files(request.data),
+                **files_of(request.data),
                 "level_of_theory": request.level_of_theory,
             },
             **{
@@ -115,10 +108,7 @@ def write_config(
         key, value = parse_assignment(assignment)
         assign(content, key.split("."), value)
     _check_start(check_config(content, where="fine-tuning"), model)
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    path = folder / "config.yaml"
-    _check_own(path)
-    write_text(path, f"{_MARK}{json_digest(text)}\n{text}")
+    write_own_config(folder, content, command="finetune", model=MODEL)
 
 
 def _check_start(config: Config, model: SavedModel) -> None:
@@ -130,46 +120,12 @@ def _check_start(config: Config, model: SavedModel) -> None:
     set_moving(network, entry.start_from.mode, seed=config.seed)
 
 
-def _check_own(path: Path) -> None:
-    """Refuse to write over a configuration that somebody else has written or changed."""
-    if not path.exists():
-        return
-    first, _, rest = read_text(path).partition("\n")
-    if not first.startswith(_MARK):
-        raise ValueError(
-            f"{path} is not from a fine-tuning and would be written over; name another folder by "
-            "--out"
-        )
-    if first != f"{_MARK}{json_digest(rest)}":
-        raise ValueError(
-            f"{path} has been changed by hand, and would be written over. Go on in {path.parent} "
-            f"with `mtlpar train --model {MODEL}`, or take the file away and give its changes by "
-            "--set"
-        )
-
-
-def _files(paths: Iterable[Path]) -> dict[str, Any]:
-    """Files as a source names them: their common folder, and their names below it."""
-    resolved = [path.resolve() for path in paths]
-    if folders := [str(path) for path in resolved if path.is_dir()]:
-        raise ValueError(
-            f"{', '.join(folders)}: expected files, got a folder; name the files in it"
-        )
-    if missing := [str(path) for path in resolved if not path.is_file()]:
-        raise ValueError(f"no such file: {', '.join(missing)}")
-    folder = Path(os.path.commonpath([path.parent for path in resolved]))
-    # A source names its files by patterns.
-    names = [glob.escape(path.relative_to(folder).as_posix()) for path in resolved]
-    return {"files": names, "mirrors": [str(folder)]}
-
-
 def _replayed(model: SavedModel, source: str, path: Path | None) -> dict[str, Any]:
     level = model.level_of_theory[source.removeprefix("replay_")]
     if path is None:
-        # Only its packs are here; what files they were made of does not matter any more.
-        return {"files": ["packed.extxyz"], "level_of_theory": level}
+        return only_packs(level)
     return {
-        **_files([path]),
+        **files_of([path]),
         "level_of_theory": f"{level}, as the model predicts it",
         "group_key": "group",
     }

@@ -40,7 +40,6 @@ def link_packs(model: SavedModel, packed: Path, folder: Path) -> list[str]:
     Raises:
         ValueError: If none is there, or one was made of other data than the model learned.
     """
-    learned = model.training.get("data", {})
     found = [source for source in model.sources if (packed / source / "train.bp").is_dir()]
     if not found:
         raise ValueError(
@@ -48,18 +47,24 @@ def link_packs(model: SavedModel, packed: Path, folder: Path) -> list[str]:
             "with --packs, or use --replay pseudo:N, which needs none"
         )
     for source in found:
-        path = packed / source / "train.manifest.json"
-        digest = read_record(path, PackManifest, stage="pack").training_digest
-        if digest != learned.get(source, digest):
-            raise ValueError(
-                f"--replay packs: {path.parent} holds other data of {source} than the model "
-                f"learned (digest {digest[:12]}, expected {learned[source][:12]})"
-            )
-        link = folder / source
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.exists():
-            link.symlink_to((packed / source).resolve())
+        link_pack(model, source, packed, folder)
     return found
+
+
+def link_pack(model: SavedModel, source: str, packed: Path, folder: Path) -> None:
+    """Link the packs of one source; see `link_packs`."""
+    path = packed / source / "train.manifest.json"
+    digest = read_record(path, PackManifest, stage="pack").training_digest
+    learned = model.training.get("data", {}).get(source, digest)
+    if digest != learned:
+        raise ValueError(
+            f"{path.parent} holds other data of {source} than the model learned (digest "
+            f"{digest[:12]}, expected {learned[:12]}); name another folder by --packs"
+        )
+    link = folder / source
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.exists():
+        link.symlink_to((packed / source).resolve())
 
 
 def write_pseudo_labels(
@@ -86,7 +91,7 @@ def write_pseudo_labels(
         source = sources[0]
         known = set(model.references[source].energies_ev)
         rng = np.random.default_rng([seed, len(found)])
-        frames = _displaced(iterate_atoms(block, pack.header), known, count, rng)
+        frames = displaced(iterate_atoms(block, pack.header), known, count, rng)
         if frames:
             _label(model, source, frames)
             path = folder / f"replay_{source}.extxyz"
@@ -99,9 +104,17 @@ def write_pseudo_labels(
     return found
 
 
-def _displaced(
+def displaced(
     structures: Iterable[Atoms], known: set[str], count: int, rng: np.random.Generator
 ) -> list[Atoms]:
+    """Rattled and, where they are periodic, strained copies of structures, one after the other.
+
+    Args:
+        structures: Structures, each of which gives about as many copies as any other.
+        known: Elements that they may hold; others are left out.
+        count: Copies; none if no structure is left.
+        rng: Where displacements are drawn from.
+    """
     usable = [
         atoms
         for atoms in structures

@@ -12,7 +12,6 @@ import torch
 from ase import Atoms
 from ase.io import write
 from helpers import make_structures
-from training import BRANCHES, run_alone
 
 from mtlpar.cli import main
 from mtlpar.core.paths import Workspace
@@ -21,17 +20,6 @@ from mtlpar.model.saved import SavedModel, load_model
 SHORT = ["--set", "train.epochs=2", "--set", "custom_sources.own.group_key=group"]
 TUNED = "finetune/results/models/tuned/model.pt"
 FRACTIONS = ["--set", "normalize.val_fraction=0.2", "--set", "normalize.test_fraction=0.2"]
-
-
-@pytest.fixture(scope="module")
-def start(five_sources: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A model of three sources, trained until it has learned something; read only."""
-    results = tmp_path_factory.mktemp("start")
-    (results / "packed").symlink_to(five_sources.results / "packed")
-    workspace = Workspace(raw=five_sources.raw, results=results)
-    branches = {name: BRANCHES[name] for name in ("ani1x", "qm7x", "mptrj")}
-    run_alone(workspace, branches, epochs=30, learning_rate=1e-2, precision="float32")
-    return workspace
 
 
 def molecules(*, strength: float, offset: float) -> Iterator[Atoms]:
@@ -210,4 +198,4 @@ def test_a_configuration_of_somebody_else_is_not_written_over(
     assert finetune(start, "--explain", "--out", "project") == 1
     assert path.read_text() == text
     told = capsys.readouterr().err
-    assert ("changed by hand" if changed else "is not from a fine-tuning") in told
+    assert ("changed by hand" if changed else "is not from mtlpar finetune") in told

@@ -1,0 +1,145 @@
+"""The command that makes a compact student of one branch of a model file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtlpar.cli.common import add_command, require_existing, require_positive
+from mtlpar.cli.model_files import model_file
+from mtlpar.cli.stages import prepare, run_stage_here
+
+if TYPE_CHECKING:
+    from mtlpar.cli.common import Commands
+
+
+def add_commands(commands: Commands) -> None:
+    """Add distill."""
+    parser = add_command(
+        commands, "distill", _distill, "teach a small conservative model one branch of a model file"
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model.pt or its folder")
+    parser.add_argument(
+        "--source",
+        metavar="NAME",
+        help="source whose level of theory is taught (may be left out if the model has only one)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="model file to write, such as student.pt; configuration and results lie in the folder "
+        "student beside it, and the same command goes on there",
+    )
+    parser.add_argument(
+        "--packs",
+        type=Path,
+        default=Path("results/packed"),
+        metavar="FOLDER",
+        help="where the packs of the source lie, if anywhere: their labels are learned too "
+        "(default: results/packed)",
+    )
+    parser.add_argument(
+        "--structures",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="further structures to teach, with or without labels: whatever `mtlpar predict` reads",
+    )
+    parser.add_argument(
+        "--dynamics",
+        type=int,
+        default=400,
+        metavar="N",
+        help="structures to teach that a first student meets in its own dynamics; 0 for none "
+        "(default: 400)",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=500.0,
+        metavar="K",
+        help="temperature of these dynamics (default: 500)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting, for instance train.epochs=20 or model.encoder.width=24; may be repeated",
+    )
+
+
+def _distill(options: argparse.Namespace) -> None:
+    require_positive(options, "temperature")
+    if options.dynamics < 0:
+        raise ValueError(f"--dynamics {options.dynamics}: expected a number of structures, or 0")
+    if options.out.suffix != ".pt":
+        raise ValueError(f"--out {options.out}: expected a name that ends in .pt")
+    path = model_file(options.model).resolve()
+    require_existing(options.structures)
+    out = options.out.resolve()
+    folder = out.with_suffix("")
+    if out == path or (out.exists() and not (folder / "config.yaml").exists()):
+        raise ValueError(
+            f"--out {options.out}: there is a model that mtlpar distill did not write; name another"
+        )
+    from mtlpar.core.files import link
+    from mtlpar.finetune import learned
+    from mtlpar.finetune.dynamics import label_met
+    from mtlpar.finetune.replay import link_pack
+    from mtlpar.finetune.student import FIRST, STUDENT, Lessons, write_config, write_references
+    from mtlpar.finetune.teacher import Teacher, write_labels
+    from mtlpar.predict.rows import input_files
+
+    teacher = Teacher.load(path, options.source)
+    packed = options.packs.resolve()
+    lessons = Lessons(
+        packs=(packed / teacher.source / "train.bp").is_dir(),
+        structures=[path.resolve() for path in input_files(options.structures)],
+        frames=options.dynamics,
+        temperature_k=options.temperature,
+        assignments=options.set,
+    )
+    if not (lessons.packs or lessons.structures):
+        raise ValueError(
+            f"{packed} has no packs of {teacher.source}, and no structures are given: name the "
+            "folder by --packs, or files by --structures"
+        )
+    labels: dict[str, dict[str, Path]] = {}
+    write_config(folder, teacher, lessons, labels)
+    with contextlib.chdir(folder):
+        own, kept = Path("results/packed", teacher.source), Path("labels")
+        kept.mkdir(exist_ok=True)
+        if lessons.packs:
+            link_pack(teacher.model, teacher.source, packed, own.parent)
+            inputs = {split: [own / f"{split}.bp"] for split in ("train", "val", "test")}
+            labels["taught"] = write_labels(teacher, inputs, kept, "taught", origin={})
+        if lessons.structures:
+            given = {"all": lessons.structures}
+            labels["given"] = write_labels(teacher, given, kept, "given", origin={})
+        write_references(teacher, own if lessons.packs else None)
+        config = write_config(folder, teacher, lessons, labels)
+        for kind in labels:
+            prepare(lessons.sources(teacher.source)[kind])
+        if lessons.frames:
+            run_stage_here("train", "--model", FIRST)
+            labels["dynamics"] = label_met(
+                teacher,
+                config.workspace.model(FIRST),
+                own.parent,
+                kept,
+                frames=lessons.frames,
+                temperature_k=lessons.temperature_k,
+            )
+            config = write_config(folder, teacher, lessons, labels)
+            prepare(lessons.sources(teacher.source)["dynamics"])
+        run_stage_here("train", "--model", STUDENT)
+        run_stage_here("evaluate", "--model", STUDENT)
+        link(config.workspace.model(STUDENT), out)
+        sys.stdout.write(f"\n{learned.text(config, teacher)}\n\nmodel: {out}\n")

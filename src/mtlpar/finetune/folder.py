@@ -1,0 +1,77 @@
+"""A folder of its own with a configuration that was written for it, and the files it names."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from mtlpar.core.files import read_text, write_text
+from mtlpar.core.hashing import json_digest
+
+# The first line says whether what follows is still as it was written.
+_MARK: Final = "# Written by `mtlpar {}`. Digest of all below: "
+
+
+def write_own_config(folder: Path, content: Mapping[str, Any], *, command: str, model: str) -> None:
+    """Write ``config.yaml`` of a folder, over none but one that this function wrote.
+
+    Args:
+        folder: Where to.
+        content: What it says.
+        command: Name of the command that asks.
+        model: Name of the model that is trained there, for messages.
+
+    Raises:
+        ValueError: If there is another ``config.yaml``, or somebody has changed it.
+    """
+    path, mark = folder / "config.yaml", _MARK.format(command)
+    _check_own(path, mark, command=command, model=model)
+    text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
+    write_text(path, f"{mark}{json_digest(text)}\n{text}")
+
+
+def _check_own(path: Path, mark: str, *, command: str, model: str) -> None:
+    """Refuse to write over a configuration that somebody else has written or changed."""
+    if not path.exists():
+        return
+    first, _, rest = read_text(path).partition("\n")
+    if not first.startswith(mark):
+        raise ValueError(
+            f"{path} is not from mtlpar {command} and would be written over; name another place by "
+            "--out"
+        )
+    if first != f"{mark}{json_digest(rest)}":
+        raise ValueError(
+            f"{path} has been changed by hand, and would be written over. Go on in {path.parent} "
+            f"with `mtlpar train --model {model}`, or take the file away and give its changes by "
+            "--set"
+        )
+
+
+def files_of(paths: Iterable[Path]) -> dict[str, Any]:
+    """Files as a source names them: their common folder, and their names below it.
+
+    Raises:
+        ValueError: If one is a folder or does not exist.
+    """
+    resolved = [path.resolve() for path in paths]
+    if folders := [str(path) for path in resolved if path.is_dir()]:
+        raise ValueError(
+            f"{', '.join(folders)}: expected files, got a folder; name the files in it"
+        )
+    if missing := [str(path) for path in resolved if not path.is_file()]:
+        raise ValueError(f"no such file: {', '.join(missing)}")
+    folder = Path(os.path.commonpath([path.parent for path in resolved]))
+    # A source names its files by patterns.
+    names = [glob.escape(path.relative_to(folder).as_posix()) for path in resolved]
+    return {"files": names, "mirrors": [str(folder)]}
+
+
+def only_packs(level_of_theory: str) -> dict[str, Any]:
+    """A source of which only packs are here; the files they were made of matter no more."""
+    return {"files": ["packed.extxyz"], "level_of_theory": level_of_theory}

@@ -1,0 +1,19 @@
+"""A trained model that fine-tuning and distilling start from."""
+
+from __future__ import annotations
+
+import pytest
+from training import BRANCHES, run_alone
+
+from mtlpar.core.paths import Workspace
+
+
+@pytest.fixture(scope="session")
+def start(five_sources: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A model of three sources, trained until it has learned something; read only."""
+    results = tmp_path_factory.mktemp("start")
+    (results / "packed").symlink_to(five_sources.results / "packed")
+    workspace = Workspace(raw=five_sources.raw, results=results)
+    branches = {name: BRANCHES[name] for name in ("ani1x", "qm7x", "mptrj")}
+    run_alone(workspace, branches, epochs=30, learning_rate=1e-2, precision="float32")
+    return workspace

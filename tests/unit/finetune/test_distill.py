@@ -1,0 +1,252 @@
+"""One command from a model file to a small conservative model of one of its branches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.io import read, write
+from helpers import make_structures
+
+from mtlpar.cli import main
+from mtlpar.core.files import file_digest
+from mtlpar.core.paths import Workspace
+from mtlpar.core.references import References
+from mtlpar.finetune import dynamics
+from mtlpar.finetune.student import smaller
+from mtlpar.finetune.teacher import Teacher, write_labels
+from mtlpar.model.multitask import MultiTaskModel
+from mtlpar.model.saved import load_model, save_model
+from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.plan.census import BatchShape, take_census
+from mtlpar.store.export import iterate_atoms
+from mtlpar.store.pack import Pack
+
+SHORT = ["--set", "train.epochs=2"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with structures without labels, one of which no source of the model knows."""
+    batch = make_structures(30, seed=7)
+    frames = [
+        Atoms(batch.atomic_numbers[atoms], batch.positions[atoms])
+        for atoms in map(slice, batch.offsets[:-1], batch.offsets[1:])
+    ]
+    frames[4].numbers[0] = 79
+    write(tmp_path / "mine.extxyz", frames)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def distill(start: Workspace, *options: str) -> int:
+    arguments = [str(start.model("mtl")), "--source", "qm7x", "--out", "student.pt"]
+    packs = ["--packs", str(start.results / "packed")]
+    return main(["distill", *arguments, *packs, *SHORT, *options])
+
+
+def ledger(source: str) -> Any:
+    return json.loads(Path(f"student/results/ledger/{source}.json").read_text())
+
+
+def packed(folder: Path, source: str, split: str) -> list[Atoms]:
+    with Pack.open(folder / source / f"{split}.bp") as pack:
+        return list(iterate_atoms(pack.first(1000), pack.header))
+
+
+def places(frames: list[Atoms]) -> set[bytes]:
+    return {np.round(frame.positions, 4).tobytes() for frame in frames}
+
+
+def test_one_command_ends_with_a_small_conservative_model_of_one_branch(
+    start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert distill(start, "--structures", "mine.extxyz", "--dynamics", "20") == 0
+    shown = capsys.readouterr().out
+    assert "mean absolute errors on test           teacher   student   ratio" in shown
+    student, teacher = load_model("student.pt"), load_model(start.model("mtl"))
+    taught = [f"qm7x_{kind}" for kind in ("taught", "given", "dynamics")]
+    assert student.branches == {"qm7x": ("qm7x", *taught)}
+    assert student.network.is_conservative
+    assert student.settings.encoder.width < teacher.settings.encoder.width
+    # What it was taught says by whom; its own level is that of the true labels.
+    digest = file_digest(start.model("mtl"))[:12]
+    assert student.level_of_theory["qm7x"] == teacher.level_of_theory["qm7x"]
+    for source in taught:
+        assert student.level_of_theory[source].endswith(f"as mtl predicts it (sha256 {digest})")
+        # A branch with two zeros of energy could not answer.
+        assert student.references[source] == student.references["qm7x"]
+    # Each kind has books of its own: the one structure that the teacher refused is in them.
+    assert ledger("qm7x_given")["rows"] == 30
+    assert ledger("qm7x_given")["dropped"] == {"not_selected": 1}
+    assert ledger("qm7x_dynamics")["rows"] == 20
+    record = next(Path("student/labels").glob("dynamics-*.json"))
+    assert json.loads(record.read_text())["teacher"] == file_digest(start.model("mtl"))
+
+
+def test_the_teacher_labels_what_it_was_trained_on_and_nothing_it_is_tested_on_is_learned(
+    start: Workspace, here: Path
+) -> None:
+    assert distill(start, "--dynamics", "0") == 0
+    ours, theirs = Path("student/results/packed"), start.results / "packed"
+    for split in ("train", "val", "test"):
+        taught, true = packed(ours, "qm7x_taught", split), packed(theirs, "qm7x", split)
+        assert places(taught) == places(true)
+        predicted = load_model(start.model("mtl")).predict(taught, source="qm7x")
+        # Packs hold float32.
+        energies = [atoms.get_potential_energy() for atoms in taught]
+        np.testing.assert_allclose(energies, [one.energy for one in predicted], rtol=1e-6)
+        forces = np.concatenate([atoms.get_forces() for atoms in taught])
+        expected = np.concatenate([one.forces for one in predicted])
+        np.testing.assert_allclose(forces, expected, atol=1e-5)
+
+
+def test_the_same_command_again_has_nothing_to_do(start: Workspace, here: Path) -> None:
+    assert distill(start, "--dynamics", "10") == 0
+    files = [
+        path for part in ("labels", "results") for path in (here / "student" / part).rglob("*")
+    ]
+    times = [path.stat().st_mtime_ns for path in files]
+    assert distill(start, "--dynamics", "10") == 0
+    assert [path.stat().st_mtime_ns for path in files] == times
+
+
+def conservative(path: Path, seed: int) -> Path:
+    """A model of random weights that predicts stresses."""
+    settings = ModelSettings(
+        encoder=EncoderSettings(width=12, layers=2, vector_channels=3, radial_basis=6),
+        head=HeadSettings(width=12, layers=1, forces="conservative"),
+    )
+    save_model(
+        path,
+        state=MultiTaskModel(settings, ["a"], seed=seed).state_dict(),
+        settings=settings,
+        branches={"a": ("a",)},
+        references={"a": References({"H": -13.6, "C": -1029.4, "O": -2041.8})},
+        level_of_theory={"a": "made up"},
+        training={"model": "big"},
+    )
+    return path
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_a_model_without_its_packs_teaches_structures_and_stresses_of_those_that_have_one(
+    here: Path, periodic: bool
+) -> None:
+    frames = read(here / "mine.extxyz", index=":")
+    assert isinstance(frames, list)
+    for frame in frames:
+        frame.set_cell(np.eye(3) * 9.0)
+        frame.pbc = periodic
+    write(here / "given.extxyz", frames)
+    teacher = conservative(here / "big.pt", seed=0)
+    options = ["--structures", "given.extxyz", "--dynamics", "0", *SHORT]
+    assert main(["distill", str(teacher), "--out", "student.pt", *options]) == 0
+    assert load_model("student.pt").sources == ("a_given",)
+    taught = packed(Path("student/results/packed"), "a_given", "train")
+    for atoms, one in zip(taught, load_model(teacher).predict(taught), strict=True):
+        assert atoms.calc is not None
+        assert ("stress" in atoms.calc.results) == periodic
+        if periodic:
+            # Six numbers of their own sizes and signs: another order would be seen.
+            np.testing.assert_allclose(atoms.get_stress(), one.stress, rtol=1e-3, atol=1e-9)
+
+
+def test_labels_of_another_teacher_are_other_files(here: Path) -> None:
+    # Otherwise a student would go on with labels of the model that was there before.
+    found = []
+    for seed in (0, 1, 0):
+        teacher = Teacher.load(conservative(here / "big.pt", seed=seed), None)
+        labels = write_labels(teacher, {"all": [here / "mine.extxyz"]}, here, "given", origin={})
+        found.append(labels["all"])
+    assert found[0] == found[2] != found[1]
+    assert found[0].read_text() != found[1].read_text()
+
+
+class Exploding(Calculator):  # type: ignore[misc]
+    """Forces away from the origin that grow without end, from a moment on."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 - as in ASE
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after, self.calls = after, 0
+
+    def calculate(
+        self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        self.calls += 1
+        strength = 50.0 if self.calls > self.after else 0.0
+        self.results = {"energy": 0.0, "forces": strength * atoms.positions}
+
+
+def test_a_trajectory_that_heats_up_ends_before_and_keeps_what_it_met(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    atoms = Atoms("H2O", [[1.0, 0, 0], [0, 1, 0], [0, 0, 0.5]], info={"charge": 1})
+    rng = np.random.default_rng(0)
+    met = list(dynamics._trajectory(atoms, Exploding(after=250), 5, 300.0, rng))
+    # 100 steps between two structures: two lie before step 250.
+    assert len(met) == 2
+    assert [frame.info["charge"] for frame in met] == [1, 1]
+    assert all(np.isfinite(frame.positions).all() for frame in met)
+    assert not np.allclose(met[0].positions, met[1].positions)
+
+
+def test_a_student_takes_a_quarter_of_the_work_of_its_teacher() -> None:
+    # The quickstart's model, and a crystal of 500 atoms.
+    teacher = ModelSettings(head=HeadSettings(forces="conservative"))
+    student = ModelSettings.model_validate(smaller(teacher))
+    crystal = BatchShape(branches=1, structures=1, atoms=500, edges=500 * 50)
+    ours, theirs = (take_census(one) for one in (student, teacher))
+    assert ours.flops.of(crystal) <= 0.25 * theirs.flops.of(crystal)
+    assert ours.memory_bytes.of(crystal) <= 0.25 * theirs.memory_bytes.of(crystal)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--packs", "nowhere"], "nowhere has no packs of qm7x, and no structures are given"),
+        (["--source", "oc20"], "no source is called 'oc20'"),
+        (["--out", "student"], "--out student: expected a name that ends in .pt"),
+        (["--dynamics", "-1"], "--dynamics -1: expected a number of structures, or 0"),
+        (["--structures", "none.xyz"], "none.xyz does not exist"),
+        (["--set", "train.epoch=3"], "train.epoch: unknown key; did you mean 'epochs'?"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_labelled(
+    start: Workspace,
+    here: Path,
+    options: list[str],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert distill(start, *options) == 1
+    assert told in capsys.readouterr().err
+    assert not (here / "student/labels").exists()
+
+
+def test_packs_of_other_data_than_the_teacher_learned_are_refused(
+    start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = here / "packed/qm7x"
+    other.parent.mkdir()
+    other.symlink_to(start.results / "packed/mptrj")
+    assert distill(start, "--packs", "packed") == 1
+    assert "holds other data of qm7x than the model learned" in capsys.readouterr().err
+
+
+def test_a_model_that_is_there_is_not_written_over(
+    start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conservative(here / "months_of_work.pt", seed=0)
+    before = file_digest(here / "months_of_work.pt")
+    assert distill(start, "--out", "months_of_work.pt") == 1
+    assert "there is a model that mtlpar distill did not write" in capsys.readouterr().err
+    assert file_digest(here / "months_of_work.pt") == before
