@@ -82,11 +82,20 @@ class StartFrom(Settings):
         return Path(self.model) if is_path else None
 
 
+def without_nulls(block: Any) -> Any:
+    """A mapping less the keys whose value is null: files that lie over others can only add keys."""
+    if not isinstance(block, Mapping):
+        return block
+    return {key: value for key, value in block.items() if value is not None}
+
+
 class ModelEntry(Settings):
     """One named model: which branches it has and which sources feed each of them."""
 
     branches: dict[str, tuple[str, ...]] = Field(
-        min_length=1, description="Sources by branch. A source may feed one branch only."
+        min_length=1,
+        description="Sources by branch. A source may feed one branch only. null takes away a "
+        "branch that an earlier file has.",
     )
     start_from: StartFrom | None = Field(
         default=None,
@@ -111,6 +120,11 @@ class ModelEntry(Settings):
     def _only_what_is_given(self, block: Settings) -> dict[str, Any]:
         """What is left out comes from the blocks of all models."""
         return block.model_dump(mode="json", exclude_unset=True)
+
+    @field_validator("branches", mode="before")
+    @classmethod
+    def _null_takes_a_branch_away(cls, value: Any) -> Any:
+        return without_nulls(value)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -154,7 +168,9 @@ class Config(Settings):
         default=ModelSettings(), description="Architecture of all named models."
     )
     models: dict[str, ModelEntry] = Field(
-        min_length=1, description="The models by name, in the order of the tables."
+        min_length=1,
+        description="The models by name, in the order of the tables. null takes away a model that "
+        "an earlier file has.",
     )
     train: TrainSettings = Field(default=TrainSettings(), description="Stage train.")
     evaluate: EvaluateSettings = Field(default=EvaluateSettings(), description="Stage evaluate.")
@@ -162,6 +178,11 @@ class Config(Settings):
     study: StudySettings = Field(
         default=StudySettings(), description="Studies of memory and scaling."
     )
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _null_takes_a_model_away(cls, value: Any) -> Any:
+        return without_nulls(value)
 
     @property
     def workspace(self) -> Workspace:

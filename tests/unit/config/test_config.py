@@ -23,7 +23,7 @@ from mtlpar.train.settings import TrainSettings
 DEFAULT = REPOSITORY / "config.yaml"
 
 
-def test_default_config_names_the_papers_seven_models_and_one_for_dynamics() -> None:
+def test_default_config_names_the_papers_models_one_of_energies_and_one_for_dynamics() -> None:
     config = load_config([DEFAULT])
     assert set(config.models) == {
         "ani1x",
@@ -31,6 +31,7 @@ def test_default_config_names_the_papers_seven_models_and_one_for_dynamics() -> 
         "mptrj",
         "alexandria",
         "transition1x",
+        "ani1ccx",
         "baseline",
         "mtl",
         "mtl_conservative",
@@ -38,7 +39,7 @@ def test_default_config_names_the_papers_seven_models_and_one_for_dynamics() -> 
     assert config.start_file("mtl_conservative") == config.workspace.model("mtl")
     assert config.model_of("mtl_conservative").head.forces == "conservative"
     assert len(config.models["baseline"].branches) == 1
-    assert len(config.models["mtl"].branches) == 5
+    assert len(config.models["mtl"].branches) == 6
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -274,6 +275,26 @@ def test_presets_lie_on_top_of_the_default() -> None:
     assert config.model.graph.max_neighbors == 20
     assert (config.train.energy_weight, config.train.force_weight) == (1.0, 100.0)
     assert config.download.mirrors == ("workflow/sample",)
+
+
+def test_the_papers_preset_has_the_papers_five_sources_and_seven_models() -> None:
+    config = load_config([DEFAULT, REPOSITORY / "workflow/presets/paper.yaml"])
+    five = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x")
+    assert config.sources == five
+    assert tuple(config.models) == (*five, "baseline", "mtl", "mtl_conservative")
+    for model in ("baseline", "mtl", "mtl_conservative"):
+        assert config.models[model].sources == five
+
+
+def test_null_takes_away_a_model_or_a_branch_of_an_earlier_file(tmp_path: Path) -> None:
+    over = tmp_path / "over.yaml"
+    over.write_text("models: {qm7x: null, mtl: {branches: {qm7x: null}}}\n")
+    config = load_config([DEFAULT, over])
+    assert "qm7x" not in config.models
+    assert "qm7x" not in config.models["mtl"].branches
+    assert "qm7x" in config.models["mtl_conservative"].branches
+    # What stages read has no trace of it, and says the same.
+    assert Config.model_validate(config.model_dump(mode="json")) == config
 
 
 def test_settings_of_training_default_to_those_of_the_default_config() -> None:

@@ -85,5 +85,6 @@ def test_levels_that_cannot_be_read_are_told(tmp_path, content):
 
 def test_the_embedded_sample_says_how_it_was_computed():
     levels = read_json(REPOSITORY / "workflow" / "sample" / "levels_of_theory.json")
+    assert levels.pop("ani1ccx") == "CCSD(T)/6-31G(d)"
     assert {*levels} == {"ani1x", "qm7x", "mptrj", "alexandria", "transition1x"}
     assert all(level.endswith("-xTB") for level in levels.values())
