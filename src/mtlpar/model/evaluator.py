@@ -17,6 +17,7 @@ from mtlpar.model.egnn import EgnnEncoder
 from mtlpar.model.egnn.inference import EgnnInference
 from mtlpar.model.encoder import AtomFeatures, Encoder
 from mtlpar.model.heads import Branch
+from mtlpar.model.predict import plain_mode
 from mtlpar.model.saved import SavedModel, StructurePrediction, check_finite, six_numbers
 
 FloatArray = npt.NDArray[np.float64]
@@ -64,8 +65,7 @@ class Evaluator:
         Raises:
             ValueError: As there.
         """
-        # Forces that are gradients cannot be had of tensors made in the caller's inference mode.
-        with torch.inference_mode(False), torch.no_grad():
+        with plain_mode(self._model.network.encoder.species.weight.device):
             if self._prepared is None or not self._prepared.still_holds(atoms):
                 self._prepared = None
                 self._prepared = self._prepare(atoms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,21 @@ class PredictedBatch(NamedTuple):
         return None if self.stress is None else self.stress[:, *SIX_OF_MATRIX]
 
 
+@contextmanager
+def plain_mode(device: torch.device) -> Iterator[None]:
+    """Whatever modes the caller has set, compute in those that predictions are made in.
+
+    Forces that are gradients cannot be had of tensors made in inference mode, and autocast would
+    round what the weights keep.
+    """
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        yield
+
+
 def predict_batches(
     network: MultiTaskModel,
     structures: StructureBatch,
@@ -73,8 +89,7 @@ def predict_batches(
     geometry = torch.float64 if is_double else torch.float32
     for start, stop in bounded_slices(structures.num_atoms, batch_atoms):
         part = structures.slice(start, stop)
-        # Forces that are gradients cannot be had of tensors made in the caller's inference mode.
-        with torch.inference_mode(False), torch.no_grad():
+        with plain_mode(parameter.device):
             batch = collate(part, graph, dtype=geometry).to(parameter.device)
             segments = [Segment(branch, 0, len(part), (0, part.total_atoms))]
             prediction = network(batch, segments, pool=pool)

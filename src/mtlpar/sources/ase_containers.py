@@ -145,7 +145,12 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         for row in _select_all(path):
             yield f"row {row.id}", row
-    except (*_ASE_ERRORS, UnknownFileTypeError) as error:
+    except UnknownFileTypeError as error:
+        raise ValueError(
+            f"{path} is no ASE database: {error}; convert it with ASE, or write a reader "
+            "(docs/add_a_source.md)"
+        ) from error
+    except _ASE_ERRORS as error:
         raise OSError(f"ASE cannot read it: {type(error).__name__}: {error}") from error
 
 

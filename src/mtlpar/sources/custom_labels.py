@@ -167,11 +167,15 @@ def split_column(custom: CustomSource, labels: dict[str, Any], by_file: int, whe
         where: Place of the record, for messages.
 
     Raises:
-        ValueError: If the key names no split.
+        ValueError: If the key is missing or names no split.
     """
     splits = custom.splits
     if splits is None or splits.key is None:
         return by_file
+    if labels.get(splits.key) is None:
+        raise ValueError(
+            f"{where}: {splits.key!r}, which says the split, is missing; got {', '.join(labels)}"
+        )
     found = as_text(labels.get(splits.key), splits.key, where)
     for index, name in enumerate(SPLITS):
         if found in getattr(splits, name):

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mtlpar.core.settings import Settings
+
+
+def _number_as_name(value: Any) -> Any:
+    """A number as the readers spell it where it is a name: 7.0 is 7."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return value
+    return str(int(value)) if float(value).is_integer() else str(value)
+
+
+Name = Annotated[str, BeforeValidator(_number_as_name)]
+"""What a key of a structure is; YAML reads a name such as 2 as a number."""
 
 
 class SourceSettings(Settings):
@@ -113,7 +124,7 @@ class IsolatedAtoms(Settings):
     """Which rows of a custom source are single atoms that give reference energies."""
 
     key: str = Field(default="config_type", description="Key that marks them.")
-    value: str = Field(default="IsolatedAtom", description="What it is for them.")
+    value: Name = Field(default="IsolatedAtom", description="What it is for them.")
 
 
 class LabelWeights(Settings):
@@ -133,11 +144,13 @@ class GivenSplits(Settings):
     key: str | None = Field(
         default=None, description="Key that names the split of a structure, instead of its file."
     )
-    train: tuple[str, ...] = Field(
+    train: tuple[Name, ...] = Field(
         min_length=1, description="Files of train (names or patterns), or values of the key."
     )
-    val: tuple[str, ...] = Field(min_length=1, description="Files or values that are validated on.")
-    test: tuple[str, ...] = Field(min_length=1, description="Files or values that are tested on.")
+    val: tuple[Name, ...] = Field(
+        min_length=1, description="Files or values that are validated on."
+    )
+    test: tuple[Name, ...] = Field(min_length=1, description="Files or values that are tested on.")
 
 
 class CustomSource(Settings):
@@ -165,7 +178,7 @@ class CustomSource(Settings):
     title: str | None = Field(
         default=None, description="Name of the source in tables and figures; null: its key."
     )
-    where: dict[str, str | tuple[str, ...]] = Field(
+    where: dict[str, Name | tuple[Name, ...]] = Field(
         default={},
         description="Take only structures that have this value, or one of these, under each key; "
         "others are counted as not_selected.",

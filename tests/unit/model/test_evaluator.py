@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +216,28 @@ def test_the_gradient_written_out_is_that_of_autograd(
         for ours, theirs in zip(engine.features(*arguments), atoms, strict=True):
             torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-12)
     assert gradient.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("forces", FORCES)
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(lambda: torch.inference_mode(), id="inference"),
+        pytest.param(lambda: torch.no_grad(), id="no gradients"),
+        pytest.param(lambda: torch.autocast("cpu", dtype=torch.bfloat16), id="autocast"),
+    ],
+)
+def test_modes_of_the_callers_program_change_no_digit(
+    forces: str, mode: Callable[[], AbstractContextManager[None]]
+) -> None:
+    # A program of one's own may hold any: the first costs the gradient, the last three digits.
+    model = _model(forces=forces, dtype=torch.float32)
+    one = Evaluator(model, source="s").predict(MGO)
+    several = model.predict([MGO], source="s")[0]
+    with mode():
+        again = Evaluator(model, source="s").predict(MGO)
+        several_again = model.predict([MGO], source="s")[0]
+    assert again.energy == one.energy
+    np.testing.assert_array_equal(again.forces, one.forces)
+    assert several_again.energy == several.energy
+    np.testing.assert_array_equal(several_again.forces, several.forces)

@@ -488,3 +488,33 @@ def test_an_entry_without_a_value_does_not_swallow_the_one_behind_it(note: str) 
     assert labels["energy"] == -3.5
     assert labels["said"] == "a= b"
     assert atoms.pbc.tolist() == [True, True, False]
+
+
+def test_json_that_is_no_database_is_called_so_and_not_damaged(tmp_path):
+    # A whole file: to remove and download it again would bring the same.
+    path = tmp_path / "data.json"
+    path.write_text('[{"energy": 1.0}]')
+    with pytest.raises(ValueError, match="is no ASE database") as caught:
+        read_all(path)
+    assert "damaged" not in str(caught.value)
+
+
+def test_names_that_yaml_reads_as_numbers_choose_structures(tmp_path):
+    frames = [water(-float(index + 1), level=index % 3, temperature=300.0) for index in range(6)]
+    write(tmp_path / "data.xyz", frames, format="extxyz")
+    batch, dropped, _ = read_all(
+        tmp_path / "data.xyz", where={"level": [0, 2.0], "temperature": 300.0}
+    )
+    assert batch.energy.tolist() == [-1, -3, -4, -6]
+    assert dropped == {"not_selected": 2}
+    splits = {"key": "level", "train": [0], "val": [1], "test": [2]}
+    batch, _, _ = read_all(tmp_path / "data.xyz", splits=splits)
+    assert batch.official_split.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_key_of_splits_that_a_structure_lacks_is_called_missing(tmp_path):
+    write(tmp_path / "data.xyz", [water(-1.0, fold="a")], format="extxyz")
+    splits = {"key": "part", "train": ["a"], "val": ["b"], "test": ["c"]}
+    _, _, damage = read_all(tmp_path / "data.xyz", splits=splits)
+    assert "'part', which says the split, is missing; got" in damage[0]
+    assert "fold" in damage[0]
