@@ -64,8 +64,11 @@ def make_uncertainty(
         found[source] = SourceFeatures(
             num_structures=len(rows),
             moments=torch.from_numpy(rows.T @ rows / len(rows)),
-            together=together,
             seen=quantiles(rng.uniform(1, size, 50)),
-            unseen=quantiles(rng.uniform(1, 2 * size, 50)),
+            together=together,
+            spread=torch.eye(network.settings.encoder.width + 1, dtype=torch.float64),
+            distances=quantiles(rng.uniform(1, size, 50)),
         )
-    return BranchUncertainty(sources=found, regulariser=1e-3, factor=0.02, num_validation=50)
+    return BranchUncertainty(
+        sources=found, regulariser=1e-3, factor=0.02, num_validation=50, num_groups=5
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +36,8 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--source",
         metavar="NAME",
-        help="source whose level of theory is wanted (may be left out if the model has only one)",
+        help="source whose level of theory is wanted (may be left out if the model has only one); "
+        "auto chooses for each row that whose training data it is like, or refuses it",
     )
     parser.add_argument(
         "--uncertainty",
@@ -74,16 +75,21 @@ def _predict(options: argparse.Namespace) -> None:
     path = model_file(options.model)
     require_existing([one for one in options.inputs if str(one) != "-"])
     with joined_ranks(options) as context, _only_writer(options.out, context):
+        from mtlpar.model.choice import AUTO
         from mtlpar.model.saved import load_model
         from mtlpar.predict import stage
 
         model = load_model(path, device=context.device)
         wanted = stage.Wanted(
-            model.choose_source(options.source), options.uncertainty, options.descriptors
+            options.source if options.source == AUTO else model.choose_source(options.source),
+            options.uncertainty,
+            options.descriptors,
         )
-        reason = model.no_uncertainty_because(wanted.source)
-        if wanted.uncertainty and reason is not None:
-            raise ValueError(f"--uncertainty: {reason}")
+        # What is chosen is known to have one.
+        if wanted.uncertainty and wanted.source != AUTO:
+            reason = model.no_uncertainty_because(wanted.source)
+            if reason is not None:
+                raise ValueError(f"--uncertainty: {reason}")
         outcome = stage.run(
             model,
             options.inputs,
@@ -96,8 +102,18 @@ def _predict(options: argparse.Namespace) -> None:
         if context.rank == 0:
             rows = outcome.predicted + outcome.refused.total()
             logger.info("%s: %d rows, %d predicted", options.out, rows, outcome.predicted)
+            if wanted.source == AUTO:
+                _tell_sources(outcome.sources)
             for reason, count in outcome.refused.most_common():
                 logger.warning("%d refused: %s", count, reason)
+
+
+def _tell_sources(sources: Mapping[str, int]) -> None:
+    """How many rows each source was chosen for."""
+    told = ", ".join(f"{source} {count}" for source, count in sources.items())
+    logger.info("chosen: %s", told or "no source for any row")
+    if len(sources) > 1:
+        logger.warning("energies of different sources are at different levels: compare none")
 
 
 @contextmanager

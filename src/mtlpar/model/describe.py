@@ -74,8 +74,10 @@ def _uncertainty(model: SavedModel, source: str) -> str:
     found = model.uncertainty_of(source)
     if found is None:
         return f"not known: {(model.no_uncertainty_because(source) or '').partition(': ')[2]}"
-    count = found.sources[source].num_structures
-    return f"measured on {count:,} structures, calibrated on {found.num_validation:,} of the branch"
+    return (
+        f"measured on {found.sources[source].num_structures:,} structures; that of the branch "
+        f"calibrated on {found.num_validation:,} of {found.num_groups:,} group(s)"
+    )
 
 
 def _drift(branch: str, found: Mapping[str, float]) -> str:

@@ -10,14 +10,12 @@ the training structures, the Laplace approximation of the last layer has the var
 rho and alpha are chosen on validation structures: rho by the likelihood of their errors, and alpha
 so that nine in ten of them are within 1.645 sigma, as of a normal distribution.
 
-phi^T C^-1 phi alone, the leverage, is one plus the squared Mahalanobis distance of a structure from
-the training data: since the last feature is a one, C holds their mean and their covariance.
+phi^T C^-1 phi alone is called the leverage.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Final, NamedTuple
 
@@ -44,6 +42,8 @@ NUM_QUANTILES: Final = 101
 
 # Relative to the mean eigenvalue of C. Below, what float32 rounds off features would count.
 _REGULARISERS: Final = np.logspace(-8, 0, 25)
+# Nats for each structure, twice.
+_AS_GOOD: Final = 0.01
 
 
 class SourceFeatures(BaseModel):
@@ -52,26 +52,31 @@ class SourceFeatures(BaseModel):
     Attributes:
         num_structures: Training structures that the sums are over.
         moments: Mean of phi phi^T over them, (K, K) float64.
+        seen: Quantiles of the leverage over them, (101,).
         together: Which elements occur together in some structure of them, (119, 119).
-        seen: Quantiles of the leverage over training structures, (101,).
-        unseen: Quantiles of the leverage over validation structures, (101,).
+        spread: Mean of x x^T over them, (F + 1, F + 1) float64, where x is the mean of the
+            encoder's features over the atoms of a structure, and a one.
+        distances: Quantiles over validation structures of their squared distances in these
+            features, see `mtlpar.model.choice`, (101,).
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
 
     num_structures: int = Field(gt=0)
     moments: Tensor
-    together: Tensor
     seen: Tensor
-    unseen: Tensor
+    together: Tensor
+    spread: Tensor
+    distances: Tensor
 
     @model_validator(mode="after")
     def _fits(self) -> SourceFeatures:
         shapes = {
             "moments": (len(self.moments), len(self.moments)),
-            "together": (MAX_ATOMIC_NUMBER + 1, MAX_ATOMIC_NUMBER + 1),
             "seen": (NUM_QUANTILES,),
-            "unseen": (NUM_QUANTILES,),
+            "together": (MAX_ATOMIC_NUMBER + 1, MAX_ATOMIC_NUMBER + 1),
+            "spread": (len(self.spread), len(self.spread)),
+            "distances": (NUM_QUANTILES,),
         }
         for name, shape in shapes.items():
             tensor = getattr(self, name)
@@ -88,6 +93,8 @@ class BranchUncertainty(BaseModel):
         regulariser: rho.
         factor: alpha, in eV/atom.
         num_validation: Structures that these two were chosen on.
+        num_groups: Groups that these belong to; errors within a group are alike, so few groups
+            calibrate badly.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -96,6 +103,7 @@ class BranchUncertainty(BaseModel):
     regulariser: FiniteFloat = Field(gt=0)
     factor: FiniteFloat = Field(ge=0)
     num_validation: int = Field(gt=0)
+    num_groups: int = Field(gt=0)
 
     @model_validator(mode="after")
     def _alike(self) -> BranchUncertainty:
@@ -117,7 +125,9 @@ class BranchUncertainty(BaseModel):
     @cached_property
     def covariance(self) -> FloatArray:
         """C over the training structures of all sources, (K, K)."""
-        return mean_moments(self.sources)
+        counts = [one.num_structures for one in self.sources.values()]
+        moments = [one.moments.cpu().double().numpy() for one in self.sources.values()]
+        return np.asarray(np.average(moments, axis=0, weights=counts))
 
     @cached_property
     def _whitening(self) -> FloatArray:
@@ -139,15 +149,6 @@ class Calibration(NamedTuple):
     factor: float
 
 
-def mean_moments(sources: Mapping[str, SourceFeatures]) -> FloatArray:
-    """C over the structures of several sources, (K, K)."""
-    total = sum(one.num_structures for one in sources.values())
-    parts = (
-        one.num_structures / total * one.moments.cpu().double().numpy() for one in sources.values()
-    )
-    return np.asarray(sum(parts))
-
-
 def calibrate(covariance: FloatArray, features: FloatArray, error: FloatArray) -> Calibration:
     """Choose rho and alpha.
 
@@ -157,14 +158,15 @@ def calibrate(covariance: FloatArray, features: FloatArray, error: FloatArray) -
         error: Errors of their energies per atom in eV/atom, (S,).
     """
     size = float(np.trace(covariance)) / len(covariance)
-    best, least = _REGULARISERS[-1] * size, math.inf
+    unlikely = []
     for regulariser in _REGULARISERS * size:
         leverage = squared_norms(features @ whitening(covariance, regulariser))
         variance = max(float(np.mean(error**2 / leverage)), np.finfo(float).tiny)
-        # Minus the logarithm of the likelihood, with the best factor for this regulariser.
-        unlikely = math.log(variance) + float(np.mean(np.log(leverage)))
-        if unlikely < least:
-            best, least = regulariser, unlikely
+        # Minus twice the logarithm of the likelihood, with the best factor for this regulariser.
+        unlikely.append(math.log(variance) + float(np.mean(np.log(leverage))))
+    # Of those that are as good, the largest: the others count what is rounded off features.
+    as_good = np.flatnonzero(np.array(unlikely) <= min(unlikely) + _AS_GOOD)
+    best = float(_REGULARISERS[as_good[-1]] * size)
     leverage = squared_norms(features @ whitening(covariance, best))
     # One more than there are: so nine tenths hold for a new structure, too.
     rank = min(math.ceil(COVERAGE * (len(error) + 1)), len(error))

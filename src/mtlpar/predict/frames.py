@@ -18,7 +18,9 @@ _SYMBOLS: Final = np.array(chemical_symbols)
 _LINE: Final = "%s" + " %.15g" * 3 + " %.9g" * 3 + " %.12g\n"
 
 
-def frame_text(name: str, atoms: Atoms, found: StructurePrediction, source: str) -> str:
+def frame_text(
+    name: str, atoms: Atoms, found: StructurePrediction, source: str, why: str | None = None
+) -> str:
     """A structure with its prediction: total energy, energies of atoms, forces, perhaps stress.
 
     Args:
@@ -26,8 +28,11 @@ def frame_text(name: str, atoms: Atoms, found: StructurePrediction, source: str)
         atoms: The structure.
         found: The prediction.
         source: Source at whose level of theory it is.
+        why: Why that source was chosen, if it was.
     """
     entries = [f"energy={found.energy!r}", f'source="{source}"', _about(name, atoms)]
+    if why is not None:
+        entries.append(f'chosen="{_quoted(why)}"')
     if found.energy_uncertainty is not None:
         entries.insert(1, f"energy_uncertainty={found.energy_uncertainty!r}")
     if found.descriptors is not None:

@@ -11,9 +11,10 @@ import itertools
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import torch.distributed as dist
 from ase import Atoms
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from mtlpar.core.files import atomic_path, file_digest, read_json, write_json
 from mtlpar.core.hashing import json_digest
+from mtlpar.model.choice import AUTO, Choice, SourceChooser
 from mtlpar.model.saved import SavedModel, StructurePrediction
 from mtlpar.parallel.agree import failing_together, gather
 from mtlpar.parallel.ranks import RankContext
@@ -30,6 +32,8 @@ from mtlpar.train.loader import one_thread_each, prefetch
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 CHUNK_ROWS: Final = 512
 """Rows that are predicted and written together."""
 
@@ -38,19 +42,24 @@ class Outcome(NamedTuple):
     """What became of some rows.
 
     Attributes:
-        predicted: How many were predicted.
+        sources: How many were predicted at the level of theory of each source.
         refused: How many were not, by reason.
     """
 
-    predicted: int
+    sources: Counter[str]
     refused: Counter[str]
+
+    @property
+    def predicted(self) -> int:
+        """How many were predicted."""
+        return self.sources.total()
 
 
 class Wanted(NamedTuple):
     """What is predicted of a structure besides energy, forces and stress.
 
     Attributes:
-        source: Source whose level of theory is wanted.
+        source: Source whose level of theory is wanted; `AUTO` to choose one for each structure.
         uncertainty: Whether the standard deviation of the energy is.
         descriptors: Whether means of the encoder's features over the atoms are.
     """
@@ -96,6 +105,7 @@ def run(
         files = input_files(inputs, without=(out, parts))
         if context.world_size > 1 and any(str(path) == STDIN for path in files):
             raise ValueError("standard input is read by one process only; name a file")
+        chooser = SourceChooser(model) if wanted.source == AUTO else None
         if context.rank == 0:
             _prepare(parts, _identity(files, model_file, wanted))
     _meet()
@@ -104,7 +114,9 @@ def run(
         index, rows = item
         path = parts / f"{index:08d}.extxyz"
         if rows is not None and not path.exists():
-            _predict_chunk(model, rows, path, wanted=wanted, batch_atoms=batch_atoms)
+            _predict_chunk(
+                model, rows, path, wanted=wanted, chooser=chooser, batch_atoms=batch_atoms
+            )
         return index + 1
 
     with failing_together(), one_thread_each() as threads:
@@ -113,7 +125,7 @@ def run(
     _meet()
     with failing_together():
         outcome = _join(parts, chunks, out) if context.rank == 0 else None
-    return gather(outcome)[0] or Outcome(0, Counter())
+    return gather(outcome)[0] or Outcome(Counter(), Counter())
 
 
 def _meet() -> None:
@@ -159,48 +171,80 @@ def _chunks(files: Sequence[Path], context: RankContext) -> Iterator[tuple[int, 
 
 
 def _predict_chunk(
-    model: SavedModel, rows: Sequence[Row], path: Path, *, wanted: Wanted, batch_atoms: int
+    model: SavedModel,
+    rows: Sequence[Row],
+    path: Path,
+    *,
+    wanted: Wanted,
+    chooser: SourceChooser | None,
+    batch_atoms: int,
 ) -> None:
-    opened = [_open(model, row, wanted.source) for row in rows]
-    good = [atoms for atoms, reason in opened if reason is None]
-    found = iter(_predict(model, good, wanted, batch_atoms))
+    opened = [_open(row) for row in rows]
+    choices = _choose(model, [atoms for atoms, _ in opened], wanted, chooser, batch_atoms)
+    choices = [
+        Choice(None, told) if told else choice
+        for (_, told), choice in zip(opened, choices, strict=True)
+    ]
+    found: list[StructurePrediction | str] = [choice.reason for choice in choices]
+    for source in dict.fromkeys(choice.source for choice in choices if choice.source):
+        here = [index for index, choice in enumerate(choices) if choice.source == source]
+        predicted = _each(
+            partial(
+                model.predict, batch_atoms=batch_atoms, **{**wanted._asdict(), "source": source}
+            ),
+            [opened[index][0] for index in here],
+        )
+        for index, one in zip(here, predicted, strict=True):
+            found[index] = one
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        for row, (atoms, reason) in zip(rows, opened, strict=True):
-            prediction = next(found) if reason is None else reason
-            if isinstance(prediction, str):
-                stream.write(refused_text(row.name, atoms, prediction))
+        for row, (atoms, _), choice, one in zip(rows, opened, choices, found, strict=True):
+            if isinstance(one, str):
+                stream.write(refused_text(row.name, atoms, one))
             else:
-                stream.write(frame_text(row.name, atoms, prediction, wanted.source))
+                assert choice.source is not None
+                why = choice.reason if chooser is not None else None
+                stream.write(frame_text(row.name, atoms, one, choice.source, why))
 
 
-def _open(model: SavedModel, row: Row, source: str) -> tuple[Atoms, str | None]:
-    """A structure, empty if it cannot be read, and why the model cannot answer for it, if so."""
+def _open(row: Row) -> tuple[Atoms, str | None]:
+    """A structure; empty, with the reason, if it cannot be read."""
     try:
-        atoms = row.open()
+        return row.open(), None
     except ValueError as error:
         return Atoms(), f"unreadable: {error}"
-    return atoms, model.refusal(atoms, source=source)
 
 
-def _predict(
-    model: SavedModel, structures: Sequence[Atoms], wanted: Wanted, batch_atoms: int
-) -> list[StructurePrediction | str]:
-    """Predictions, one by one where one of them fails, so that it costs no other."""
+def _choose(
+    model: SavedModel,
+    structures: Sequence[Atoms],
+    wanted: Wanted,
+    chooser: SourceChooser | None,
+    batch_atoms: int,
+) -> list[Choice]:
+    """The source of each structure, none where the model cannot answer for it, and why."""
+    if chooser is None:
+        refusals = [model.refusal(atoms, source=wanted.source) for atoms in structures]
+        return [Choice(None if told else wanted.source, told or "named") for told in refusals]
+    chosen = _each(partial(chooser.choose, batch_atoms=batch_atoms), structures)
+    return [Choice(None, one) if isinstance(one, str) else one for one in chosen]
+
+
+def _each(
+    compute: Callable[[Sequence[Atoms]], Sequence[T]], structures: Sequence[Atoms]
+) -> list[T | str]:
+    """Results, one by one with the reason where one of them fails, so that it costs no other."""
     try:
-        return [*model.predict(structures, batch_atoms=batch_atoms, **wanted._asdict())]
+        return [*compute(structures)]
     except ValueError as error:
         if len(structures) == 1:
             return [str(error)]
     half = len(structures) // 2
-    return [
-        *_predict(model, structures[:half], wanted, batch_atoms),
-        *_predict(model, structures[half:], wanted, batch_atoms),
-    ]
+    return [*_each(compute, structures[:half]), *_each(compute, structures[half:])]
 
 
 def _join(parts: Path, chunks: int, out: Path) -> Outcome:
     """Put the chunks together, and count what is in them."""
-    predicted, refused = 0, Counter[str]()
+    sources, refused = Counter[str](), Counter[str]()
     with atomic_path(out) as temporary, temporary.open("wb") as stream:
         for index in range(chunks):
             with (parts / f"{index:08d}.extxyz").open("rb") as part:
@@ -209,11 +253,15 @@ def _join(parts: Path, chunks: int, out: Path) -> Outcome:
                     if line.startswith(b"refused="):
                         refused[_reason(line)] += 1
                     elif line.startswith(b"energy="):
-                        predicted += 1
+                        sources[_source(line)] += 1
     shutil.rmtree(parts)
-    return Outcome(predicted, refused)
+    return Outcome(sources, refused)
 
 
 def _reason(line: bytes) -> str:
     text = line.decode().split('"', 2)[1]
     return text.partition(":")[0]
+
+
+def _source(line: bytes) -> str:
+    return line.decode().partition(' source="')[2].partition('"')[0]

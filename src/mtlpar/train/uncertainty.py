@@ -20,8 +20,10 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.structures import StructureBatch
 from mtlpar.graph.collate import collate
+from mtlpar.model.choice import Cloud
 from mtlpar.model.heads import Branch
 from mtlpar.model.multitask import MultiTaskModel, Segment
 from mtlpar.model.predict import bounded_slices
@@ -29,7 +31,6 @@ from mtlpar.model.uncertainty import (
     BranchUncertainty,
     SourceFeatures,
     calibrate,
-    mean_moments,
     quantiles,
     squared_norms,
     whitening,
@@ -62,11 +63,15 @@ class Seen(NamedTuple):
     Attributes:
         features: phi, (S, K).
         error: Errors of their energies per atom in eV/atom, (S,).
+        descriptors: Means of the encoder's features over atoms, and a one, (S, F + 1).
+        group: What they are frames of, (S,).
         together: Which elements occur together, (119, 119).
     """
 
     features: FloatArray
     error: FloatArray
+    descriptors: FloatArray
+    group: UInt64Array
     together: npt.NDArray[np.bool_]
 
 
@@ -75,13 +80,15 @@ class SourceSums:
 
     Attributes:
         moments: Sum of phi phi^T over training structures.
+        spread: The same sum of their descriptors.
         counts: How many these are, and in how many chunks elements occur together, (1 + 119^2,).
         samples: Some training and some validation structures, by first structure of their chunk.
     """
 
-    def __init__(self, size: int) -> None:
-        """Start with nothing; phi has so many components."""
-        self.moments = ExactMoments(size)
+    def __init__(self, model: MultiTaskModel) -> None:
+        """Start with nothing."""
+        self.moments = ExactMoments(model.settings.head.width + 1)
+        self.spread = ExactMoments(model.settings.encoder.width + 1)
         self.counts = np.zeros(1 + NUM_ELEMENTS**2, np.int64)
         self.samples: tuple[dict[int, Seen], dict[int, Seen]] = ({}, {})
 
@@ -89,17 +96,21 @@ class SourceSums:
         """Add a chunk of the training pack (0) or of that for validation (1)."""
         if split == 0:
             self.moments.add(seen.features)
+            self.spread.add(seen.descriptors)
             self.counts[0] += len(seen.features)
             self.counts[1:] += seen.together.ravel()
         if chunk[0] < SAMPLE:
             self.samples[split][chunk[0]] = seen
 
-    def sample(self, split: int) -> tuple[FloatArray, FloatArray]:
-        """Features and errors of some structures, in the order of their pack."""
+    def sample(self, split: int) -> Seen:
+        """Some structures of a split, in the order of their pack."""
         ordered = [seen for _, seen in sorted(self.samples[split].items())]
-        return (
+        return Seen(
             np.concatenate([seen.features for seen in ordered]),
             np.concatenate([seen.error for seen in ordered]),
+            np.concatenate([seen.descriptors for seen in ordered]),
+            np.concatenate([seen.group for seen in ordered]),
+            np.logical_or.reduce([seen.together for seen in ordered]),
         )
 
     @property
@@ -138,7 +149,7 @@ def measure(
     started = time.monotonic()
     model.eval()
     branch_of = {source: name for name, sources in branches.items() for source in sources}
-    sums = {source: SourceSums(model.settings.head.width + 1) for source in branch_of}
+    sums = {source: SourceSums(model) for source in branch_of}
     is_on_cpu = next(model.parameters()).device.type == "cpu"
     with failing_together(), one_thread_each() as cores:
         work = _work(packs, branch_of, layout, rank)
@@ -258,24 +269,34 @@ def _look(
     head = model.heads[branch]
     assert isinstance(head, Branch)
     parameter = next(model.parameters())
-    parts = [np.zeros((0, model.settings.head.width + 1))]
+    settings = model.settings
+    parts = [np.zeros((0, settings.head.width + 1))]
+    means = [np.zeros((0, settings.encoder.width))]
     for start, stop in bounded_slices(structures.num_atoms, _BATCH_ATOMS):
         part = structures.slice(start, stop)
-        batch = collate(part, model.settings.graph, dtype=parameter.dtype).to(parameter.device)
+        batch = collate(part, settings.graph, dtype=parameter.dtype).to(parameter.device)
         pooled = model.pool(batch, [Segment(branch, 0, len(part), (0, part.total_atoms))])
         parts.append(pooled.last.cpu().numpy())
-    features = np.concatenate(parts)
+        means.append(pooled.descriptors.cpu().numpy())
+    features, descriptors = np.concatenate(parts), np.concatenate(means)
     found = compositions(structures.num_atoms, structures.atomic_numbers)
     present = (found.counts > 0).astype(np.int64)
     error = features @ head.last_layer().cpu().numpy() - target
-    return Seen(features, error, (present.T @ present) > 0)
+    return Seen(
+        features,
+        error,
+        np.append(descriptors, np.ones((len(descriptors), 1)), axis=1),
+        structures.group,
+        (present.T @ present) > 0,
+    )
 
 
 def _add_up_ranks(sums: Mapping[str, SourceSums], device: torch.device) -> None:
     """Turn what each rank has seen into what all have seen."""
     for one in sums.values():
-        one.moments.levels = _sum_of_ranks(one.moments.levels, device)
-        one.moments.carry()
+        for sums_of_products in (one.moments, one.spread):
+            sums_of_products.levels = _sum_of_ranks(sums_of_products.levels, device)
+            sums_of_products.carry()
         one.counts = _sum_of_ranks(one.counts, device)
     for theirs in gather({source: one.samples for source, one in sums.items()}):
         for source, samples in theirs.items():
@@ -296,37 +317,35 @@ def uncertainty_of(sums: Mapping[str, SourceSums]) -> BranchUncertainty | None:
     sums = {source: one for source, one in sums.items() if one.is_enough}
     if not sums:
         return None
-    nothing = np.zeros(1)
-    covariance = mean_moments(
-        {source: _features(one, nothing, nothing) for source, one in sums.items()}
-    )
+    counts = [int(one.counts[0]) for one in sums.values()]
+    moments = {source: one.moments.mean(int(one.counts[0])) for source, one in sums.items()}
+    covariance = np.average([*moments.values()], axis=0, weights=counts)
     validation = [one.sample(1) for one in sums.values()]
     found = calibrate(
         covariance,
-        np.concatenate([features for features, _ in validation]),
-        np.concatenate([error for _, error in validation]),
+        np.concatenate([seen.features for seen in validation]),
+        np.concatenate([seen.error for seen in validation]),
     )
     white = whitening(covariance, found.regulariser)
     return BranchUncertainty(
-        sources={
-            source: _features(
-                one, *(squared_norms(one.sample(split)[0] @ white) for split in (0, 1))
-            )
-            for source, one in sums.items()
-        },
+        sources={source: _features(one, white) for source, one in sums.items()},
         regulariser=found.regulariser,
         factor=found.factor,
-        num_validation=sum(len(error) for _, error in validation),
+        num_validation=sum(len(seen.error) for seen in validation),
+        num_groups=sum(len(np.unique(seen.group)) for seen in validation),
     )
 
 
-def _features(sums: SourceSums, seen: FloatArray, unseen: FloatArray) -> SourceFeatures:
+def _features(sums: SourceSums, white: FloatArray) -> SourceFeatures:
     count = int(sums.counts[0])
+    spread = sums.spread.mean(count)
     together = sums.counts[1:].reshape(NUM_ELEMENTS, NUM_ELEMENTS) > 0
+    validation = sums.sample(1).descriptors[:, :-1]
     return SourceFeatures(
         num_structures=count,
         moments=torch.from_numpy(sums.moments.mean(count)),
+        seen=quantiles(squared_norms(sums.sample(0).features @ white)),
         together=torch.from_numpy(together),
-        seen=quantiles(seen),
-        unseen=quantiles(unseen),
+        spread=torch.from_numpy(spread),
+        distances=quantiles(Cloud.of(spread).squared_distance(validation)),
     )

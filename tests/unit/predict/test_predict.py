@@ -120,6 +120,29 @@ def test_uncertainty_and_descriptors_are_written_where_they_are_asked_for(
     assert np.abs(water - again).max() < 0.5 * np.abs(water - crystal).max()
 
 
+def test_a_source_is_chosen_for_each_row(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The spread of the made-up model is wide enough for all but atoms on one another.
+    same, alien = Atoms("H2", np.zeros((2, 3))), Atoms("U")
+    ase.io.write(tmp_path / "in.extxyz", [*structures()[:6], same, alien])
+    out, given = tmp_path / "out.extxyz", str(tmp_path / "in.extxyz")
+    assert main(["predict", str(model_file), given, "--source", "auto", "--out", str(out)]) == 0
+    found = read(out)
+    assert len(found) == 8
+    named = predict(model_file, tmp_path / "named.extxyz", tmp_path / "in.extxyz")
+    for atoms, one in zip(found[:6], named, strict=False):
+        assert atoms.info["source"] == "a"
+        assert atoms.info["chosen"].startswith("the only source that knows its elements")
+        # Without the row that fails the others are predicted in other batches.
+        assert atoms.get_potential_energy() == pytest.approx(one.get_potential_energy(), abs=1e-6)
+    assert "not finite" in found[6].info["refused"]
+    assert found[7].info["refused"] == "fits no source: element never seen: U with a"
+    told = capsys.readouterr().err
+    assert "chosen: a 6" in told
+    assert "1 refused: fits no source" in told
+
+
 def test_an_uncertainty_that_is_not_known_is_refused_before_anything_is_predicted(
     model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,9 @@ from training import BRANCHES, MODEL, run_alone, run_ranks
 
 from mtlpar.core.paths import Workspace
 from mtlpar.graph.collate import collate
+from mtlpar.model.choice import Cloud
 from mtlpar.model.heads import Branch
+from mtlpar.model.predict import predict_batches
 from mtlpar.model.saved import SavedModel, load_model
 from mtlpar.model.uncertainty import HALF_WIDTH, calibrate, squared_norms, whitening
 from mtlpar.parallel.layout import ParallelLayout
@@ -86,10 +88,44 @@ def test_they_are_those_of_a_dense_reference(trained: Workspace) -> None:
     np.testing.assert_allclose(found.covariance, covariance, atol=1e-9)
     for source, rows in phi.items():
         assert found.sources[source].num_structures == len(rows)
+        assert found.num_groups == len(np.unique(groups_of(packs)))
     test_phi, _ = features_by_hand(model, Pack.open(trained.pack("qm7x", "test")), "a")
     inverse = np.linalg.inv(covariance + found.regulariser * np.eye(len(covariance)))
     expected = found.factor * np.sqrt(np.diag(test_phi @ inverse @ test_phi.T))
     np.testing.assert_allclose(found.energy_ev_per_atom(test_phi), expected, rtol=1e-6)
+
+
+def groups_of(packs: dict[str, tuple[Pack, Pack]]) -> np.ndarray:
+    return np.concatenate([packs[source][1].read().group for source in ("ani1x", "qm7x")])
+
+
+def test_the_spread_of_descriptors_is_that_of_the_encoder(trained: Workspace) -> None:
+    model = load_model(trained.model("mtl"))
+    train, validation = packs_of(trained)["mptrj"]
+    (means, unseen) = (
+        np.array(
+            [
+                next(
+                    predict_batches(
+                        model.network,
+                        pack.read(index, index + 1),
+                        branch="b",
+                        graph=model.settings.graph,
+                        batch_atoms=1,
+                        pool=True,
+                    )
+                ).descriptors[0]  # type: ignore[index]
+                for index in range(len(pack))
+            ]
+        )
+        for pack in (train, validation)
+    )
+    found = model.uncertainty["b"].sources["mptrj"]
+    np.testing.assert_allclose(found.spread[-1, :-1], means.mean(axis=0), atol=1e-9)
+    covariance = found.spread[:-1, :-1] - torch.outer(found.spread[-1, :-1], found.spread[-1, :-1])
+    np.testing.assert_allclose(covariance, np.cov(means.T, bias=True), atol=1e-9)
+    distances = Cloud.of(found.spread.numpy()).squared_distance(unseen)
+    assert float(found.distances[-1]) == pytest.approx(distances.max(), rel=1e-3)
 
 
 def test_nine_tenths_of_the_validation_errors_are_within_the_interval(trained: Workspace) -> None:
@@ -134,6 +170,10 @@ def test_shares_of_ranks_add_up_to_the_same_bits(
         total.levels = np.asarray(levels)
         total.carry()
         np.testing.assert_array_equal(total.levels, expected[source].moments.levels)
+        spread = sum(share[source].spread.levels for share in shares)
+        total.levels = np.asarray(spread)
+        total.carry()
+        np.testing.assert_array_equal(total.levels, expected[source].spread.levels)
         assert expected[source].counts[0] == len(packs[source][0])
         assert sum(share[source].counts[0] for share in shares) == expected[source].counts[0]
         assert sum(len(share[source].samples[0]) > 1 for share in shares) >= 1
