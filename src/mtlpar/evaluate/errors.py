@@ -21,11 +21,13 @@ class Predicted(NamedTuple):
         energy_per_atom: Energies per atom without references in eV/atom, (S,).
         forces: Forces in eV/Å, (A, 3).
         stress: Stresses in eV/Å^3, (S, 6), NaN where undefined; None if there are none.
+        last_features: What energies per atom are linear in, (S, K); None if not asked for.
     """
 
     energy_per_atom: FloatArray
     forces: FloatArray
     stress: FloatArray | None
+    last_features: FloatArray | None = None
 
 
 def zero_of(dataset: PackedDataset) -> Predicted:
@@ -43,8 +45,21 @@ def predict_dataset(
     settings: EvaluateSettings,
     *,
     references: References | None,
+    pool: bool = False,
 ) -> Predicted:
-    """Predict a test set; ``references`` are those of the predictions, None for the packs' own."""
+    """Predict a test set.
+
+    Args:
+        model: The model.
+        dataset: The test set.
+        branch: The branch that predicts it.
+        settings: Size of batches.
+        references: Those of the predictions; None for the packs' own.
+        pool: Whether features are wanted too.
+
+    Raises:
+        ValueError: If a prediction is not finite.
+    """
     parts = list(
         predict_batches(
             model.network,
@@ -52,6 +67,7 @@ def predict_dataset(
             branch=branch,
             graph=model.settings.graph,
             batch_atoms=settings.batch_atoms,
+            pool=pool,
         )
     )
     energy = np.concatenate([part.energy_per_atom for part in parts])
@@ -67,7 +83,13 @@ def predict_dataset(
             f"predictions on {dataset.header.source} are not finite, for instance for structures "
             f"{', '.join(f'{identity:016x}' for identity in bad[:5])}; train the model again"
         )
-    return Predicted(energy, forces, stress if len(stress) else None)
+    features = [part.last_features for part in parts if part.last_features is not None]
+    return Predicted(
+        energy,
+        forces,
+        stress if len(stress) else None,
+        np.concatenate(features) if features else None,
+    )
 
 
 def sums_of(dataset: PackedDataset, predicted: Predicted) -> ErrorSums:

@@ -20,6 +20,7 @@ from mtlpar.core.records import write_content
 from mtlpar.core.structures import StructureBatch, atom_indices
 from mtlpar.evaluate.errors import Predicted, predict_dataset, sums_of, zero_of
 from mtlpar.evaluate.settings import EvaluateSettings
+from mtlpar.evaluate.uncertainty import uncertainty_quality
 from mtlpar.evaluate.zero_shot import zero_shot
 from mtlpar.model.saved import SavedModel, load_model
 from mtlpar.parallel.device import local_device
@@ -84,8 +85,13 @@ def run(
             _write_parity_sample(sample, dataset, None, settings, seed)
         else:
             own = model.references.get(source)
-            predicted = predict_dataset(model, dataset, branch, settings, references=own)
+            known = model.uncertainty_of(source) if source in model.sources else None
+            predicted = predict_dataset(
+                model, dataset, branch, settings, references=own, pool=known is not None
+            )
             result = _errors(name, dataset, predicted)
+            if known is not None:
+                result["uncertainty"] = uncertainty_quality(known, source, dataset, predicted)
             _write_parity_sample(sample, dataset, predicted, settings, seed)
         write_content(
             workspace.metrics(name, source),
@@ -152,9 +158,9 @@ def _check_data(model: SavedModel, pack: Pack) -> None:
         )
 
 
-def _errors(name: str, dataset: PackedDataset, predicted: Predicted) -> dict[str, float]:
+def _errors(name: str, dataset: PackedDataset, predicted: Predicted) -> dict[str, Any]:
     """Test errors, which are logged too."""
-    result = sums_of(dataset, predicted).as_dict()
+    result: dict[str, Any] = sums_of(dataset, predicted).as_dict()
     logger.info(
         "%s on %s: MAE %s (%d structures)",
         name,
