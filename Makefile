@@ -11,7 +11,7 @@ PYTHON_TORCH_SIM ?= python3.12
 ENGINES := build/engines
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart report docs test test-all test-engines lint format schema clean distclean
+.PHONY: help install quickstart report docs test test-fast test-all test-engines lint format schema clean distclean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ report: $(STAMP)  ## Write report.html from finished tables and figures
 
 test: $(STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-fast: $(STAMP)  ## Run the tests that start neither ranks nor Snakemake
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not (slow or mpi or workflow)"
 
 test-all: $(STAMP)  ## Run the slow tests and those of the GPU's kernels too
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernels]'

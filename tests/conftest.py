@@ -20,6 +20,11 @@ from slurm import cluster
 
 from mtlpar.core.paths import Workspace
 
+# Several tests share two cores: threads that wait for one another would take ten times as long.
+# The processes that tests start read the variable.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # The same examples on every run, and no test fails because a machine is busy.
 settings.register_profile("mtlpar", deadline=None, derandomize=True)
 settings.load_profile("mtlpar")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import REPOSITORY
+from warm import warm_python
 
 from mtlpar.core.paths import Workspace
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
@@ -19,9 +20,6 @@ from mtlpar.train import stage
 from mtlpar.train.recipe import Start
 from mtlpar.train.settings import TrainSettings
 from mtlpar.train.stopping import StopRequest
-
-# Several tests share two cores: threads that wait for one another would take ten times as long.
-torch.set_num_threads(1)
 
 SOURCES = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x")
 MODEL = ModelSettings(
@@ -61,8 +59,10 @@ def run_ranks(
     start: dict[str, Any] | None = None,
     **changes: Any,
 ) -> subprocess.CompletedProcess[str]:
-    """Train through the command line, on several ranks."""
-    line = command_line(workspace, ranks, branches=branches, model=model, **changes)
+    """Train through the command line, on several ranks that have imported everything before."""
+    line = command_line(
+        workspace, ranks, branches=branches, model=model, python=warm_python(), **changes
+    )
     if start is not None:
         line += ["--set", f"models.mtl.start_from={json.dumps(start)}"]
     return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
@@ -74,16 +74,16 @@ def command_line(
     *,
     branches: dict[str, tuple[str, ...]] | None = None,
     model: ModelSettings = MODEL,
+    python: list[str] | None = None,
     **changes: Any,
 ) -> list[str]:
-    """The command that `run_ranks` runs."""
+    """The command that trains on several ranks, each of them a process of its own."""
     settings = TRAIN.model_copy(update=changes)
     branches = branches or BRANCHES
-    command = [sys.executable, "-m", "mtlpar"]
     return [
-        *command,
-        *("launch", "--ranks-per-node", str(ranks), "--"),
-        *command,
+        *(sys.executable, "-m", "mtlpar", "launch", "--ranks-per-node", str(ranks), "--"),
+        *(python or [sys.executable]),
+        *("-m", "mtlpar"),
         *("train", "--model", "mtl", "--config", str(REPOSITORY / "config.yaml")),
         *_set("train", settings.model_dump()),
         *_set("model", model.model_dump()),

@@ -20,6 +20,7 @@ import psutil
 import pytest
 from torch.distributed import HashStore
 from training import command_line, epoch_lines, losses, run_alone, run_ranks
+from warm import warm_python
 
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.paths import Workspace
@@ -184,7 +185,7 @@ def test_a_rank_that_was_given_something_else_is_named(
     shutil.copytree(five_sources.results / "packed", other / "packed")
     manifest = Workspace(raw=workspace.raw, results=other).pack_manifest("qm7x", "train")
     write_json(manifest, {**read_json(manifest), "training_digest": "0" * 64})
-    line = command_line(workspace, 2)
+    line = command_line(workspace, 2, python=warm_python())
     start = line.index("--") + 1
     extra = f"--set {change.format(other=other)}"
     script = tmp_path / "rank.sh"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from training import command_line
+from warm import warm_python
 
 from mtlpar.core.paths import Workspace
 
@@ -46,7 +47,8 @@ SCRIPT = str(Path(__file__).parents[1] / "mismatched_ranks.py")
 def test_all_ranks_end_within_seconds(
     fault: str, told: str, five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
 ) -> None:
-    line = command_line(copy_of(five_sources), 3, epochs=10_000, patience_epochs=10_000)
+    endless = {"epochs": 10_000, "patience_epochs": 10_000}
+    line = command_line(copy_of(five_sources), 3, python=warm_python(), **endless)
     module = line.index("mtlpar", line.index("--"))
     line[module - 1 : module + 1] = [SCRIPT, "1", fault]
     started = time.monotonic()

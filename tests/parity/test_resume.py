@@ -24,6 +24,7 @@ from training import (
     run_alone,
     run_ranks,
 )
+from warm import warm_python
 
 from mtlpar.core.paths import Workspace
 from mtlpar.flow.lease import Owner, hold
@@ -383,7 +384,7 @@ def test_ranks_that_waited_for_another_process_do_not_train_what_it_has_made(
     assert first.returncode == 0, first.stderr
     made = workspace.model("mtl").stat().st_mtime_ns
     with hold(workspace.model("mtl").parent, "train-mtl", Owner.this_process()):
-        line = command_line(workspace, 2, epochs=1)
+        line = command_line(workspace, 2, python=warm_python(), epochs=1)
         waiting = subprocess.Popen(
             line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )

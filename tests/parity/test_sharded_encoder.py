@@ -10,6 +10,7 @@ import pytest
 import torch
 import training
 from training import MODEL, command_line, epoch_lines, losses, run_alone, run_ranks
+from warm import warm_python
 
 from mtlpar.core.paths import Workspace
 from mtlpar.model.saved import load_model
@@ -82,7 +83,8 @@ def test_training_goes_on_in_shards_and_whole_again(
     with pytest.raises(Interrupted):
         run_alone(workspace, deadline_s=0.0, **changes)
     shards = {**changes, "encoder_shards": 2}
-    line = [*command_line(workspace, 4, **shards), "--deadline-s", "0"]
+    line = command_line(workspace, 4, python=warm_python(), **shards)
+    line += ["--deadline-s", "0"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
     assert "resumed after epoch 0, step 1" in done.stderr
     assert done.returncode == 75, done.stderr

@@ -138,7 +138,9 @@ def _fetch_all(orders: list[_Order], web: Web) -> list[str]:
     failures = []
     with (
         Progress(sum(wanted[0][1].bytes or 0 for wanted in jobs.values())) as progress,
-        ThreadPoolExecutor(min(len(jobs), _MAX_THREADS)) as pool,
+        ThreadPoolExecutor(
+            min(len(jobs), _MAX_THREADS), thread_name_prefix="mtlpar-download"
+        ) as pool,
     ):
         futures = {
             pool.submit(fetch_one, wanted[0][0].folder, wanted[0][1]): wanted

@@ -19,6 +19,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from helpers import make_structures
 from networks import make_network, make_uncertainty
+from warm import warm_python
 
 from mtlpar.calculator import Calculator
 from mtlpar.cli import main
@@ -388,7 +389,8 @@ def test_ranks_write_the_same_file_as_one_process(
     ase.io.write(tmp_path / "in.extxyz", many)
     command = [sys.executable, "-m", "mtlpar"]
     arguments = ["predict", str(model_file), "in.extxyz", "--source", "a", "--out"]
-    launch = ["launch", "--ranks-per-node", str(ranks), "--", *command]
+    rank = [*warm_python(), "-m", "mtlpar"]
+    launch = ["launch", "--ranks-per-node", str(ranks), "--", *rank]
     for line in ([*arguments, "one.xyz"], [*launch, *arguments, "ranks.xyz"]):
         done = subprocess.run(
             [*command, *line], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from helpers import REPOSITORY
+from warm import warm_python
 
 from mtlpar.core.paths import Workspace
 from mtlpar.parallel.launch import Geometry, launch_command
@@ -26,7 +26,7 @@ from mtlpar.parallel.launch import Geometry, launch_command
 def test_all_ranks_read_what_one_process_reads(
     five_sources: Workspace, tmp_path: Path, ranks: int, source: str
 ) -> None:
-    program = [sys.executable, "-m", "mpi4py", str(REPOSITORY / "tests" / "store_ranks.py")]
+    program = [*warm_python(), "-m", "mpi4py", str(REPOSITORY / "tests" / "store_ranks.py")]
     arguments = [str(five_sources.pack(source, "train")), str(tmp_path)]
     line = launch_command(
         Geometry(ranks_per_node=ranks), [*program, *arguments], launcher="mpiexec"

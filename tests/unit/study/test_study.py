@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import REPOSITORY
+from warm import warm_python
 
 from mtlpar.config import load_config
 from mtlpar.core.files import read_json, write_json
@@ -38,9 +39,9 @@ def test_a_batch_is_dealt_to_branches_without_rest() -> None:
 @pytest.mark.mpi
 @pytest.mark.parametrize("layout", ["mtl-par", "mtl-par-sharded"])
 def test_ranks_hold_what_the_formula_says(tmp_path: Path, layout: str) -> None:
-    command = [sys.executable, "-m", "mtlpar"]
+    command, rank = [sys.executable, "-m", "mtlpar"], [*warm_python(), "-m", "mtlpar"]
     line = [
-        *command, "launch", "--ranks-per-node", "2", "--", *command, "study", "memory",
+        *command, "launch", "--ranks-per-node", "2", "--", *rank, "study", "memory",
         "--config", str(REPOSITORY / "config.yaml"), "--layout", layout, "--branches", "2",
         "--out", str(tmp_path / "record.json"), "--set", f"study.model={TINY.model_dump_json()}",
     ]  # fmt: skip
@@ -160,10 +161,10 @@ def test_the_legend_of_the_memory_figure_lies_within_it() -> None:
 def test_parts_of_a_profiled_step_add_up_and_hidden_sums_lie_within_compute(
     tmp_path: Path, layout: str
 ) -> None:
-    command = [sys.executable, "-m", "mtlpar"]
+    command, rank = [sys.executable, "-m", "mtlpar"], [*warm_python(), "-m", "mtlpar"]
     study = {"ranks": 3, "batch_structures": [4, 1], "steps": 3}
     line = [
-        *command, "launch", "--ranks-per-node", "3", "--", *command, "study", "comm",
+        *command, "launch", "--ranks-per-node", "3", "--", *rank, "study", "comm",
         "--config", str(REPOSITORY / "config.yaml"), "--layout", layout,
         "--out", str(tmp_path / "record.json"), "--set", f"study.model={TINY.model_dump_json()}",
         "--set", f"study.comm={json.dumps(study)}", "--set", "study.atoms=4",

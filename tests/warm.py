@@ -1,0 +1,187 @@
+"""Ranks that begin where imports end: forks of one process that has imported everything.
+
+Starting Python and importing torch takes a rank longer than most tests keep it busy. A launcher
+starts this file in place of Python, with a socket and what Python would be given:
+
+    python -S warm.py SOCKET -m mtlpar train ...
+
+It hands its files, environment and folder to the server behind the socket, which forks; the fork
+runs the program, and this process ends as the fork does. Killed, it takes the fork with it. Tests
+of how ranks start, hang or die start real ones.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import gc
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+_PRELOADED = (
+    "torch._dynamo",
+    "mtlpar.cli",
+    "mtlpar.config",
+    "mtlpar.flow.records",
+    "mtlpar.train.stage",
+)
+# Where nothing that a launcher numbers can be.
+_FIRST_FREE = 200
+_SIZE_BYTES = 8
+
+
+def warm_python() -> list[str]:
+    """The beginning of a command line that takes the place of ``python``."""
+    return [sys.executable, "-S", __file__, _server()]
+
+
+@cache
+def _server() -> str:
+    """Start the server of this process, which ends with it, and return its socket."""
+    folder = tempfile.mkdtemp(prefix="warm-")
+    path = f"{folder}/socket"
+    # One thread: a fork has no others.
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    server = subprocess.Popen(
+        [sys.executable, __file__, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **threads},
+    )
+
+    def end() -> None:
+        server.communicate()
+        Path(path).unlink()
+        Path(folder).rmdir()
+
+    atexit.register(end)
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+    return path
+
+
+class _Program(NamedTuple):
+    """What a fork is to run, and its end of the connection to who asked for it."""
+
+    asking: socket.socket
+    arguments: list[str]
+    environment: dict[str, str]
+    folder: str
+    files: dict[int, int]
+
+
+def _ask(path: str, arguments: list[str]) -> int:
+    """Let the server run a program; returns its exit status."""
+    numbers = [0, 1, 2, *(int(os.environ[name]) for name in ("PMI_FD",) if name in os.environ)]
+    request = json.dumps([arguments, dict(os.environ), str(Path.cwd()), numbers]).encode()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.connect(path)
+        socket.send_fds(server, [len(request).to_bytes(_SIZE_BYTES, "big")], numbers)
+        server.sendall(request)
+        status = int(server.recv(16) or b"1")
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    return status
+
+
+def _hear(asking: socket.socket) -> _Program:
+    """Take a request from a connection."""
+    size, files, _, _ = socket.recv_fds(asking, _SIZE_BYTES, 8)
+    text = b""
+    while len(text) < int.from_bytes(size, "big"):
+        text += asking.recv(1 << 20)
+    arguments, environment, folder, numbers = json.loads(text)
+    # Out of the way of the numbers that they are to have.
+    moved = {}
+    for number, file in zip(numbers, files, strict=True):
+        moved[number] = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
+        os.close(file)
+    return _Program(asking, arguments, environment, folder, moved)
+
+
+def _serve(path: str) -> _Program | None:
+    """Fork for every request, until standard input ends; returns what a fork has to run."""
+    import selectors
+
+    for name in _PRELOADED:
+        __import__(name)
+    gc.collect()
+    gc.freeze()
+    running: dict[int, tuple[int, socket.socket]] = {}
+    with selectors.DefaultSelector() as events, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(64)
+        events.register(listener, selectors.EVENT_READ, "new")
+        events.register(0, selectors.EVENT_READ, "end")
+        os.write(1, b"ready\n")
+        while True:
+            for key, _ in events.select():
+                if key.data == "end":
+                    return None
+                if key.data == "new":
+                    program = _hear(listener.accept()[0])
+                    process = os.fork()
+                    if process == 0:
+                        for handle, asking in running.values():
+                            os.close(handle)
+                            asking.close()
+                        return program
+                    for file in program.files.values():
+                        os.close(file)
+                    handle = os.pidfd_open(process)
+                    running[process] = handle, program.asking
+                    events.register(handle, selectors.EVENT_READ, process)
+                    events.register(program.asking, selectors.EVENT_READ, process)
+                elif key.data in running:
+                    handle, asking = running[key.data]
+                    if key.fileobj is asking:
+                        # Who asked for it is gone.
+                        events.unregister(asking)
+                        os.kill(key.data, signal.SIGKILL)
+                        continue
+                    status = os.waitstatus_to_exitcode(os.waitpid(key.data, 0)[1])
+                    if asking in events.get_map():
+                        events.unregister(asking)
+                        asking.sendall(str(status).encode())
+                    asking.close()
+                    events.unregister(handle)
+                    os.close(handle)
+                    del running[key.data]
+
+
+def _run(program: _Program) -> None:
+    """Become the process that was asked for."""
+    program.asking.close()
+    for number, file in program.files.items():
+        os.dup2(file, number, inheritable=True)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(program.environment)
+    os.chdir(program.folder)
+    first, *rest = program.arguments
+    if first == "-m":
+        sys.argv = rest
+        sys.path.insert(0, program.folder)
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = program.arguments
+        sys.path.insert(0, str(Path(first).parent))
+        runpy.run_path(first, run_name="__main__")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        sys.exit(_ask(sys.argv[1], sys.argv[2:]))
+    asked_for = _serve(sys.argv[1])
+    if asked_for is not None:
+        _run(asked_for)
