@@ -31,7 +31,7 @@ from step import (
 from torch import Tensor
 
 from mtlpar.graph.batch import GraphBatch
-from mtlpar.model.graphs import replay_passes
+from mtlpar.model.cuda_graphs import replay_passes
 from mtlpar.model.multitask import MultiTaskModel
 
 STRUCTURES = 128

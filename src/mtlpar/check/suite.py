@@ -22,7 +22,7 @@ Check = Callable[[Subject], float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class CheckResult:
     """Result of one check in one precision.
 
     Attributes:
@@ -94,7 +94,7 @@ CHECKS: Mapping[str, _Entry] = {
 """Every check by the name that tables show."""
 
 
-def run_checks(subject: Subject, *, only: Collection[str] = CHECKS) -> Iterator[Finding]:
+def run_checks(subject: Subject, *, only: Collection[str] = CHECKS) -> Iterator[CheckResult]:
     """Run the checks, or those named, that apply to a model; see `CHECKS`."""
     for name, entry in CHECKS.items():
         if name not in only:
@@ -102,12 +102,12 @@ def run_checks(subject: Subject, *, only: Collection[str] = CHECKS) -> Iterator[
         tolerance = subject.tolerance if entry.tolerance is None else entry.tolerance
         reason = entry.why_not(subject)
         deviation = None if reason else entry.run(subject)
-        yield Finding(check=name, deviation=deviation, tolerance=tolerance, reason=reason)
+        yield CheckResult(check=name, deviation=deviation, tolerance=tolerance, reason=reason)
 
 
 def check_branch(
     network: MultiTaskModel, branch: str, *, elements: Sequence[int]
-) -> dict[str, list[Finding]]:
+) -> dict[str, list[CheckResult]]:
     """Check one branch in float64 and in float32.
 
     Args:
@@ -128,7 +128,7 @@ def check_branch(
 
 def check_model(
     model: SavedModel, *, source: str | None = None
-) -> Iterator[tuple[str, dict[str, list[Finding]]]]:
+) -> Iterator[tuple[str, dict[str, list[CheckResult]]]]:
     """Check the branches of a trained model, each on the elements that it saw.
 
     Args:
@@ -147,13 +147,13 @@ def check_model(
         yield branch, check_branch(model.network, branch, elements=elements)
 
 
-def refusals(findings: Mapping[str, Sequence[Finding]]) -> list[str]:
+def refusals(findings: Mapping[str, Sequence[CheckResult]]) -> list[str]:
     """Names of the checks that the model fails in some precision."""
     failed = [found.check for column in findings.values() for found in column if found.is_refused]
     return list(dict.fromkeys(failed))
 
 
-def verdict(branches: Sequence[Mapping[str, Sequence[Finding]]]) -> str:
+def verdict(branches: Sequence[Mapping[str, Sequence[CheckResult]]]) -> str:
     """What may be said of a model that fails no check: whether all of them looked at it.
 
     Args:
@@ -176,7 +176,7 @@ def verdict(branches: Sequence[Mapping[str, Sequence[Finding]]]) -> str:
     return f"passes; {count} {'does' if len(left_out) == 1 else 'do'} not apply: {reasons}"
 
 
-def table(findings: Mapping[str, Sequence[Finding]]) -> str:
+def table(findings: Mapping[str, Sequence[CheckResult]]) -> str:
     """Deviations by check and precision, for people."""
     head = f"{'check':24}" + "".join(f"{precision:>24}" for precision in findings)
     rows = [
@@ -197,7 +197,7 @@ def truncation_note(graph: GraphSettings) -> str:
     )
 
 
-def _cell(found: Finding) -> str:
+def _cell(found: CheckResult) -> str:
     if found.deviation is None:
         return "-"
     sign, verdict = (">", "REFUSED") if found.is_refused else ("<=", "ok")

@@ -25,7 +25,7 @@ class Bar:
 class FileBar(Bar):
     """Progress of one file; drawn from its first byte on, so that queues are not."""
 
-    def __init__(self, name: str, total: int | None, progress: Progress) -> None:
+    def __init__(self, name: str, total: int | None, progress: ProgressBars) -> None:
         self._name = name
         self._total = total or 0
         self._progress = progress
@@ -53,7 +53,7 @@ class FileBar(Bar):
             self._drawn.close()
 
 
-class Progress:
+class ProgressBars:
     """The bar of all files, and the bars of those that are on their way."""
 
     def __init__(self, total: int = 0) -> None:
@@ -62,7 +62,7 @@ class Progress:
         self._exit = ExitStack()
         self._all = _bar("all files", total, leave=True)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBars:
         self._exit.enter_context(self._all)
         if not self._all.disable:
             # Log lines go above the bars instead of through them.

@@ -16,7 +16,7 @@ from mtlpar.download.lock import Lock
 from mtlpar.download.mirror import mirrors_of, stated_level
 from mtlpar.download.part import Contents, RawFile, disk_errors
 from mtlpar.download.plan import LockUse, planned_files
-from mtlpar.download.progress import Progress
+from mtlpar.download.progress import ProgressBars
 from mtlpar.download.settings import DownloadSettings
 from mtlpar.download.web import Web
 from mtlpar.sources.registry import get_source
@@ -137,7 +137,7 @@ def _fetch_all(orders: list[_Order], web: Web) -> list[str]:
             jobs.setdefault(order.folder / file.name, []).append((order, file))
     failures = []
     with (
-        Progress(sum(wanted[0][1].bytes or 0 for wanted in jobs.values())) as progress,
+        ProgressBars(sum(wanted[0][1].bytes or 0 for wanted in jobs.values())) as progress,
         ThreadPoolExecutor(
             min(len(jobs), _MAX_THREADS), thread_name_prefix="mtlpar-download"
         ) as pool,

@@ -67,7 +67,7 @@ class RunTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class RunSlice:
     """A slice of a run.
 
     Attributes:
@@ -102,9 +102,9 @@ class Run:
         border = self.borders[level][split]
         return int(border[-1] - border[0])
 
-    def piece(self, split: int, block: int) -> Piece:
+    def piece(self, split: int, block: int) -> RunSlice:
         """The slice that belongs to a block."""
-        return Piece(
+        return RunSlice(
             self.path,
             rows={level: int(borders[-1][-1]) for level, borders in self.borders.items()},
             start={level: int(borders[split][block]) for level, borders in self.borders.items()},
@@ -122,7 +122,7 @@ class BlockTask:
         constants: Rows of the columns that are alike in all structures of the split.
     """
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[RunSlice, ...]
     seed: int
     constants: Constants
 
@@ -230,7 +230,7 @@ def _write_columns(path: Path, batch: StructureBatch, order: IndexArray) -> None
                 stream.write(column.take(rows[field.level][start:stop], axis=0).data)
 
 
-def _read_pieces(pieces: Sequence[Piece], fields: list[Field]) -> dict[str, npt.NDArray[Any]]:
+def _read_pieces(pieces: Sequence[RunSlice], fields: list[Field]) -> dict[str, npt.NDArray[Any]]:
     """Read slices of runs, one behind the other in each column."""
     total = {
         level: sum(piece.stop[level] - piece.start[level] for piece in pieces)

@@ -96,7 +96,7 @@ class StepTime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
+class Forecast:
     """What is predicted for one layout.
 
     Attributes:
@@ -133,7 +133,7 @@ def predict(
     workload: Workload,
     ranks: int,
     precision: Precision = "float32",
-) -> Prediction:
+) -> Forecast:
     """Predict memory and time of a step.
 
     Args:
@@ -162,7 +162,7 @@ def predict(
     sizes = _Sizes.of(layout, census, itemsize)
     step = _step_time(layout, loads, sizes, machine=machine, census=census, precision=precision)
     memory = _memory(layout, loads, sizes, machine=machine, census=census, workload=workload)
-    return Prediction(
+    return Forecast(
         plan=plan,
         encoder_shards=layout.encoder_shards,
         ranks=ranks,

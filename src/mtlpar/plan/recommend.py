@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple
 from mtlpar.model.settings import ModelSettings
 from mtlpar.plan.census import take_census
 from mtlpar.plan.machine import Machine, Precision
-from mtlpar.plan.predict import PLANS, Plan, Prediction, predict
+from mtlpar.plan.predict import PLANS, Forecast, Plan, predict
 from mtlpar.plan.workload import Dataset, Workload, make_branches
 
 # Beyond this loss against the smallest run that fits, more nodes are not worth their price.
@@ -53,7 +53,7 @@ def recommend(
     """
     workload = Workload(branches, batch_structures)
 
-    def ask(plan: Plan) -> Prediction:
+    def ask(plan: Plan) -> Forecast:
         return predict(
             plan,
             machine=machine,
@@ -70,7 +70,7 @@ def recommend(
     return Choice("mtl-base" if best.plan == "mtl-base" else "mtl-par", best.encoder_shards)
 
 
-def fastest(predictions: Sequence[Prediction]) -> Prediction:
+def fastest(predictions: Sequence[Forecast]) -> Forecast:
     """The fastest of those that fit; if none fits, the one that needs the least device memory.
 
     Among equals the first wins.
@@ -114,7 +114,7 @@ class Question:
             self.batch_per_rank * ranks,
         )
 
-    def ask(self, plan: Plan, ranks: int, *, branches: int | None = None) -> Prediction:
+    def ask(self, plan: Plan, ranks: int, *, branches: int | None = None) -> Forecast:
         """Predict one layout."""
         return predict(
             plan,
@@ -125,7 +125,7 @@ class Question:
             precision=self.precision,
         )
 
-    def compare(self, ranks: int, *, branches: int | None = None) -> list[Prediction]:
+    def compare(self, ranks: int, *, branches: int | None = None) -> list[Forecast]:
         """Predict all layouts."""
         return [self.ask(plan, ranks, branches=branches) for plan in PLANS]
 
@@ -143,7 +143,7 @@ def ladder(machine: Machine, max_ranks: int) -> list[int]:
 
 def nodes_for(
     question: Question, *, max_ranks: int, epoch_hours: float | None = None
-) -> Prediction | None:
+) -> Forecast | None:
     """Layout and number of nodes to take.
 
     Args:
@@ -165,9 +165,7 @@ def nodes_for(
     return efficient[-1] if efficient else None
 
 
-def _fewest(
-    question: Question, rungs: Sequence[Prediction], epoch_seconds: float
-) -> Prediction | None:
+def _fewest(question: Question, rungs: Sequence[Forecast], epoch_seconds: float) -> Forecast | None:
     """The fewest nodes that hold the training and reach a time of an epoch, if any do.
 
     Args:
@@ -176,7 +174,7 @@ def _fewest(
         epoch_seconds: The time.
     """
 
-    def serves(prediction: Prediction) -> bool:
+    def serves(prediction: Forecast) -> bool:
         return prediction.fits and prediction.epoch_seconds <= epoch_seconds
 
     before = 0
@@ -202,7 +200,7 @@ class Crossover:
 
     ranks: Sequence[int]
     branches: Sequence[int]
-    predictions: Mapping[tuple[int, int], Mapping[Plan, Prediction]]
+    predictions: Mapping[tuple[int, int], Mapping[Plan, Forecast]]
 
     def speedup(self, branches: int, ranks: int) -> float:
         """Step time of MTL-base over that of MTL-par; above one MTL-par is faster."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from mtlpar.plan.data import STAGES, StageCost
 from mtlpar.plan.machine import DataRates, Machine
-from mtlpar.plan.predict import Prediction
+from mtlpar.plan.predict import Forecast
 from mtlpar.plan.recommend import Question, fastest
 from mtlpar.plan.workload import Workload
 
@@ -58,7 +58,7 @@ def layout_text(question: Question, ranks: int) -> str:
     )
 
 
-def recommendation_text(found: Prediction | None, epoch_hours: float | None) -> str:
+def recommendation_text(found: Forecast | None, epoch_hours: float | None) -> str:
     """Layout and number of nodes in one line."""
     if found is None:
         wish = "" if epoch_hours is None else f" in {epoch_hours:g} h an epoch"

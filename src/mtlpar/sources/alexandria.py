@@ -20,7 +20,7 @@ from typing import Any, Final
 from mtlpar.core.hashing import name_hash
 from mtlpar.sources.base import RawBlock, Source
 from mtlpar.sources.bz2_stream import read_bz2
-from mtlpar.sources.json_members import JSON_ERRORS, Members, Run
+from mtlpar.sources.json_members import JSON_ERRORS, MemberRun, Members
 from mtlpar.sources.pymatgen_json import parse_labelled, parse_runs
 from mtlpar.sources.quick_crystals import CrystalColumns, unique_keys, vector
 from mtlpar.sources.reading import Columns, Progress, collect_records, reduced_formula, require
@@ -83,7 +83,7 @@ def read_archive(path: Path, layout: ArchiveLayout) -> Iterator[RawBlock]:
         raise ValueError(f"{path} holds no {layout.rows}, expected {layout.expected}")
 
 
-def _runs(path: Path, layout: ArchiveLayout) -> Iterator[Run]:
+def _runs(path: Path, layout: ArchiveLayout) -> Iterator[MemberRun]:
     members = Members(read_bz2(path), layout.head, expected=layout.expected)
     yield from members.runs(members.chunks, offset=len(members.head))
 

@@ -82,7 +82,7 @@ class DepthScanner:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class MemberRun:
     """Whole members that follow each other.
 
     Attributes:
@@ -110,11 +110,11 @@ class Run:
         place = f"bytes {self.offset} to {self.offset + len(self.text)}"
         return _parse(self.document(brackets), place)
 
-    def members(self) -> Iterator[Run]:
+    def members(self) -> Iterator[MemberRun]:
         """The members one by one, to find the one that is damaged."""
         start = 0
         for end in self.ends:
-            yield Run(self.text[start:end], self.offset + start, [end - start])
+            yield MemberRun(self.text[start:end], self.offset + start, [end - start])
             start = end
 
 
@@ -187,7 +187,9 @@ class Members:
         yield self._first
         yield from self._chunks
 
-    def runs(self, chunks: Iterable[bytes], *, offset: int, to_end: bool = True) -> Iterator[Run]:
+    def runs(
+        self, chunks: Iterable[bytes], *, offset: int, to_end: bool = True
+    ) -> Iterator[MemberRun]:
         """Cut members into runs of about a chunk, or of one member if that is longer.
 
         Args:
@@ -212,7 +214,7 @@ class Members:
             waiting.append(chunk)
             if len(ends):
                 text, cut = b"".join(waiting), int(ends[-1]) + length
-                yield Run(text[:cut], offset, (ends + length).tolist())
+                yield MemberRun(text[:cut], offset, (ends + length).tolist())
                 waiting, offset, length = [text[cut:]], offset + cut, len(text) - cut
             else:
                 length += len(chunk)
@@ -221,7 +223,7 @@ class Members:
                 if rest.strip(_BLANK) == b",":
                     raise JsonDamageError(f"nothing follows the comma at byte {offset}")
                 if rest.strip(_BLANK):
-                    yield Run(rest, offset, [])
+                    yield MemberRun(rest, offset, [])
                 self._check_end(tail + next(chunks, b"") + next(chunks, b""))
                 return
             if length > MAX_MEMBER_BYTES:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from mtlpar.core.hashing import name_hash
 from mtlpar.sources.base import Piece, RawBlock, Source
-from mtlpar.sources.json_members import JSON_ERRORS, Members, Run, read_chunks
+from mtlpar.sources.json_members import JSON_ERRORS, MemberRun, Members, read_chunks
 from mtlpar.sources.pymatgen_json import parse_labelled, parse_runs
 from mtlpar.sources.quick_crystals import CrystalColumns, unique_keys, vectors
 from mtlpar.sources.reading import Columns, Progress, collect_records, damage_named, require
@@ -52,7 +52,7 @@ def divide(path: Path, piece_bytes: int) -> Iterator[list[Piece]]:
     yield [Piece(start, stop) for start, stop in pairwise(cuts)]
 
 
-def _runs(path: Path, piece: Piece | None) -> Iterator[Run]:
+def _runs(path: Path, piece: Piece | None) -> Iterator[MemberRun]:
     with path.open("rb") as stream:
         members = Members(read_chunks(stream), _HEAD, expected=_EXPECTED)
         start = len(members.head) if piece is None else piece.start

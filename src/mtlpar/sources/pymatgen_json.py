@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.units import VASP_STRESS_KBAR_TO_EV_PER_CUBIC_ANGSTROM
-from mtlpar.sources.json_members import JsonDamageError, RepeatedKeyError, Run
+from mtlpar.sources.json_members import JsonDamageError, MemberRun, RepeatedKeyError
 from mtlpar.sources.quick_crystals import (
     ELEMENT_NUMBERS,
     PERIODIC,
@@ -32,7 +32,7 @@ _ONCE_PER_ROW: Final = (b'"structure"', b'"lattice"', b'"sites"')
 
 
 @dataclass(frozen=True, slots=True)
-class Crystal:
+class CrystalRecord:
     """An ordered structure of N atoms.
 
     Attributes:
@@ -48,7 +48,7 @@ class Crystal:
     pbc: npt.NDArray[np.uint8]
 
 
-def parse_structure(structure: Any, *, where: str) -> Crystal | None:
+def parse_structure(structure: Any, *, where: str) -> CrystalRecord | None:
     """Parse a ``Structure`` dictionary; None if a site is shared or partly empty.
 
     Raises:
@@ -67,7 +67,7 @@ def parse_structure(structure: Any, *, where: str) -> Crystal | None:
             return None
     except (KeyError, TypeError):
         raise ValueError(_odd_site(sites, where)) from None
-    return Crystal(
+    return CrystalRecord(
         atomic_numbers=np.array(numbers, np.uint8),
         positions=_positions(sites, cell, where=where),
         cell=cell,
@@ -165,7 +165,7 @@ def parse_labelled(
 
 
 def parse_runs(
-    runs: Iterable[Run],
+    runs: Iterable[MemberRun],
     brackets: bytes,
     records_of: Callable[[Any], Iterator[tuple[str, Any]]],
     progress: Progress,
@@ -202,7 +202,7 @@ def parse_runs(
             yield from records
 
 
-def _rows(run: Run) -> int:
+def _rows(run: MemberRun) -> int:
     """Rows in members that cannot be parsed, where brackets and quotes need not be in pairs."""
     # One of the keys may be damaged or stand twice.
     return max(len(run.ends), sorted(run.text.count(key) for key in _ONCE_PER_ROW)[1])

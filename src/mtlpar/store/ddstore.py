@@ -131,7 +131,7 @@ class DistributedDataset:
         self._copy = copy
         self._windows: list[MPI.Win] = []
         self._remote: MPI.Win | None = None
-        self._progress: _Progress | None = None
+        self._progress: _ProgressThread | None = None
         self._divide(len(pack))
         memory = self._allocate(pack.offsets, pack.read_labels())
         self._fill(pack)
@@ -249,7 +249,7 @@ class DistributedDataset:
         mine = memory if self._copy.node.rank == 0 and len(memory) else None
         self._remote = MPI.Win.Create(mine, 1, comm=self._copy.ranks)
         self._remote.Lock_all(MPI.MODE_NOCHECK)
-        self._progress = _Progress(self._copy.ranks)
+        self._progress = _ProgressThread(self._copy.ranks)
 
     def _take(self, indices: IndexArray) -> tuple[StructureBatch, FloatArray]:
         """Structures that lie on this node."""
@@ -282,7 +282,7 @@ class DistributedDataset:
         self._remote.Flush(int(self._leaders[node]))
 
 
-class _Progress:
+class _ProgressThread:
     """Lets MPI serve the reads of others while this rank computes.
 
     Where the network cannot read memory by itself, a read waits until its target calls MPI. The

@@ -56,7 +56,7 @@ class LocalBatch(NamedTuple):
         return self._replace(graph=graph, targets=targets)
 
 
-class _Share(NamedTuple):
+class _LocalRows(NamedTuple):
     """This rank's share of one dataset's global batch, and where its structures are."""
 
     source: str
@@ -64,7 +64,7 @@ class _Share(NamedTuple):
     indices: IndexArray
     counts: LabelCounts
 
-    def part(self, start: int, stop: int) -> _Share:
+    def part(self, start: int, stop: int) -> _LocalRows:
         """Some of the structures; what they are a share of stays."""
         return self._replace(indices=self.indices[start:stop])
 
@@ -164,15 +164,15 @@ class RankLoader:
             mine = batch[self.layout.share(self.branch_of[source], self.rank, len(batch))]
             if len(mine):
                 counts = LabelCounts.of(store.count_atoms(batch), store.label_bits(batch))
-                shares.append(_Share(source, store, mine, counts))
+                shares.append(_LocalRows(source, store, mine, counts))
         passes = tuple(self._gather(part) for part in self._passes(shares))
         return tuple(part.pin_memory() for part in passes) if self.pin_memory else passes
 
-    def _passes(self, shares: Sequence[_Share]) -> list[list[_Share]]:
+    def _passes(self, shares: Sequence[_LocalRows]) -> list[list[_LocalRows]]:
         """Cut shares where the next structure would exceed the limit of atoms."""
         if self.max_atoms is None:
             return [list(shares)]
-        passes: list[list[_Share]] = [[]]
+        passes: list[list[_LocalRows]] = [[]]
         room = self.max_atoms
         for share in shares:
             start = 0
@@ -185,7 +185,7 @@ class RankLoader:
             passes[-1].append(share.part(start, len(share.indices)))
         return [[share for share in part if len(share.indices)] for part in passes]
 
-    def _gather(self, shares: Sequence[_Share]) -> LocalBatch:
+    def _gather(self, shares: Sequence[_LocalRows]) -> LocalBatch:
         segments, pieces, parts, targets = [], [], [], []
         structure = atom = 0
         for share in shares:

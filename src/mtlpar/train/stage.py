@@ -94,7 +94,7 @@ def run(
                 for line in (*labels_not_learned(recipe), *states_not_seen(recipe)):
                     logger.warning("%s", line)
         _check_ranks(recipe)
-        job = _Job(recipe, workspace, context)
+        job = _RankTraining(recipe, workspace, context)
         job.agree_on_references()
         trainer = job.trainer(stop)
         context.roll.speak(lambda ranks, fate: _loss_of(trainer, ranks, fate))
@@ -197,7 +197,7 @@ def _loss_of(trainer: Trainer, ranks: Sequence[int], fate: str) -> str:
     return f"after step {step}, {lost} {fate}; start again from the last checkpoint"
 
 
-class _Job:
+class _RankTraining:
     """This rank's part in carrying out a recipe."""
 
     def __init__(self, recipe: Recipe, workspace: Workspace, context: RankContext) -> None:

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from mtlpar.core.structures import StructureBatch
 from mtlpar.graph.collate import collate
-from mtlpar.model.graphs import replay_passes
+from mtlpar.model.cuda_graphs import replay_passes
 from mtlpar.model.multitask import MultiTaskModel, Prediction
 from mtlpar.parallel.agree import AgreedError, raise_together
 from mtlpar.parallel.groups import encoder_mesh

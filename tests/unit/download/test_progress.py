@@ -7,7 +7,7 @@ import pytest
 from tqdm import tqdm
 
 from mtlpar.download import progress as module
-from mtlpar.download.progress import Progress
+from mtlpar.download.progress import ProgressBars
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def screen(monkeypatch):
 
 
 def test_the_bar_of_all_files_is_the_sum_of_theirs(screen):
-    with Progress(100) as progress:
+    with ProgressBars(100) as progress:
         with progress.file("a", 60) as a, progress.file("b", None) as b:
             a.move_to(50)
             # The server of a has no ranges, so it starts again; the length of b becomes known.
@@ -36,13 +36,13 @@ def test_the_bar_of_all_files_is_the_sum_of_theirs(screen):
 
 
 def test_files_that_wait_have_no_bar(screen):
-    with Progress(10) as progress, progress.file("waiting", 10):
+    with ProgressBars(10) as progress, progress.file("waiting", 10):
         pass
     assert "waiting" not in screen.getvalue()
 
 
 def test_nothing_is_drawn_where_no_terminal_is(capsys):
-    with Progress(10) as progress, progress.file("a", 10) as a:
+    with ProgressBars(10) as progress, progress.file("a", 10) as a:
         a.move_to(10)
         logging.getLogger("mtlpar").info("line")
     assert "B/s" not in capsys.readouterr().err

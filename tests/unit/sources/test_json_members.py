@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtlpar.sources.ahead import ahead
-from mtlpar.sources.json_members import DepthScanner, JsonDamageError, Members, Run
+from mtlpar.sources.json_members import DepthScanner, JsonDamageError, MemberRun, Members
 
 OBJECT = re.compile(rb"\s*\{")
 # Strings full of what could be mistaken for structure: quotes, brackets, escapes at any place.
@@ -88,7 +88,7 @@ def test_members_that_follow_a_damaged_one_can_still_be_parsed():
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1.", b"01"])
 def test_numbers_that_are_no_json_are_refused(number):
     with pytest.raises(JsonDamageError):
-        Run(b'"a": {"x": ' + number + b"}", 0, []).parse(b"{}")
+        MemberRun(b'"a": {"x": ' + number + b"}", 0, []).parse(b"{}")
 
 
 def test_depth_carries_over_chunks_that_split_strings_and_escapes():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mtlpar.sources import pymatgen_json
 from mtlpar.sources.bz2_stream import read_bz2
-from mtlpar.sources.json_members import Run
+from mtlpar.sources.json_members import MemberRun
 from mtlpar.sources.registry import get_source
 from mtlpar.sources.settings import SourceSettings
 
@@ -120,7 +120,7 @@ def test_regular_crystals_go_the_quick_way(
     def refuse(run, brackets):
         raise AssertionError("parsed into dictionaries")
 
-    monkeypatch.setattr(Run, "parse", refuse)
+    monkeypatch.setattr(MemberRun, "parse", refuse)
     assert len(read("mptrj", mptrj_file({"mp-1": {"a": frame(), "b": frame(stress=None)}}))[0]) == 2
     assert len(read("alexandria", alexandria_file({"entries": [entry()] * 3}))[0]) == 3
 

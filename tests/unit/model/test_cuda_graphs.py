@@ -13,8 +13,8 @@ from mtlpar.core.ase_structures import structure_batch
 from mtlpar.graph.batch import GraphBatch
 from mtlpar.graph.collate import collate
 from mtlpar.graph.settings import GraphSettings
+from mtlpar.model.cuda_graphs import pad_edges, replay_passes
 from mtlpar.model.geometry import edge_vectors
-from mtlpar.model.graphs import pad_edges, replay_passes
 from mtlpar.model.multitask import MultiTaskModel, Segment
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -173,7 +173,7 @@ def test_passes_follow_the_weights_that_the_optimizer_changes() -> None:
 
 @pytest.mark.usefixtures("graphs")
 def test_a_size_too_many_is_computed_without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtlpar.model.graphs._MOST_GRAPHS", 1)
+    monkeypatch.setattr("mtlpar.model.cuda_graphs._MOST_GRAPHS", 1)
     network = make_network().to(DEVICE)
     batches = [_batch(torch.float32, names).to(DEVICE) for names in ((), ("C6H6", "CH4"))]
     expected = [_gradients(network, batch) for batch in batches]
