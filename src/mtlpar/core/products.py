@@ -263,6 +263,20 @@ class ZeroShotErrors(Errors):
     zero_predictor: Errors
 
 
+class UncertaintyQuality(Record):
+    """How good uncertainties are on a test set; see `mtlpar.evaluate.uncertainty`."""
+
+    num_structures: Count
+    levels: tuple[float, ...]
+    observed: tuple[float, ...]
+    coverage_90: float
+    mean_ev_per_atom: float
+    rank_correlation: float | None
+    auroc_group_never_seen: float | None
+    num_pair_never_seen: Count
+    auroc_pair_never_seen: float | None
+
+
 class MetricsRecord(Errors):
     """``results/metrics/<model>/<source>.json``; the branch is None where none learned it."""
 
@@ -272,6 +286,7 @@ class MetricsRecord(Errors):
     level_of_theory: str
     split_by: SplitBy
     zero_shot: dict[str, ZeroShotErrors] | None = None
+    uncertainty: UncertaintyQuality | None = None
     num_structures: Count
     num_atoms: Count
     num_labels: Counts
