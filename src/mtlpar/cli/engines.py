@@ -67,8 +67,9 @@ def _add_convert(commands: Commands) -> None:
     parser.add_argument(
         "--format",
         required=True,
-        choices=("metatomic",),
-        help="metatomic: for the engines that read models of metatomic",
+        choices=("metatomic", "package"),
+        help="metatomic: for the engines that read models of metatomic; package: the function of "
+        "positions and neighbours for torch.export.load",
     )
     parser.add_argument(
         "--out",
@@ -114,10 +115,17 @@ def _convert(options: argparse.Namespace) -> None:
     path = model_file(options.model)
     model = load_model(path)
     source = model.choose_source(options.source)
-    from mtlpar.engines import metatomic
+    said = facts(model, source, path)
+    if options.format == "metatomic":
+        from mtlpar.engines import metatomic
 
-    out = options.out / file_name(facts(model, source, path), f"{options.format}.pt")
-    metatomic.export(model, source, out, model_file=path)
+        out = options.out / file_name(said, "metatomic.pt")
+        metatomic.export(model, source, out, model_file=path)
+    else:
+        from mtlpar.engines import package
+
+        out = options.out / file_name(said, "pt2")
+        package.export(model, source, out, model_file=path)
     sys.stdout.write(f"wrote {out}\n")
 
 

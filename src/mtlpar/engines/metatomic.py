@@ -13,7 +13,7 @@ from torch import Tensor
 from mtlpar.core.files import atomic_path
 from mtlpar.engines.optional import need
 from mtlpar.engines.provenance import facts
-from mtlpar.engines.traced import as_torchscript, trace
+from mtlpar.engines.traced import AtomEnergies, as_torchscript, example, trace
 from mtlpar.model.saved import SavedModel
 
 _INSTALL = "metatomic-torch metatomic-ase"
@@ -34,7 +34,7 @@ class MetatomicBranch(torch.nn.Module):
         """Take what `export` made.
 
         Args:
-            graph: Energies of atoms, see `mtlpar.engines.traced.trace`.
+            graph: Energies of atoms, see `mtlpar.engines.traced.AtomEnergies`.
             output: Name of the energy.
             cutoff: Cutoff in Å.
             states: Whether the model knows about charge and spin.
@@ -154,7 +154,7 @@ def export(model: SavedModel, source: str, path: Path, *, model_file: Path) -> N
     said = facts(model, source, model_file)
     output, level = f"energy/{source}", said["level_of_theory"]
     branch = MetatomicBranch(
-        as_torchscript(trace(model, source, gradient=False)),
+        as_torchscript(trace(AtomEnergies(model, source), example())),
         output=output,
         cutoff=settings.graph.cutoff_angstrom,
         states=settings.encoder.charge_and_spin,

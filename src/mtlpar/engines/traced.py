@@ -1,11 +1,14 @@
 """One branch as a graph of plain tensor operations, which needs none of this library's code to run.
 
 The graph is traced with symbolic sizes, so it takes any number of structures, atoms and edges.
+Models are traced on the CPU.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx
@@ -15,9 +18,6 @@ from mtlpar.model.describe import CONSERVATIVE_INSTEAD, NO_GRADIENT
 from mtlpar.model.encoder import MAX_CHARGE
 from mtlpar.model.heads import Branch
 from mtlpar.model.saved import SavedModel
-
-INPUTS: Final = ("numbers", "charge", "spin", "structure", "edge_index", "vector")
-"""What a graph is given, see `trace`."""
 
 
 def require_exportable(model: SavedModel) -> None:
@@ -38,57 +38,43 @@ def require_exportable(model: SavedModel) -> None:
         )
 
 
-def trace(model: SavedModel, source: str, *, gradient: bool) -> fx.GraphModule:
-    """Trace the branch of a source.
-
-    The graph takes, for S structures with A atoms and E edges, what `INPUTS` names: atomic numbers
-    (A,), total charges in e (S,), spin multiplicities (S,), the structure of each atom (A,),
-    senders and receivers (2, E), all int64, and edge vectors from receiver to sender's image in Å,
-    (E, 3) float64. Edges need no order.
-
-    It gives energies of the atoms in eV, (A,) float64, references of the source included: NaN for
-    an element that the source does not have.
+def trace(function: Callable[..., Any], inputs: Sequence[Tensor]) -> fx.GraphModule:
+    """Trace a function with symbolic sizes.
 
     Args:
-        model: The model.
-        source: Source whose level of theory is wanted.
-        gradient: Give the gradient of the summed energies by the edge vectors too, (E, 3) in eV/Å.
-
-    Raises:
-        ValueError: See `require_exportable`.
+        function: What to trace.
+        inputs: What to trace it with, see `example`.
     """
-    require_exportable(model)
-    energies = _Energies(model, source)
-
-    def with_gradient(*inputs: Tensor) -> tuple[Tensor, Tensor]:
-        found = energies(*inputs)
-        (slope,) = torch.autograd.grad([found.sum()], [inputs[-1]])
-        return found, slope
-
     # Weights are constants of the graph, which symbolic tracing has to be told to accept.
-    tracer = make_fx(
-        with_gradient if gradient else energies,
-        tracing_mode="symbolic",
-        _allow_non_fake_inputs=True,
-    )
+    tracer = make_fx(function, tracing_mode="symbolic", _allow_non_fake_inputs=True)
     with torch.enable_grad():
-        graph = tracer(*_example(next(model.network.parameters()).device))
+        graph: fx.GraphModule = tracer(*inputs)
     graph.graph.eliminate_dead_code()
+    for node in graph.graph.nodes:
+        # Places in files of whoever exports, which would go into the file.
+        node.meta.pop("stack_trace", None)
     graph.recompile()
     return graph
 
 
-class _Energies:
-    """Energies of atoms as ordinary operations, so that they can be differentiated."""
+class AtomEnergies:
+    """Energies of atoms by the branch of a source, as operations that can be traced."""
 
     def __init__(self, model: SavedModel, source: str) -> None:
-        branch = model.network.heads[model.branch_of(source)]
+        """Take the branch.
+
+        Raises:
+            ValueError: See `require_exportable`.
+        """
+        require_exportable(model)
+        # Weights that want gradients would have whoever runs the graph keep all of its numbers.
+        network = copy.deepcopy(model.network).requires_grad_(False)
+        branch = network.heads[model.branch_of(source)]
         assert isinstance(branch, Branch)
-        self._encoder, self._branch = model.network.encoder, branch
+        self._encoder, self._branch = network.encoder, branch
         self._is_mean = model.settings.head.energy == "mean"
-        weight = self._encoder.species.weight
-        table = model.references[source].table()
-        self._references, self._dtype = torch.from_numpy(table).to(weight.device), weight.dtype
+        self._references = torch.from_numpy(model.references[source].table())
+        self._dtype = self._encoder.species.weight.dtype
 
     def __call__(
         self,
@@ -99,6 +85,18 @@ class _Energies:
         edge_index: Tensor,
         vector: Tensor,
     ) -> Tensor:
+        """Energies in eV, (A,) float64, of S structures with A atoms and E edges.
+
+        References of the source are included: NaN for an element that it does not have.
+
+        Args:
+            numbers: (A,) atomic numbers.
+            charge: (S,) total charges in e.
+            spin: (S,) spin multiplicities.
+            structure: (A,) the structure of each atom.
+            edge_index: (2, E) senders and receivers, in any order.
+            vector: (E, 3) from receiver to sender's image in Å, float64, with gradients.
+        """
         scalars = self._encoder.species(numbers)
         if (state := self._encoder.state) is not None:
             # Not its forward pass, whose check of the range looks at numbers. Beyond the table the
@@ -114,18 +112,17 @@ class _Energies:
         return energies + self._references[numbers]
 
 
-def _example(device: torch.device) -> tuple[Tensor, ...]:
-    """Inputs to trace with.
+def example() -> tuple[Tensor, ...]:
+    """Inputs of `AtomEnergies` to trace it with.
 
     All sizes differ, from the two rows of edges too, and no tensor comes twice: equal sizes and
     equal tensors are taken for the same.
     """
-    numbers = torch.tensor([1, 6, 8, 8, 1], device=device)
-    charge, spin = (torch.zeros(4, dtype=torch.int64, device=device) for _ in range(2))
-    structure = torch.tensor([0, 1, 1, 2, 3], device=device)
+    charge, spin = (torch.zeros(4, dtype=torch.int64) for _ in range(2))
     edges = [[0, 1, 2, 0, 2, 3, 4], [1, 0, 0, 2, 1, 4, 3]]
-    vector = torch.ones(7, 3, dtype=torch.float64, device=device).requires_grad_()
-    return (numbers, charge, spin, structure, torch.tensor(edges, device=device), vector)
+    vector = torch.ones(7, 3, dtype=torch.float64).requires_grad_()
+    structure = torch.tensor([0, 1, 1, 2, 3])
+    return (torch.tensor([1, 6, 8, 8, 1]), charge, spin, structure, torch.tensor(edges), vector)
 
 
 def as_torchscript(graph: fx.GraphModule) -> torch.jit.ScriptModule:
