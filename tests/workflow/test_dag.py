@@ -26,6 +26,7 @@ REPORT_RULES = {
     "table1", "table2", "table3", "table4", "ledger", "heatmap_energy", "heatmap_force",
     "parity_energy", "parity_force", "learning_curves", "ledger_figure", "ledger_files", "checks",
     "leaks", "references", "reference_energies", "table5", "table6", "parity_stress",
+    "branches", "uncertainty", "calibration",
 }  # fmt: skip
 
 
@@ -109,11 +110,11 @@ def test_the_dag_makes_everything_that_others_rely_on(finished: Path) -> None:
             assert metrics["num_atoms"] > metrics["num_structures"]
     for table in (
         *("table1", "table2", "table3", "table4", "table5", "table6"),
-        *("ledger", "ledger_files", "checks", "leaks", "references"),
+        *("ledger", "ledger_files", "checks", "leaks", "references", "branches", "uncertainty"),
     ):
         for suffix in ("csv", "md", "tex"):
             assert (results / f"tables/{table}.{suffix}").stat().st_size > 100
-    assert len(list((results / "figures").glob("*.png"))) == 8
+    assert len(list((results / "figures").glob("*.png"))) == 9
 
 
 def test_the_mtl_model_was_trained_with_one_branch_per_rank(finished: Path) -> None:

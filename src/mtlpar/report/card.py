@@ -55,6 +55,8 @@ def card(model: SavedModel, path: Path, *, workspace: Workspace, catalogue: Path
         _data(model, rows),
         "## Errors",
         _errors(name, model, workspace),
+        "## Uncertainty",
+        _uncertainty(name, model, workspace),
         "## Not for",
         _limits(model),
         "## Training",
@@ -150,6 +152,42 @@ def _errors(name: str, model: SavedModel, workspace: Workspace) -> str:
             *_table(header, table),
         ]
     )
+
+
+def _uncertainty(name: str, model: SavedModel, workspace: Workspace) -> str:
+    """What is known of the uncertainty of energies, and how good it was on test structures."""
+    tested = {source: one.get("uncertainty") for source, one in _metrics(name, model, workspace)}
+    header = ["source", "calibrated on", "mean (eV/atom)", "errors in 90 % interval", "new groups"]
+    rows, lines = [], []
+    for source in model.sources:
+        known = model.uncertainty_of(source)
+        if known is None:
+            lines.append(f"- {source_title(source)}: {model.no_uncertainty_because(source)}.")
+            continue
+        found = {
+            key: value for key, value in (tested.get(source) or {}).items() if value is not None
+        }
+        rows.append(
+            [
+                source_title(source),
+                f"{known.num_validation:,} structures, {known.num_groups:,} groups of its branch",
+                _number(found, "mean_ev_per_atom"),
+                f"{found['coverage_90']:.0%}" if found else "–",
+                _number(found, "auroc_group_never_seen"),
+                _number(found, "auroc_pair_never_seen"),
+            ]
+        )
+    if not rows:
+        return "\n".join(lines)
+    text = (
+        "`energy_uncertainty` is one standard deviation of the energy, by the covariance of the "
+        "last layer's features. Of test structures: the mean, the share of errors within the "
+        "interval that is to hold 90 % of them, and how well it tells structures of new groups "
+        "from training structures, and those with a pair of elements that was never seen together "
+        "from others (area under the receiver operating characteristic; 0.5 is chance). Forces "
+        "have none."
+    )
+    return "\n".join([text, "", *_table([*header, "new pairs of elements"], rows), "", *lines])
 
 
 def _metrics(

@@ -9,6 +9,7 @@ from typing import Final
 
 from matplotlib.figure import Figure
 
+from mtlpar.report.calibration import draw_calibration
 from mtlpar.report.curves import draw_learning_curves
 from mtlpar.report.heatmap import draw_heatmap
 from mtlpar.report.items import ENERGY_MAE, FORCE_MAE, STRESS_MAE, Item, Scope
@@ -24,6 +25,7 @@ _DRAW: Final[dict[str, Callable[[Scope], Figure]]] = {
     "parity_energy": partial(draw_parity, quantity=ENERGY_MAE),
     "parity_force": partial(draw_parity, quantity=FORCE_MAE),
     "parity_stress": partial(draw_parity, quantity=STRESS_MAE),
+    "calibration": draw_calibration,
     "learning_curves": draw_learning_curves,
     "ledger_figure": draw_ledger,
     "reference_energies": draw_references,

@@ -226,6 +226,8 @@ _ALL: Final = (
         quantity=STRESS_MAE_GPA,
         is_of_stress=True,
     ),
+    Item(name="branches", kind="table", title="Branches on all test sets", reads=_metrics),
+    Item(name="uncertainty", kind="table", title="Uncertainty of energies", reads=_metrics),
     Item(name="ledger", kind="table", title="Ledger of all rows", reads=_ledgers, is_of_data=True),
     Item(
         name="ledger_files",
@@ -264,6 +266,7 @@ _ALL: Final = (
         reads=_predictions,
         is_of_stress=True,
     ),
+    Item(name="calibration", kind="figure", title="Calibration of uncertainties", reads=_metrics),
     Item(name="learning_curves", kind="figure", title="Learning curves", reads=_histories),
     Item(
         name="ledger_figure",

@@ -11,6 +11,7 @@ from typing import Final
 
 from mtlpar.core.files import write_text
 from mtlpar.core.paths import Workspace
+from mtlpar.report.branches import branch_grid, branch_rows
 from mtlpar.report.grid import (
     Cell,
     CsvRow,
@@ -33,6 +34,7 @@ from mtlpar.report.quality_tables import (
     reference_grid,
     reference_rows,
 )
+from mtlpar.report.uncertainty import uncertainty_grid, uncertainty_rows
 
 MEAN: Final = "mean"
 _SUMMARY: Final = ("table1", "table2")
@@ -42,6 +44,8 @@ _OF_LEDGERS: Final = {
     "ledger_files": (file_rows, file_grid),
 }
 _OF_SCOPE: Final = {
+    "branches": (branch_rows, branch_grid),
+    "uncertainty": (uncertainty_rows, uncertainty_grid),
     "checks": (check_rows, check_grid),
     "leaks": (leak_rows, leak_grid),
     "references": (reference_rows, reference_grid),
@@ -82,7 +86,7 @@ def make_table(item: Item, scope: Scope) -> tuple[list[CsvRow], Grid]:
 
 
 def _data_table(name: str, scope: Scope) -> tuple[list[CsvRow], Grid]:
-    """A table about the data, with machine names and for people."""
+    """A table of no single error, with machine names and for people."""
     if name in _OF_LEDGERS:
         ledgers = read_ledgers(workspace=scope.workspace, sources=scope.sources)
         of_rows, of_grid = _OF_LEDGERS[name]

@@ -54,6 +54,21 @@ def test_errors_are_those_of_the_metrics(tested: Workspace) -> None:
         assert shown == pytest.approx(metrics["force_mae_ev_per_angstrom"], rel=5e-3)
 
 
+def test_its_uncertainty_is_that_of_the_metrics(tested: Workspace) -> None:
+    text = text_of(tested).partition("## Uncertainty")[2].partition("## Not for")[0]
+    for source, title in (("ani1x", "ANI1x"), ("mptrj", "MPTrj")):
+        found = json.loads(tested.metrics("mtl", source).read_text())["uncertainty"]
+        row = next(line for line in text.splitlines() if line.startswith(f"| {title} |"))
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert float(cells[2]) == pytest.approx(found["mean_ev_per_atom"], rel=5e-3)
+        assert cells[3] == f"{found['coverage_90']:.0%}"
+        # All elements occur together in train: there is nothing to tell apart.
+        assert cells[5] == "–"
+        known = load_model(tested.model("mtl")).uncertainty_of(source)
+        assert known is not None
+        assert f"{known.num_validation} structures, {known.num_groups} groups" in cells[1]
+
+
 def test_the_configuration_can_be_rebuilt_from_it(tested: Workspace) -> None:
     found = yaml.safe_load(text_of(tested).split("```yaml\n")[1].split("```")[0])
     assert ModelSettings.model_validate(found["model"]) == MODEL

@@ -29,6 +29,7 @@ MEGAPIXELS = {
     "parity_stress": 0.1,
     "parity": 0.3,
     "learning_curves": 0.3,
+    "calibration": 0.2,
     "ledger_figure": 0.1,
 }
 MEGAPIXELS["reference_energies"] = 0.5
