@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import add_command
+from mtlpar.cli.common import add_command, require_existing
 from mtlpar.cli.model_files import model_file
 
 if TYPE_CHECKING:
@@ -90,14 +90,16 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _lammps(options: argparse.Namespace) -> None:
+    if not options.script.is_file():
+        raise ValueError(f"{options.script} does not exist; expected a LAMMPS script")
+    path = model_file(options.model)
+    require_existing([] if options.structure is None else [options.structure])
     from mtlpar.engines.lammps import Simulation
     from mtlpar.model.saved import load_model
 
-    if not options.script.is_file():
-        raise ValueError(f"{options.script} does not exist; expected a LAMMPS script")
     structure = None if options.structure is None else _last_frame(options.structure)
     with Simulation(
-        load_model(model_file(options.model)),
+        load_model(path),
         source=options.source,
         charge=options.charge,
         spin=options.spin,
@@ -107,12 +109,12 @@ def _lammps(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from mtlpar.engines.provenance import facts, file_name
-    from mtlpar.model.saved import load_model
-
     if not options.out.is_dir():
         raise ValueError(f"--out {options.out} is no folder; make it first, files in it are named")
     path = model_file(options.model)
+    from mtlpar.engines.provenance import facts, file_name
+    from mtlpar.model.saved import load_model
+
     model = load_model(path)
     source = model.choose_source(options.source)
     said = facts(model, source, path)

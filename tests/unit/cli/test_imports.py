@@ -61,9 +61,10 @@ def _wrong_paths() -> dict[str, list[str]]:
         **{
             f"{name}, a machine": [*name.split(), *machine] for name in ("plan layout", "plan data")
         },
-        # The examples name a model.pt that is there, and structures that are not.
-        "predict, a model": ["predict", "missing.pt", "model.pt", "--out", "out.xyz"],
-        "finetune, a model": ["finetune", "missing.pt", "model.pt", "--level", "PBE"],
+        "predict, structures": ["predict", "here.pt", "missing.xyz", "--out", "out.xyz"],
+        "finetune, structures": ["finetune", "here.pt", "missing.xyz", "--level", "PBE"],
+        "lammps, a model": ["lammps", "here.pt", "--model", "missing.pt"],
+        "lammps, structures": ["lammps", "here.pt", "--model", "here.pt", "--structure", "a.xyz"],
     }
 
 
@@ -74,7 +75,7 @@ CASES = _wrong_paths()
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int | str, str]]:
     """Exit status and messages of all commands with a wrong path."""
     folder: Path = tmp_path_factory.mktemp("nothing")
-    (folder / "model.pt").touch()
+    (folder / "here.pt").touch()
     done = subprocess.run(
         [sys.executable, "-c", _DRIVER],
         cwd=folder,
@@ -90,7 +91,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int | str,
 def test_a_wrong_path_is_refused_before_torch_is_imported(case: str, said) -> None:
     status, message = said[case]
     assert status == 1, (status, message)
-    wrong = {str(Path(word)) for word in CASES[case][1:] if {".", "/"} & set(word)} - {"model.pt"}
+    wrong = {str(Path(word)) for word in CASES[case][1:] if {".", "/"} & set(word)} - {"here.pt"}
     assert any(path in message for path in wrong), message
 
 
