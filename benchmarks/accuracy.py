@@ -155,7 +155,7 @@ def train(name: str, work: Path, *, variant: Variant, epochs: int, seed: int) ->
     progress = trainer.run(history)
     seconds = time.process_time() - started
     history.close()
-    average = trainer.stepper.average
+    average = trainer.train_step.average
     best = average.model if average else network
     state = model_state(best, prefix="average" if average else "model")
     checkpoints.load(state, progress.best_step, alone=True)

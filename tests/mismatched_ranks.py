@@ -13,15 +13,15 @@ import torch.distributed as dist
 
 from mtlpar.cli import main
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.train.step import Stepper
+from mtlpar.train.step import TrainStep
 
 _AT_STEP = 6
 
 
 def _spoil(rank: int, fault: str) -> None:
-    run, last = Stepper.run, []
+    run, last = TrainStep.run, []
 
-    def spoilt(self: Stepper, passes: Any, *, step: int, **options: Any) -> Any:
+    def spoilt(self: TrainStep, passes: Any, *, step: int, **options: Any) -> Any:
         if self.context.rank != rank or step != _AT_STEP:
             last[:] = [run(self, passes, step=step, **options)]
         elif fault == "doubles a step":
@@ -33,7 +33,7 @@ def _spoil(rank: int, fault: str) -> None:
         # Else it skips the step, and takes the result of the one before for its own.
         return last[0]
 
-    Stepper.run = spoilt  # type: ignore[method-assign]
+    TrainStep.run = spoilt  # type: ignore[method-assign]
 
 
 def _enlarge(rank: int) -> None:

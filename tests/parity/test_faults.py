@@ -24,7 +24,7 @@ from warm import warm_python
 
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.paths import Workspace
-from mtlpar.parallel.roll import Roll
+from mtlpar.parallel.failures import FailureDetector
 
 OWNERS = {
     3: {0: "ani1x", 1: "alexandria, transition1x", 2: "qm7x, mptrj"},
@@ -35,7 +35,11 @@ OWNERS = {
 def test_a_rank_that_died_is_missed_whether_or_not_anybody_noticed() -> None:
     ranks = [subprocess.Popen(["sleep", "60"]) for _ in range(3)]
     places = [(socket.gethostname(), rank.pid) for rank in ranks]
-    notices, looks_later, sees_nobody = Roll(places), Roll(places), Roll([("elsewhere", 1)])
+    notices, looks_later, sees_nobody = (
+        FailureDetector(places),
+        FailureDetector(places),
+        FailureDetector([("elsewhere", 1)]),
+    )
     assert notices.dead(patience_s=0) == ()
     ranks[1].kill()
     # A zombie at first, and after `wait` not even that.
@@ -53,12 +57,12 @@ def test_a_rank_that_died_is_missed_whether_or_not_anybody_noticed() -> None:
 
 def test_ranks_of_other_nodes_are_told_who_died() -> None:
     here, other = subprocess.Popen(["sleep", "60"]), subprocess.Popen(["sleep", "60"])
-    board = HashStore()
-    on_this_node = Roll([(socket.gethostname(), here.pid), ("other", other.pid)])
-    on_the_other = Roll([("this", here.pid), (socket.gethostname(), other.pid)])
-    for roll in (on_this_node, on_the_other):
-        roll.share(board)
-        assert roll.dead(patience_s=0) == ()
+    store = HashStore()
+    on_this_node = FailureDetector([(socket.gethostname(), here.pid), ("other", other.pid)])
+    on_the_other = FailureDetector([("this", here.pid), (socket.gethostname(), other.pid)])
+    for detector in (on_this_node, on_the_other):
+        detector.connect(store)
+        assert detector.dead(patience_s=0) == ()
     here.kill()
     here.wait()
     assert on_this_node.dead() == (0,)
@@ -72,7 +76,7 @@ def test_processes_that_were_never_seen_are_not_missed() -> None:
     # As in containers that have numbers of processes of their own.
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    assert Roll([(socket.gethostname(), ended.pid)]).dead(patience_s=0) == ()
+    assert FailureDetector([(socket.gethostname(), ended.pid)]).dead(patience_s=0) == ()
 
 
 @pytest.mark.mpi
@@ -155,7 +159,7 @@ def test_a_rank_that_hangs_is_named_after_the_time_that_the_settings_say(
         if "epoch 1/" in text:
             _rank(process.pid, 1).suspend()
             break
-    # Besides, the last words take some seconds.
+    # Besides, the report takes some seconds.
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert re.search(

@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except EndedTogether as end:
         is_error = not isinstance(end, Interrupted)
-        if end.is_told_here:
+        if end.reports_here:
             logger.error("error: %s", end) if is_error else logger.warning("%s", end)
         return 1 if is_error else INTERRUPTED
     except ValueError as error:

@@ -223,7 +223,7 @@ def stage_on_ranks(
         Attempt(StageRun.of(config, name, target), current_allocation()) as attempt,
         joined_ranks(options, first=attempt.begin, **arguments) as context,
     ):
-        # Only the first rank has begun; the others are told what it found.
+        # Only the first rank has begun; the others get what it found.
         yield context if gather(attempt.due)[0] else None
 
 

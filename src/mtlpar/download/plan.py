@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _MAX_NAME_BYTES: Final = 220
 
 LockUse = Literal["check", "keep", "renew"]
-"""What to do with a lock: compare it with listings, trust it unseen, or write it anew."""
+"""What to do with a lock: compare it with listings, trust it unseen, or rewrite it."""
 
 
 def planned_files(

@@ -55,7 +55,7 @@ def run(
         workspace: Where raw files go.
         settings: Where they come from.
         catalogue: Table of the real files; lock files lie beside it.
-        lock_use: Whether lock files are compared with listings, trusted unseen, or made anew.
+        lock_use: Whether lock files are compared with listings, trusted unseen, or rewritten.
 
     Raises:
         ValueError: If files are missing, wrong or cannot be fetched, or if the disk is too small.

@@ -114,14 +114,14 @@ def run(
 def _log_zero_shot(name: str, source: str, found: Mapping[str, Mapping[str, Any]]) -> None:
     logger.warning("%s has no branch for %s; each of them is tried", name, source)
     for branch, errors in found.items():
-        told = [
+        shown = [
             f"{label} {errors[mae_name]:.4f}"
             for label, mae_name in MAE_NAMES.items()
             if mae_name in errors
         ]
         unknown = errors["unknown_elements"]
         seen = f"; it never saw {' '.join(unknown)}" if unknown else ""
-        logger.info("  branch %s: MAE %s%s", branch, ", ".join(told), seen)
+        logger.info("  branch %s: MAE %s%s", branch, ", ".join(shown), seen)
 
 
 def _check_branches(name: str, model: SavedModel, branches: Mapping[str, tuple[str, ...]]) -> None:

@@ -267,8 +267,8 @@ def _warn_of_files_that_look_like_splits(source: str, names: list[str]) -> None:
     found = {split: files for split, files in parts.items() if files}
     if len(found) > 1:
         logger.warning(
-            "%s: %s look like splits, but their names mean nothing: normalize deals all structures "
-            "anew. To keep them: custom_sources.%s.splits: {train: [...], val: [...], test: [...]}",
+            "%s: %s look like splits, but their names mean nothing: normalize splits all of them "
+            "again. To keep: custom_sources.%s.splits: {train: [...], val: [...], test: [...]}",
             source,
             ", ".join(name for files in found.values() for name in files),
             source,

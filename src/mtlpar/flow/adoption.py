@@ -54,7 +54,7 @@ def adopt(checkout: Path) -> list[str]:
             runs[STAGES[run.stage].rule_of(run.target), config].append(run)
         else:
             logger.warning(
-                "%s %s: made of other inputs or by other code than are here now. To make it anew: "
+                "%s %s: made of other inputs or by other code than are here now. To make it again: "
                 "snakemake --force %s",
                 run.stage,
                 run.target,
@@ -85,5 +85,5 @@ def _mark_finished(checkout: Path, rule: str, config: str, outputs: Sequence[Pat
     if done.returncode != 0:
         raise ValueError(
             f"Snakemake cannot mark {', '.join(map(str, outputs))} as finished; run again, it will "
-            f"make them anew:\n{done.stderr[-2000:]}"
+            f"make them again:\n{done.stderr[-2000:]}"
         )

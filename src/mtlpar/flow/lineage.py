@@ -36,7 +36,7 @@ def describe(path: Path, results: Path) -> str:
         )
     versions = records[path.resolve()]["versions"].items()
     lines = [", ".join(f"{name} {version}" for name, version in versions)]
-    _describe_file(path, records, lines, depth=0, told=set())
+    _describe_file(path, records, lines, depth=0, described=set())
     return "\n".join(lines)
 
 
@@ -46,7 +46,7 @@ def _describe_file(
     lines: list[str],
     *,
     depth: int,
-    told: set[str],
+    described: set[str],
     read_as: str | None = None,
 ) -> None:
     """Add a file and what it was made of; ``read_as`` is its digest when it was an input."""
@@ -64,12 +64,14 @@ def _describe_file(
     lines.append(f"{indent}{path}  {_short(digest)}  ({_state(path, digest)})  by {name}")
     if read_as not in (None, digest):
         lines.append(f"{indent}  | READ AS {_short(read_as)}, which has been replaced since")
-    if name in told:
+    if name in described:
         return
-    told.add(name)
+    described.add(name)
     lines += [f"{indent}  | {line}" for line in _describe_run(record)]
     for source, digest in record["inputs"].items():
-        _describe_file(Path(source), records, lines, depth=depth + 1, told=told, read_as=digest)
+        _describe_file(
+            Path(source), records, lines, depth=depth + 1, described=described, read_as=digest
+        )
 
 
 def _describe_run(record: dict[str, Any]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Refuses inputs that were made with other settings than the configuration has now.
 
-Snakemake makes such inputs anew by itself. A command works on what is there, and would give results
+Snakemake remakes such inputs by itself. A command works on what is there, and would give results
 that the configuration does not describe: units of before a correction, or another architecture.
 """
 
@@ -35,7 +35,7 @@ def check_inputs(config: Config, stage: str, target: str, records: Path) -> None
         ValueError: If some input was made with other settings; with both, and what to run.
     """
     makers = dict(_makers(config))
-    told: dict[tuple[str, str], list[str]] = {}
+    found_stale: dict[tuple[str, str], list[str]] = {}
     waiting = [(stage, target)]
     seen = set(waiting)
     while waiting:
@@ -49,13 +49,13 @@ def check_inputs(config: Config, stage: str, target: str, records: Path) -> None
         for one in sorted(above):
             record = records / one[0] / f"{one[1]}.json"
             if differing := _differences(config, *one, record):
-                told[one] = differing
-    if told:
+                found_stale[one] = differing
+    if found_stale:
         lines = [
             f"{name} {its_target} was run with {'; '.join(differing)}"
-            for (name, its_target), differing in told.items()
+            for (name, its_target), differing in found_stale.items()
         ]
-        first_stage, first_target = min(told, key=lambda one: _ABOVE.index(one[0]))
+        first_stage, first_target = min(found_stale, key=lambda one: _ABOVE.index(one[0]))
         raise ValueError(
             f"{stage} {target}: what it would read was made with other settings than the "
             f"configuration has now: {'. '.join(lines)}. Run {first_stage} of {first_target} and "
@@ -74,7 +74,7 @@ def _makers(config: Config) -> Iterator[tuple[Path, tuple[str, str]]]:
 
 
 def _differences(config: Config, stage: str, target: str, record: Path) -> list[str]:
-    """What a run was told and would be told now, where that differs."""
+    """Settings of a run and what they would be now, where that differs."""
     then = read_json(record).get("settings") if record.exists() else None
     now = STAGES[stage].settings(config, target)
     if then is None or then == now:

@@ -15,7 +15,7 @@ class EndedTogether(Exception):  # noqa: N818 - not always an error
     They may still talk to each other, and leave in order.
 
     Attributes:
-        is_told_here: Whether it is for this rank to tell the user: one line is enough.
+        reports_here: Whether this rank reports it to the user: one line is enough.
     """
 
     def __init__(self, message: str) -> None:
@@ -23,7 +23,7 @@ class EndedTogether(Exception):  # noqa: N818 - not always an error
         # The command line imports this module, and must not wait for torch to ask for help.
         import torch.distributed as dist
 
-        self.is_told_here = not dist.is_initialized() or dist.get_rank() == 0
+        self.reports_here = not dist.is_initialized() or dist.get_rank() == 0
 
 
 class AgreedError(EndedTogether, ValueError):
@@ -46,9 +46,9 @@ def raise_together(message: str | None) -> None:
     messages = gather(message)
     if message is not None and set(messages) == {message}:
         raise AgreedError(message)
-    told = [f"rank {rank}: {text}" for rank, text in enumerate(messages) if text is not None]
-    if told:
-        raise AgreedError("; ".join(told))
+    reported = [f"rank {rank}: {text}" for rank, text in enumerate(messages) if text is not None]
+    if reported:
+        raise AgreedError("; ".join(reported))
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def start_peak_bytes(device: torch.device) -> int:
-    """Begin to watch the peak anew, and return what is left of the one before: a CPU's stays."""
+    """Reset the peak, and return what is left of the one before: a CPU's stays."""
     import torch
 
     if device.type == "cpu":

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from mtlpar.parallel.agree import EndedTogether
 from mtlpar.parallel.device import local_device
+from mtlpar.parallel.failures import REPORT_GRACE_S, FailureDetector, RankLostError
 from mtlpar.parallel.launch import EXPECTED_WORLD_SIZE
-from mtlpar.parallel.roll import LAST_WORDS_S, RankLostError, Roll
 from mtlpar.parallel.watchdog import ends_with_others, ends_within
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _NO_START: Final = (
     "have died (see above); launcher and MPI library may not belong together (MTLPAR_SRUN_MPI); or "
     "shared memory that killed ranks left is in the way (/dev/shm/mpich_* on the job's nodes)."
 )
-_BOARD_TIMEOUT: Final = datetime.timedelta(seconds=5)
+_NOTICES_TIMEOUT: Final = datetime.timedelta(seconds=5)
 _TORCHRUN: Final = "TORCHELASTIC_RUN_ID"
 _TORCHRUN_RANK: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
@@ -46,13 +46,13 @@ class RankContext:
         rank: Number of this process.
         world_size: Number of processes.
         device: Where its model lives.
-        roll: Which processes the ranks are; nobody to miss in a world of one.
+        failures: Detects ranks that are lost; there are none in a world of one.
     """
 
     rank: int
     world_size: int
     device: torch.device
-    roll: Roll = field(default_factory=Roll)
+    failures: FailureDetector = field(default_factory=FailureDetector)
 
 
 @contextmanager
@@ -107,7 +107,9 @@ def _mpi_ranks(
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
     single_host, local_rank = node.size == world.size, node.rank
     node.Free()
-    roll = Roll(world.allgather((socket.gethostname(), os.getpid())), rank=world.rank)
+    failures = FailureDetector(
+        world.allgather((socket.gethostname(), os.getpid())), rank=world.rank
+    )
     try:
         if first and world.rank == 0:
             first(world.size)
@@ -120,11 +122,11 @@ def _mpi_ranks(
             store = TCPStore(host, 0, None, True, timeout=timeout, wait_for_workers=False)
         port = world.bcast(store.port if store else None)
         store = store or TCPStore(host, port, None, False, timeout=timeout)
-        roll.share(_open_board(host, port, timeout))
-        context = RankContext(world.rank, world.size, local_device(local_rank), roll)
+        failures.connect(_open_notices(host, port, timeout))
+        context = RankContext(world.rank, world.size, local_device(local_rank), failures)
         with (
             _ended_together(world.Barrier),
-            ends_with_others(roll),
+            ends_with_others(failures),
             _process_group(context, store, timeout),
         ):
             yield context
@@ -132,17 +134,17 @@ def _mpi_ranks(
         # All ranks agreed to end here.
         raise
     except RankLostError as error:
-        roll.announce(str(error))
+        failures.announce(str(error))
         _end_all(world)
     except BaseException:
-        dead = f"{words}. " if (words := roll.obituary()) else ""
+        dead = f"{words}. " if (words := failures.report_dead()) else ""
         logger.exception("%srank %d of %d failed; stopping all", dead, world.rank, world.size)
         _end_all(world)
 
 
 def _end_all(world: MPI.Intracomm) -> NoReturn:
     """End the other ranks too, which wait in a collective and would wait for ever."""
-    time.sleep(LAST_WORDS_S)
+    time.sleep(REPORT_GRACE_S)
     world.Abort(1)
     # Abort returns where the launcher is gone already. Leaving in good order would wait for the
     # dead, with whom this rank may share memory.
@@ -178,26 +180,26 @@ def _torchrun_ranks(
     store.wait(["mtlpar/first"], datetime.timedelta(days=365))
     context = RankContext(rank, size, local_device(local_rank))
     with _process_group(context, store, timeout):
-        roll = Roll.call(rank)
-        roll.share(_open_board(host, port, timeout))
+        failures = FailureDetector.of_all_ranks(rank)
+        failures.connect(_open_notices(host, port, timeout))
         try:
-            with _ended_together(dist.barrier), ends_with_others(roll):
-                yield replace(context, roll=roll)
+            with _ended_together(dist.barrier), ends_with_others(failures):
+                yield replace(context, failures=failures)
         except RankLostError as error:
-            roll.announce(str(error))
+            failures.announce(str(error))
             # The first rank to leave takes the others with it.
-            time.sleep(LAST_WORDS_S)
+            time.sleep(REPORT_GRACE_S)
             os._exit(1)
 
 
-def _open_board(host: str, port: int, timeout: datetime.timedelta) -> Store:
+def _open_notices(host: str, port: int, timeout: datetime.timedelta) -> Store:
     """A connection to the store of its own: nobody waits for what somebody else asks there."""
     from torch._C._distributed_c10d import TCPStore
 
     # It may take its time to come about, where thousands connect at once.
-    board = TCPStore(host, port, None, False, timeout=timeout)
-    board.set_timeout(_BOARD_TIMEOUT)
-    return board
+    notices = TCPStore(host, port, None, False, timeout=timeout)
+    notices.set_timeout(_NOTICES_TIMEOUT)
+    return notices
 
 
 @contextmanager

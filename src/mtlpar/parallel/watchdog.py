@@ -1,4 +1,4 @@
-"""Ends this process if something takes too long, or is gone, that no exception can tell of."""
+"""Ends this process if something takes too long, or is gone, that no exception reports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from mtlpar.parallel.roll import LAST_WORDS_S, Roll
+from mtlpar.parallel.failures import REPORT_GRACE_S, FailureDetector
 
 _LOOK_INTERVAL_S: Final = 1.0
 # Where connections break ranks notice by themselves in this time, and clean up.
@@ -44,23 +44,23 @@ def ends_within(seconds: float, advice: str) -> Iterator[None]:
 
 
 @contextmanager
-def ends_with_others(roll: Roll) -> Iterator[None]:
-    """Say that another rank has died, and end this process some seconds later.
+def ends_with_others(failures: FailureDetector) -> Iterator[None]:
+    """Say that another rank has died, then end this process some seconds later.
 
-    For what would wait for ever, or until somebody else gives up: MPI tells nobody that its partner
+    For what would wait for ever, or until somebody else gives up: MPI does not say that a partner
     is gone, and of a ring of connections only neighbours see that one is broken.
 
     Args:
-        roll: All ranks; those that nobody tells of are not watched.
+        failures: All ranks; those that cannot be seen are not watched.
     """
     left = threading.Event()
 
     def watch() -> None:
         while not left.wait(_LOOK_INTERVAL_S):
-            obituary = roll.obituary(patience_s=0)
-            if obituary and not left.wait(_GRACE_S):
-                roll.announce(obituary)
-                if not left.wait(LAST_WORDS_S):
+            report = failures.report_dead(patience_s=0)
+            if report and not left.wait(_GRACE_S):
+                failures.announce(report)
+                if not left.wait(REPORT_GRACE_S):
                     os._exit(1)
 
     threading.Thread(target=watch, name="mtlpar-watch", daemon=True).start()

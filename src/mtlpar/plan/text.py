@@ -61,8 +61,8 @@ def layout_text(question: Question, ranks: int) -> str:
 def recommendation_text(found: Forecast | None, epoch_hours: float | None) -> str:
     """Layout and number of nodes in one line."""
     if found is None:
-        wish = "" if epoch_hours is None else f" in {epoch_hours:g} h an epoch"
-        return f"recommended: nothing that is allowed fits{wish}; allow more ranks"
+        limit = "" if epoch_hours is None else f" in {epoch_hours:g} h an epoch"
+        return f"recommended: nothing that is allowed fits{limit}; allow more ranks"
     nodes = "1 node" if found.nodes == 1 else f"{found.nodes} nodes"
     shards = f", train.encoder_shards: {found.encoder_shards}" if found.encoder_shards > 1 else ""
     return (

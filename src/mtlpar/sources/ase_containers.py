@@ -181,7 +181,7 @@ def _select_all(path: Path) -> Iterator[Any]:
     options = {"readonly": True} if is_lmdb else {}
     with connect(path, use_lock_file=False, **options) as database:  # type: ignore[no-untyped-call]
         if not is_sqlite:
-            # The others stream by themselves, and would start anew for every block.
+            # The others stream by themselves, and would start again for every block.
             yield from database.select()
             return
         # A select of everything would hold everything.

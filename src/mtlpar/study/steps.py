@@ -26,7 +26,7 @@ from mtlpar.train.loader import LocalBatch, RankLoader
 from mtlpar.train.objective import Objective
 from mtlpar.train.sampler import EpochPlan
 from mtlpar.train.settings import TrainSettings
-from mtlpar.train.step import Stepper, Wishes
+from mtlpar.train.step import Requests, TrainStep
 
 _SETTINGS: Final = TrainSettings(max_gradient_norm=1.0)
 
@@ -97,7 +97,7 @@ class StepRunner:
         self.shape = shape
         self.context = context
         model = MultiTaskModel(shape.model, shape.layout.branches_of(context.rank), seed=seed)
-        self._stepper = Stepper(
+        self._train_step = TrainStep(
             model.to(context.device),
             Objective(dict.fromkeys(shape.branches, (1.0, 1.0, 0.0))),
             layout=shape.layout,
@@ -138,11 +138,13 @@ class StepRunner:
         self._wait()
 
     def held_bytes(self) -> dict[str, int]:
-        """See `Stepper.held_bytes`."""
-        return self._stepper.held_bytes()
+        """See `TrainStep.held_bytes`."""
+        return self._train_step.held_bytes()
 
     def _step(self, passes: Sequence[LocalBatch], step: int) -> None:
-        self._stepper.run(passes, step=step, learning_rate=_SETTINGS.learning_rate, wishes=Wishes())
+        self._train_step.run(
+            passes, step=step, learning_rate=_SETTINGS.learning_rate, requests=Requests()
+        )
 
     def _wait(self) -> None:
         wait_for(self.context.device)

@@ -21,7 +21,7 @@ class EpochPlan:
     """Deals the samples of every dataset evenly over the steps of an epoch.
 
     The dataset that gives most samples fixes the number of steps; the others are dealt over just
-    as many, so every step holds a share of every dataset. Unless told otherwise, each structure is
+    as many, so every step holds a share of every dataset. By default each structure is
     seen exactly once per epoch.
 
     Attributes:

@@ -20,9 +20,9 @@ from mtlpar.model.saved import save_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.uncertainty import BranchUncertainty
 from mtlpar.parallel.agree import check_same, failing_together, gather
+from mtlpar.parallel.failures import RankLostError
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
-from mtlpar.parallel.roll import RankLostError
 from mtlpar.parallel.shard import whole_encoder
 from mtlpar.store.pack import Pack
 from mtlpar.train.checkpoint import HISTORY, RUN, CheckpointFolder, Progress, model_state
@@ -58,7 +58,7 @@ def run(
     """Train one model and write ``model.pt`` (the best epoch) and ``metrics.jsonl``.
 
     All ranks of the context must call this. Checkpoints lie in a folder named after a fingerprint
-    of data and settings, so an interrupted run continues and a changed one starts anew.
+    of data and settings, so an interrupted run continues and a changed one starts again.
 
     Args:
         name: Name of the model.
@@ -97,7 +97,7 @@ def run(
         job = _RankTraining(recipe, workspace, context)
         job.agree_on_references()
         trainer = job.trainer(stop)
-        context.roll.speak(lambda ranks, fate: _loss_of(trainer, ranks, fate))
+        context.failures.describe_with(lambda ranks, what: _loss_of(trainer, ranks, what))
         with failing_together():
             if context.rank == 0:
                 continue_shorter(recipe, job.checkpoints)
@@ -107,8 +107,8 @@ def run(
             progress = trainer.run(history)
             uncertainty = job.uncertainty(trainer)
         except RuntimeError as error:
-            if told := context.roll.explain(error):
-                raise RankLostError(told) from error
+            if report := context.failures.explain(error):
+                raise RankLostError(report) from error
             raise
         finally:
             history.close()
@@ -188,13 +188,13 @@ def _training_of(path: Path, checkpoints: Path) -> Path | None:
     return next((one for one in kept if one.samefile(path)), None)
 
 
-def _loss_of(trainer: Trainer, ranks: Sequence[int], fate: str) -> str:
-    """What the fate of some ranks means for the training."""
+def _loss_of(trainer: Trainer, ranks: Sequence[int], what: str) -> str:
+    """What the loss of some ranks means for the training."""
     lost = ", ".join(
         f"rank {rank} (branch {', '.join(trainer.layout.branches_of(rank))})" for rank in ranks
     )
     step = trainer.progress.step
-    return f"after step {step}, {lost} {fate}; start again from the last checkpoint"
+    return f"after step {step}, {lost} {what}; start again from the last checkpoint"
 
 
 class _RankTraining:

@@ -132,16 +132,16 @@ def _references_of(recipe: Recipe, start: SavedModel, source: str) -> References
     if start.training.get("data", {}).get(source) == recipe.data[source]:
         return start.references[source]
     fit = fit_references(pack, start, branch)
-    told = ", ".join(
+    listed = ", ".join(
         f"{label} {fit.errors[name]:.4f} (predicting the mean: {fit.sizes[name]:.4f})"
         for label, name in MAE_NAMES.items()
         if name in fit.errors
     )
-    logger.info("%s starts from branch %s: mean errors on train %s", source, branch, told)
+    logger.info("%s starts from branch %s: mean errors on train %s", source, branch, listed)
     if fit.errors and len(fit.labels_behind(_FAR_BEHIND)) == len(fit.errors):
         raise ValueError(
             f"{source}: branch {branch} of {recipe.start.path} is a far worse start than "
-            f"predicting the mean: {told}. Look whether its labels and their units are right, "
+            f"predicting the mean: {listed}. Look whether its labels and their units are right, "
             f"start from another of its branches ({_others(start, branch)}), or give the branch "
             "another name and no start"
         )

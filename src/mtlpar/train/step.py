@@ -40,7 +40,7 @@ _NOTHING = LocalBatch(
 )
 
 
-class Wishes(NamedTuple):
+class Requests(NamedTuple):
     """What one rank would like all ranks to do after a step.
 
     Attributes:
@@ -60,7 +60,7 @@ class StepResult(NamedTuple):
         counts: Labels of the global batch, (T, 3) float64.
         gradient_norm: Norm of the encoder's gradient before clipping.
         skipped: Whether the step was left out because something was not finite.
-        wishes: What any rank wished.
+        requests: What any rank asked for.
         compute_seconds: Forward and backward passes, on this rank.
         reduce_seconds: Waiting for the sums of gradients after them, on this rank.
     """
@@ -69,12 +69,12 @@ class StepResult(NamedTuple):
     counts: Tensor
     gradient_norm: float
     skipped: bool
-    wishes: Wishes
+    requests: Requests
     compute_seconds: float
     reduce_seconds: float
 
 
-class Stepper:
+class TrainStep:
     """Holds what a step needs: model, objective, optimizer and gradient reduction."""
 
     def __init__(
@@ -127,7 +127,7 @@ class Stepper:
         *,
         step: int,
         learning_rate: float,
-        wishes: Wishes,
+        requests: Requests,
     ) -> StepResult:
         """Compute the gradient of the global batch and take a step.
 
@@ -135,7 +135,7 @@ class Stepper:
             passes: This rank's share of the batch, in pieces that are computed one by one.
             step: Steps taken before.
             learning_rate: Rate of this step.
-            wishes: What this rank would like to happen after the step.
+            requests: What this rank asks for after the step.
 
         Raises:
             AgreedError: If something is not finite and the settings say to stop; on all ranks, and
@@ -146,7 +146,7 @@ class Stepper:
             group["lr"] = learning_rate * group["rate"]
         self.optimizer.zero_grad(set_to_none=True)
         with span("compute"), matrix_products(self.settings):
-            terms = self._backward(passes, step, wishes)
+            terms = self._backward(passes, step, requests)
         computed = time.perf_counter()
         with span("reduce"):
             sums = self._finish(step)
@@ -169,7 +169,7 @@ class Stepper:
             counts=counts,
             gradient_norm=norm,
             skipped=not taken,
-            wishes=Wishes(stop=stops > 0, checkpoint=checkpoints > 0),
+            requests=Requests(stop=stops > 0, checkpoint=checkpoints > 0),
             compute_seconds=computed - started,
             reduce_seconds=reduced - computed,
         )
@@ -189,7 +189,7 @@ class Stepper:
             "moments": _local_bytes(moments),
         }
 
-    def _backward(self, passes: Sequence[LocalBatch], step: int, wishes: Wishes) -> Tensor:
+    def _backward(self, passes: Sequence[LocalBatch], step: int, requests: Requests) -> Tensor:
         """Add up gradients of all passes; returns the sum of their terms, (T, 3)."""
         dtype = weight_dtype(self.settings)
         total = torch.zeros(self.objective.shape, dtype=dtype, device=self.context.device)
@@ -198,9 +198,9 @@ class Stepper:
 
         def extra() -> Tensor:
             unfit = not self._branches_are_finite()
-            flags = (1, unfit, step % _STEP_CYCLE, wishes.stop, wishes.checkpoint)
-            told = [*counts, *(float(flag) for flag in flags)]
-            return torch.cat([total.flatten(), total.new_tensor(told)])
+            flags = (1, unfit, step % _STEP_CYCLE, requests.stop, requests.checkpoint)
+            numbers = [*counts, *(float(flag) for flag in flags)]
+            return torch.cat([total.flatten(), total.new_tensor(numbers)])
 
         passes = self._as_many_as_others(passes)
         for index, batch in enumerate(passes):

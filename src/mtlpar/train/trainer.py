@@ -26,7 +26,7 @@ from mtlpar.train.objective import Objective
 from mtlpar.train.precision import arithmetic
 from mtlpar.train.schedule import Cooldown, cooldown, learning_rate
 from mtlpar.train.settings import TrainSettings
-from mtlpar.train.step import Stepper, StepResult, Wishes
+from mtlpar.train.step import Requests, StepResult, TrainStep
 from mtlpar.train.stopping import StopRequest
 from mtlpar.train.telemetry import RankClock, log_held
 from mtlpar.train.validate import relative_score, validation_errors
@@ -72,7 +72,9 @@ class Trainer:
         objective = Objective(
             {source: settings.weights_of(source) for source in self.sources}, settings.losses
         )
-        self.stepper = Stepper(model, objective, layout=layout, context=context, settings=settings)
+        self.train_step = TrainStep(
+            model, objective, layout=layout, context=context, settings=settings
+        )
         self._last_save = time.monotonic()
         self._is_first_step = True
 
@@ -82,7 +84,7 @@ class Trainer:
         if latest is None:
             return
         if latest.finished:
-            logger.info("an earlier run finished after %d epochs; starting anew", latest.epoch)
+            logger.info("an earlier run finished after %d epochs; starting again", latest.epoch)
             self.checkpoints.clear()
             return
         self.checkpoints.load(self._state(), latest.step)
@@ -129,7 +131,7 @@ class Trainer:
         Raises:
             ValueError: If its checkpoint is damaged.
         """
-        average = self.stepper.average
+        average = self.train_step.average
         model, prefix = (average.model, "average") if average else (self.model, "model")
         self.checkpoints.load(model_state(model, prefix=prefix), self.progress.best_step)
         return model
@@ -142,21 +144,21 @@ class Trainer:
         progress = self.progress
         stopping = False
         for passes in self._batches(clock):
-            result = self.stepper.run(
+            result = self.train_step.run(
                 passes,
                 step=progress.step,
                 learning_rate=self._rate(),
-                wishes=Wishes(self.stop.reason is not None, self._checkpoint_is_due()),
+                requests=Requests(self.stop.reason is not None, self._checkpoint_is_due()),
             )
             self._note_step(result, history, clock)
             if self._is_first_step:
-                log_held(self.stepper.held_bytes())
+                log_held(self.train_step.held_bytes())
                 self._is_first_step = False
-            stopping = result.wishes.stop
+            stopping = result.requests.stop
             if progress.step == (progress.epoch + 1) * self.steps_per_epoch:
                 # The epoch is validated and saved before anything else.
                 break
-            if stopping or result.wishes.checkpoint:
+            if stopping or result.requests.checkpoint:
                 self._save()
             if stopping:
                 self._end_early()
@@ -186,7 +188,7 @@ class Trainer:
                     bar.set_postfix_str(f"{rate * atoms / per_step:,.0f} atoms/s", refresh=False)
 
     def _note_step(self, result: StepResult, history: History, clock: RankClock) -> None:
-        progress, objective = self.progress, self.stepper.objective
+        progress, objective = self.progress, self.train_step.objective
         progress.step += 1
         clock.add("compute", result.compute_seconds)
         clock.add("reduce", result.reduce_seconds)
@@ -199,7 +201,7 @@ class Trainer:
             epoch=progress.epoch + 1,
             step=progress.step,
             loss=None if result.skipped else float(objective.total(result.terms)),
-            learning_rate=self.stepper.optimizer.param_groups[0]["lr"],
+            learning_rate=self.train_step.optimizer.param_groups[0]["lr"],
             gradient_norm=None if result.skipped else result.gradient_norm,
             skipped=result.skipped,
             terms=None if result.skipped else self._by_source(result.terms, result.counts),
@@ -236,7 +238,7 @@ class Trainer:
         """Validate, log, remember the best and save."""
         progress = self.progress
         started = time.perf_counter()
-        average = self.stepper.average
+        average = self.train_step.average
         model = average.model if average else self.model
         with arithmetic(self.settings, self.context.device), whole_encoder(model):
             errors = validation_errors(
@@ -292,9 +294,9 @@ class Trainer:
         return self._by_source(sums / steps, steps)
 
     def _state(self) -> dict[str, Tensor]:
-        state = model_state(self.model) | optimizer_state(self.model, self.stepper.optimizer)
-        if self.stepper.average is not None:
-            state |= model_state(self.stepper.average.model, prefix="average")
+        state = model_state(self.model) | optimizer_state(self.model, self.train_step.optimizer)
+        if self.train_step.average is not None:
+            state |= model_state(self.train_step.average.model, prefix="average")
         return state
 
     def _save(self) -> None:
@@ -363,7 +365,7 @@ class Trainer:
 
     def _by_source(self, terms: Tensor, counts: Tensor) -> dict[str, dict[str, float]]:
         """Terms by source and name; those of labels that nothing had are left out."""
-        names = self.stepper.objective.term_names
+        names = self.train_step.objective.term_names
         by_source = {
             source: {
                 name: term for name, term, count in zip(names, *rows, strict=True) if count > 0

@@ -240,8 +240,8 @@ def test_nodes_are_the_fewest_that_reach_the_wanted_time() -> None:
     # Not in doublings: a node less would not do.
     smaller = fastest(question.compare(found.ranks - GENERIC_GPU.ranks_per_node))
     assert smaller.epoch_seconds > 72
-    wish = (found.epoch_seconds + smaller.epoch_seconds) / 2 / 3600
-    assert nodes_for(question, max_ranks=256, epoch_hours=wish).nodes == found.nodes
+    limit = (found.epoch_seconds + smaller.epoch_seconds) / 2 / 3600
+    assert nodes_for(question, max_ranks=256, epoch_hours=limit).nodes == found.nodes
     assert nodes_for(question, max_ranks=256, epoch_hours=1e-9) is None
     assert nodes_for(question, max_ranks=256).ranks > found.ranks
 

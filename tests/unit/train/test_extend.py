@@ -27,13 +27,13 @@ def _run(workspace: Workspace, **options: Any) -> tuple[dict[str, torch.Tensor],
 def _steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Steps that are really computed, from now on."""
     taken: list[int] = []
-    run = trainer.Stepper.run
+    run = trainer.TrainStep.run
 
     def counted(self: Any, passes: Any, *, step: int, **options: Any) -> Any:
         taken.append(step)
         return run(self, passes, step=step, **options)
 
-    monkeypatch.setattr(trainer.Stepper, "run", counted)
+    monkeypatch.setattr(trainer.TrainStep, "run", counted)
     return taken
 
 

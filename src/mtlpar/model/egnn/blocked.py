@@ -25,7 +25,7 @@ _BLOCK_EDGES_ELSEWHERE = 65536
 
 
 def edge_features(radial: Tensor, ends: tuple[Tensor, Tensor], direction: Tensor) -> Tensor:
-    """What an edge is told beside its atoms' scalars, (E, K + 2 D), in the type of ``radial``."""
+    """What an edge gets beside its atoms' scalars, (E, K + 2 D), in the type of ``radial``."""
     along = [(vectors * direction[:, None, :]).sum(dim=2).to(radial.dtype) for vectors in ends]
     return torch.cat([radial, *along], dim=1)
 

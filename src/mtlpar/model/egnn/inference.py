@@ -1,7 +1,7 @@
 """The EGNN for one structure, and the gradient of its energy by the edge vectors, written out.
 
 In steps of a simulation autograd costs as much as the numbers do, and half of the rest goes into
-memory that each operation asks for anew. Here the edges that an atom receives fill a row of a table
+memory that each operation allocates. Here the edges that an atom receives fill a row of a table
 with A rows and M columns, so that sums over neighbours are products of small matrices, and results
 go to buffers that stay from step to step. A place that no neighbour takes holds an edge as long as
 the cutoff, whose message is zero.

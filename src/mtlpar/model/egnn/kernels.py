@@ -93,11 +93,11 @@ def activate(
     live = e < edges
     to = tl.load(receiver + e, mask=live, other=0)
     of = tl.load(sender + e, mask=live, other=0)
-    told = tl.load(features + e[:, None] * X + x[None, :], mask=live[:, None], other=0.0)
+    inputs = tl.load(features + e[:, None] * X + x[None, :], mask=live[:, None], other=0.0)
     weight = tl.load(feature_weight + x[:, None] * PADDED + f, mask=f < PADDED, other=0.0)
     known = live[:, None] & (f < PADDED)
     hidden = _hidden(
-        at_receiver, at_sender, to, of, told, weight, f, known, PADDED=PADDED, PRECISION=PRECISION
+        at_receiver, at_sender, to, of, inputs, weight, f, known, PADDED=PADDED, PRECISION=PRECISION
     )
     values = (hidden * tl.sigmoid(hidden)).to(out.dtype.element_ty)
     tl.store(out + e[:, None] * PADDED + f, values, mask=live[:, None] & (f < PADDED))
@@ -158,8 +158,8 @@ def collect(
         live = (e < last)[:, None]
         row = e[:, None]
         z = tl.load(inner + row * PADDED + f, mask=live & inside, other=0.0).to(tl.float32)
-        told = tl.load(features + row * X + x[None, :], mask=live, other=0.0)
-        message = z * tl.sigmoid(z) * tl.dot(told, filters, input_precision=PRECISION)
+        inputs = tl.load(features + row * X + x[None, :], mask=live, other=0.0)
+        message = z * tl.sigmoid(z) * tl.dot(inputs, filters, input_precision=PRECISION)
         rounded = message.to(inner.dtype.element_ty)
         belongs = _membership(e, begin, end).to(inner.dtype.element_ty)
         total = tl.dot(belongs, rounded, total, input_precision=PRECISION)
@@ -302,18 +302,18 @@ def message_gradients(
         live = (e < last)[:, None]
         row = e[:, None]
         z = tl.load(inner + row * PADDED + f, mask=live & inside, other=0.0).to(tl.float32)
-        told = tl.load(features + row * X + x[None, :], mask=live, other=0.0)
+        inputs = tl.load(features + row * X + x[None, :], mask=live, other=0.0)
         pull = tl.load(grad_lengths + row * L + length[None, :], mask=live, other=0.0)
         to = tl.load(receiver + e, mask=e < last, other=0)[:, None]
         grad = tl.load(grad_received + to * WIDTH + f, mask=live & (f < WIDTH), other=0.0)
         grad = tl.dot(pull, pushes, grad.to(tl.float32), input_precision=PRECISION)
         gate = tl.sigmoid(z)
         unfiltered = z * gate
-        weight = tl.dot(told, filters, input_precision=PRECISION)
+        weight = tl.dot(inputs, filters, input_precision=PRECISION)
         message = (unfiltered * weight).to(inner.dtype.element_ty)
         grad_pushes = tl.dot(tl.trans(pull), message, grad_pushes, input_precision=PRECISION)
         through = (unfiltered * grad).to(inner.dtype.element_ty)
-        grad_filters = tl.dot(tl.trans(told), through, grad_filters, input_precision=PRECISION)
+        grad_filters = tl.dot(tl.trans(inputs), through, grad_filters, input_precision=PRECISION)
         grad = grad * weight * gate * (1 + z * (1 - gate))
         tl.store(inner + row * PADDED + f, grad.to(inner.dtype.element_ty), mask=live & inside)
         grad_bias += tl.sum(grad, axis=0, keep_dims=True)
@@ -360,14 +360,14 @@ def hidden_gradients(
             row = e[:, None]
             to = tl.load(receiver + e, mask=e < last, other=0)
             of = tl.load(sender + e, mask=e < last, other=0)
-            told = tl.load(features + row * X + x[None, :], mask=live, other=0.0)
+            inputs = tl.load(features + row * X + x[None, :], mask=live, other=0.0)
             known = live & inside
             hidden = _hidden(
                 at_receiver,
                 at_sender,
                 to,
                 of,
-                told,
+                inputs,
                 weight,
                 f,
                 known,
@@ -381,7 +381,7 @@ def hidden_gradients(
             tl.store(at, grad, mask=live & inside)
             belongs = _membership(e, begin, end).to(grad_activated.dtype.element_ty)
             total = tl.dot(belongs, grad, total, input_precision=PRECISION)
-            grad_weight = tl.dot(tl.trans(told), grad, grad_weight, input_precision=PRECISION)
+            grad_weight = tl.dot(tl.trans(inputs), grad, grad_weight, input_precision=PRECISION)
         wanted = exists & (f < WIDTH)
         to = grad_at_receiver + atom * WIDTH + f
         tl.store(to, total.to(grad_at_receiver.dtype.element_ty), mask=wanted)
@@ -455,7 +455,7 @@ def vector_gradients(
     ATOMS: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """Sum what every V is told by edges that its atom receives, and by those that it sends."""
+    """Sum what every V gets from edges that its atom receives, and by those that it sends."""
     group = tl.program_id(0)
     d = tl.arange(0, CHANNELS)[None, :]
     total_x = tl.zeros((ROWS, CHANNELS), dtype=tl.float32)

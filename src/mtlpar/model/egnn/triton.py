@@ -183,7 +183,7 @@ class _Work:
         return _blocks(self.edges, _SMALL)
 
     def features(self) -> Tensor:
-        """What edges are told beside their atoms' scalars, (E, K + 2 D) padded."""
+        """What edges get beside their atoms' scalars, (E, K + 2 D) padded."""
         out = self.at_receiver.new_empty(self.edges, len(self.feature_weight))
         kernels.edge_features[(self._small_blocks,)](
             self.radial, self.vectors, self.direction, self.receiver, self.sender, out, self.edges,

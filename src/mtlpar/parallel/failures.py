@@ -1,4 +1,4 @@
-"""Who the ranks are, and which of them are lost: dead, or hanging where others have given up."""
+"""Detects which ranks are lost: dead, or hanging where others have given up."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LAST_WORDS_S: Final = 3.0
-"""How long a rank that fails leaves others to say what they know, before it ends them all.
+REPORT_GRACE_S: Final = 3.0
+"""How long a rank that fails gives the others to report what they know, before it ends them all.
 
 Launchers end all ranks at once when one aborts, and drop what they have not yet passed on.
 """
@@ -37,12 +37,12 @@ class RankLostError(RuntimeError):
     """Another rank is lost; the message says which, and that is all there is to say."""
 
 
-class Roll:
-    """Which process each rank is, to say later which ones are lost.
+class FailureDetector:
+    """Knows the process of each rank, to report later which ones are lost.
 
     Whoever dies takes others along within seconds: they fail, or are ended. The ranks that are
     found dead first are therefore remembered, and later ones are not blamed. A rank sees the
-    processes of its node only; what others see they can tell on a board.
+    processes of its node only; what others see they write to a store that all ranks share.
     """
 
     def __init__(self, processes: Sequence[tuple[str, int]] = (), *, rank: int = 0) -> None:
@@ -60,56 +60,56 @@ class Roll:
         }
         self._rank, self._size = rank, len(processes)
         self._sees_all = len(self._seen) == len(processes)
-        self._board: Store | None = None
+        self._store: Store | None = None
         self._dead: tuple[int, ...] = ()
         self._is_announced = False
-        self._words: Callable[[Sequence[int], str], str] = _plain_words
+        self._describe: Callable[[Sequence[int], str], str] = _describe_plainly
 
     @classmethod
-    def call(cls, rank: int) -> Roll:
-        """Let all ranks say who they are; all must call this together.
+    def of_all_ranks(cls, rank: int) -> FailureDetector:
+        """Gather the processes of all ranks; all must call this together.
 
         Args:
             rank: This rank.
         """
         return cls(gather((socket.gethostname(), os.getpid())), rank=rank)
 
-    def share(self, board: Store) -> None:
-        """Tell the other ranks who died and who gave up, and hear it from them.
+    def connect(self, store: Store) -> None:
+        """Share with the other ranks which died and which gave up.
 
         Args:
-            board: A store that all ranks read and write. It may be asked often, and be gone with
-                its rank: an answer should not be waited for long.
+            store: Read and written by all ranks, often. It may be gone with its rank, so its time
+                limit should be short.
         """
-        self._board = board
+        self._store = store
 
-    def speak(self, words: Callable[[Sequence[int], str], str]) -> None:
+    def describe_with(self, describe: Callable[[Sequence[int], str], str]) -> None:
         """Set what explains to the user that ranks are lost.
 
         Args:
-            words: Called with their numbers and with what became of them, by any thread.
+            describe: Called with their numbers and with what happened to them, by any thread.
         """
-        self._words = words
+        self._describe = describe
 
-    def obituary(self, *, patience_s: float = 2.0) -> str | None:
-        """What to tell the user about ranks that have died; None if nobody has.
+    def report_dead(self, *, patience_s: float = 2.0) -> str | None:
+        """A message about ranks that have died; None if none has.
 
         Args:
             patience_s: As for `dead`.
         """
         dead = self.dead(patience_s=patience_s)
-        return self._words(dead, "died") if dead else None
+        return self._describe(dead, "died") if dead else None
 
     def explain(self, error: RuntimeError) -> str | None:
-        """What to tell the user instead of what a library says; None if all ranks are well.
+        """A message for the user in place of a library's; None if all ranks are well.
 
         Args:
             error: What a collective failed with.
         """
-        obituary = self.obituary()
-        if obituary is None and _TIMED_OUT in str(error) and (silent := self._silent()):
-            return self._words(silent, "hangs, or waits for something else")
-        return obituary
+        report = self.report_dead()
+        if report is None and _TIMED_OUT in str(error) and (silent := self._silent()):
+            return self._describe(silent, "hangs, or waits for something else")
+        return report
 
     def announce(self, text: str) -> None:
         """Log, once, which ranks are lost."""
@@ -128,52 +128,52 @@ class Roll:
             self._dead = self._look()
             if time.monotonic() > deadline:
                 break
-            # All ranks may ask one board. Where none is needed a launcher may be about to end this
+            # All ranks may ask one store. Where none is needed a launcher may be about to end this
             # rank too: MPICH's leaves it a tenth of a second.
             time.sleep(0.005 if self._sees_all else _LOOK_INTERVAL_S)
         return self._dead
 
     def _look(self) -> tuple[int, ...]:
         found = tuple(rank for rank, process in self._seen.items() if not _lives(process))
-        if self._sees_all or self._board is None:
+        if self._sees_all or self._store is None:
             return found
         try:
             if found:
                 # Whoever writes first is right; the others get what that rank wrote.
-                told = self._board.compare_set(_DEAD, "", json.dumps(found))
-            elif self._board.check([_DEAD]):
-                told = self._board.get(_DEAD)
+                known = self._store.compare_set(_DEAD, "", json.dumps(found))
+            elif self._store.check([_DEAD]):
+                known = self._store.get(_DEAD)
             else:
                 return ()
         except RuntimeError:
-            # The board went with the rank that held it.
-            self._board = None
+            # The store is gone with the rank that held it.
+            self._store = None
             return found
-        return tuple(json.loads(told))
+        return tuple(json.loads(known))
 
     def _silent(self) -> tuple[int, ...]:
         """Ranks that do not give up, now that this one has and all must be waiting alike."""
-        board = self._board
-        if board is None:
+        store = self._store
+        if store is None:
             return ()
         silent = list(range(self._size))
 
         def ask() -> None:
             with suppress(RuntimeError):
-                board.set(f"{_GAVE_UP}/{self._rank}", "yes")
+                store.set(f"{_GAVE_UP}/{self._rank}", "yes")
                 while silent:
-                    silent[:] = [rank for rank in silent if not board.check([f"{_GAVE_UP}/{rank}"])]
+                    silent[:] = [rank for rank in silent if not store.check([f"{_GAVE_UP}/{rank}"])]
                     time.sleep(_LOOK_INTERVAL_S)
 
-        # Whoever hangs may hold the board, and an answer is waited for in C, for ever.
+        # Whoever hangs may hold the store, and an answer is waited for in C, for ever.
         asking = threading.Thread(target=ask, name="mtlpar-ask", daemon=True)
         asking.start()
-        asking.join(LAST_WORDS_S)
+        asking.join(REPORT_GRACE_S)
         return (0,) if len(silent) == self._size else tuple(silent)
 
 
-def _plain_words(lost: Sequence[int], fate: str) -> str:
-    return f"{', '.join(f'rank {rank}' for rank in lost)} {fate}; run again"
+def _describe_plainly(lost: Sequence[int], what: str) -> str:
+    return f"{', '.join(f'rank {rank}' for rank in lost)} {what}; run again"
 
 
 def _lives(process: int) -> bool:
