@@ -2,6 +2,7 @@
 from mtlpar.flow import snakefile as flow
 from mtlpar.flow.measuring import MEASUREMENTS
 from mtlpar.report.items import ITEMS, figure_names, table_names
+from mtlpar.study.records import STUDIES
 
 CONFIG = flow.read_config(config, workflow.configfiles)
 # From here on `config` is complete: defaults filled in, overrides applied.
@@ -18,3 +19,4 @@ shell.prefix(flow.shell_prefix(CONFIG))
 wildcard_constraints:
     source="|".join(CONFIG.sources),
     model="|".join(CONFIG.models),
+    seed="[0-9]+",

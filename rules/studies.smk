@@ -1,8 +1,7 @@
 # What layouts cost, measured on made-up structures: `snakemake memory`, `snakemake scaling`,
-# `snakemake comm`. None is part of `all`. Records of single measurements are kept, so an interrupted study goes on.
+# `snakemake comm`. No study is part of `all`. Records of single measurements are kept, so an interrupted study goes on.
 for study, measured in MEASUREMENTS.items():
     RECORD = STAGES[f"{study}_record"]
-    DRAWN = flow.rule_of(CONFIG, "study", study)
 
     rule:
         name:
@@ -31,6 +30,31 @@ for study, measured in MEASUREMENTS.items():
             flow.launch_line("ranks_per_node")
             + "mtlpar study {params.study} --config $CONFIG_FILE {params.options}"
             + " --out {output} > {log} 2>&1"
+
+
+# What pre-training is worth on families that no model saw: `snakemake transfer`.
+rule transfer_record:
+    input:
+        STAGES["transfer_record"].inputs,
+    output:
+        **STAGES["transfer_record"].outputs,
+    log:
+        "logs/studies/transfer-{family}-{seed}.log",
+    conda:
+        "../envs/train-cpu.yaml"
+    threads: 1
+    resources:
+        runtime=240,
+    params:
+        settings=STAGES["transfer_record"].settings,
+        code=STAGES["transfer_record"].code,
+    shell:
+        "mtlpar study transfer --config $CONFIG_FILE --family {wildcards.family}"
+        " --seed {wildcards.seed} --out {output} > {log} 2>&1"
+
+
+for study in STUDIES:
+    DRAWN = flow.rule_of(CONFIG, "study", study)
 
     rule:
         name:

@@ -28,6 +28,7 @@ _NAMES: Final = {
     "models": "MODEL",
     "train.source_weights": "SOURCE",
     "models.MODEL.start_from.branches": "BRANCH",
+    "study.transfer.families": "FAMILY",
 }
 """What stands for the keys of a mapping that users choose."""
 
@@ -65,8 +66,9 @@ _INTRODUCTIONS: Final = {
     "the objective, [planning](../../planning.md) the layouts.",
     "evaluate": "How trained models are tested.",
     "report": "Tables and figures.",
-    "study": "Measurements of memory, scaling and communication. "
-    "[Planning](../../planning.md#measured) explains them.",
+    "study": "Measurements of memory, scaling and communication, which "
+    "[planning](../../planning.md#measured) explains, and of "
+    "[transfer](../../finetuning.md#on-data-of-your-own).",
 }
 
 

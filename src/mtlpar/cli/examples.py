@@ -34,6 +34,7 @@ EXAMPLES: Final = {
     "study scaling": "mtlpar launch --ranks-per-node 4 -- mtlpar study scaling --out scaling.json",
     "study comm": "mtlpar launch --ranks-per-node 4 -- mtlpar study comm --layout mtl-par "
     "--out comm.json",
+    "study transfer": "mtlpar study transfer --family molecules --seed 0 --out record.json",
     "study draw": "mtlpar study draw --study memory",
     "sample": "mtlpar sample --out sample --structures 100",
     "launch": "mtlpar launch --nodes 2 --ranks-per-node 4 -- mtlpar train --model mtl",

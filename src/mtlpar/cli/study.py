@@ -1,4 +1,4 @@
-"""Commands that measure layouts: study memory, study scaling, study comm, and study draw."""
+"""Commands of the studies: memory, scaling, comm, transfer, and draw."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def add_commands(commands: Commands) -> None:
     """Add study with its commands."""
     parser = commands.add_parser(
         "study",
-        help="measure memory, scaling and communication of the layouts",
-        description="Measure layouts.",
+        help="measure layouts, and what pre-training is worth",
+        description="Measure layouts, and what pre-training is worth.",
     )
     studies = parser.add_subparsers(metavar="WHAT", required=True)
     memory = _add_measurement(studies, "memory", _memory, "measure the memory of a rank")
@@ -28,6 +28,11 @@ def add_commands(commands: Commands) -> None:
     _add_measurement(studies, "scaling", _scaling, "time epochs on the ranks of this launch")
     comm = _add_measurement(studies, "comm", _comm, "profile where the time of a step goes")
     _add_layout(comm, ALL_LAYOUTS)
+    transfer = _add_measurement(
+        studies, "transfer", _transfer, "errors on a new family by labels, start and mode"
+    )
+    transfer.add_argument("--family", required=True, metavar="NAME", help="family of the config")
+    transfer.add_argument("--seed", type=int, required=True, metavar="N", help="which labels")
     draw = add_command(studies, "draw", _draw, "write table and figure of a study")
     add_config(draw)
     draw.add_argument("--study", choices=STUDIES, required=True, help="which")
@@ -74,6 +79,20 @@ def _comm(options: argparse.Namespace) -> None:
         from mtlpar.study import comm
 
         comm.run(options.out, layout=options.layout, settings=config.study, context=context)
+
+
+def _transfer(options: argparse.Namespace) -> None:
+    config = read_config(options)
+    families = config.study.transfer.families
+    if options.family not in families:
+        known = ", ".join(families) or "none"
+        raise ValueError(f"--family {options.family}: study.transfer.families has {known}")
+    from mtlpar.cli.stages import run_stage_here
+    from mtlpar.finetune import transfer
+
+    transfer.run(
+        options.out, config=config, family=options.family, seed=options.seed, command=run_stage_here
+    )
 
 
 def _draw(options: argparse.Namespace) -> None:

@@ -176,7 +176,7 @@ class Config(Settings):
     evaluate: EvaluateSettings = Field(default=EvaluateSettings(), description="Stage evaluate.")
     report: ReportSettings = Field(default=ReportSettings(), description="Stage report.")
     study: StudySettings = Field(
-        default=StudySettings(), description="Studies of memory and scaling."
+        default=StudySettings(), description="Studies of layouts and of transfer."
     )
 
     @field_validator("models", mode="before")
@@ -264,6 +264,11 @@ class Config(Settings):
             for key, values in by_source.items()
             for name in values
             if name not in self.sources
+        ]
+        problems += [
+            f"study.transfer.families.{name}: must be an identifier that no source has"
+            for name in self.study.transfer.families
+            if not name.isidentifier() or name in known
         ]
         if problems:
             raise ValueError("\n".join(problems))

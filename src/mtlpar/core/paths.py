@@ -117,6 +117,10 @@ class Workspace:
         """Epoch times on so many ranks."""
         return self.studies / "scaling" / f"{ranks}-ranks.json"
 
+    def transfer_record(self, family: str, seed: int | str) -> Path:
+        """Errors on a family by number of labels, start and mode, with one seed."""
+        return self.studies / "transfer" / f"{family}-{seed}.json"
+
     def comm_record(self, layout: str) -> Path:
         """Where the time of a step goes with a layout."""
         return self.studies / "comm" / f"{layout}.json"

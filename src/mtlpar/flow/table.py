@@ -160,6 +160,35 @@ def _study_outputs(config: Config, study: str) -> Outputs:
     return {"files": [config.workspace.studies / f"{study}.{suffix}" for suffix in suffixes]}
 
 
+def _transfer_models(config: Config, family: str) -> list[str]:
+    """Models that the transfer study of a family starts from."""
+    study = config.study.transfer
+    single = study.families[family].single
+    return [single if name == "single" else name for name in study.starts]
+
+
+def _transfer_inputs(config: Config, target: str) -> list[Path]:
+    """The family, the models, what they know now, and what replay takes."""
+    family, work = target.rsplit("-", 1)[0], config.workspace
+    models = _transfer_models(config, family)
+    learned = {source for model in models for source in config.model_entry(model).sources}
+    return [
+        config.study.transfer.families[family].file,
+        *(work.model(model) for model in models),
+        *(
+            work.metrics(model, source)
+            for model in models
+            for source in config.model_entry(model).sources
+        ),
+        *(
+            work.pack_manifest(source, split)
+            for source in config.sources
+            if source in learned
+            for split in SPLITS
+        ),
+    ]
+
+
 _DATA: Final = (
     Stage(
         name="download",
@@ -281,6 +310,18 @@ _STUDIES: Final = (
             config.study.model, config.study.comm, config.study.atoms
         ),
         code=_code("mtlpar.study.comm"),
+    ),
+    Stage(
+        name="transfer_record",
+        target="{family}-{seed}",
+        inputs=_transfer_inputs,
+        outputs=lambda config, target: {
+            "record": [config.workspace.transfer_record(*target.rsplit("-", 1))]
+        },
+        settings=lambda config, _: plain_settings(
+            config.study.transfer.model_dump(mode="json", exclude={"seeds"}), config.model
+        ),
+        code=_code("mtlpar.finetune.transfer"),
     ),
     Stage(
         name="study",

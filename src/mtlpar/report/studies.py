@@ -21,6 +21,7 @@ from mtlpar.core.paths import Workspace
 from mtlpar.report.comm import comm_grid, draw_comm
 from mtlpar.report.grid import Cell, Grid, format_number, to_latex, to_markdown
 from mtlpar.report.style import FAINT, INK, PALETTE, house_style, save_figure
+from mtlpar.report.transfer import draw_transfer, transfer_grid
 
 _TITLES: Final = {
     "mtl-base": "MTL-base",
@@ -46,7 +47,7 @@ def write_study(name: str, records: Iterable[Path], *, workspace: Workspace, dpi
     """Write table and figure of a study from its measurements.
 
     Args:
-        name: ``memory``, ``scaling`` or ``comm``.
+        name: ``memory``, ``scaling``, ``comm`` or ``transfer``.
         records: Files with the measurements.
         workspace: Paths of all products.
         dpi: Resolution of the figure.
@@ -310,4 +311,5 @@ _STUDIES: Final[
     "memory": (memory_grid, draw_memory),
     "scaling": (scaling_grid, draw_scaling),
     "comm": (comm_grid, draw_comm),
+    "transfer": (transfer_grid, draw_transfer),
 }

@@ -67,14 +67,16 @@ class Surface:
     of the calls belongs to the definition of a reproducible result.
     """
 
-    def __init__(self, method: Method, numbers: IntArray) -> None:
+    def __init__(self, method: Method, numbers: IntArray, *, solvent: str | None = None) -> None:
         """Prepares the surface.
 
         Args:
             method: Level of theory.
             numbers: Atomic numbers, shape (atoms,).
+            solvent: Implicit solvent of a molecule, by the name that ALPB has for it.
         """
         self.method = method
+        self.solvent = solvent
         self.numbers = np.asarray(numbers, dtype=np.int64)
         self._calculator: Any = None
         self._state: Any = None
@@ -109,13 +111,19 @@ class Surface:
                 self.method, self.numbers, scaled, lattice=cell, periodic=periodic
             )
             _configure(self._calculator, crystal=cell is not None)
+            if self.solvent is not None:
+                self._calculator.add("alpb-solvation", self.solvent)
         else:
             self._calculator.update(scaled, cell)
         return self._calculator
 
 
 def label_frames(
-    method: Method, numbers: IntArray, geometries: Sequence[FloatArray]
+    method: Method,
+    numbers: IntArray,
+    geometries: Sequence[FloatArray],
+    *,
+    solvent: str | None = None,
 ) -> list[tuple[FloatArray, Label]]:
     """Labels several geometries of one molecule.
 
@@ -123,11 +131,12 @@ def label_frames(
         method: Level of theory.
         numbers: Atomic numbers, shape (atoms,).
         geometries: Geometries in Å, each of shape (atoms, 3).
+        solvent: Implicit solvent, by the name that ALPB has for it.
 
     Returns:
         The geometries with their labels, less those whose calculation failed.
     """
-    surface = Surface(method, numbers)
+    surface = Surface(method, numbers, solvent=solvent)
     labelled: list[tuple[FloatArray, Label]] = []
     for positions in geometries:
         try:

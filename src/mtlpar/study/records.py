@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from mtlpar.core.paths import Workspace
     from mtlpar.study.settings import StudySettings
 
-STUDIES = ("memory", "scaling", "comm")
+STUDIES = ("memory", "scaling", "comm", "transfer")
 LAYOUTS = ("mtl-base", "mtl-par")
 # Memory and communication are also those of an encoder spread over all ranks.
 SHARDED = "mtl-par-sharded"
@@ -28,6 +28,12 @@ def records_of(study: str, workspace: Workspace, settings: StudySettings) -> lis
         ]
     if study == "comm":
         return [workspace.comm_record(layout) for layout in ALL_LAYOUTS]
+    if study == "transfer":
+        return [
+            workspace.transfer_record(family, seed)
+            for family in settings.transfer.families
+            for seed in range(settings.transfer.seeds)
+        ]
     return [workspace.scaling_record(ranks) for ranks in settings.scaling.ranks]
 
 

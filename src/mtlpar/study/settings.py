@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+
+from pydantic import Field, PositiveInt
 
 from mtlpar.core.settings import Settings
 from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
@@ -55,8 +57,47 @@ class CommStudySettings(Settings):
     steps: int = Field(default=5, gt=0, description="Steps whose times are averaged.")
 
 
+class TransferFamily(Settings):
+    """A family of structures that no model has seen."""
+
+    file: Path = Field(
+        description="Extended XYZ file with energy, forces, group, and part: pool or test."
+    )
+    level_of_theory: str = Field(min_length=1, description="How its labels were computed.")
+    single: str = Field(
+        description="Model of one source that is the nearest start, in place of `single`."
+    )
+
+
+class TransferStudySettings(Settings):
+    """Errors on new families by number of labels, start and mode."""
+
+    families: dict[str, TransferFamily] = Field(
+        default={}, description="The families by name; each takes minutes for each seed."
+    )
+    labels: tuple[PositiveInt, ...] = Field(
+        default=(10, 30, 100, 300),
+        min_length=2,
+        description="Numbers of labels, validation included, the smallest first.",
+    )
+    seeds: int = Field(default=3, gt=0, description="Repetitions with other labels and weights.")
+    starts: dict[str, tuple[str, ...]] = Field(
+        default={"single": ("full",), "baseline": ("full",), "mtl": ("heads", "full", "replay")},
+        description="Models to start from, each with its modes: those of start_from, and replay "
+        "for full beside data of pre-training. `single` is each family's own.",
+    )
+    steps: int = Field(default=200, gt=0, description="Steps of every training.")
+    batch_structures: int = Field(default=8, gt=0, description="Structures in each step.")
+    learning_rate: float = Field(
+        default=2e-3, gt=0, description="Highest learning rate of what starts from a model."
+    )
+    scratch_rate: float = Field(
+        default=5e-3, gt=0, description="Highest learning rate from scratch."
+    )
+
+
 class StudySettings(Settings):
-    """The studies of memory, scaling and communication, on made-up structures."""
+    """The studies: memory, scaling and communication on made-up structures, and transfer."""
 
     model: ModelSettings = Field(
         default=ModelSettings(
@@ -79,3 +120,6 @@ class StudySettings(Settings):
         default=ScalingStudySettings(), description="`snakemake scaling`."
     )
     comm: CommStudySettings = Field(default=CommStudySettings(), description="`snakemake comm`.")
+    transfer: TransferStudySettings = Field(
+        default=TransferStudySettings(), description="`snakemake transfer`."
+    )

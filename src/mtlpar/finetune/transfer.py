@@ -1,0 +1,312 @@
+"""The transfer study: what a pre-trained model saves on a family that it never saw.
+
+For each number of labels a configuration is written as a user would write it: the family as a
+source, one model from scratch and one for each start and mode. All have the same labels and the
+same number of steps. What pre-training knew before is tested again afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import yaml
+from ase import Atoms
+from ase.io import iread, write
+
+from mtlpar.config import Config
+from mtlpar.core.error_names import MAE_NAMES
+from mtlpar.core.files import read_json, scratch_folder, write_json, write_text
+from mtlpar.finetune.branches import rank_branches
+from mtlpar.finetune.folder import only_packs
+from mtlpar.finetune.replay import link_packs
+from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.sources.registry import packaged_names
+from mtlpar.store.pack import Pack
+from mtlpar.study.settings import TransferFamily, TransferStudySettings
+
+logger = logging.getLogger(__name__)
+
+SCRATCH: Final = "scratch"
+_FEWEST_STEPS_PER_EPOCH: Final = 20
+"""Shorter epochs would spend their time on validation and checkpoints."""
+
+Command = Callable[[str, str, str], None]
+"""Runs a stage in the present folder: its name, the option of its target, the target."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """A trained model to start from.
+
+    Attributes:
+        name: Its name in the configuration.
+        model: The model.
+        path: Its file.
+    """
+
+    name: str
+    model: SavedModel
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Variant:
+    """One way to train; from scratch without a start."""
+
+    start: _Start | None = None
+    mode: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of its model."""
+        if self.start is None:
+            return SCRATCH
+        return f"{self.start.name}_{self.mode}".replace(":", "_")
+
+
+def run(out: Path, *, config: Config, family: str, seed: int, command: Command) -> None:
+    """Measure one family with one seed, and write the errors of all variants.
+
+    Args:
+        out: Record to write.
+        config: The configuration, whose models are there.
+        family: Name of the family.
+        seed: Which labels are drawn, and the random weights.
+        command: Runs a stage.
+
+    Raises:
+        ValueError: If a model or the family's file is missing, or that has too few structures.
+    """
+    settings = config.study.transfer
+    described = settings.families[family]
+    pool, test = _parts(described.file, most=max(settings.labels))
+    variants = [_Variant(), *_variants(config, described)]
+    packed = (config.workspace.results / "packed").resolve()
+    cells = []
+    out = out.resolve()
+    with scratch_folder(out) as folder:
+        for labels in settings.labels:
+            cell = _Cell(folder / str(labels), config, family, labels, seed)
+            cell.write_frames(pool, test)
+            with contextlib.chdir(cell.folder):
+                cells += cell.measure(variants, packed, command)
+    before = {
+        variant.start.name: _errors_of(config.workspace.results, variant.start.name)
+        for variant in variants
+        if variant.start is not None
+    }
+    write_json(
+        out,
+        {
+            "family": family,
+            "level_of_theory": described.level_of_theory,
+            "single": described.single,
+            "seed": seed,
+            "steps": settings.steps,
+            "num_test": len(test),
+            "before": before,
+            "cells": cells,
+        },
+    )
+
+
+def _parts(path: Path, *, most: int) -> tuple[list[Atoms], list[Atoms]]:
+    """Structures to learn from, and those of other groups to test on."""
+    if not path.is_file():
+        raise ValueError(f"study.transfer: there is no {path}; see tools/transfer_families.py")
+    parts: dict[str, list[Atoms]] = {"pool": [], "test": []}
+    for atoms in iread(path, format="extxyz"):
+        parts[atoms.info["part"]].append(atoms)
+    if len(parts["pool"]) < most:
+        raise ValueError(
+            f"study.transfer.labels: {path} has {len(parts['pool'])} structures to learn from, "
+            f"expected {most}; ask for fewer labels"
+        )
+    return parts["pool"], parts["test"]
+
+
+def _variants(config: Config, family: TransferFamily) -> Iterator[_Variant]:
+    for name, modes in config.study.transfer.starts.items():
+        model = family.single if name == "single" else name
+        config.model_entry(model)
+        path = config.workspace.model(model).resolve()
+        start = _Start(name=model, model=load_model(path), path=path)
+        for mode in modes:
+            yield _Variant(start=start, mode=mode)
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One number of labels of a family, in a folder of its own."""
+
+    folder: Path
+    config: Config
+    family: str
+    labels: int
+    seed: int
+
+    @property
+    def settings(self) -> TransferStudySettings:
+        return self.config.study.transfer
+
+    def write_frames(self, pool: Sequence[Atoms], test: Sequence[Atoms]) -> None:
+        """Draw the labels; a tenth of them, two at least, are for validation."""
+        rng = np.random.default_rng([self.seed, self.labels])
+        chosen = [pool[index] for index in rng.permutation(len(pool))[: self.labels]]
+        self.folder.mkdir(parents=True)
+        for split, part in (
+            ("train", chosen[self._num_val :]),
+            ("val", chosen[: self._num_val]),
+            ("test", test),
+        ):
+            write(self.folder / f"{split}.extxyz", part, format="extxyz")
+
+    @property
+    def _num_val(self) -> int:
+        return max(2, self.labels // 10)
+
+    def measure(
+        self, variants: Sequence[_Variant], packed: Path, command: Command
+    ) -> list[dict[str, Any]]:
+        """Train and test all variants in the present folder."""
+        self._write_config(variants, {}, ())
+        for stage in ("download", "extract", "normalize", "pack"):
+            command(stage, "--source", self.family)
+        starts = {one.start.name: one.start for one in variants if one.start is not None}
+        with Pack.open(Path("results/packed", self.family, "train.bp")) as pack:
+            branches = {
+                name: rank_branches(start.model, pack)[0].branch for name, start in starts.items()
+            }
+        sources = sorted(
+            {
+                source
+                for start in starts.values()
+                for source in link_packs(start.model, packed, Path("results/packed"))
+            }
+        )
+        self._write_config(variants, branches, sources)
+        for variant in variants:
+            command("train", "--model", variant.name)
+            command("evaluate", "--model", variant.name)
+        return [self._result(variant, sources) for variant in variants]
+
+    def _result(self, variant: _Variant, sources: Sequence[str]) -> dict[str, Any]:
+        errors = _errors_of(Path("results"), variant.name)
+        result: dict[str, Any] = {
+            "labels": self.labels,
+            "start": None if variant.start is None else variant.start.name,
+            "mode": variant.mode,
+            "errors": errors[self.family],
+            "pretraining": {},
+        }
+        if variant.start is not None:
+            known = variant.start.model.sources
+            result["pretraining"] = {one: errors[one] for one in sources if one in known}
+        logger.info(
+            "%s, %d labels, %s: %s",
+            self.family,
+            self.labels,
+            variant.name,
+            ", ".join(f"{name} {error:.4f}" for name, error in errors[self.family].items()),
+        )
+        return result
+
+    def _write_config(
+        self, variants: Sequence[_Variant], branches: Mapping[str, str], sources: Sequence[str]
+    ) -> None:
+        settings = self.settings
+        described = settings.families[self.family]
+        levels = {
+            source: level
+            for variant in variants
+            if variant.start is not None
+            for source, level in variant.start.model.level_of_theory.items()
+        }
+        own: dict[str, Any] = {
+            "files": ["*.extxyz"],
+            "mirrors": [str(self.folder)],
+            "level_of_theory": described.level_of_theory,
+            "group_key": "group",
+            "splits": {split: [f"{split}.extxyz"] for split in ("train", "val", "test")},
+        }
+        content = {
+            "seed": self.seed,
+            "sources": [self.family, *sources],
+            "custom_sources": {
+                self.family: own,
+                **{one: only_packs(levels[one]) for one in sources if one not in packaged_names()},
+            },
+            "model": self.config.model.model_dump(mode="json"),
+            "train": self._train(),
+            "models": {one.name: self._model(one, branches, sources) for one in variants},
+        }
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        write_text(self.folder / "config.yaml", text)
+
+    def _train(self) -> dict[str, Any]:
+        """Training settings of all variants: the same number of steps for any number of labels."""
+        settings = self.settings
+        samples = max(
+            self.labels - self._num_val, _FEWEST_STEPS_PER_EPOCH * settings.batch_structures
+        )
+        steps_per_epoch = math.ceil(samples / settings.batch_structures)
+        return {
+            "epochs": max(1, round(settings.steps / steps_per_epoch)),
+            "batch_structures": settings.batch_structures,
+            "passes_per_epoch": {self.family: samples / (self.labels - self._num_val)},
+            "learning_rate": settings.learning_rate,
+            "warmup_steps": min(50, settings.steps // 4),
+            "patience_epochs": None,
+        }
+
+    def _model(
+        self, variant: _Variant, branches: Mapping[str, str], sources: Sequence[str]
+    ) -> dict[str, Any]:
+        own = {self.family: [self.family]}
+        if variant.start is None:
+            return {"branches": own, "train": {"learning_rate": self.settings.scratch_rate}}
+        start = variant.start
+        replayed = [one for one in sources if one in start.model.sources]
+        replay = variant.mode == "replay" and branches
+        entry: dict[str, Any] = {
+            "branches": own,
+            "start_from": {
+                "model": str(start.path),
+                "branches": {self.family: branches[start.name]} if branches else {},
+                "mode": "full" if variant.mode == "replay" else variant.mode,
+            },
+        }
+        if replay:
+            entry["train"] = self._replay_share(replayed)
+            for source in replayed:
+                branch = start.model.branch_of(source)
+                entry["branches"].setdefault(branch, []).append(source)
+        return entry
+
+    def _replay_share(self, sources: Sequence[str]) -> dict[str, Any]:
+        """As many structures of pre-training as of the family in every epoch, over all sources."""
+        train = self._train()
+        passes: dict[str, float] = train["passes_per_epoch"]
+        own = passes[self.family] * (self.labels - self._num_val)
+        for source in sources:
+            with Pack.open(Path("results/packed", source, "train.bp")) as pack:
+                passes[source] = own / len(sources) / pack.header.num_structures
+        return {"passes_per_epoch": passes}
+
+
+def _errors_of(results: Path, model: str) -> dict[str, dict[str, float]]:
+    """Test errors of a model by source and label, where it has a branch for the source."""
+    found: dict[str, dict[str, float]] = {}
+    for path in sorted((results / "metrics" / model).glob("*.json")):
+        metrics = read_json(path)
+        found[path.stem] = {
+            label: metrics[name] for label, name in MAE_NAMES.items() if name in metrics
+        }
+    return found

@@ -1,0 +1,233 @@
+"""Table and figure of the transfer study: what starting from a trained model saves."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from scipy.optimize import isotonic_regression
+
+from mtlpar.core.error_names import ERROR_UNITS
+from mtlpar.report.grid import Cell, Grid, format_number
+from mtlpar.report.style import FAINT, PALETTE, plain_log_axis
+
+_LABELS: Final = ("energy", "forces")
+_SCRATCH: Final = "scratch"
+_HEADER: Final = (
+    "Family", "Labels", "Start", "Energy (eV/atom)", "range", "Forces (eV/Å)", "range",
+    "of scratch", "Labels saved", "range", "Before (×)",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Point:
+    """One variant with one number of labels, over the seeds.
+
+    Attributes:
+        errors: Test errors by label, one for each seed.
+        forgotten: Error on the test sets of pre-training over that before, by seed; the mean over
+            sources and labels.
+    """
+
+    errors: dict[str, list[float]]
+    forgotten: list[float]
+
+
+Curves = dict[str, dict[str, dict[int, _Point]]]
+"""Points by family, variant and number of labels."""
+
+
+def curves_of(records: Sequence[Mapping[str, Any]]) -> Curves:
+    """Gather the records of all families and seeds."""
+    found: Curves = {}
+    for record in sorted(records, key=lambda one: int(one["seed"])):
+        family = found.setdefault(record["family"], {})
+        for cell in record["cells"]:
+            points = family.setdefault(_name_of(cell, record), {})
+            point = points.setdefault(
+                int(cell["labels"]), _Point(errors=defaultdict(list), forgotten=[])
+            )
+            for label in _LABELS:
+                if label in cell["errors"]:
+                    point.errors[label].append(cell["errors"][label])
+            if cell["pretraining"]:
+                before = record["before"][cell["start"]]
+                point.forgotten.append(_growth(before, cell["pretraining"]))
+    return found
+
+
+def _name_of(cell: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """What a variant is called; the model of one source is another one for each family."""
+    start = cell["start"]
+    if start is None:
+        return _SCRATCH
+    return f"{'single source' if start == record['single'] else start}, {cell['mode']}"
+
+
+def _growth(
+    before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]
+) -> float:
+    """Mean ratio of errors after and before, over sources and labels (geometric)."""
+    ratios = [
+        after[source][label] / before[source][label]
+        for source in after
+        for label in _LABELS
+        if label in after[source]
+    ]
+    return float(np.exp(np.mean(np.log(ratios))))
+
+
+def labels_saved(scratch: Mapping[int, float], labels: int, error: float) -> float:
+    """How many times as many labels training from scratch needs for an error.
+
+    Its learning curve is a line between logarithms of labels and errors, through the values that
+    fall all along and are nearest to the measured ones (isotonic regression: few labels do well by
+    chance). An error below all of it needs more than there are: infinity.
+
+    Args:
+        scratch: Errors from scratch by number of labels.
+        labels: Labels that reached the error.
+        error: The error.
+    """
+    counts = sorted(scratch)
+    measured = np.log([scratch[count] for count in counts])
+    logs = isotonic_regression(measured, increasing=False).x
+    reached = np.flatnonzero(logs <= np.log(error) + 1e-9)
+    if not reached.size:
+        return np.inf
+    # The first number of labels that reaches it, and the one before.
+    last = int(reached[0])
+    ends = slice(max(0, last - 1), last + 1)
+    needed = np.exp(np.interp(-np.log(error), -logs[ends], np.log(counts[ends])))
+    return float(needed / labels)
+
+
+def transfer_grid(records: Sequence[Mapping[str, Any]]) -> Grid:
+    """Errors by family, number of labels and start, and what the start saves."""
+    rows = []
+    for family, variants in curves_of(records).items():
+        scratch = variants[_SCRATCH]
+        for labels in sorted(scratch):
+            for name, points in variants.items():
+                rows.append(_row(family, labels, name, points[labels], scratch))
+    seeds = len({record["seed"] for record in records})
+    singles = {record["family"]: record["single"] for record in records}
+    steps = records[0]["steps"]
+    return Grid(
+        label="transfer",
+        title="What pre-training saves",
+        caption=f"Mean test errors over {seeds} seed(s) and their range, on families at levels of "
+        f"theory that no model saw; every training takes {steps} steps. Labels include those of "
+        "validation. Of scratch: error of forces over that from scratch with the same labels. "
+        "Labels saved: how many times as many labels scratch needs for the same error of forces; "
+        "> where more than were tried. Before: errors on the test sets of pre-training, over those "
+        "of the model that was started from (geometric mean). Single source: "
+        f"{', '.join(f'{single} for {family}' for family, single in singles.items())}.",
+        columns="lrlrlrlrrlr",
+        header=_HEADER,
+        rows=tuple(rows),
+    )
+
+
+def _row(
+    family: str, labels: int, name: str, point: _Point, scratch: Mapping[int, _Point]
+) -> tuple[Cell, ...]:
+    texts = [family, str(labels), name]
+    for label in _LABELS:
+        values = point.errors[label]
+        texts += [format_number(float(np.mean(values))), _range(values)]
+    ratios = np.divide(point.errors["forces"], scratch[labels].errors["forces"])
+    saved = [] if name == _SCRATCH else _saved(point, labels, scratch)
+    largest = max(scratch) / labels
+    texts += [
+        f"{np.mean(ratios):.2f}",
+        _times(float(np.mean(saved)), largest) if saved else "",
+        f"{_times(min(saved), largest)} to {_times(max(saved), largest)}" if saved else "",
+        f"{np.mean(point.forgotten):.2f}" if point.forgotten else "",
+    ]
+    return tuple(Cell(text) for text in texts)
+
+
+def _saved(point: _Point, labels: int, scratch: Mapping[int, _Point]) -> list[float]:
+    """Labels saved, seed by seed."""
+    return [
+        labels_saved({k: one.errors["forces"][seed] for k, one in scratch.items()}, labels, error)
+        for seed, error in enumerate(point.errors["forces"])
+    ]
+
+
+def _times(factor: float, largest: float) -> str:
+    return f"{factor:.1f}" if np.isfinite(factor) else f"> {largest:.1f}"
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{format_number(min(values))} to {format_number(max(values))}"
+
+
+def draw_transfer(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """Learning curves by family, and below them what became of the pre-training."""
+    curves = curves_of(records)
+    names = list(dict.fromkeys(name for variants in curves.values() for name in variants))
+    colors = {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(names)}
+    figure = Figure(figsize=(2.7 * len(curves) + 0.6, 6.6))
+    axes = figure.subplots(3, len(curves), squeeze=False, sharex=True, sharey="row")
+    for column, (family, variants) in enumerate(curves.items()):
+        axes[0, column].set_title(family)
+        for name, points in variants.items():
+            for row, label in enumerate(_LABELS):
+                values = {k: point.errors[label] for k, point in points.items()}
+                _draw_curve(axes[row, column], values, colors[name], is_base=name == _SCRATCH)
+            forgotten = {k: point.forgotten for k, point in points.items() if point.forgotten}
+            if forgotten:
+                _draw_curve(axes[2, column], forgotten, colors[name], is_base=False)
+        axes[2, column].axhline(1.0, color=FAINT, linewidth=0.8, linestyle=":")
+        axes[2, column].set_xlabel("Labels")
+        for one in axes[:, column]:
+            _log_axes(one, sorted(next(iter(variants.values()))))
+    for row, label in enumerate(_LABELS):
+        axes[row, 0].set_ylabel(f"{label.capitalize()} MAE ({ERROR_UNITS[label]})")
+    axes[2, 0].set_ylabel("Error on pre-training,\nafter / before")
+    handles = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    return figure
+
+
+def _draw_curve(
+    axes: Axes, values: Mapping[int, Sequence[float]], color: str, *, is_base: bool
+) -> None:
+    """A line through the means with bars from the smallest to the largest value."""
+    labels = sorted(values)
+    means = np.array([np.mean(values[k]) for k in labels])
+    spread = [
+        means - [min(values[k]) for k in labels],
+        np.array([max(values[k]) for k in labels]) - means,
+    ]
+    axes.errorbar(
+        labels,
+        means,
+        yerr=spread,
+        color=color,
+        linewidth=1.8 if is_base else 1.2,
+        linestyle="--" if is_base else "-",
+        marker="o",
+        markersize=3,
+        capsize=2,
+    )
+
+
+def _log_axes(axes: Axes, labels: Sequence[int]) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(labels))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    plain_log_axis(axes)
+    axes.grid(visible=True, axis="y", color="#e5e5e5", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
