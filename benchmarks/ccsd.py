@@ -32,9 +32,10 @@ BATCH: Final = 16
 FIVE: Final = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x")
 WAYS: Final = {
     "alone": "alone: from random weights, on its own",
-    "zero shot": "not at all: the branch of ANI1x with offsets fitted to 32 labels",
+    "zero shot": "not at all: the branch of ANI1x with offsets fitted to 32 labels or half",
     "mtl": "mtl: with the other five, 16 epochs",
     "heads": "fine-tuned from the five, heads",
+    "slow": "fine-tuned from the five, full, encoder at a tenth of the rate",
     "full": "fine-tuned from the five, full",
 }
 
@@ -45,19 +46,20 @@ def configuration(seed: int, results: Path, epochs: int) -> dict[str, Any]:
     branches = {source: [source] for source in FIVE}
     small = {"epochs": epochs, "warmup_steps": 50}
 
-    def tuned(mode: str) -> dict[str, Any]:
+    def tuned(mode: str, **more: float) -> dict[str, Any]:
         start = {"model": "five", "branches": {SOURCE: "ani1x"}, "mode": mode}
         return {
             "branches": {SOURCE: [SOURCE]},
             "start_from": start,
-            "train": small | {"learning_rate": 2e-3},
+            "train": small | {"learning_rate": 2e-3} | more,
         }
 
     config["models"] = {
-        "alone": {"branches": {SOURCE: [SOURCE]}, "train": small},
         "five": {"branches": branches},
+        "alone": {"branches": {SOURCE: [SOURCE]}, "train": small},
         "mtl": {"branches": {**branches, SOURCE: [SOURCE]}},
         "heads": tuned("heads"),
+        "slow": tuned("full", encoder_rate=0.1),
         "full": tuned("full"),
     }
     config["seed"] = seed
@@ -78,7 +80,7 @@ def run(work: Path, seed: int, epochs: int) -> dict[str, dict[str, dict[str, Any
         for stage in ("download", "extract", "normalize", "pack", "leaks"):
             _call(stage, path)
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for model in ("five", "alone", "mtl", "heads", "full"):
+    for model in config["models"]:
         metrics = {source: results / f"metrics/{model}/{source}.json" for source in (*FIVE, SOURCE)}
         if not metrics[SOURCE].is_file():
             _call("train", path, "--model", model)

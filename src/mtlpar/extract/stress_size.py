@@ -10,10 +10,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from mtlpar.core.hashing import mix64
 from mtlpar.core.structures import StructureBatch, segment_sum
 from mtlpar.extract.slopes import Slopes
+
+IndexArray = npt.NDArray[np.intp]
+FloatArray = npt.NDArray[np.float64]
 
 MIN_PAIRS: Final = 10
 _MIN_CHANGE_OF_LOG_VOLUME: Final = 5e-3
@@ -40,13 +44,16 @@ class StressSize:
         keys = np.stack([composition, batch.num_atoms.astype(np.uint64)], axis=1)
         log_volume = np.log(np.abs(np.linalg.det(batch.cell[chosen].astype(np.float64))))
         keys = keys[chosen]
-        # Neighbours in the order of the volumes: each structure is in at most two pairs.
-        order = np.lexsort((log_volume, *keys.T))
-        same = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)
         pressure = batch.stress[chosen, :3].astype(np.float64).mean(axis=1)
-        growth = np.diff(log_volume[order])
-        clear = same & (growth > _MIN_CHANGE_OF_LOG_VOLUME)
-        self.moduli.add(np.diff(pressure[order])[clear], growth[clear])
+        order = np.lexsort((log_volume, *keys.T))
+        changes = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
+        composition_of = np.concatenate([[0], np.cumsum(changes)])
+        small, large = _clear_pairs(composition_of, log_volume[order])
+        growth, tension = (
+            np.take(one[order], large) - np.take(one[order], small)
+            for one in (log_volume, pressure)
+        )
+        self.moduli.add(tension, growth)
 
     def merge(self, other: StressSize) -> None:
         """Take in the pairs of another part of the data."""
@@ -79,3 +86,24 @@ class StressSize:
         if 0 < modulus < smallest:
             return f"{about}, less than any solid's: they may be in another unit"
         return None
+
+
+def _clear_pairs(composition: IndexArray, log_volume: FloatArray) -> tuple[IndexArray, IndexArray]:
+    """Each structure with the next larger one of its composition whose volume clearly differs.
+
+    The next one alone would not do: of many strained cells of one crystal the volumes lie closer
+    than noise.
+
+    Args:
+        composition: Number of the composition, ascending, (S,).
+        log_volume: ln V, ascending within a composition, (S,).
+
+    Returns:
+        Positions of the smaller and of the larger ones.
+    """
+    # Volumes of any two compositions lie further apart than those of one.
+    place = log_volume + (1.0 + np.ptp(log_volume)) * composition
+    partner = np.searchsorted(place, place + _MIN_CHANGE_OF_LOG_VOLUME, side="right")
+    small = np.flatnonzero(partner < len(place))
+    small = small[composition[partner[small]] == composition[small]]
+    return small, partner[small]
