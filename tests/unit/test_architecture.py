@@ -67,6 +67,15 @@ def test_pytorch_geometric_is_imported_in_one_place_and_only_when_asked_for() ->
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize(
+    "module", ["extract.stage", "normalize.stage", "pack.stage", "store.export", "report.stage"]
+)
+def test_what_prepares_data_and_draws_does_not_import_torch(module: str) -> None:
+    # Libraries in between import it if it is there. Workers are processes, and pay for it each.
+    code = f"import sys, mtlpar.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_the_model_does_not_know_about_ranks() -> None:
     for path in (PACKAGE / "model").rglob("*.py"):
         assert not any(name.startswith("torch.distributed") for name in _imports(path)), path

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from vesin import NeighborList
 
+from mtlpar.core.hidden import torch_hidden
 from mtlpar.core.ragged import split_by_load
 from mtlpar.core.structures import StructureBatch
 from mtlpar.graph.cells import Cells
 from mtlpar.graph.dense import open_pairs, periodic_pairs
 from mtlpar.graph.pairs import Pairs, measure
 from mtlpar.graph.settings import GraphSettings
+
+with torch_hidden():
+    from vesin import NeighborList
 
 IndexArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import adios2
+from mtlpar.core.hidden import torch_hidden
+
+with torch_hidden():
+    import adios2
 
 
 @contextmanager

@@ -15,18 +15,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Generic, Self, TypeVar, overload
 
-import adios2
 import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.fields import FIELDS, LABELS, Field
 from mtlpar.core.files import atomic_path, missing, run_first
 from mtlpar.core.hashing import json_digest
+from mtlpar.core.hidden import torch_hidden
 from mtlpar.core.records import parse_record
 from mtlpar.core.structures import StructureBatch, label_bits
 from mtlpar.store.adios import open_to_write
 from mtlpar.store.header import SCHEMA_VERSION, BpHeader
 from mtlpar.store.seal import check_seal, write_seal
+
+with torch_hidden():
+    import adios2
 
 Header = TypeVar("Header", bound=BpHeader)
 
