@@ -117,12 +117,26 @@ def read_json(path: Path, *, stage: str | None = None) -> Any:
         ValueError: If the file is missing or is not JSON; the message says which stage to run.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(missing(path, stage)) from None
-    except json.JSONDecodeError as error:
+        return json.loads(read_bytes(path, stage=stage))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         again = f"run mtlpar {stage} again" if stage else "run again"
         raise ValueError(f"{path} is not valid JSON ({error}); remove it and {again}") from error
+
+
+def read_bytes(path: Path, *, stage: str | None = None) -> bytes:
+    """Read a file that another stage wrote.
+
+    Raises:
+        ValueError: If it is missing or is a folder; the message says which stage to run.
+    """
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(missing(path, stage)) from None
+    except IsADirectoryError:
+        raise ValueError(
+            f"{path} is a folder, expected a file; remove it and {run_first(stage)}"
+        ) from None
 
 
 def missing(path: Path, stage: str | None = None) -> str:

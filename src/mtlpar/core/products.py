@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from mtlpar.core.ledger import SplitBy
-from mtlpar.core.records import Count, Digest, Record, Symbol
+from mtlpar.core.records import LARGEST, Count, Digest, Record, Symbol
 
 Counts = dict[str, Count]
 Split = Literal["train", "val", "test"]
-Error = Annotated[float, Field(ge=0)] | None
+Error = Annotated[float, Field(ge=0, le=LARGEST)] | None
 """An error or a size; None where no structure has the label."""
 
 
@@ -164,7 +164,7 @@ class ReferencesRecord(Record):
     fitted_on: Literal["train"] | None
     taken_from: str
     energies_ev: dict[Symbol, float]
-    standard_errors_ev: dict[Symbol, float | None]
+    standard_errors_ev: dict[Symbol, Error]
     undetermined: tuple[Symbol, ...]
     rank: Count | None
     num_elements: Count
@@ -174,6 +174,13 @@ class ReferencesRecord(Record):
     split_by: SplitBy
     leaky: bool
     train_digest: Digest
+
+    @model_validator(mode="after")
+    def _speaks_of_elements_that_it_has(self) -> ReferencesRecord:
+        foreign = {*self.standard_errors_ev, *self.undetermined} - self.energies_ev.keys()
+        if foreign:
+            raise ValueError(f"expected energies_ev of {', '.join(sorted(foreign))} too")
+        return self
 
 
 class Outlier(Record):
@@ -291,3 +298,104 @@ class MetricsRecord(Errors):
     num_atoms: Count
     num_labels: Counts
     zero_predictor: Errors
+
+
+StudyLayout = Literal["mtl-base", "mtl-par", "mtl-par-sharded"]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class StudyRecord(Record):
+    """A measurement of a study; versions may note more of it than the study draws."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class MemoryRecord(StudyRecord):
+    """``results/studies/memory/<layout>-<branches>.json``: memory of the fullest rank in bytes."""
+
+    layout: StudyLayout
+    branches: Annotated[int, Field(ge=1)]
+    ranks: Annotated[int, Field(ge=1)]
+    device: str
+    peak_bytes: int
+    parameters_bytes: Count
+    gradients_bytes: Count
+    moments_bytes: Count
+    formula_bytes: Count
+
+
+class EpochTimes(StudyRecord):
+    """Epoch times of a layout in seconds, one for each repeat."""
+
+    layout: StudyLayout
+    scaling: Literal["strong", "weak"]
+    batch: Annotated[int, Field(ge=1)]
+    seconds: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+
+
+class ScalingRecord(StudyRecord):
+    """``results/studies/scaling/<ranks>-ranks.json``."""
+
+    ranks: Annotated[int, Field(ge=1)]
+    oversubscribed: bool
+    steps: Count
+    branches: Count
+    epochs: tuple[EpochTimes, ...]
+
+
+class StepTimes(StudyRecord):
+    """Where the time of a rank's mean step goes in s; see `mtlpar.study.timeline.break_down`."""
+
+    step: Seconds
+    data: float
+    compute: float
+    encoder_exposed: float
+    branch_exposed: float
+    waiting: float
+    update: float
+    encoder_hidden: float
+    branch_hidden: float
+
+
+class CommRecord(StudyRecord):
+    """``results/studies/comm/<layout>.json``."""
+
+    layout: StudyLayout
+    device: str
+    steps: Count
+    batch_structures: Count
+    branches: tuple[tuple[str, ...], ...]
+    oversubscribed: bool
+    ranks: Annotated[tuple[StepTimes, ...], Field(min_length=1)]
+
+
+ErrorsByLabel = dict[str, Annotated[float, Field(gt=0, le=LARGEST)]]
+
+
+class TransferCell(StudyRecord):
+    """Test errors of one variant with one number of labels; without a start it is from scratch."""
+
+    labels: Annotated[int, Field(ge=1)]
+    start: str | None
+    mode: str
+    errors: ErrorsByLabel
+    pretraining: dict[str, ErrorsByLabel]
+
+
+class TransferRecord(StudyRecord):
+    """``results/studies/transfer/``: one family with one seed."""
+
+    family: str
+    single: str
+    seed: int
+    steps: Count
+    before: dict[str, dict[str, ErrorsByLabel]]
+    cells: Annotated[tuple[TransferCell, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _knows_errors_before(self) -> TransferRecord:
+        for cell in self.cells:
+            before = {} if cell.start is None else self.before.get(cell.start, {})
+            if not cell.pretraining.keys() <= before.keys():
+                raise ValueError(f"expected before.{cell.start} of every source of pretraining")
+        return self

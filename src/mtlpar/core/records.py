@@ -7,6 +7,7 @@ another version is an error that names the file and the key, before anything is 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,10 @@ from typing import Annotated, Any, Final, TypeVar
 from ase.data import atomic_numbers
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from mtlpar.core.files import missing, write_json
+from mtlpar.core.files import read_bytes, read_json, write_json
+from mtlpar.core.hashing import json_digest
+
+logger = logging.getLogger(__name__)
 
 _SHOWN_CHARACTERS: Final = 60
 T = TypeVar("T", bound="Record")
@@ -40,6 +44,9 @@ def _known_symbol(symbol: str) -> str:
         raise ValueError("expected the symbol of a chemical element")
     return symbol
 
+
+LARGEST: Final = 1e100
+"""No quantity is larger, and its square is still a number."""
 
 Count = Annotated[int, Field(ge=0)]
 """How many of something there are."""
@@ -70,10 +77,7 @@ def read_record(
         ValueError: If the file is missing, is not JSON, has another shape or belongs elsewhere; the
             message names the file, the key and the stage to run.
     """
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(missing(path, stage)) from None
+    content = read_bytes(path, stage=stage)
     advice = f"run mtlpar {stage} again" if stage else "run the stage that writes it again"
     record = parse_record(content, kind, where=str(path), advice=advice)
     check_expected(record, expected or {}, where=str(path), advice=advice)
@@ -133,6 +137,30 @@ def write_content(path: Path, kind: type[Record], content: Mapping[str, Any]) ->
     """
     kind.model_validate_json(json.dumps(content))
     write_json(path, content)
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what only the same stage reads again, with a digest of it."""
+    write_json(path, {"content": content, "digest": json_digest(content)})
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """Read what `write_sealed` wrote; None if it is not there, damaged or edited.
+
+    Such a file says what need not be done again: without it, it is done again.
+    """
+    if not path.is_file():
+        return None
+    try:
+        sealed = read_json(path)
+        content = sealed["content"]
+        is_sound = json_digest(content) == sealed["digest"] and isinstance(content, dict)
+    except (ValueError, KeyError, TypeError):
+        is_sound = False
+    if not is_sound:
+        logger.warning("%s is damaged or of another version, and passed over", path)
+        return None
+    return dict(content)
 
 
 def _explain(error: ValidationError) -> str:

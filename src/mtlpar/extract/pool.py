@@ -14,8 +14,9 @@ from functools import partial
 
 from tqdm import tqdm
 
-from mtlpar.core.files import file_digest, read_json, write_json
+from mtlpar.core.files import file_digest
 from mtlpar.core.processes import Workers
+from mtlpar.core.records import read_sealed, write_sealed
 from mtlpar.extract.piece import PieceResult, PieceTask, extract_piece, read_record
 from mtlpar.sources.base import Piece
 
@@ -115,7 +116,7 @@ def _extract_file(file: PieceTask, mine: slice, submit: Submit) -> list[PieceRes
                     raise
                 return [PieceResult(damage=[*changes, str(error)])]
         content = {"fingerprint": file.fingerprint, "pieces": len(pieces), "damage": changes}
-        write_json(file.record, content)
+        write_sealed(file.record, content)
         tasks = [
             replace(file, piece=piece, name=name)
             for piece, name in zip(pieces, _piece_names(file, len(pieces)), strict=True)
@@ -151,10 +152,8 @@ def _changes_since_download(file: PieceTask) -> list[str]:
 
 def _recorded(file: PieceTask, mine: slice) -> list[PieceResult] | None:
     """Outcomes of an earlier run, if it did all of ``mine``: then nothing need be unpacked."""
-    if not file.record.is_file():
-        return None
-    content = read_json(file.record)
-    if content["fingerprint"] != file.fingerprint:
+    content = read_sealed(file.record)
+    if content is None or content["fingerprint"] != file.fingerprint:
         return None
     results = [PieceResult(damage=content["damage"])]
     for name in _piece_names(file, content["pieces"])[mine]:

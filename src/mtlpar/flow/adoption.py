@@ -13,15 +13,14 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from mtlpar.config import load_config
-from mtlpar.core.files import read_json
 from mtlpar.flow import jobs
 from mtlpar.flow.records import StageRun
 from mtlpar.flow.resolved import RESOLVED_CONFIGS
+from mtlpar.flow.run_record import RunRecord, read_run
 from mtlpar.flow.table import STAGES
 
 logger = logging.getLogger(__name__)
@@ -46,10 +45,10 @@ def adopt(checkout: Path) -> list[str]:
     unseen = jobs.unseen(checkout)
     runs: dict[tuple[str, str], list[StageRun]] = defaultdict(list)
     for record in _records(checkout):
-        if record["attempts"][-1]["job"] not in unseen:
+        if record.attempts[-1].job not in unseen or record.stage not in STAGES:
             continue
-        config = record["config"]
-        run = StageRun.of(load_config([Path(config)]), record["stage"], record["target"])
+        config = record.config
+        run = StageRun.of(load_config([Path(config)]), record.stage, record.target)
         if run.is_done():
             runs[STAGES[run.stage].rule_of(run.target), config].append(run)
         else:
@@ -65,13 +64,13 @@ def adopt(checkout: Path) -> list[str]:
     return [f"{run.stage} {run.target}" for made in runs.values() for run in made]
 
 
-def _records(checkout: Path) -> Iterator[dict[str, Any]]:
+def _records(checkout: Path) -> Iterator[RunRecord]:
     """Records of all folders of results that Snakemake used here."""
     configs = (checkout / RESOLVED_CONFIGS).glob("*.yaml")
     contents = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in configs)
     for results in sorted({content["paths"]["results"] for content in contents}):
         for path in sorted((checkout / results / "provenance").glob("*/*.json")):
-            yield read_json(path)
+            yield read_run(path)
 
 
 def _mark_finished(checkout: Path, rule: str, config: str, outputs: Sequence[Path]) -> None:

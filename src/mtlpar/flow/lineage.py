@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from mtlpar.core.files import read_json
 from mtlpar.flow.records import digest_of
+from mtlpar.flow.run_record import RunRecord, read_run
 from mtlpar.parallel.allocation import run_client
 
 
@@ -22,10 +21,10 @@ def describe(path: Path, results: Path) -> str:
     Raises:
         ValueError: If no record speaks of the file.
     """
-    records: dict[Path, dict[str, Any]] = {}
+    records: dict[Path, RunRecord] = {}
     for file in sorted((results / "provenance").glob("*/*.json")):
-        record = read_json(file)
-        records |= {Path(name).resolve(): record for name in record["outputs"]}
+        record = read_run(file)
+        records |= {Path(name).resolve(): record for name in record.outputs}
     if path.suffix == ".bp" and path.exists():
         manifests = (path.with_suffix(".manifest.json"), path.with_name("manifest.json"))
         path = next((one for one in manifests if one.resolve() in records), path)
@@ -34,7 +33,7 @@ def describe(path: Path, results: Path) -> str:
             f"no record in {results / 'provenance'} speaks of {path}: it is no output of a stage, "
             "or was made before records were kept; run its rule again"
         )
-    versions = records[path.resolve()]["versions"].items()
+    versions = records[path.resolve()].versions.items()
     lines = [", ".join(f"{name} {version}" for name, version in versions)]
     _describe_file(path, records, lines, depth=0, described=set())
     return "\n".join(lines)
@@ -42,7 +41,7 @@ def describe(path: Path, results: Path) -> str:
 
 def _describe_file(
     path: Path,
-    records: dict[Path, dict[str, Any]],
+    records: dict[Path, RunRecord],
     lines: list[str],
     *,
     depth: int,
@@ -59,8 +58,8 @@ def _describe_file(
         if read_as and path.exists() and digest_of(path) != read_as:
             lines.append(f"{indent}  | READ AS {_short(read_as)}, which has been replaced since")
         return
-    name = f"{record['stage']} {record['target']}"
-    digest = record["outputs"].get(str(path))
+    name = f"{record.stage} {record.target}"
+    digest = record.outputs.get(str(path))
     lines.append(f"{indent}{path}  {_short(digest)}  ({_state(path, digest)})  by {name}")
     if read_as not in (None, digest):
         lines.append(f"{indent}  | READ AS {_short(read_as)}, which has been replaced since")
@@ -68,23 +67,23 @@ def _describe_file(
         return
     described.add(name)
     lines += [f"{indent}  | {line}" for line in _describe_run(record)]
-    for source, digest in record["inputs"].items():
+    for source, digest in record.inputs.items():
         _describe_file(
             Path(source), records, lines, depth=depth + 1, described=described, read_as=digest
         )
 
 
-def _describe_run(record: dict[str, Any]) -> Iterator[str]:
-    yield f"config {_short(record['config_digest'])} ({record['config']})"
-    yield f"code {record['code_digest']}"
-    for attempt in record["attempts"]:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(attempt["started"]))
-        where = f"job {attempt['job']} on {attempt['host']}" if attempt["job"] else attempt["host"]
-        size = f"{attempt['nodes']} node(s), {attempt['ranks']} rank(s)"
-        yield f"{when}  {where}, {size}, {attempt['seconds']:.0f} s, {attempt['outcome']}"
-        if energy := _energy_joule(attempt["job"]):
+def _describe_run(record: RunRecord) -> Iterator[str]:
+    yield f"config {_short(record.config_digest)} ({record.config})"
+    yield f"code {record.code_digest}"
+    for attempt in record.attempts:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(attempt.started))
+        where = f"job {attempt.job} on {attempt.host}" if attempt.job else attempt.host
+        size = f"{attempt.nodes} node(s), {attempt.ranks} rank(s)"
+        yield f"{when}  {where}, {size}, {attempt.seconds:.0f} s, {attempt.outcome}"
+        if energy := _energy_joule(attempt.job):
             yield f"  {energy / 3.6e6:.3f} kWh"
-    yield f"{record['node_hours']:.4f} node-hours"
+    yield f"{record.node_hours:.4f} node-hours"
 
 
 def _state(path: Path, digest: str | None) -> str:

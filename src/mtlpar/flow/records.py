@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from mtlpar.config import Config
-from mtlpar.core.files import file_digest, read_json, write_json
+from mtlpar.core.files import file_digest
+from mtlpar.core.records import parse_record, write_content
 from mtlpar.flow.lease import HeldLease, Lease, Owner, hold
 from mtlpar.flow.resolved import resolved, write_resolved
+from mtlpar.flow.run_record import AttemptRecord, RunRecord, read_run
 from mtlpar.flow.stale import check_inputs
 from mtlpar.flow.table import STAGES
 from mtlpar.parallel.agree import Interrupted
@@ -80,9 +82,9 @@ class StageRun:
         """Whether the outputs are there, whole, and made of what would be used now."""
         if not self.record.exists():
             return False
-        record = read_json(self.record)
+        record = read_run(self.record)
         outputs = {str(path): digest_of(path) for path in self.outputs}
-        return bool(record["outputs"] == outputs) and self.identity().items() <= record.items()
+        return record.outputs == outputs and self.identity().items() <= record.given().items()
 
 
 class Attempt:
@@ -173,8 +175,9 @@ def stage_run(
 def _write_record(run: StageRun, identity: dict[str, Any], allocation: Allocation) -> None:
     attempts = _attempts_of_this_result(run)
     seconds = sum(attempt["nodes"] * attempt["seconds"] for attempt in attempts)
-    write_json(
+    write_content(
         run.record,
+        RunRecord,
         {
             "stage": run.stage,
             "target": run.target,
@@ -217,13 +220,24 @@ def _note_attempt(run: StageRun, owner: Owner, *, ended: float, outcome: str) ->
 
 
 def _attempts_of_this_result(run: StageRun) -> list[dict[str, Any]]:
-    """The last attempt and those before it that did not get to an end."""
-    lines = run.attempts.read_text(encoding="utf-8").splitlines()
-    *before, last = [json.loads(line) for line in lines]
+    """The last attempt and those before it that did not get to an end.
+
+    A line that a kill or a full disk cut off is left out: it costs some node-hours in the books, an
+    error here would cost the outcome.
+    """
+    lines = run.attempts.read_bytes().splitlines()
+    *before, last = filter(None, map(_parse_attempt, lines))
     attempts = [last]
-    while before and before[-1]["outcome"] != "done":
+    while before and before[-1].outcome != "done":
         attempts.insert(0, before.pop())
-    return attempts
+    return [attempt.plain() for attempt in attempts]
+
+
+def _parse_attempt(line: bytes) -> AttemptRecord | None:
+    try:
+        return parse_record(line, AttemptRecord, where="attempt", advice="")
+    except ValueError:
+        return None
 
 
 def _folder(config: Config) -> Path:

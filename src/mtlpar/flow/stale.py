@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtlpar.config import Config
-from mtlpar.core.files import read_json
+from mtlpar.flow.run_record import read_run
 from mtlpar.flow.table import ALL_SOURCES, STAGES
 
 # What the settings of a download describe is the world outside, which a command does not ask.
@@ -75,11 +75,17 @@ def _makers(config: Config) -> Iterator[tuple[Path, tuple[str, str]]]:
 
 def _differences(config: Config, stage: str, target: str, record: Path) -> list[str]:
     """Settings of a run and what they would be now, where that differs."""
-    then = read_json(record).get("settings") if record.exists() else None
+    then = read_run(record).settings if record.exists() else None
     now = STAGES[stage].settings(config, target)
     if then is None or then == now:
         return []
-    found = list(_differing("", json.loads(then), json.loads(now)))
+    try:
+        before = json.loads(then)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{record}: settings is not valid JSON ({error}); run mtlpar {stage} again"
+        ) from error
+    found = list(_differing("", before, json.loads(now)))
     more = len(found) - _MOST_DIFFERENCES
     return found[:_MOST_DIFFERENCES] + ([f"{more} more"] if more > 0 else [])
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.error_names import MAE_NAMES
-from mtlpar.core.files import missing
+from mtlpar.core.files import missing, read_text
 from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
 from mtlpar.core.products import MetricsRecord
@@ -159,7 +159,7 @@ def read_history(path: Path, sources: Sequence[str]) -> list[Epoch]:
             missing or not finite.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except FileNotFoundError:
         raise ValueError(missing(path, "train")) from None
     epochs: dict[int, Epoch] = {}

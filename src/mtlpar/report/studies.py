@@ -16,8 +16,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from mtlpar.core.files import read_json, write_text
+from mtlpar.core.files import write_text
 from mtlpar.core.paths import Workspace
+from mtlpar.core.products import (
+    CommRecord,
+    MemoryRecord,
+    ScalingRecord,
+    StudyRecord,
+    TransferRecord,
+)
+from mtlpar.core.records import read_record
 from mtlpar.report.comm import comm_grid, draw_comm
 from mtlpar.report.grid import Cell, Grid, format_number, to_latex, to_markdown
 from mtlpar.report.style import FAINT, INK, PALETTE, house_style, save_figure
@@ -57,8 +65,8 @@ def write_study(name: str, records: Iterable[Path], *, workspace: Workspace, dpi
     """
     if name not in _STUDIES:
         raise ValueError(f"no study is called {name!r}; there are {', '.join(_STUDIES)}")
-    grid_of, draw = _STUDIES[name]
-    measured = [read_json(path) for path in records]
+    kind, grid_of, draw = _STUDIES[name]
+    measured = [read_record(path, kind, stage=f"study {name}").given() for path in records]
     grid = grid_of(measured)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -303,13 +311,14 @@ _STUDIES: Final[
     dict[
         str,
         tuple[
+            type[StudyRecord],
             Callable[[Sequence[Mapping[str, Any]]], Grid],
             Callable[[Sequence[Mapping[str, Any]]], Figure],
         ],
     ]
 ] = {
-    "memory": (memory_grid, draw_memory),
-    "scaling": (scaling_grid, draw_scaling),
-    "comm": (comm_grid, draw_comm),
-    "transfer": (transfer_grid, draw_transfer),
+    "memory": (MemoryRecord, memory_grid, draw_memory),
+    "scaling": (ScalingRecord, scaling_grid, draw_scaling),
+    "comm": (CommRecord, comm_grid, draw_comm),
+    "transfer": (TransferRecord, transfer_grid, draw_transfer),
 }

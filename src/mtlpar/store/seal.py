@@ -8,11 +8,10 @@ Checkpoints are sealed too, and checked whole.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
-from mtlpar.core.files import file_digest, write_json
+from mtlpar.core.files import file_digest, read_json, write_json
 
 SEAL: Final = "seal.json"
 _ADVICE: Final = "write or copy the folder again"
@@ -44,7 +43,7 @@ def check_seal(folder: Path, *, only: str | None = None, advice: str = _ADVICE) 
             f"{folder} was not written by mtlpar, or not to the end: no {SEAL} in it; {advice}"
         )
     try:
-        files = json.loads((folder / SEAL).read_bytes())
+        files = read_json(folder / SEAL)
         if not files:
             raise ValueError(f"{folder / SEAL} names no files; {advice}")
         for name, sealed in files.items() if only is None else [(only, files[only])]:
@@ -53,8 +52,8 @@ def check_seal(folder: Path, *, only: str | None = None, advice: str = _ADVICE) 
             )
             if problem:
                 raise ValueError(f"{folder / name} {problem}; {advice}")
-    except (AttributeError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{folder / SEAL} is damaged ({error}); {advice}") from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / SEAL} is damaged ({error!r}); {advice}") from error
 
 
 def _is_data(name: str) -> bool:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import ConfigDict, Field, model_validator
 
 from mtlpar.core.files import read_text, write_text
+from mtlpar.core.records import LARGEST, Count, Record, parse_record
 from mtlpar.train.trackers import TrackerWriter
 
 _ADVICE: Final = "remove that line: nothing but curves depends on it"
@@ -61,28 +64,68 @@ class History:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All complete lines of a history, which need not exist; each has a kind and a step.
+    """All complete lines of a history, which need not exist.
 
     Raises:
-        ValueError: If a line is damaged.
+        ValueError: If a line is neither of a step nor of an epoch.
     """
     if not path.exists():
         return []
-    found = []
     # A killed run may leave half a line at the end.
-    for number, line in enumerate(read_text(path).split("\n")[:-1], start=1):
-        if not line:
-            continue
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}, line {number} is not valid JSON ({error}); {_ADVICE}"
-            ) from error
-        if not (isinstance(entry, dict) and type(entry.get("step")) is int and "kind" in entry):
-            raise ValueError(f"{path}, line {number} has no kind and step; {_ADVICE}")
-        found.append(entry)
-    return found
+    lines = enumerate(read_text(path).split("\n")[:-1], start=1)
+    return [_parse(line, f"{path}, line {number}") for number, line in lines if line]
+
+
+class _Line(Record):
+    """What readers need of any line; there is more in it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    kind: Literal["step", "epoch"]
+    step: Count
+    epoch: Count
+
+
+_Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+
+
+class _StepLine(_Line):
+    loss: _Number | None
+    skipped: bool
+    learning_rate: _Number
+
+    @model_validator(mode="after")
+    def _has_a_loss(self) -> _StepLine:
+        if self.loss is None and not self.skipped:
+            raise ValueError("expected a loss: the step was not skipped")
+        return self
+
+
+class _RankTimes(Record):
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Number]
+
+    peak_memory_bytes: _Number
+
+
+class _EpochTimes(Record):
+    model_config = ConfigDict(extra="ignore")
+
+    ranks: tuple[_RankTimes, ...]
+
+
+class _EpochLine(_Line):
+    score: _Number
+    is_best: bool
+    val: dict[str, dict[str, _Number]]
+    seconds: _EpochTimes
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    line = parse_record(text, _Line, where=where, advice=_ADVICE)
+    kind = _StepLine if line.kind == "step" else _EpochLine
+    parse_record(text, kind, where=where, advice=_ADVICE)
+    return dict(json.loads(text))
 
 
 def _as_text(entry: dict[str, Any]) -> str:

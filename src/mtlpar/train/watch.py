@@ -72,7 +72,7 @@ def draw(lines: Sequence[Mapping[str, Any]], *, colour: bool, width: int | None 
                 [line["val"][source][key] for line in epochs],
             )
             for source, errors in epochs[0]["val"].items()
-            if key in errors
+            if key in errors and all(key in line["val"].get(source, {}) for line in epochs)
         }
         if curves:
             panels.append(_panel(title, curves, width, colour, x="epoch"))

@@ -202,5 +202,5 @@ def test_a_damaged_line_of_the_history_is_named(workspace: Workspace, line: str)
     whole = path.read_text()
     count = len(read_lines(path))
     path.write_text(f"{whole}{line}\n")
-    with pytest.raises(ValueError, match=rf"metrics\.jsonl, line {count + 1} .*remove that line"):
+    with pytest.raises(ValueError, match=rf"metrics\.jsonl, line {count + 1}.*remove that line"):
         run_alone(workspace, BRANCHES, **OPTIONS)
