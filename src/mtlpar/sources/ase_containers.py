@@ -13,7 +13,7 @@ import sqlite3
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -47,6 +47,12 @@ _OURS: Final = "mtlpar_"
 # the energy too (findings/an_empty_note_swallows_the_energy_behind_it.sh).
 _QUOTED: Final = r"""[^\s="']+=(?:"[^"]+"|'[^']+')"""
 _EMPTY: Final = re.compile(rf"""({_QUOTED})|(?<!\S)[^\s="']+=(?:""|'')?(?=\s|$)""")
+# Keys of the format by what people write for them, and what finds the keys of a header.
+_FORMAT_KEYS: Final = {
+    "lattice": "Lattice", "cell": "Lattice", "pbc": "pbc", "properties": "Properties",
+}  # fmt: skip
+_QUOTES: Final = re.compile(rb""""[^"]*"|'[^']*'""")
+_HEADER_KEY: Final = re.compile(rb"(?<!\S)([A-Za-z]+)\s*=")
 # What ASE raises for text that is no frame.
 _ASE_ERRORS: Final = (
     ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError,
@@ -79,15 +85,47 @@ def frames_of(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 
     Raises:
         OSError: If a frame is laid out otherwise, or cut off.
+        ValueError: If a header has a key of the format in other letters, such as ``lattice``.
     """
+    frames = enumerate(_texts_of(stream))
+    for index, text in frames:
+        if misnamed := _misnamed(text):
+            count = 1
+            # What is wrong with later frames does not matter here.
+            with suppress(*CONTAINER_ERRORS):
+                for _, later in frames:
+                    count += _misnamed(later) is not None
+            raise ValueError(
+                f"{count} frames, from frame {index} on, have a key in their second line that "
+                f"means nothing to ASE, such as {misnamed[0]}=, expected {misnamed[1]}=: cell, "
+                "periodicity or columns would be lost; rename it in the file"
+            )
+        yield f"frame {index}", text
+
+
+def _texts_of(stream: IO[bytes]) -> Iterator[bytes]:
     index = 0
     while line := stream.readline():
         # Some editors put a mark of the encoding in front.
         line = line if index else line.removeprefix(BOM_UTF8)
         if not line.strip():
             continue
-        yield f"frame {index}", line + _rest_of_frame(stream, line, index)
+        yield line + _rest_of_frame(stream, line, index)
         index += 1
+
+
+def _misnamed(frame: bytes) -> tuple[str, str] | None:
+    """A key of a frame that stands for one of the format's own, and that one; None if all is well.
+
+    Where the right key is there too, the other one is a remark indeed.
+    """
+    header = _QUOTES.sub(b"", frame.split(b"\n", maxsplit=2)[1])
+    keys = {key.decode(errors="replace") for key in _HEADER_KEY.findall(header)}
+    for key in sorted(keys - {*_FORMAT_KEYS.values()}):
+        meant = _FORMAT_KEYS.get(key.lower())
+        if meant is not None and meant not in keys:
+            return key, meant
+    return None
 
 
 def _rest_of_frame(stream: IO[bytes], line: bytes, index: int) -> bytes:
@@ -211,14 +249,15 @@ def errors_of(path: Path) -> tuple[type[Exception], ...]:
 
 def _open_row(row: Any, where: str) -> tuple[Any, Labels]:
     """Structure and labels of a row; a row of a database has what a structure has."""
+    # Asked for a key called charge, mass, volume or symbols, a row gives what it computes itself.
+    stored = vars(row)
     try:
-        labels = {**row.data, **row.key_value_pairs}
+        pairs = {key: stored[key] for key in row._keys}
+        labels = {**row.data, **pairs}
     except _ASE_ERRORS as error:
         raise ValueError(f"{where}: ASE cannot read its data: {error!r}") from error
-    for key in ("charge", *all_properties):
-        if key in row:
-            labels[key] = row[key]
-    return row, _with_full_stress(labels)
+    results = {key: stored[key] for key in all_properties if key in stored}
+    return row, _with_full_stress({**labels, **results})
 
 
 def _images(path: Path) -> Iterator[tuple[str, Any]]:

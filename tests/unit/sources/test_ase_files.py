@@ -518,3 +518,66 @@ def test_a_key_of_splits_that_a_structure_lacks_is_called_missing(tmp_path):
     _, _, damage = read_all(tmp_path / "data.xyz", splits=splits)
     assert "'part', which says the split, is missing; got" in damage[0]
     assert "fold" in damage[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("lattice=", "Lattice="),
+        ("LATTICE=", "Lattice="),
+        ("Cell=", "Lattice="),
+        ("cell = ", "Lattice="),
+        ("PBC=", "pbc="),
+        ("properties=", "Properties="),
+    ],
+)
+def test_a_key_of_the_format_in_other_letters_is_refused_with_the_number_of_frames(
+    tmp_path, wrong, right
+):
+    # ASE takes it for a remark: crystals became molecules, slabs were repeated in all directions.
+    path = tmp_path / "some.xyz"
+    write(path, [slab() for _ in range(5)], format="extxyz")
+    first, rest = path.read_text().split("pbc=", maxsplit=1)
+    path.write_text(first + "pbc=" + rest.replace(right, wrong))
+    told = f"4 frames, from frame 1 on, .* such as {wrong.strip(' =')}=, expected {right}"
+    with pytest.raises(ValueError, match=told):
+        read_all(path)
+
+
+def test_such_a_key_beside_the_right_one_or_in_a_remark_is_none(tmp_path):
+    path = tmp_path / "some.xyz"
+    write(path, [slab()], format="extxyz")
+    text = path.read_text()
+    path.write_text(text.replace("Lattice=", 'cell=3 note="lattice=5 Cell= 3" Lattice='))
+    batch, dropped, damage = read_all(path)
+    assert len(batch) == 1
+    assert batch.pbc[0].tolist() == [1, 1, 0]
+    assert not dropped
+    assert not damage
+
+
+def test_what_a_user_stored_under_a_name_that_rows_compute_is_taken(tmp_path):
+    # Every row said a charge of zero, the sum of its initial charges.
+    path = tmp_path / "some.db"
+    with connect(path) as database:
+        for charge in (1, -1):
+            database.write(water(), charge=charge, mass=-7.5, volume=2.0, get=3)
+    batch, dropped, damage = read_all(path, charge_key="charge", energy_key="mass")
+    assert not dropped
+    assert not damage
+    assert batch.charge.tolist() == [1, -1]
+    assert batch.energy.tolist() == [-7.5, -7.5]
+
+
+@pytest.mark.parametrize("kind", ["xyz", "db"])
+def test_a_truth_value_is_no_energy(tmp_path, kind):
+    # True was 1.0 eV.
+    path = tmp_path / f"some.{kind}"
+    if kind == "db":
+        with connect(path) as database:
+            database.write(water(), data={"mine": True})
+    else:
+        path.write_text("1\nmine=T Properties=species:S:1:pos:R:3\nH 0 0 0\n")
+    _, dropped, damage = read_all(path, energy_key="mine", forces_key=None)
+    assert dropped == {"damaged_record": 1}
+    assert "'mine' is not an array of numbers" in damage[0]
