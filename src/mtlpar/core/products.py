@@ -317,11 +317,11 @@ class MemoryRecord(StudyRecord):
     branches: Annotated[int, Field(ge=1)]
     ranks: Annotated[int, Field(ge=1)]
     device: str
-    peak_bytes: int
-    parameters_bytes: Count
-    gradients_bytes: Count
-    moments_bytes: Count
-    formula_bytes: Count
+    peak_bytes: Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+    parameters_bytes: Annotated[float, Field(ge=0, le=LARGEST)]
+    gradients_bytes: Annotated[float, Field(ge=0, le=LARGEST)]
+    moments_bytes: Annotated[float, Field(ge=0, le=LARGEST)]
+    formula_bytes: Annotated[float, Field(ge=0, le=LARGEST)]
 
 
 class EpochTimes(StudyRecord):
@@ -363,10 +363,16 @@ class CommRecord(StudyRecord):
     layout: StudyLayout
     device: str
     steps: Count
-    batch_structures: Count
+    batch_structures: tuple[Count, ...]
     branches: tuple[tuple[str, ...], ...]
     oversubscribed: bool
     ranks: Annotated[tuple[StepTimes, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _has_branches_of_each_rank(self) -> CommRecord:
+        if len(self.branches) != len(self.ranks):
+            raise ValueError(f"expected branches of {len(self.ranks)} ranks")
+        return self
 
 
 ErrorsByLabel = dict[str, Annotated[float, Field(gt=0, le=LARGEST)]]

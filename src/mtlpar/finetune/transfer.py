@@ -22,7 +22,9 @@ from ase.io import iread, write
 
 from mtlpar.config import Config
 from mtlpar.core.error_names import MAE_NAMES
-from mtlpar.core.files import read_json, scratch_folder, write_json, write_text
+from mtlpar.core.files import scratch_folder, write_json, write_text
+from mtlpar.core.products import MetricsRecord
+from mtlpar.core.records import read_record
 from mtlpar.finetune.branches import rank_branches
 from mtlpar.finetune.folder import only_packs
 from mtlpar.finetune.replay import link_packs
@@ -305,7 +307,9 @@ def _errors_of(results: Path, model: str) -> dict[str, dict[str, float]]:
     """Test errors of a model by source and label, where it has a branch for the source."""
     found: dict[str, dict[str, float]] = {}
     for path in sorted((results / "metrics" / model).glob("*.json")):
-        metrics = read_json(path)
+        expected = {"model": model, "source": path.stem}
+        stage = f"evaluate --model {model}"
+        metrics = read_record(path, MetricsRecord, stage=stage, expected=expected).given()
         found[path.stem] = {
             label: metrics[name] for label, name in MAE_NAMES.items() if name in metrics
         }
