@@ -29,13 +29,14 @@ def write_model(
     energy: str = "sum",
     dtype: torch.dtype = torch.float64,
     charge_and_spin: bool = False,
+    layers: int = 2,
 ) -> Path:
     """A model file of random weights with forces of some eV/Å, and two levels of theory.
 
     ``pbe`` and ``hybrid`` are branches of their own, so that an engine that takes the wrong one is
     wrong by eV.
     """
-    network = make_network(encoder, forces, energy, charge_and_spin=charge_and_spin)
+    network = make_network(encoder, forces, energy, charge_and_spin=charge_and_spin, layers=layers)
     network.set_scales({"a": TargetScale(6.0, 6.0), "b": TargetScale(3.0, 3.0)})
     path = folder / f"{encoder}-{forces}-{energy}-{charge_and_spin}-{dtype}.pt"
     save_model(

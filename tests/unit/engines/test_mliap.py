@@ -78,7 +78,8 @@ def _check(data: _Data, right: dict[str, np.ndarray], atoms: Atoms) -> None:
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_it_says_what_the_calculator_says(encoder: str, tmp_path: Path) -> None:
-    path = write_model(tmp_path, encoder=encoder)
+    # Three layers: gradients of ghosts then pass through an exchange twice.
+    path = write_model(tmp_path, encoder=encoder, layers=3)
     model = MliapModel(path, source="pbe")
     ghosts = []
     for name, atoms in rattled().items():
