@@ -47,11 +47,10 @@ test-engines: $(ENGINES)/torch-sim.installed $(ENGINES)/others.installed  ## Run
 	OMP_NUM_THREADS=1 $(ENGINES)/torch-sim/bin/python -m pytest tests/engines/test_torch_sim.py
 	OMP_NUM_THREADS=1 $(ENGINES)/others/bin/python -m pytest tests/engines --ignore tests/engines/test_torch_sim.py
 
-$(ENGINES)/%.installed: tests/engines/%.txt constraints.txt
+$(ENGINES)/%.installed: tests/engines/%.txt pyproject.toml
 	$(ENGINE_PYTHON) -m venv $(ENGINES)/$*
 	$(ENGINES)/$*/bin/python -m pip install --quiet --upgrade pip
-	$(ENGINES)/$*/bin/python -m pip install --quiet --requirement $<
-	$(ENGINES)/$*/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(ENGINES)/$*/bin/python -m pip install --quiet --requirement $< --editable '.[dev]'
 	@touch $@
 
 $(ENGINES)/torch-sim.installed: ENGINE_PYTHON = $(PYTHON_TORCH_SIM)
