@@ -31,7 +31,7 @@ from mtlpar.flow.lease import Owner, hold
 from mtlpar.model.saved import load_model
 from mtlpar.parallel.agree import Interrupted
 from mtlpar.train import trainer
-from mtlpar.train.checkpoint import CheckpointFolder, Progress, read_progress
+from mtlpar.train.checkpoint import CheckpointFolder, TrainingProgress, read_progress
 
 
 class InterruptionError(Exception):
@@ -46,7 +46,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         save = CheckpointFolder.save
 
         def save_and_stop(
-            self: CheckpointFolder, state: Mapping[str, torch.Tensor], progress: Progress
+            self: CheckpointFolder, state: Mapping[str, torch.Tensor], progress: TrainingProgress
         ) -> None:
             save(self, state, progress)
             self.wait()
@@ -199,7 +199,9 @@ def test_checkpoints_come_as_often_as_asked_and_the_newest_and_the_best_stay(
     saved = []
     save = CheckpointFolder.save
 
-    def note(self: CheckpointFolder, state: Mapping[str, torch.Tensor], progress: Progress) -> None:
+    def note(
+        self: CheckpointFolder, state: Mapping[str, torch.Tensor], progress: TrainingProgress
+    ) -> None:
         saved.append(progress.step)
         save(self, state, progress)
 

@@ -63,7 +63,7 @@ _ADVICE: Final = (
 
 
 @dataclass(kw_only=True)
-class Progress:
+class TrainingProgress:
     """How far training has come.
 
     Attributes:
@@ -98,7 +98,7 @@ class Progress:
 
 
 class _Saved(Record):
-    """``progress.json``: the fields of `Progress`, and of which training they are."""
+    """``progress.json``: the fields of `TrainingProgress`, and of which training they are."""
 
     format_version: int
     training: str | None
@@ -169,7 +169,7 @@ _UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {
 }
 
 
-def read_progress(path: Path) -> Progress:
+def read_progress(path: Path) -> TrainingProgress:
     """Read ``progress.json`` of this or an older version.
 
     Raises:
@@ -191,7 +191,7 @@ def read_progress(path: Path) -> Progress:
         check_seal(folder, only=_PROGRESS, advice=_ADVICE)
         expected = {"training": folder.parent.name, "step": _step_of(folder)}
         check_expected(saved, expected, where=str(path), advice=_ADVICE)
-    progress = Progress(**saved.model_dump(exclude={"format_version", "training"}))
+    progress = TrainingProgress(**saved.model_dump(exclude={"format_version", "training"}))
     progress.finished |= _is_finished(folder)
     return progress
 
@@ -228,12 +228,12 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(step for path in complete if (step := _step_of(path.parent)) >= 0)
 
 
-def all_progress(folder: Path) -> list[Progress]:
+def all_progress(folder: Path) -> list[TrainingProgress]:
     """Progress of every complete checkpoint in a folder, in order."""
     return [read_progress(step_folder(folder, step) / _PROGRESS) for step in steps_in(folder)]
 
 
-def _checked(folder: Path) -> Progress:
+def _checked(folder: Path) -> TrainingProgress:
     """Progress of a checkpoint, once all of its files were compared with its seal.
 
     Raises:
@@ -268,7 +268,7 @@ class CheckpointFolder:
         """Folder of the checkpoint at a step."""
         return step_folder(self.folder, step)
 
-    def take_over(self, folder: Path, progress: Progress) -> None:
+    def take_over(self, folder: Path, progress: TrainingProgress) -> None:
         """Copy the checkpoints that another run continues from; only rank 0 calls this.
 
         Args:
@@ -291,7 +291,7 @@ class CheckpointFolder:
             write_seal(temporary)
             temporary.rename(final)
 
-    def latest(self) -> Progress | None:
+    def latest(self) -> TrainingProgress | None:
         """Progress of the newest complete checkpoint, or None; the same on all ranks.
 
         All ranks must call this together.
@@ -299,7 +299,7 @@ class CheckpointFolder:
         Raises:
             ValueError: If it is damaged; see `read_progress`.
         """
-        found: list[Progress | None] = [None]
+        found: list[TrainingProgress | None] = [None]
         with failing_together():
             # One rank's view of a shared file system decides.
             steps = steps_in(self.folder) if self.rank == 0 else []
@@ -310,7 +310,7 @@ class CheckpointFolder:
             dist.broadcast_object_list(found, src=0, group=self._group)
         return found[0]
 
-    def _with_its_best(self, progress: Progress) -> Progress:
+    def _with_its_best(self, progress: TrainingProgress) -> TrainingProgress:
         """Let a checkpoint stand for the best one, where that was damaged and removed."""
         best = self.path(progress.best_step)
         if progress.best_score is not None and not best.exists():
@@ -326,7 +326,7 @@ class CheckpointFolder:
                 remove(path)
         self._barrier()
 
-    def save(self, state: Mapping[str, Tensor], progress: Progress) -> None:
+    def save(self, state: Mapping[str, Tensor], progress: TrainingProgress) -> None:
         """Copy the state and write it in the background; all ranks must call this together.
 
         Raises:
@@ -346,7 +346,7 @@ class CheckpointFolder:
             pending, self._pending = self._pending, None
             pending.result()
 
-    def mark_finished(self, progress: Progress) -> None:
+    def mark_finished(self, progress: TrainingProgress) -> None:
         """Note in the newest checkpoint that training ended well; only rank 0 calls this."""
         progress.finished = True
         folder = self.path(progress.step)
@@ -384,7 +384,7 @@ class CheckpointFolder:
             if alone or self.rank == 0:
                 _checked(path)
 
-    def _write(self, state: dict[str, Tensor], progress: Progress) -> None:
+    def _write(self, state: dict[str, Tensor], progress: TrainingProgress) -> None:
         started = time.monotonic()
         final = self.path(progress.step)
         temporary = final.with_name(f".{final.name}.tmp")
@@ -412,7 +412,7 @@ class CheckpointFolder:
         if self._group is not None:
             dist.barrier(group=self._group)
 
-    def _write_progress(self, folder: Path, progress: Progress) -> None:
+    def _write_progress(self, folder: Path, progress: TrainingProgress) -> None:
         facts = {**asdict(progress), "finished": False}
         saved = _Saved(format_version=FORMAT_VERSION, training=self.folder.name, **facts)
         write_record(folder / _PROGRESS, saved)

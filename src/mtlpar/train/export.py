@@ -14,7 +14,7 @@ from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import SavedModel
 from mtlpar.model.start import only
 from mtlpar.model.uncertainty import BranchUncertainty
-from mtlpar.train.checkpoint import Progress
+from mtlpar.train.checkpoint import TrainingProgress
 from mtlpar.train.kept import drift_of, kept_branches
 from mtlpar.train.recipe import Recipe
 
@@ -31,7 +31,7 @@ def finished_model(
     recipe: Recipe,
     trained: MultiTaskModel,
     references: Mapping[str, References],
-    progress: Progress,
+    progress: TrainingProgress,
     uncertainty: Mapping[str, BranchUncertainty],
 ) -> SavedModel:
     """Put together what the model file holds.
@@ -128,7 +128,9 @@ def _with_branches_of(
     return whole.eval()
 
 
-def _training(recipe: Recipe, progress: Progress, data: Mapping[str, str]) -> dict[str, Any]:
+def _training(
+    recipe: Recipe, progress: TrainingProgress, data: Mapping[str, str]
+) -> dict[str, Any]:
     return {
         "model": recipe.name,
         "seed": recipe.seed,

@@ -18,7 +18,7 @@ from mtlpar.train.checkpoint import (
     HISTORY,
     RUN,
     CheckpointFolder,
-    Progress,
+    TrainingProgress,
     all_progress,
     step_folder,
     steps_in,
@@ -96,8 +96,8 @@ def _without_length(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_if_longer(
-    progress: Progress, settings: TrainSettings, longer: TrainSettings
-) -> Progress | None:
+    progress: TrainingProgress, settings: TrainSettings, longer: TrainSettings
+) -> TrainingProgress | None:
     """Progress of a training as that of one of another length; None where they differ.
 
     Args:

@@ -69,7 +69,7 @@ class _LocalRows(NamedTuple):
         return self._replace(indices=self.indices[start:stop])
 
 
-class _Request(NamedTuple):
+class _StepBatch(NamedTuple):
     """The global batch of one dataset in one step, and what holds this rank's share of it."""
 
     source: str
@@ -123,13 +123,13 @@ class RankLoader:
             ahead=self.ahead,
         )
 
-    def _requests(self, epoch: int, first_step: int) -> Iterator[list[_Request]]:
+    def _requests(self, epoch: int, first_step: int) -> Iterator[list[_StepBatch]]:
         """The global batches of the steps, dataset by dataset."""
         orders = {source: self.plan.order(source, epoch) for source in self.datasets}
         stores = {source: self._stores(source, orders[source], first_step) for source in orders}
         for step in range(first_step, self.plan.steps):
             batches = {s: order[slice(*self.plan.bounds(s, step))] for s, order in orders.items()}
-            yield [_Request(s, next(stores[s]), batch) for s, batch in batches.items()]
+            yield [_StepBatch(s, next(stores[s]), batch) for s, batch in batches.items()]
 
     def _stores(self, source: str, order: EpochOrder, first_step: int) -> Iterator[StructureStore]:
         """What holds the structures of each step."""
@@ -158,7 +158,7 @@ class RankLoader:
             wanted.append(visits[low - first : max(low, high) - first])
         return np.concatenate(wanted)
 
-    def _batch(self, requests: Sequence[_Request]) -> tuple[LocalBatch, ...]:
+    def _batch(self, requests: Sequence[_StepBatch]) -> tuple[LocalBatch, ...]:
         shares = []
         for source, store, batch in requests:
             mine = batch[self.layout.share(self.branch_of[source], self.rank, len(batch))]

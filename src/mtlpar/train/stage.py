@@ -25,7 +25,7 @@ from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.shard import whole_encoder
 from mtlpar.store.pack import Pack
-from mtlpar.train.checkpoint import HISTORY, RUN, CheckpointFolder, Progress, model_state
+from mtlpar.train.checkpoint import HISTORY, RUN, CheckpointFolder, TrainingProgress, model_state
 from mtlpar.train.data import edges_per_atom, load_data, plan_epochs
 from mtlpar.train.export import finished_model
 from mtlpar.train.extend import continue_shorter
@@ -313,7 +313,9 @@ class _RankTraining:
                 one_by_one=recipe.settings.compile or layout.encoder_shards > 1,
             )
 
-    def export(self, progress: Progress, uncertainty: Mapping[str, BranchUncertainty]) -> None:
+    def export(
+        self, progress: TrainingProgress, uncertainty: Mapping[str, BranchUncertainty]
+    ) -> None:
         """Collect all branches of the best checkpoint, and those that are kept, in one file."""
         recipe = self.recipe
         model = recipe.network(tuple(recipe.branches), torch.device("cpu"))

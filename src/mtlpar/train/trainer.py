@@ -18,7 +18,7 @@ from mtlpar.parallel.agree import AgreedError, Interrupted
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.shard import whole_encoder
-from mtlpar.train.checkpoint import CheckpointFolder, Progress, model_state, optimizer_state
+from mtlpar.train.checkpoint import CheckpointFolder, TrainingProgress, model_state, optimizer_state
 from mtlpar.train.data import TrainingData
 from mtlpar.train.history import History
 from mtlpar.train.loader import LocalBatch
@@ -66,7 +66,7 @@ class Trainer:
         self.settings = settings
         self.checkpoints = checkpoints
         self.stop = stop
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         self.sources = tuple(data.branch_of)
         self.steps_per_epoch = data.loader.plan.steps
         objective = Objective(
@@ -91,7 +91,7 @@ class Trainer:
         self.progress = latest
         logger.info("resumed after epoch %d, step %d", latest.epoch, latest.step)
 
-    def run(self, history: History) -> Progress:
+    def run(self, history: History) -> TrainingProgress:
         """Train until the epochs are done or validation stops improving.
 
         Raises:

@@ -18,7 +18,7 @@ from mtlpar.core.paths import Workspace
 from mtlpar.model.saved import load_model
 from mtlpar.parallel.agree import AgreedError, Interrupted
 from mtlpar.store.seal import SEAL
-from mtlpar.train.checkpoint import CheckpointFolder, Progress, read_progress
+from mtlpar.train.checkpoint import CheckpointFolder, TrainingProgress, read_progress
 from mtlpar.train.history import read_lines
 
 BRANCHES = {"ani1x": ("ani1x",)}
@@ -166,7 +166,7 @@ def test_an_unsealed_checkpoint_of_an_older_version_is_continued(workspace: Work
 def test_that_a_training_ended_well_is_noted_without_touching_the_seal(tmp_path: Path) -> None:
     # A kill between progress and seal would leave a checkpoint that nothing accepts.
     checkpoints = CheckpointFolder(tmp_path / "run", rank=0)
-    progress = Progress(step=3)
+    progress = TrainingProgress(step=3)
     checkpoints.save({"model.weight": torch.ones(3)}, progress)
     checkpoints.wait()
     seal = (checkpoints.path(3) / SEAL).read_bytes()
@@ -183,7 +183,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_is_one_line(tmp_path
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        checkpoints.save({"model.weight": torch.ones(100_000)}, Progress(step=3))
+        checkpoints.save({"model.weight": torch.ones(100_000)}, TrainingProgress(step=3))
         with pytest.raises(
             AgreedError, match=r"step-00000003 cannot be written .*Free sp"
         ) as caught:
@@ -192,7 +192,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_is_one_line(tmp_path
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(caught.value)
     assert checkpoints.latest() is None
-    checkpoints.save({"model.weight": torch.ones(100_000)}, Progress(step=3))
+    checkpoints.save({"model.weight": torch.ones(100_000)}, TrainingProgress(step=3))
     checkpoints.wait()
 
 
