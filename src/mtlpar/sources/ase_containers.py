@@ -37,6 +37,7 @@ CONTAINER_ERRORS: Final = (OSError, EOFError, lzma.LZMAError, zlib.error, sqlite
 _ROWS_AT_ONCE: Final = 256
 _MAX_FRAME_BYTES: Final = 1 << 28
 _LMDB: Final = ".aselmdb"
+_IN_USE: Final = "already open in this process"
 _SQLITE: Final = b"SQLite format 3\x00"
 # Columns of a property in a damaged header: ASE would make room for so many.
 _ABSURD_COLUMNS: Final = re.compile(rb":[RISL]:\d{5}")
@@ -180,8 +181,10 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     if not path.is_file() or path.stat().st_size == 0:
         raise OSError("it is no file, or an empty one")
     _require_systems(path)
+    last = "before the first row"
     try:
         for row in _select_all(path):
+            last = f"after row {row.id}"
             yield f"row {row.id}", row
     except UnknownFileTypeError as error:
         raise ValueError(
@@ -189,7 +192,21 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
             "(docs/add_a_source.md)"
         ) from error
     except _ASE_ERRORS as error:
+        if path.suffix == ".db":
+            # SQLite found the row, so the file is whole.
+            raise ValueError(
+                f"{path}: ASE cannot read the row that comes {last} ({error}): its arrays are not "
+                "of double precision, or of another number of atoms; write it again with ASE"
+            ) from error
         raise OSError(f"ASE cannot read it: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        # An error of LMDB, a package that few need.
+        if _IN_USE not in str(error):
+            raise
+        raise ValueError(
+            f"{path} is open in this process already, and LMDB opens a file once; close the other "
+            "database first"
+        ) from error
 
 
 def _require_systems(path: Path) -> None:
@@ -224,9 +241,13 @@ def _select_all(path: Path) -> Iterator[Any]:
             return
         # A select of everything would hold everything.
         last = 0
-        while rows := list(database.select(f"id>{last}", limit=_ROWS_AT_ONCE)):
-            yield from rows
-            last = rows[-1].id
+        before = -1
+        while before < last:
+            before = last
+            # One by one: a row that ASE cannot read does not hide those before it.
+            for row in database.select(f"id>{last}", limit=_ROWS_AT_ONCE):
+                yield row
+                last = row.id
 
 
 def errors_of(path: Path) -> tuple[type[Exception], ...]:

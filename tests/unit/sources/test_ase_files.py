@@ -581,3 +581,35 @@ def test_a_truth_value_is_no_energy(tmp_path, kind):
     _, dropped, damage = read_all(path, energy_key="mine", forces_key=None)
     assert dropped == {"damaged_record": 1}
     assert "'mine' is not an array of numbers" in damage[0]
+
+
+def test_a_row_in_single_precision_is_named_and_those_before_it_are_kept(tmp_path):
+    # The file was called damaged, and all rows of its block were gone with the bad one.
+    path = tmp_path / "some.db"
+    with connect(path) as database:
+        for energy in range(6):
+            database.write(water(-1.0 - energy))
+    with closing(sqlite3.connect(path)) as database:
+        single = np.ones((3, 3), np.float32).tobytes()
+        database.execute("UPDATE systems SET forces = ? WHERE id = 5", (single,))
+        database.commit()
+    source = custom_source("mine", CustomSource(files=("*",), level_of_theory="X"))
+    blocks = source.read(path, SourceSettings())
+    assert next(blocks).batch.energy.tolist() == [-1, -2, -3, -4]
+    with pytest.raises(ValueError, match=r"the row that comes after row 4 .*double pr") as caught:
+        next(blocks)
+    assert "damaged" not in str(caught.value)
+
+
+def test_a_database_that_is_open_already_is_no_damaged_one(tmp_path, monkeypatch):
+    # LMDB opens a file once in a process.
+    def connect_again(*_, **__):
+        raise RuntimeError("The environment 'some.json' is already open in this process.")
+
+    path = tmp_path / "some.json"
+    with connect(path) as database:
+        database.write(water())
+    monkeypatch.setattr("mtlpar.sources.ase_containers.connect", connect_again)
+    with pytest.raises(ValueError, match="is open in this process already") as caught:
+        read_all(path)
+    assert "damaged" not in str(caught.value)
