@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import adios2
 import numpy as np
 import pytest
 from helpers import REPOSITORY, make_structures
@@ -52,3 +53,22 @@ def test_the_recipe_for_strangers_reads_what_was_written(
     np.testing.assert_array_equal(found["positions"], one.positions)
     np.testing.assert_array_equal(found["cell"], one.cell[0])
     np.testing.assert_array_equal(found["energy"], batch.energy)
+
+
+def test_plain_adios2_reads_as_the_page_warns(tmp_path: Path) -> None:
+    # Should a newer ADIOS2 do better, the page has to say so.
+    batch = make_structures(10, seed=5)
+    path = tmp_path / "train.bp"
+    write_bp(path, [batch], num_structures=10, num_atoms=batch.total_atoms, attributes={})
+    with adios2.FileReader(str(path)) as file:
+        part = np.asarray(file.read("energy", [2], [3]))
+        np.testing.assert_array_equal(part, batch.energy[2:5])
+        # Without start and count: the part of before once more.
+        np.testing.assert_array_equal(file.read("energy"), part)
+        past = np.asarray(file.read("energy", [8], [5]))
+        np.testing.assert_array_equal(past, [*batch.energy[8:], 0, 0, 0])
+        with (
+            pytest.warns(RuntimeWarning, match="invalid value"),
+            pytest.raises(ValueError, match="NaN"),
+        ):
+            file.read("energy", [2], [0])
