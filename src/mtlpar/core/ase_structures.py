@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 from ase import Atoms
@@ -11,6 +12,9 @@ from mtlpar.core.electronic_state import find_charge, find_spin
 from mtlpar.core.fields import MAX_ATOMIC_NUMBER
 from mtlpar.core.room import LEAST_ROOM, room
 from mtlpar.core.structures import DoubleStructureBatch
+
+# Å; vectors that span a volume and are shorter are independent as far as float64 tells.
+_LONG: Final = 1e4
 
 
 def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch:
@@ -55,8 +59,7 @@ def charge_of(atoms: Atoms) -> int:
     Raises:
         ValueError: If it is no whole number.
     """
-    # The place is text that only an error needs.
-    return find_charge(atoms.info, f"atoms.info of {atoms}") if atoms.info else 0
+    return _of_info(find_charge, atoms)
 
 
 def spin_of(atoms: Atoms) -> int:
@@ -65,7 +68,17 @@ def spin_of(atoms: Atoms) -> int:
     Raises:
         ValueError: If it is no whole number.
     """
-    return find_spin(atoms.info, f"atoms.info of {atoms}") if atoms.info else 0
+    return _of_info(find_spin, atoms)
+
+
+def _of_info(find: Callable[[Mapping[str, Any], str], int], atoms: Atoms) -> int:
+    if not atoms.info:
+        return 0
+    try:
+        return find(atoms.info, "atoms.info")
+    except ValueError:
+        # The place takes longer to write down than all the rest, and only an error needs it.
+        return find(atoms.info, f"atoms.info of {atoms}")
 
 
 def fault_of(atoms: Atoms) -> str | None:
@@ -73,10 +86,13 @@ def fault_of(atoms: Atoms) -> str | None:
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         # Atoms that are nowhere have no neighbours.
         return "positions or a cell that are not finite"
-    unknown = sorted({int(z) for z in atoms.numbers if not 1 <= z <= MAX_ATOMIC_NUMBER})
-    if unknown:
+    foreign = (atoms.numbers < 1) | (atoms.numbers > MAX_ATOMIC_NUMBER)
+    if foreign.any():
+        unknown = np.unique(atoms.numbers[foreign]).tolist()
         # As bytes, 257 would be hydrogen.
         return f"atomic numbers {unknown}, expected 1 to {MAX_ATOMIC_NUMBER}"
+    if not atoms.pbc.any() or _is_plainly_roomy(atoms):
+        return None
     if np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
         return (
             f"a cell {atoms.cell.array.tolist()} that does not span the periodic directions of pbc "
@@ -89,3 +105,11 @@ def fault_of(atoms: Atoms) -> str | None:
             f"expected at least {LEAST_ROOM} Å^3 for each); give it in Å"
         )
     return None
+
+
+def _is_plainly_roomy(atoms: Atoms) -> bool:
+    """Whether a cell is of a usual size and spans all directions, found in a tenth of the time."""
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = cell = atoms.cell.array.tolist()
+    volume = ax * (by * cz - bz * cy) - ay * (bx * cz - bz * cx) + az * (bx * cy - by * cx)
+    longest = max(abs(number) for vector in cell for number in vector)
+    return bool(abs(volume) > 2 * LEAST_ROOM * len(atoms) and longest < _LONG)

@@ -50,6 +50,8 @@ def _find(labels: Mapping[str, Any], keys: tuple[str, ...], where: str, *, least
 
 
 def _as_whole(value: Any, key: str, where: str, *, least: int) -> int:
+    if type(value) is int and least <= value <= MOST:
+        return value
     array = np.asarray(value)
     is_number = array.dtype.kind in "fiu"
     total = float(array.astype(np.float64).sum()) if is_number else np.nan

@@ -133,8 +133,8 @@ def _rows_of_pack(path: Path) -> Iterator[Row]:
     with open_folder(path) as reader:
         for first in range(0, len(reader), _BLOCK):
             batch = reader.read(first, min(first + _BLOCK, len(reader)))
-            for index, atoms in enumerate(iterate_atoms(batch, reader.header), first):
-                atoms.calc = None
+            every = iterate_atoms(batch, reader.header, labels=False)
+            for index, atoms in enumerate(every, first):
                 yield Row(f"{path} structure {index}", None, atoms)
 
 

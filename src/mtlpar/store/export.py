@@ -62,12 +62,15 @@ def export(path: Path, out: Path, *, start: int = 0, limit: int | None = None) -
         return stop - start
 
 
-def iterate_atoms(batch: StructureBatch, header: BpHeader) -> Iterator[Atoms]:
+def iterate_atoms(
+    batch: StructureBatch, header: BpHeader, *, labels: bool = True
+) -> Iterator[Atoms]:
     """Yield each structure as `ase.Atoms` with its labels as calculator results.
 
     Args:
         batch: The structures.
         header: What their folder says about itself.
+        labels: Whether labels are wanted.
     """
     for index, (first, last) in enumerate(_atom_ranges(batch)):
         atoms = Atoms(
@@ -77,14 +80,20 @@ def iterate_atoms(batch: StructureBatch, header: BpHeader) -> Iterator[Atoms]:
             pbc=batch.pbc[index].astype(bool),
             info=_facts(batch, index, header),
         )
-        labels = {
-            "energy": float(batch.energy[index]),
-            "forces": batch.forces[first:last].astype(np.float64),
-            "stress": batch.stress[index].astype(np.float64),
-        }
-        there = {name: value for name, value in labels.items() if _has(batch, name, index)}
-        atoms.calc = SinglePointCalculator(atoms, **there)  # type: ignore[no-untyped-call]
+        if labels:
+            atoms.calc = _labels(batch, index, slice(first, last), atoms)
         yield atoms
+
+
+def _labels(batch: StructureBatch, index: int, of: slice, atoms: Atoms) -> SinglePointCalculator:
+    """The labels that a structure has; ``of`` are its atoms."""
+    labels = {
+        "energy": float(batch.energy[index]),
+        "forces": batch.forces[of].astype(np.float64),
+        "stress": batch.stress[index].astype(np.float64),
+    }
+    there = {name: value for name, value in labels.items() if _has(batch, name, index)}
+    return SinglePointCalculator(atoms, **there)  # type: ignore[no-untyped-call]
 
 
 def _batches(reader: BpReader[BpHeader], start: int, stop: int) -> Iterator[StructureBatch]:
