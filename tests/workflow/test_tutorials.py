@@ -67,6 +67,28 @@ def test_the_quickstart(checkout, monkeypatch, capsys):
     assert "Si" in printed.splitlines()[-1]
 
 
+@pytest.mark.filterwarnings("ignore::mtlpar.calculator.DirectForcesWarning")
+def test_dynamics(tmp_path, monkeypatch, capsys):
+    # Tiny models of this file's other tests learn too little to hold a molecule together.
+    results = REPOSITORY / "results"
+    if not (results / "models" / "mtl_conservative" / "model.pt").exists():
+        pytest.skip("needs the models of `make quickstart`")
+    (tmp_path / "results").symlink_to(results)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    run_page("dynamics.md", tmp_path, monkeypatch)
+    printed = dict(re.findall(r"^([^:\n]+): (.+)$", capsys.readouterr().out, re.MULTILINE))
+    assert printed["converged"] == printed["cell converged"] == "True"
+    # Translations and rotations cost nothing; the softest real mode lies above 100 / cm.
+    wavenumbers = [float(one) for one in re.findall(r"[\d.]+", printed["six smallest (1/cm)"])]
+    assert len(wavenumbers) == 6
+    assert max(wavenumbers) < 40
+    assert abs(float(printed["drift, conservative"].split()[0])) < 0.1
+    assert float(printed["drift, direct"].split()[0]) > 10
+    assert 270 < float(printed["mean temperature"].split()[0]) < 330
+    assert float(printed["largest stress"].split()[0]) < 0.02
+    assert float(printed["acoustic modes at Gamma"].split()[0]) < 0.5
+
+
 def test_your_own_data(checkout, monkeypatch, capsys):
     outputs = run_page("own_data.md", checkout, monkeypatch)
     registry.define_custom_sources({})
