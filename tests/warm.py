@@ -18,6 +18,7 @@ import gc
 import json
 import os
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -60,8 +61,7 @@ def _server() -> str:
 
     def end() -> None:
         server.communicate()
-        Path(path).unlink()
-        Path(folder).rmdir()
+        shutil.rmtree(folder)
 
     atexit.register(end)
     assert server.stdout is not None
