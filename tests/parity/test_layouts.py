@@ -94,6 +94,7 @@ def test_computing_a_batch_in_passes_changes_no_step(
     np.testing.assert_allclose(losses(workspace), losses(serial), rtol=1e-10)
 
 
+@pytest.mark.mpi
 def test_ranks_of_torchrun_need_no_mpi(
     serial: Workspace, copy_of: Callable[[Workspace], Workspace], tmp_path: Path
 ) -> None:

@@ -228,7 +228,7 @@ def prefetch(
     """Yield ``make(item)`` in order, computed in background threads before they are asked for.
 
     An exception in a thread is raised here, where the item would have come. Leaving the iterator
-    early ends the threads, after the items that they have in hands.
+    early ends the threads, after the items that they are working on.
 
     Args:
         make: Computes one item; called from several threads at once.
