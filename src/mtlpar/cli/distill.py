@@ -14,6 +14,7 @@ from mtlpar.cli.stages import prepare, run_stage_here
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
+    from mtlpar.finetune.teacher import Labels
 
 
 def add_commands(commands: Commands) -> None:
@@ -111,7 +112,7 @@ def _distill(options: argparse.Namespace) -> None:
             f"{packed} has no packs of {teacher.source}, and no structures are given: name the "
             "folder by --packs, or files by --structures"
         )
-    labels: dict[str, dict[str, Path]] = {}
+    labels: dict[str, Labels] = {}
     write_config(folder, teacher, lessons, labels)
     with contextlib.chdir(folder):
         own, kept = Path("results/packed", teacher.source), Path("labels")
@@ -122,7 +123,14 @@ def _distill(options: argparse.Namespace) -> None:
             labels["taught"] = write_labels(teacher, inputs, kept, "taught", origin={})
         if lessons.structures:
             given = {"all": lessons.structures}
-            labels["given"] = write_labels(teacher, given, kept, "given", origin={})
+            labels["given"] = write_labels(
+                teacher,
+                given,
+                kept,
+                "given",
+                origin={},
+                usual_ev_per_atom=labels["taught"].usual_ev_per_atom if lessons.packs else None,
+            )
         write_references(teacher, own if lessons.packs else None)
         config = write_config(folder, teacher, lessons, labels)
         for kind in labels:
@@ -136,6 +144,7 @@ def _distill(options: argparse.Namespace) -> None:
                 kept,
                 frames=lessons.frames,
                 temperature_k=lessons.temperature_k,
+                usual_ev_per_atom=next(iter(labels.values())).usual_ev_per_atom,
             )
             config = write_config(folder, teacher, lessons, labels)
             prepare(lessons.sources(teacher.source)["dynamics"])

@@ -17,7 +17,7 @@ from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import atomic_path, file_digest
 from mtlpar.core.hashing import json_digest
 from mtlpar.finetune.replay import displaced
-from mtlpar.finetune.teacher import Teacher, write_labels
+from mtlpar.finetune.teacher import Labels, Teacher, write_labels
 from mtlpar.model.saved import load_model
 from mtlpar.store.export import iterate_atoms
 from mtlpar.store.pack import Pack
@@ -34,8 +34,15 @@ _MOST_TIMES_AS_HOT: Final = 10.0
 
 
 def label_met(
-    teacher: Teacher, model: Path, packs: Path, folder: Path, *, frames: int, temperature_k: float
-) -> dict[str, Path]:
+    teacher: Teacher,
+    model: Path,
+    packs: Path,
+    folder: Path,
+    *,
+    frames: int,
+    temperature_k: float,
+    usual_ev_per_atom: float | None,
+) -> Labels:
     """Let a student move from structures of its training, and its teacher label what it meets.
 
     A tenth of the trajectories each are for val and test.
@@ -47,9 +54,7 @@ def label_met(
         folder: Where to write. What was done before with the same models is not done again.
         frames: Structures to take, if no trajectory ends early; 50 fs lie between two.
         temperature_k: Temperature of the thermostat in K.
-
-    Returns:
-        Extended XYZ by split; see `write_labels`.
+        usual_ev_per_atom: See `write_labels`.
 
     Raises:
         ValueError: If no structure is left for one of the splits.
@@ -75,7 +80,9 @@ def label_met(
         calculator = Calculator(model, source=source)
         _write_met(calculator, starts, files, -(-frames // count), temperature_k, seed)
     inputs = {split: [path] for split, path in files.items()}
-    return write_labels(teacher, inputs, folder, "dynamics", origin=origin)
+    return write_labels(
+        teacher, inputs, folder, "dynamics", origin=origin, usual_ev_per_atom=usual_ev_per_atom
+    )
 
 
 def _write_met(

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from mtlpar.config import Config
 from mtlpar.config.load import assign, check_config, parse_assignment
+from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import write_json
 from mtlpar.finetune.folder import files_of, only_packs, write_own_config
-from mtlpar.finetune.teacher import Teacher
+from mtlpar.finetune.teacher import Labels, Teacher
 from mtlpar.model.settings import ModelSettings
 from mtlpar.sources.registry import packaged_names
 from mtlpar.store.pack import Pack
@@ -81,7 +82,7 @@ def smaller(settings: ModelSettings) -> dict[str, Any]:
 
 
 def write_config(
-    folder: Path, teacher: Teacher, lessons: Lessons, labels: Mapping[str, Mapping[str, Path]]
+    folder: Path, teacher: Teacher, lessons: Lessons, labels: Mapping[str, Labels]
 ) -> Config:
     """Write ``config.yaml`` of a student.
 
@@ -89,7 +90,7 @@ def write_config(
         folder: Where to.
         teacher: Who teaches.
         lessons: What is asked for.
-        labels: Files by split and kind, of the kinds that are labelled already.
+        labels: What is labelled already, by kind.
 
     Returns:
         What it says.
@@ -101,9 +102,7 @@ def write_config(
     taught = lessons.sources(teacher.source)
     own = [teacher.source] if lessons.packs else []
     sources = [*own, *taught.values()]
-    custom = {
-        source: _source(teacher, kind, labels.get(kind, {})) for kind, source in taught.items()
-    }
+    custom = {source: _source(teacher, kind, labels.get(kind)) for kind, source in taught.items()}
     if own and teacher.source not in packaged_names():
         custom[teacher.source] = only_packs(teacher.model.level_of_theory[teacher.source])
     branch = teacher.model.branch_of(teacher.source)
@@ -154,10 +153,11 @@ def write_references(teacher: Teacher, packs: Path | None) -> None:
     write_json(Path(_REFERENCES), energies)
 
 
-def _source(teacher: Teacher, kind: str, labels: Mapping[str, Path]) -> dict[str, Any]:
-    """A source that the teacher labels; without files yet, one that only has a name."""
+def _source(teacher: Teacher, kind: str, labels: Labels | None) -> dict[str, Any]:
+    """A source that the teacher labels; without labels yet, one that only has a name."""
+    files = {} if labels is None else labels.files
     content: dict[str, Any] = {
-        **(files_of(labels.values()) if labels else {"files": [f"{kind}.extxyz"]}),
+        **(files_of(files.values()) if files else {"files": [f"{kind}.extxyz"]}),
         "level_of_theory": teacher.level_of_theory,
         # Frames that the teacher refused have no source.
         "where": {"source": teacher.source},
@@ -165,16 +165,17 @@ def _source(teacher: Teacher, kind: str, labels: Mapping[str, Path]) -> dict[str
     if kind != "given":
         # Whose splits they are is known. Then a group is nothing that could be in several.
         content["splits"] = {
-            split: [labels[split].name if labels else f"{kind}-{split}.extxyz"]
-            for split in ("train", "val", "test")
+            split: [files[split].name if files else f"{kind}-{split}.extxyz"] for split in SPLITS
         }
         content["group_key"] = "row"
-    if any(_has_stress(path) for path in labels.values()):
+    if any(_has_stress(path) for path in files.values()):
         content["stress"] = {"key": "stress"}
+    if labels is not None and labels.usual_ev_per_atom is not None:
+        content["weights"] = {"structure": "weight"}
     return content
 
 
 def _has_stress(path: Path) -> bool:
     """Whether some frame has a stress: those of molecules and of direct forces have none."""
     with path.open(encoding="utf-8") as stream:
-        return any(line.startswith("energy=") and ' stress="' in line for line in stream)
+        return any("energy=" in line and ' stress="' in line for line in stream)

@@ -81,6 +81,11 @@ def test_one_command_ends_with_a_small_conservative_model_of_one_branch(
         assert student.level_of_theory[source].endswith(f"as mtl predicts it (sha256 {digest})")
         # A branch with two zeros of energy could not answer.
         assert student.references[source] == student.references["qm7x"]
+    # The teacher knows its uncertainty, and so its labels have weights.
+    with Pack.open(Path("student/results/packed/qm7x_dynamics/train.bp")) as pack:
+        weights = pack.first(1000).energy_weight
+    assert np.all(weights > 0)
+    assert np.any(weights < 1)
     # Each kind has books of its own: the one structure that the teacher refused is in them.
     assert ledger("qm7x_given")["rows"] == 30
     assert ledger("qm7x_given")["dropped"] == {"not_selected": 1}
@@ -104,6 +109,31 @@ def test_the_teacher_labels_what_it_was_trained_on_and_nothing_it_is_tested_on_i
         forces = np.concatenate([atoms.get_forces() for atoms in taught])
         expected = np.concatenate([one.forces for one in predicted])
         np.testing.assert_allclose(forces, expected, atol=1e-5)
+
+
+def test_labels_that_the_teacher_is_unsure_of_count_less(start: Workspace, here: Path) -> None:
+    teacher = Teacher.load(start.model("mtl"), "qm7x")
+    inputs = {"all": [here / "mine.extxyz"]}
+    labels = write_labels(teacher, inputs, here, "given", origin={})
+    frames = read(labels.files["all"], index=":")
+    assert isinstance(frames, list)
+    known = [atoms for atoms in frames if "refused" not in atoms.info]
+    assert len(known) == 29
+    assert "weight" not in frames[4].info
+    found = teacher.model.predict(known, source="qm7x", uncertainty=True)
+    sigma = np.array([one.energy_uncertainty / len(one.forces) for one in found])
+    # As much as any up to the median, by the inverse of the variance beyond.
+    expected = np.minimum(1, (np.median(sigma) / sigma) ** 2)
+    weights = [atoms.info["weight"] for atoms in known]
+    np.testing.assert_allclose(weights, expected, rtol=1e-3)
+    assert 0 < min(weights) < 0.9
+    # Others are measured by the same: all of them may be unusual.
+    strict = write_labels(
+        teacher, inputs, here, "met", origin={}, usual_ev_per_atom=float(sigma.min())
+    )
+    again = read(strict.files["all"], index=":")
+    weights = [atoms.info["weight"] for atoms in again if "weight" in atoms.info]
+    np.testing.assert_allclose(weights, (sigma.min() / sigma) ** 2, rtol=1e-3)
 
 
 def test_the_same_command_again_has_nothing_to_do(start: Workspace, here: Path) -> None:
@@ -163,7 +193,7 @@ def test_labels_of_another_teacher_are_other_files(here: Path) -> None:
     for seed in (0, 1, 0):
         teacher = Teacher.load(conservative(here / "big.pt", seed=seed), None)
         labels = write_labels(teacher, {"all": [here / "mine.extxyz"]}, here, "given", origin={})
-        found.append(labels["all"])
+        found.append(labels.files["all"])
     assert found[0] == found[2] != found[1]
     assert found[0].read_text() != found[1].read_text()
 
