@@ -35,6 +35,7 @@ EXAMPLES: Final = {
     "study comm": "mtlpar launch --ranks-per-node 4 -- mtlpar study comm --layout mtl-par "
     "--out comm.json",
     "study transfer": "mtlpar study transfer --family molecules --seed 0 --out record.json",
+    "study cosines": "mtlpar study cosines --model mtl",
     "study draw": "mtlpar study draw --study memory",
     "sample": "mtlpar sample --out sample --structures 100",
     "launch": "mtlpar launch --nodes 2 --ranks-per-node 4 -- mtlpar train --model mtl",

@@ -1,8 +1,9 @@
-"""Commands of the studies: memory, scaling, comm, transfer, and draw."""
+"""Commands of the studies: memory, scaling, comm, transfer, cosines, and draw."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,13 @@ def add_commands(commands: Commands) -> None:
     )
     transfer.add_argument("--family", required=True, metavar="NAME", help="family of the config")
     transfer.add_argument("--seed", type=int, required=True, metavar="N", help="which labels")
+    cosines = add_command(
+        studies, "cosines", _cosines, "say which sources pull the encoder of a model the same way"
+    )
+    add_config(cosines)
+    cosines.add_argument(
+        "--model", required=True, metavar="NAME", help="model trained with train.cosine_steps"
+    )
     draw = add_command(studies, "draw", _draw, "write table and figure of a study")
     add_config(draw)
     draw.add_argument("--study", choices=STUDIES, required=True, help="which")
@@ -93,6 +101,16 @@ def _transfer(options: argparse.Namespace) -> None:
     transfer.run(
         options.out, config=config, family=options.family, seed=options.seed, command=run_stage_here
     )
+
+
+def _cosines(options: argparse.Namespace) -> None:
+    config = read_config(options)
+    config.model_entry(options.model)
+    from mtlpar.train.cosines import pair_cosines, table
+    from mtlpar.train.watch import find_history, read_history
+
+    lines = read_history(find_history(config.workspace, options.model))
+    sys.stdout.write(f"{table(pair_cosines(lines))}\n")
 
 
 def _draw(options: argparse.Namespace) -> None:

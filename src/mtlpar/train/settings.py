@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mtlpar.core.settings import Positive, Settings, Weight
 
@@ -19,6 +19,7 @@ EXECUTION_ONLY: Final = frozenset(
         "max_atoms_per_pass",
         "compile",
         "cuda_graphs",
+        "cosine_steps",
         "checkpoint_minutes",
         "keep_checkpoints",
         "trackers",
@@ -239,6 +240,14 @@ class TrainSettings(Settings):
         "are padded to a few sizes. Has no effect with conservative forces or an "
         "encoder in shards.",
     )
+    cosine_steps: int | None = Field(
+        default=None,
+        gt=0,
+        description="Every so many steps, measure in which directions the sources pull the "
+        "encoder: cosines of their gradients go to metrics.jsonl, and `mtlpar study cosines` sums "
+        "them up. Such a step takes a backward pass more for each source. Not for an encoder in "
+        "shards; steps are not started as CUDA graphs then. null: never.",
+    )
     checkpoint_minutes: float = Field(
         default=10.0,
         ge=0,
@@ -258,6 +267,15 @@ class TrainSettings(Settings):
         gt=0,
         description="How long a rank waits for the others before it reports them as missing.",
     )
+
+    @model_validator(mode="after")
+    def _encoder_is_whole_where_it_is_measured(self) -> TrainSettings:
+        if self.cosine_steps is not None and self.encoder_shards > 1:
+            raise ValueError(
+                f"cosine_steps {self.cosine_steps}: expected encoder_shards 1, got "
+                f"{self.encoder_shards}; a rank has no whole gradient of an encoder in shards"
+            )
+        return self
 
     def weights_of(self, dataset: str) -> tuple[float, float, float]:
         """Weights of a dataset's energy, force and stress errors in the objective."""

@@ -23,6 +23,7 @@ from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.reduce import GradientReducer
 from mtlpar.parallel.shard import end_passes, most_passes, shard_encoder
 from mtlpar.parallel.trace import span
+from mtlpar.train.cosines import EncoderGradients
 from mtlpar.train.loader import LocalBatch
 from mtlpar.train.objective import Objective, Targets
 from mtlpar.train.optim import WeightAverage, clip_gradients, make_optimizer
@@ -63,6 +64,8 @@ class StepResult(NamedTuple):
         requests: What any rank asked for.
         compute_seconds: Forward and backward passes, on this rank.
         reduce_seconds: Waiting for the sums of gradients after them, on this rank.
+        gradient_products: Products of the encoder's gradients by source, (T, T), see
+            `mtlpar.train.cosines`; None in steps in which they are not measured.
     """
 
     terms: Tensor
@@ -72,6 +75,7 @@ class StepResult(NamedTuple):
     requests: Requests
     compute_seconds: float
     reduce_seconds: float
+    gradient_products: Tensor | None = None
 
 
 class TrainStep:
@@ -114,8 +118,10 @@ class TrainStep:
             model, layout, rank=context.rank, timeout_s=settings.collective_timeout_s
         )
         on_gpu = context.device.type == "cuda"
-        can_replay = not (self._is_sharded or model.is_conservative) and all(
-            parameter.requires_grad for parameter in model.encoder.parameters()
+        moves = [parameter.requires_grad for parameter in model.encoder.parameters()]
+        self._measures = settings.cosine_steps is not None and any(moves)
+        can_replay = not (self._is_sharded or model.is_conservative or self._measures) and all(
+            moves
         )
         if settings.cuda_graphs and on_gpu and can_replay:
             replay_passes(model)
@@ -145,11 +151,13 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["rate"]
         self.optimizer.zero_grad(set_to_none=True)
+        by_source = self._gradients_to_measure(step)
         with span("compute"), matrix_products(self.settings):
-            terms = self._backward(passes, step, requests)
+            terms = self._backward(passes, step, requests, by_source)
         computed = time.perf_counter()
         with span("reduce"):
             sums = self._finish(step)
+            products = None if by_source is None else by_source.products()
         reduced = time.perf_counter()
         counts = sums[terms.numel() : 2 * terms.numel()].view_as(terms)
         ranks, bad_branches, steps, stops, checkpoints = sums[2 * terms.numel() :].tolist()
@@ -172,6 +180,7 @@ class TrainStep:
             requests=Requests(stop=stops > 0, checkpoint=checkpoints > 0),
             compute_seconds=computed - started,
             reduce_seconds=reduced - computed,
+            gradient_products=products,
         )
 
     def held_bytes(self) -> dict[str, int]:
@@ -189,7 +198,20 @@ class TrainStep:
             "moments": _local_bytes(moments),
         }
 
-    def _backward(self, passes: Sequence[LocalBatch], step: int, requests: Requests) -> Tensor:
+    def _gradients_to_measure(self, step: int) -> EncoderGradients | None:
+        """Room for the encoder's gradients by source, in steps in which they are measured."""
+        every = self.settings.cosine_steps
+        if not self._measures or every is None or step % every:
+            return None
+        return EncoderGradients(self.model.encoder, self.objective)
+
+    def _backward(
+        self,
+        passes: Sequence[LocalBatch],
+        step: int,
+        requests: Requests,
+        by_source: EncoderGradients | None,
+    ) -> Tensor:
         """Add up gradients of all passes; returns the sum of their terms, (T, 3)."""
         dtype = weight_dtype(self.settings)
         total = torch.zeros(self.objective.shape, dtype=dtype, device=self.context.device)
@@ -206,6 +228,8 @@ class TrainStep:
         for index, batch in enumerate(passes):
             terms = self._terms(batch)
             total += terms.detach()
+            if by_source is not None and terms.requires_grad:
+                by_source.add(terms, {piece.source for piece in batch.pieces})
             if index == len(passes) - 1:
                 self.reducer.start(extra)
             if terms.requires_grad:

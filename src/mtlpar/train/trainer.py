@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.shard import whole_encoder
 from mtlpar.train.checkpoint import CheckpointFolder, TrainingProgress, model_state, optimizer_state
+from mtlpar.train.cosines import as_history
 from mtlpar.train.data import TrainingData
 from mtlpar.train.history import History
 from mtlpar.train.loader import LocalBatch
@@ -206,7 +208,15 @@ class Trainer:
             skipped=result.skipped,
             terms=None if result.skipped else self._by_source(result.terms, result.counts),
             seconds=clock.last(),
+            **self._directions(result),
         )
+
+    def _directions(self, result: StepResult) -> dict[str, Any]:
+        """What the sources do to the encoder, where that was measured and is finite."""
+        products = result.gradient_products
+        if products is None or result.skipped or not torch.isfinite(products).all():
+            return {}
+        return {"encoder_gradients": as_history(self.sources, products)}
 
     def _add_terms(self, result: StepResult) -> None:
         """Add a step to what the epoch has so far: its terms, and which labels it held."""
