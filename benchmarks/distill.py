@@ -15,7 +15,7 @@ import argparse
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,7 @@ def train(folder: Path, options: argparse.Namespace, seed: int) -> None:
     """Distill a student into a folder, and train another one there on the labels alone."""
     source, model, packs = options.source, options.model.resolve(), options.packs.resolve()
     command = ["distill", str(model), "--source", source, "--packs", str(packs)]
+    command += ["--dynamics", str(options.dynamics)]
     settings = [f"seed={seed}", f"train.epochs={options.epochs}"]
     command += ["--out", f"{folder}.pt", *(word for one in settings for word in ("--set", one))]
     alone = f"models.alone={{branches: {{{source}: [{source}]}}, train: {{epochs: "
@@ -69,13 +70,11 @@ def errors_of(path: Path, source: str, packs: Path) -> dict[str, float]:
     return {label: named[name] for label, name in MAE_NAMES.items() if name in named}
 
 
-def boxes(packs: Path, source: str) -> Iterator[tuple[str, Atoms]]:
+def boxes(packs: Path, source: str) -> tuple[Atoms, Atoms]:
     """A large structure of the test pack, and many of it beside one another."""
     with Pack.open(packs / source / "test.bp") as pack:
         one = max(iterate_atoms(pack.first(64), pack.header), key=len)
-    yield f"{len(one)} atoms", one
-    many = one.repeat(3) if one.pbc.any() else _grid(one)
-    yield f"{len(many)} atoms", many
+    return one, one.repeat(3) if one.pbc.any() else _grid(one)
 
 
 def _grid(molecule: Atoms) -> Atoms:
@@ -144,6 +143,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of everything")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
     parser.add_argument("--epochs", type=int, default=30, help="epochs of each student")
+    parser.add_argument("--dynamics", type=int, default=200, help="structures of dynamics")
     parser.add_argument("--ps", type=float, default=1.0, help="length of the dynamics for drifts")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -163,17 +163,16 @@ def main() -> None:
     print(TARGETS)
     print_errors(errors_of(options.model, source, packs), found)
     paths = {"teacher": options.model, "student": work / f"{source}-0.pt"}
-    for name, atoms in boxes(packs, source):
-        times = {who: step_ms(path, source, atoms) for who, path in paths.items()}
-        drifts = {
-            who: drift_mev_per_atom(path, source, atoms, options.ps) for who, path in paths.items()
-        }
+    one, many = boxes(packs, source)
+    for atoms in (one, many):
+        times = [step_ms(path, source, atoms) for path in paths.values()]
         print(
-            f"\n{name}, a step: teacher {times['teacher']:.2f} ms, student "
-            f"{times['student']:.2f} ms, ratio {times['student'] / times['teacher']:.2f}; "
-            f"total energy within {options.ps:g} ps at 300 K: teacher "
-            f"{drifts['teacher']:.2f} meV/atom, student {drifts['student']:.2f} meV/atom"
+            f"\n{len(atoms)} atoms, a step: teacher {times[0]:.2f} ms, student {times[1]:.2f} ms, "
+            f"ratio {times[1] / times[0]:.2f}"
         )
+    for who, path in paths.items():
+        drift = drift_mev_per_atom(path, source, one, options.ps)
+        print(f"{who}: total energy of {len(one)} atoms within {drift:.2f} meV/atom")
 
 
 if __name__ == "__main__":
