@@ -82,7 +82,9 @@ def measure(structures: int, *, train: bool) -> dict[str, float]:
             # The first training has the imports.
             checkpoints = ["--set", f"paths.results={folder}/results"]
             found["train"] = seconds(
-                lambda: main(["train", "--model", "ani1x", "--set", "seed=1", *checkpoints])
+                lambda: main(
+                    ["train", "--model", "ani1x", "--set", "train.weight_decay=0.011", *checkpoints]
+                )
             )
     return found
 

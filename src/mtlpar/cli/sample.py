@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def add_commands(commands: Commands) -> None:
     """Add sample."""
     parser = add_command(
-        commands, "sample", _sample, "compute a sample of all five sources in their native formats"
+        commands, "sample", _sample, "compute a sample of the sources in their native formats"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write")
     parser.add_argument(
