@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,25 +34,24 @@ class _RawCoordinates(EgnnEncoder):
 class _PositionsInHeads(MultiTaskModel):
     """Forces that depend on where an atom is, not only on its neighbours."""
 
-    def forward(self, *arguments: Any) -> Any:
-        prediction = super().forward(*arguments)
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        prediction = super().forward(*arguments, **options)
         return prediction._replace(forces=prediction.forces + 1e-3 * arguments[0].pos)
 
 
 class _ShiftsZeroed(MultiTaskModel):
     """Neighbours in other cells taken for those in the same cell."""
 
-    def forward(self, batch: Any, segments: Any) -> Any:
-        batch = batch.clone()
-        batch.edge_shift = torch.zeros_like(batch.edge_shift)
-        return super().forward(batch, segments)
+    def forward(self, batch: Any, segments: Any, **options: Any) -> Any:
+        batch = replace(batch, edge_shift=torch.zeros_like(batch.edge_shift))
+        return super().forward(batch, segments, **options)
 
 
 class _LooksAtTheBatch(MultiTaskModel):
     """Energies normalised over the batch."""
 
-    def forward(self, *arguments: Any) -> Any:
-        prediction = super().forward(*arguments)
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        prediction = super().forward(*arguments, **options)
         return prediction._replace(
             energy_per_atom=prediction.energy_per_atom - prediction.energy_per_atom.mean()
         )
@@ -60,8 +60,8 @@ class _LooksAtTheBatch(MultiTaskModel):
 class _SlightlyWrongForces(MultiTaskModel):
     """Forces off by a thousandth of the gradient, and a stress with the wrong sign."""
 
-    def _conservative(self, *arguments: Any) -> Any:
-        prediction = super()._conservative(*arguments)
+    def _conservative(self, *arguments: Any, **options: Any) -> Any:
+        prediction = super()._conservative(*arguments, **options)
         assert prediction.stress is not None
         return prediction._replace(forces=1.001 * prediction.forces, stress=-prediction.stress)
 
@@ -69,8 +69,8 @@ class _SlightlyWrongForces(MultiTaskModel):
 class _Swirl(MultiTaskModel):
     """Forces with a part that does work on closed paths."""
 
-    def _conservative(self, *arguments: Any) -> Any:
-        prediction = super()._conservative(*arguments)
+    def _conservative(self, *arguments: Any, **options: Any) -> Any:
+        prediction = super()._conservative(*arguments, **options)
         x, y, z = prediction.forces.T
         return prediction._replace(forces=prediction.forces + torch.stack([y, z, x], dim=1))
 
@@ -78,8 +78,8 @@ class _Swirl(MultiTaskModel):
 class _PreferredDirection(MultiTaskModel):
     """Forces with one component stretched."""
 
-    def forward(self, *arguments: Any) -> Any:
-        prediction = super().forward(*arguments)
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        prediction = super().forward(*arguments, **options)
         stretch = torch.tensor([1.0, 1.0, 1.01]).to(prediction.forces)
         return prediction._replace(forces=prediction.forces * stretch)
 
@@ -87,8 +87,8 @@ class _PreferredDirection(MultiTaskModel):
 class _Undefined(MultiTaskModel):
     """No numbers at all."""
 
-    def forward(self, *arguments: Any) -> Any:
-        prediction = super().forward(*arguments)
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        prediction = super().forward(*arguments, **options)
         return prediction._replace(energy_per_atom=prediction.energy_per_atom * torch.nan)
 
 

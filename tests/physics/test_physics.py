@@ -55,7 +55,7 @@ def test_gradients_of_a_loss_on_conservative_forces_are_right(
     batch = _batch(molecule("H2O"))
 
     def loss() -> torch.Tensor:
-        energy, forces, stress, _ = network(batch, [Segment("a", 0, 1)])
+        energy, forces, stress, *_ = network(batch, [Segment("a", 0, 1)])
         assert stress is not None
         return energy.sum() + (forces**2).sum()
 

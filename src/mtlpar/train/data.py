@@ -41,12 +41,14 @@ class TrainingData:
         loader: Training batches of this rank.
         validation: This rank's share of the validation sets of the sources whose branches it owns,
             in pieces with their targets in eV/atom.
+        validation_packs: The packs that these lie in, with the references of the model.
     """
 
     branch_of: Mapping[str, str]
     headers: Mapping[str, PackHeader]
     loader: RankLoader
     validation: Mapping[str, Iterable[tuple[StructureBatch, FloatArray]]]
+    validation_packs: Mapping[str, Pack]
 
     @property
     def target_sizes(self) -> dict[str, dict[str, float | None]]:
@@ -135,12 +137,11 @@ def load_data(
     """
     owned = layout.branches_of(rank)
     mine = [source for source, branch in branch_of.items() if branch in owned]
-    validation = {}
-    for source in mine:
-        pack = Pack.of(workspace, source, "val")
-        packs[source].check_beside(pack)
-        pack.use_references(packs[source].header.references)
-        validation[source] = _validation_share(pack, branch_of[source], layout, rank)
+    validation_packs = {source: validation_pack(workspace, packs[source]) for source in mine}
+    validation = {
+        source: _validation_share(pack, branch_of[source], layout, rank)
+        for source, pack in validation_packs.items()
+    }
     placement, stores = open_stores(
         {
             source: SourceData(pack=packs[source], owners=layout.owners[branch_of[source]])
@@ -170,7 +171,20 @@ def load_data(
             source: share if placement == "stream" else tuple(share)
             for source, (share, _) in validation.items()
         },
+        validation_packs=validation_packs,
     )
+
+
+def validation_pack(workspace: Workspace, train: Pack) -> Pack:
+    """Open the validation pack beside a training pack, with its references.
+
+    Raises:
+        ValueError: If it is missing or damaged, or of other splits.
+    """
+    pack = Pack.of(workspace, train.header.source, "val")
+    train.check_beside(pack)
+    pack.use_references(train.header.references)
+    return pack
 
 
 def _validation_share(

@@ -26,7 +26,7 @@ from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.shard import whole_encoder
 from mtlpar.store.pack import Pack
 from mtlpar.train.checkpoint import HISTORY, RUN, CheckpointFolder, TrainingProgress, model_state
-from mtlpar.train.data import edges_per_atom, load_data, plan_epochs
+from mtlpar.train.data import edges_per_atom, load_data, plan_epochs, validation_pack
 from mtlpar.train.export import finished_model
 from mtlpar.train.extend import continue_shorter
 from mtlpar.train.history import History
@@ -300,9 +300,9 @@ class _RankTraining:
         packs = {}
         with failing_together():
             for source, train in recipe.packs.items():
-                validation = Pack.open(self.workspace.pack(source, "val"))
-                validation.use_references(train.header.references)
-                packs[source] = (train, validation)
+                # Opened once: only those of branches that other ranks own are not here yet.
+                opened = trainer.data.validation_packs.get(source)
+                packs[source] = (train, opened or validation_pack(self.workspace, train))
         with whole_encoder(model):
             return measure(
                 model,

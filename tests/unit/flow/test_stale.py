@@ -14,7 +14,7 @@ from mtlpar.flow.lineage import describe
 from mtlpar.flow.records import StageRun, digest_of, stage_run
 from mtlpar.parallel.allocation import Allocation
 
-HERE = Allocation("local", "", None, nodes=1)
+HERE = Allocation(nodes=1)
 OWN = {"files": ["a.xyz"], "level_of_theory": "PBE", "energy_unit": "kcal/mol"}
 
 
