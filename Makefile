@@ -9,9 +9,12 @@ CORES ?= all
 # torch-sim wants a newer Python than the rest.
 PYTHON_TORCH_SIM ?= python3.12
 ENGINES := build/engines
+# How long `make chaos` tries, and what its faults are drawn from.
+SECONDS ?= 600
+SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart report docs test test-fast test-all test-engines lint format schema clean distclean
+.PHONY: help install quickstart report docs test test-fast test-all test-engines chaos lint format schema clean distclean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +58,9 @@ $(ENGINES)/%.installed: tests/engines/%.txt pyproject.toml
 
 $(ENGINES)/torch-sim.installed: ENGINE_PYTHON = $(PYTHON_TORCH_SIM)
 $(ENGINES)/others.installed: ENGINE_PYTHON = $(PYTHON)
+
+chaos: $(STAMP)  ## Damage, swap, kill and fill up a tiny run for SECONDS; SEED draws the faults
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --seconds $(SECONDS) --seed $(SEED)
 
 docs: $(STAMP)  ## Write the documentation as a site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
