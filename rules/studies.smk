@@ -53,6 +53,27 @@ rule transfer_record:
         " --seed {wildcards.seed} --out {output} > {log} 2>&1"
 
 
+# Which sources help each other: `snakemake compatibility`.
+rule compatibility_record:
+    input:
+        STAGES["compatibility_record"].inputs,
+    output:
+        **STAGES["compatibility_record"].outputs,
+    log:
+        "logs/studies/compatibility-{mixture}-{seed}.log",
+    conda:
+        "../envs/train-cpu.yaml"
+    threads: 1
+    resources:
+        runtime=240,
+    params:
+        settings=STAGES["compatibility_record"].settings,
+        code=STAGES["compatibility_record"].code,
+    shell:
+        "mtlpar study compatibility --config $CONFIG_FILE --mixture {wildcards.mixture}"
+        " --seed {wildcards.seed} --out {output} > {log} 2>&1"
+
+
 for study in STUDIES:
     DRAWN = flow.rule_of(CONFIG, "study", study)
 

@@ -21,6 +21,7 @@ from snakemake_executor_plugin_slurm.utils import set_gres_string
 from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
 
 from mtlpar.parallel.launch import Geometry, launch_command
+from mtlpar.study.records import STUDIES
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("profiles")]
 
@@ -32,7 +33,9 @@ ALL = ("default", "local", *CLUSTERS)
 # What the default run sends to a cluster, and what it sends only if asked to.
 RUN_RULES = {"extract", "normalize", "find_leaks", "pack", "doctor", "train", "evaluate"}
 STUDY_RULES = {"memory_record", "scaling_record", "comm_record"}
-JOB_RULES = RUN_RULES | STUDY_RULES | {"extract_share", "transfer_record"}
+# These train small models in one process.
+SMALL_RULES = {"transfer_record", "compatibility_record"}
+JOB_RULES = RUN_RULES | STUDY_RULES | SMALL_RULES | {"extract_share"}
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +204,8 @@ def test_every_line_that_starts_something_is_as_agreed(dry_run, tmp_path):
     lines = []
     for profile in CLUSTERS:
         output = dry_run(profile, "--cores", "1000")
-        output += dry_run(profile, "memory", "scaling", "comm", "transfer", "--cores", "1000")
-        for rule in sorted(RUN_RULES | STUDY_RULES | {"transfer_record"}):
+        output += dry_run(profile, *STUDIES, "--cores", "1000")
+        for rule in sorted(RUN_RULES | STUDY_RULES | SMALL_RULES):
             jobs = jobs_of(output, rule)
             # Of the studies the smallest measurement: one rank of several is a special case.
             job = jobs.get("mtl") or jobs.get("ani1x") or jobs[min(jobs)]

@@ -67,8 +67,9 @@ _INTRODUCTIONS: Final = {
     "evaluate": "How trained models are tested.",
     "report": "Tables and figures.",
     "study": "Measurements of memory, scaling and communication, which "
-    "[planning](../../planning.md#measured) explains, and of "
-    "[transfer](../../finetuning.md#on-data-of-your-own).",
+    "[planning](../../planning.md#measured) explains, of "
+    "[transfer](../../finetuning.md#on-data-of-your-own), and of "
+    "[compatibility](../../compatibility.md#measured-by-training).",
 }
 
 

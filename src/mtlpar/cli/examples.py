@@ -36,6 +36,8 @@ EXAMPLES: Final = {
     "--out comm.json",
     "study transfer": "mtlpar study transfer --family molecules --seed 0 --out record.json",
     "study cosines": "mtlpar study cosines --model mtl",
+    "study compatibility": "mtlpar study compatibility --mixture ani1x+qm7x --seed 0 "
+    "--out record.json",
     "study draw": "mtlpar study draw --study memory",
     "sample": "mtlpar sample --out sample --structures 100",
     "launch": "mtlpar launch --nodes 2 --ranks-per-node 4 -- mtlpar train --model mtl",

@@ -1,4 +1,4 @@
-"""Commands of the studies: memory, scaling, comm, transfer, cosines, and draw."""
+"""Commands of the studies: memory, scaling, comm, transfer, compatibility, cosines, and draw."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ def add_commands(commands: Commands) -> None:
     )
     transfer.add_argument("--family", required=True, metavar="NAME", help="family of the config")
     transfer.add_argument("--seed", type=int, required=True, metavar="N", help="which labels")
+    together = _add_measurement(
+        studies, "compatibility", _compatibility, "errors of sources that are trained together"
+    )
+    together.add_argument(
+        "--mixture", required=True, metavar="A+B", help="sources of the config, joined by +"
+    )
+    together.add_argument("--seed", type=int, required=True, metavar="N", help="random weights")
     cosines = add_command(
         studies, "cosines", _cosines, "say which sources pull the encoder of a model the same way"
     )
@@ -101,6 +108,30 @@ def _transfer(options: argparse.Namespace) -> None:
     transfer.run(
         options.out, config=config, family=options.family, seed=options.seed, command=run_stage_here
     )
+
+
+def _compatibility(options: argparse.Namespace) -> None:
+    config = read_config(options)
+    sources = tuple(options.mixture.split("+"))
+    if not set(sources) <= set(config.sources):
+        raise ValueError(f"--mixture {options.mixture}: sources has {', '.join(config.sources)}")
+    with joined_ranks(options) as context:
+        from mtlpar.study import compatibility
+
+        compatibility.run(
+            options.out,
+            sources=sources,
+            seed=options.seed,
+            workspace=config.workspace,
+            model=config.model,
+            training=compatibility.training_of(
+                config.train,
+                config.study.compatibility,
+                are_all=len(sources) > 1 and set(sources) == set(config.sources),
+            ),
+            testing=config.evaluate,
+            context=context,
+        )
 
 
 def _cosines(options: argparse.Namespace) -> None:

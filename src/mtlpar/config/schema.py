@@ -176,7 +176,7 @@ class Config(Settings):
     evaluate: EvaluateSettings = Field(default=EvaluateSettings(), description="Stage evaluate.")
     report: ReportSettings = Field(default=ReportSettings(), description="Stage report.")
     study: StudySettings = Field(
-        default=StudySettings(), description="Studies of layouts and of transfer."
+        default=StudySettings(), description="Studies of layouts, of transfer and of compatibility."
     )
 
     @field_validator("models", mode="before")

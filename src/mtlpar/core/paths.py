@@ -121,6 +121,10 @@ class Workspace:
         """Errors on a family by number of labels, start and mode, with one seed."""
         return self.studies / "transfer" / f"{family}-{seed}.json"
 
+    def compatibility_record(self, mixture: str, seed: int | str) -> Path:
+        """Errors of a model of some sources, which a plus joins, with one seed."""
+        return self.studies / "compatibility" / f"{mixture}-{seed}.json"
+
     def comm_record(self, layout: str) -> Path:
         """Where the time of a step goes with a layout."""
         return self.studies / "comm" / f"{layout}.json"

@@ -405,3 +405,29 @@ class TransferRecord(StudyRecord):
             if not cell.pretraining.keys() <= before.keys():
                 raise ValueError(f"expected before.{cell.start} of every source of pretraining")
         return self
+
+
+class LevelsRecord(StudyRecord):
+    """How far energies of two sources are apart in eV/atom, on the geometries that both have."""
+
+    same: bool
+    shared: Count
+    mean: float | None
+    spread: Annotated[float, Field(ge=0)] | None
+
+
+class CompatibilityRecord(StudyRecord):
+    """``results/studies/compatibility/``: one model of some sources with one seed."""
+
+    sources: Annotated[tuple[str, ...], Field(min_length=1)]
+    seed: int
+    epochs: Count
+    errors: dict[str, ErrorsByLabel]
+    cosines: dict[str, Annotated[float, Field(ge=-1.001, le=1.001)]]
+    levels: LevelsRecord | None
+
+    @model_validator(mode="after")
+    def _has_errors_of_each_source(self) -> CompatibilityRecord:
+        if self.errors.keys() != set(self.sources):
+            raise ValueError(f"expected errors of {', '.join(self.sources)}")
+        return self

@@ -189,6 +189,15 @@ def _transfer_inputs(config: Config, target: str) -> list[Path]:
     ]
 
 
+def _compatibility_inputs(config: Config, target: str) -> list[Path]:
+    """Manifests of all packs of the sources that are trained together."""
+    return [
+        config.workspace.pack_manifest(source, split)
+        for source in target.rsplit("-", 1)[0].split("+")
+        for split in SPLITS
+    ]
+
+
 _DATA: Final = (
     Stage(
         name="download",
@@ -324,9 +333,26 @@ _STUDIES: Final = (
         code=_code("mtlpar.finetune.transfer"),
     ),
     Stage(
+        name="compatibility_record",
+        target="{mixture}-{seed}",
+        inputs=_compatibility_inputs,
+        outputs=lambda config, target: {
+            "record": [config.workspace.compatibility_record(*target.rsplit("-", 1))]
+        },
+        settings=lambda config, _: plain_settings(
+            config.study.compatibility.model_dump(mode="json", exclude={"seeds"}),
+            config.model,
+            config.train.of_result(),
+            config.evaluate,
+        ),
+        code=_code("mtlpar.study.compatibility"),
+    ),
+    Stage(
         name="study",
         target="{study}",
-        inputs=lambda config, study: records_of(study, config.workspace, config.study),
+        inputs=lambda config, study: records_of(
+            study, config.workspace, config.study, config.sources
+        ),
         outputs=_study_outputs,
         settings=lambda config, _: plain_settings(config.report),
         code=_code("mtlpar.report.studies"),

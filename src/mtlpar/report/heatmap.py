@@ -65,7 +65,7 @@ def draw_heatmap(scope: Scope, *, quantity: Quantity) -> Figure:
             color = matplotlib.colormaps[DIVERGING](float(norm(row_ratios[x])))
             is_best = row is not table.zero and row[source] == best[source]
             is_boxed = is_best and beats_zero(table, name, source)
-            _draw_cell(axes, x, y, value=row[source], color=color, is_boxed=is_boxed)
+            draw_cell(axes, x, y, text=format_number(row[source]), color=color, is_boxed=is_boxed)
     titles = model_titles(scope.models, sources=sources)
     axes.set(xlim=(-0.5, len(sources) - 0.5), ylim=(heights[-1] + 0.5, -0.5))
     axes.set_xticks(range(len(sources)), [source_title(source) for source in sources])
@@ -105,19 +105,19 @@ def _norm_around_one(ratios: FloatArray) -> LogNorm:
     return LogNorm(1 / most, most, clip=True)
 
 
-def _draw_cell(
+def draw_cell(
     axes: Axes,
     x: float,
     y: float,
     *,
-    value: float,
+    text: str,
     color: tuple[float, float, float, float],
     is_boxed: bool,
 ) -> None:
+    """Draw a cell of a heat map with a text that is readable on its colour."""
     axes.add_patch(Rectangle((x - 0.49, y - 0.475), 0.98, 0.95, facecolor=color, linewidth=0))
     ink = _readable_on(color)
     weight = "bold" if is_boxed else "normal"
-    text = format_number(value)
     axes.text(x, y, text, ha="center", va="center", color=ink, fontweight=weight)
     if is_boxed:
         frame = Rectangle((x - 0.45, y - 0.39), 0.9, 0.78, fill=False, edgecolor=ink, linewidth=1.3)

@@ -20,6 +20,7 @@ from mtlpar.core.files import write_text
 from mtlpar.core.paths import Workspace
 from mtlpar.core.products import (
     CommRecord,
+    CompatibilityRecord,
     MemoryRecord,
     ScalingRecord,
     StudyRecord,
@@ -27,6 +28,7 @@ from mtlpar.core.products import (
 )
 from mtlpar.core.records import read_record
 from mtlpar.report.comm import comm_grid, draw_comm
+from mtlpar.report.compatibility import compatibility_grid, draw_compatibility
 from mtlpar.report.grid import Cell, Grid, format_number, to_latex, to_markdown
 from mtlpar.report.style import FAINT, INK, PALETTE, house_style, save_figure
 from mtlpar.report.transfer import draw_transfer, transfer_grid
@@ -55,7 +57,7 @@ def write_study(name: str, records: Iterable[Path], *, workspace: Workspace, dpi
     """Write table and figure of a study from its measurements.
 
     Args:
-        name: ``memory``, ``scaling``, ``comm`` or ``transfer``.
+        name: ``memory``, ``scaling``, ``comm``, ``transfer`` or ``compatibility``.
         records: Files with the measurements.
         workspace: Paths of all products.
         dpi: Resolution of the figure.
@@ -321,4 +323,5 @@ _STUDIES: Final[
     "scaling": (ScalingRecord, scaling_grid, draw_scaling),
     "comm": (CommRecord, comm_grid, draw_comm),
     "transfer": (TransferRecord, transfer_grid, draw_transfer),
+    "compatibility": (CompatibilityRecord, compatibility_grid, draw_compatibility),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,7 @@ if TYPE_CHECKING:
     from mtlpar.core.paths import Workspace
     from mtlpar.study.settings import StudySettings
 
-STUDIES = ("memory", "scaling", "comm", "transfer")
+STUDIES = ("memory", "scaling", "comm", "transfer", "compatibility")
 LAYOUTS = ("mtl-base", "mtl-par")
 # Memory and communication are also those of an encoder spread over all ranks.
 SHARDED = "mtl-par-sharded"
@@ -18,7 +20,9 @@ ALL_LAYOUTS = (*LAYOUTS, SHARDED)
 _BASE_RANKS = 2
 
 
-def records_of(study: str, workspace: Workspace, settings: StudySettings) -> list[Path]:
+def records_of(
+    study: str, workspace: Workspace, settings: StudySettings, sources: Sequence[str]
+) -> list[Path]:
     """Files that a study is drawn from."""
     if study == "memory":
         return [
@@ -34,7 +38,19 @@ def records_of(study: str, workspace: Workspace, settings: StudySettings) -> lis
             for family in settings.transfer.families
             for seed in range(settings.transfer.seeds)
         ]
+    if study == "compatibility":
+        return [
+            workspace.compatibility_record("+".join(mixture), seed)
+            for mixture in mixtures(sources)
+            for seed in range(settings.compatibility.seeds)
+        ]
     return [workspace.scaling_record(ranks) for ranks in settings.scaling.ranks]
+
+
+def mixtures(sources: Sequence[str]) -> list[tuple[str, ...]]:
+    """Each source alone, each pair, and all together."""
+    every = [*combinations(sources, 1), *combinations(sources, 2), tuple(sources)]
+    return list(dict.fromkeys(every))
 
 
 def memory_ranks(layout: str, branches: int) -> int:

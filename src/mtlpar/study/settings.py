@@ -96,8 +96,24 @@ class TransferStudySettings(Settings):
     )
 
 
+class CompatibilityStudySettings(Settings):
+    """Errors of the sources of the configuration alone, in pairs, and all together."""
+
+    epochs: int = Field(
+        default=3, gt=0, description="Epochs of every training; with few, all are far from done."
+    )
+    seeds: int = Field(
+        default=3, ge=2, description="Repetitions with other weights; verdicts need at least two."
+    )
+    cosine_steps: int = Field(
+        default=10,
+        gt=0,
+        description="train.cosine_steps of the model of all sources; it needs ten such steps.",
+    )
+
+
 class StudySettings(Settings):
-    """The studies: memory, scaling and communication on made-up structures, and transfer."""
+    """The studies: of layouts on made-up structures, of transfer and of compatibility."""
 
     model: ModelSettings = Field(
         default=ModelSettings(
@@ -122,4 +138,7 @@ class StudySettings(Settings):
     comm: CommStudySettings = Field(default=CommStudySettings(), description="`snakemake comm`.")
     transfer: TransferStudySettings = Field(
         default=TransferStudySettings(), description="`snakemake transfer`."
+    )
+    compatibility: CompatibilityStudySettings = Field(
+        default=CompatibilityStudySettings(), description="`snakemake compatibility`."
     )
