@@ -145,7 +145,7 @@ class TestDryRun:
     @pytest.mark.parametrize("profile", ALL)
     def test_whole_workflow(self, dry_run, profile):
         output = dry_run(profile)
-        assert re.search(r"^train +8$", output, re.MULTILINE)
+        assert re.search(r"^train +9$", output, re.MULTILINE)
         assert re.search(r"^table1 +1$", output, re.MULTILINE)
 
     @pytest.mark.parametrize("profile", CLUSTERS)
