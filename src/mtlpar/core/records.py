@@ -39,6 +39,16 @@ class Record(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
+class SealedRecord(Record):
+    """A record whose numbers other stages believe: it carries a digest of all its other keys."""
+
+    digest: str
+
+    def digest_of_content(self) -> str:
+        """What the digest of this content is."""
+        return json_digest(self.model_dump(mode="json", exclude={"digest"}, exclude_unset=True))
+
+
 def _known_symbol(symbol: str) -> str:
     if atomic_numbers.get(symbol, 0) == 0:
         raise ValueError("expected the symbol of a chemical element")
@@ -119,9 +129,15 @@ def parse_record(content: bytes | str, kind: type[T], *, where: str, advice: str
         ValueError: If the text is not JSON or has another shape.
     """
     try:
-        return kind.model_validate_json(content)
+        record = kind.model_validate_json(content)
     except ValidationError as error:
         raise ValueError(f"{where}{_explain(error)}; {advice}") from None
+    if isinstance(record, SealedRecord) and record.digest != record.digest_of_content():
+        raise ValueError(
+            f"{where} is damaged or was edited by hand: its digest is "
+            f"{_shown(record.digest)}, expected {record.digest_of_content()!r}; {advice}"
+        )
+    return record
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -135,6 +151,9 @@ def write_content(path: Path, kind: type[Record], content: Mapping[str, Any]) ->
     Raises:
         ValidationError: If the content has another shape.
     """
+    if issubclass(kind, SealedRecord):
+        unsealed = kind.model_validate_json(json.dumps({**content, "digest": ""}))
+        content = {**content, "digest": unsealed.digest_of_content()}
     kind.model_validate_json(json.dumps(content))
     write_json(path, content)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -283,3 +286,30 @@ def test_a_part_of_another_extraction_is_refused(tmp_path: Path) -> None:
         ValueError, match=r"part-00001\.bp is not the part of that name.*\(29, .*extract again"
     ):
         stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("key", "edit"),
+    [
+        ("energies_ev", lambda found: {symbol: energy + 0.1 for symbol, energy in found.items()}),
+        ("level_of_theory", lambda text: f"{text}, corrected"),
+        ("leaky", lambda leaky: not leaky),
+        (
+            "train_statistics",
+            lambda found: {
+                name: 1.5 * value if isinstance(value, float) else value
+                for name, value in found.items()
+            },
+        ),
+    ],
+)
+def test_references_that_somebody_edited_are_refused(
+    key: str, edit: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    # Packs and models repeat what they say. Each edit leaves a sound record of the right data.
+    workspace = _pack(tmp_path, make_structures(30, seed=1))
+    path = workspace.references("qm7x")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, key: edit(content[key])}))
+    with pytest.raises(ValueError, match=r"references\.json is damaged or was edited by hand"):
+        stage.run("qm7x", workspace=workspace, settings=PackSettings(), seed=0)
