@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from checkout import copy_checkout, environment_of, run_mtlpar
 
 pytestmark = pytest.mark.workflow
@@ -45,7 +46,8 @@ def test_a_bare_name_works_from_a_folder_below(checkout: Path, home: dict[str, s
     # The account of the command, the rest of the checkout's profile.
     assert "slurm_account=bif150" in output
     assert "slurm_account=ABC123" not in output
-    assert re.search(r"^train +8$", output, re.MULTILINE)
+    models = yaml.safe_load((checkout / "config.yaml").read_text())["models"]
+    assert re.search(rf"^train +{len(models)}$", output, re.MULTILINE)
     assert not (below / ".snakemake").exists()
 
 

@@ -98,8 +98,10 @@ def _explain(location: Sequence[str], problem: Any) -> list[str]:
 
 
 def setting_keys(name: str) -> list[str]:
-    """Dotted keys of all settings of one name, whatever block they are in."""
-    return [key for key in _all_keys(Config) if key.rpartition(".")[2] == name]
+    """Dotted keys of the settings of one name, in whatever blocks; of nested ones the outermost."""
+    keys = [key for key in _all_keys(Config) if key.rpartition(".")[2] == name]
+    fewest = min((key.count(".") for key in keys), default=0)
+    return [key for key in keys if key.count(".") == fewest]
 
 
 def _all_keys(block: type[BaseModel]) -> Iterator[str]:
