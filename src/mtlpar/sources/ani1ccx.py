@@ -9,26 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import h5py
 import numpy as np
 
-from mtlpar.core.hashing import name_hash
 from mtlpar.core.structures import StructureBatch, iterate_slices
 from mtlpar.core.units import HARTREE_EV
 from mtlpar.sources import ani1x
 from mtlpar.sources.base import Piece, RawBlock, Source
-from mtlpar.sources.hdf5 import HDF5_ERRORS, array, chosen, dataset, names, open_file
-from mtlpar.sources.reading import (
-    BLOCK_STRUCTURES,
-    Progress,
-    as_atomic_numbers,
-    collect_groups,
-    damage_named,
-)
+from mtlpar.sources.reading import BLOCK_STRUCTURES
 from mtlpar.sources.settings import SourceSettings
 
 _ENERGY: Final = "ccsd(t)_cbs.energy"
@@ -42,29 +33,19 @@ def read(path: Path, _settings: SourceSettings, piece: Piece | None = None) -> I
     Raises:
         ValueError: If the file is damaged or laid out otherwise.
     """
-    progress = Progress(path)
-    first = piece is None or piece.start == 0
-    with damage_named(progress, *HDF5_ERRORS), open_file(path, to_end=first) as file:
-        yield from collect_groups(
-            progress,
-            chosen(names(file, where=str(path)), piece),
-            partial(_read_group, file),
-            # How many rows of a damaged formula had an energy is not known.
-            lambda _formula: 0,
-            *HDF5_ERRORS,
-        )
+    return ani1x.read_formulas(path, piece, _read_group, _announced)
+
+
+def _announced(_file: h5py.File, _formula: str) -> int:
+    """How many rows of a damaged formula had an energy is not known."""
+    return 0
 
 
 def _read_group(file: h5py.File, formula: str, where: str) -> Iterator[RawBlock]:
-    group = file[formula]
-    atomic_numbers = as_atomic_numbers(
-        array(group, "atomic_numbers", (None,), where=where), where=where
+    atomic_numbers, coordinates, energies, key = ani1x.Formula.of(
+        file[formula], formula, _ENERGY, where
     )
-    size = len(atomic_numbers)
-    coordinates = dataset(group, "coordinates", (None, size, 3), where=where)
-    rows = len(coordinates)
-    energies = dataset(group, _ENERGY, (rows,), where=where)
-    key = name_hash(ani1x.SOURCE.name, formula)
+    rows, size = len(coordinates), len(atomic_numbers)
     for start, stop in iterate_slices(rows, BLOCK_STRUCTURES):
         energy = energies[start:stop].astype(np.float64) * HARTREE_EV
         labelled = ~np.isnan(energy)

@@ -10,14 +10,15 @@ per Bohr).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from mtlpar.core.hashing import name_hash
 from mtlpar.core.structures import StructureBatch, iterate_slices
@@ -46,10 +47,56 @@ _ENERGY: Final = "wb97x_dz.energy"
 _FORCES: Final = "wb97x_dz.forces"
 
 
-def read(path: Path, _settings: SourceSettings, piece: Piece | None = None) -> Iterator[RawBlock]:
-    """Stream ``ani1x-release.h5``, or some formulas of it, a slice of one formula at a time.
+class Formula(NamedTuple):
+    """The conformers of one formula, n of A atoms, in a file of ANI-1x.
 
-    Rows whose labels are NaN are dropped as ``non_finite_label``.
+    Attributes:
+        atomic_numbers: (A,), the same for all.
+        coordinates: Data set of the positions in Å, (n, A, 3).
+        energies: Data set of the energies at one level of theory in Hartree, (n,).
+        group: What is never split between train and test, under one name for all levels of theory.
+    """
+
+    atomic_numbers: npt.NDArray[np.uint8]
+    coordinates: h5py.Dataset
+    energies: h5py.Dataset
+    group: int
+
+    @classmethod
+    def of(cls, group: h5py.Group, formula: str, energy: str, where: str) -> Formula:
+        """Look at the group of a formula.
+
+        Args:
+            group: The group.
+            formula: Its name.
+            energy: Name of the energies.
+            where: Where it comes from, for messages.
+
+        Raises:
+            ValueError: If something is missing or has another shape.
+        """
+        atomic_numbers = as_atomic_numbers(
+            array(group, "atomic_numbers", (None,), where=where), where=where
+        )
+        shape = (None, len(atomic_numbers), 3)
+        coordinates = dataset(group, "coordinates", shape, where=where)
+        energies = dataset(group, energy, (len(coordinates),), where=where)
+        return cls(atomic_numbers, coordinates, energies, name_hash(SOURCE.name, formula))
+
+
+def read_formulas(
+    path: Path,
+    piece: Piece | None,
+    read_group: Callable[[h5py.File, str, str], Iterator[RawBlock]],
+    announced: Callable[[h5py.File, str], int],
+) -> Iterator[RawBlock]:
+    """Stream a file, or some formulas of it, one formula after the other.
+
+    Args:
+        path: The file.
+        piece: Which formulas; all if None.
+        read_group: Reads a formula: the file, its name, and where that is, for messages.
+        announced: How many rows a damaged formula was to have.
 
     Raises:
         ValueError: If the file is damaged or laid out otherwise.
@@ -60,10 +107,25 @@ def read(path: Path, _settings: SourceSettings, piece: Piece | None = None) -> I
         yield from collect_groups(
             progress,
             chosen(names(file, where=str(path)), piece),
-            partial(_read_group, file),
-            lambda formula: announced_rows(file, [formula], "coordinates", _ENERGY),
+            partial(read_group, file),
+            partial(announced, file),
             *HDF5_ERRORS,
         )
+
+
+def read(path: Path, _settings: SourceSettings, piece: Piece | None = None) -> Iterator[RawBlock]:
+    """Stream ``ani1x-release.h5``, or some formulas of it, a slice of one formula at a time.
+
+    Rows whose labels are NaN are dropped as ``non_finite_label``.
+
+    Raises:
+        ValueError: If the file is damaged or laid out otherwise.
+    """
+    return read_formulas(path, piece, _read_group, _announced)
+
+
+def _announced(file: h5py.File, formula: str) -> int:
+    return announced_rows(file, [formula], "coordinates", _ENERGY)
 
 
 @contextmanager
@@ -76,15 +138,9 @@ def divide(path: Path, piece_bytes: int) -> Iterator[list[Piece]]:
 
 def _read_group(file: h5py.File, formula: str, where: str) -> Iterator[RawBlock]:
     group = file[formula]
-    atomic_numbers = as_atomic_numbers(
-        array(group, "atomic_numbers", (None,), where=where), where=where
-    )
-    size = len(atomic_numbers)
-    coordinates = dataset(group, "coordinates", (None, size, 3), where=where)
-    rows = len(coordinates)
-    energies = dataset(group, _ENERGY, (rows,), where=where)
+    atomic_numbers, coordinates, energies, key = Formula.of(group, formula, _ENERGY, where)
+    rows, size = len(coordinates), len(atomic_numbers)
     forces = dataset(group, _FORCES, (rows, size, 3), where=where)
-    key = name_hash(SOURCE.name, formula)
     for start, stop in iterate_slices(rows, BLOCK_STRUCTURES):
         energy = energies[start:stop].astype(np.float64) * HARTREE_EV
         force = forces[start:stop].astype(np.float64) * HARTREE_EV
