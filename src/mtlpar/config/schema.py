@@ -238,6 +238,12 @@ class Config(Settings):
             for name in self.custom_sources
             if name == self.workspace.leaks.stem
         ]
+        problems += [
+            f"custom_sources.{name}.groups_like: {like!r} is none of {', '.join(known)}, or is "
+            "named after another one itself"
+            for name, custom in self.custom_sources.items()
+            if (like := custom.groups_like) is not None and not self._names_groups(like)
+        ]
         if len(set(self.sources)) != len(self.sources):
             problems.append(f"sources: a name is repeated in {list(self.sources)}")
         for model, entry in self.models.items():
@@ -273,6 +279,11 @@ class Config(Settings):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _names_groups(self, source: str) -> bool:
+        """Whether a source is there and names its groups itself."""
+        custom = self.custom_sources.get(source)
+        return source in packaged_names() if custom is None else custom.groups_like is None
 
     def _problems_of_overrides(self, model: str) -> list[str]:
         """What is wrong with a model once its own settings lie over those of all models."""

@@ -147,7 +147,11 @@ def grouped(columns: Columns | str) -> Columns | str:
 
 def composition_group(atomic_numbers: list[int]) -> int:
     """Group of a crystal: all polymorphs and cell sizes of a composition share it."""
-    return name_hash(SOURCE.name, reduced_formula(atomic_numbers))
+    return _group_of_formula(reduced_formula(atomic_numbers))
+
+
+def _group_of_formula(formula: str) -> int:
+    return name_hash(SOURCE.name, formula)
 
 
 _LAYOUT: Final = ArchiveLayout(
@@ -171,4 +175,5 @@ SOURCE: Final = Source(
     ),
     level_of_theory=THEORY,
     read=read,
+    group_of_name=_group_of_formula,
 )

@@ -5,7 +5,7 @@ Files are streamed record by record and are one piece.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from mtlpar.sources.reading import (
     collect_records,
     reduced_formula,
 )
+from mtlpar.sources.registry import get_source, packaged_names
 from mtlpar.sources.settings import CustomSource, SourceSettings
 
 # What ASE adds to the labels of every structure.
@@ -51,16 +52,37 @@ def custom_source(name: str, custom: CustomSource) -> Source:
         data_files=custom.files,
         needs_all_files=True,
         level_of_theory=custom.level_of_theory,
-        read=partial(read, name, custom),
+        read=partial(read, _group_of_name(name, custom), custom),
         mirrors=custom.mirrors,
         has_given_splits=custom.splits is not None,
     )
 
 
+def _group_of_name(name: str, custom: CustomSource) -> Callable[[str], int]:
+    """What makes the hash of a group of its name.
+
+    Raises:
+        ValueError: If the source that names groups alike has no names for them.
+    """
+    like = custom.groups_like
+    if like not in packaged_names():
+        return partial(name_hash, name if like is None else like)
+    found = get_source(like).group_of_name
+    if found is None:
+        raise ValueError(
+            f"custom_sources.{name}.groups_like: {like} does not tell how it names its groups; "
+            "expected mptrj, alexandria or another custom source"
+        )
+    return found
+
+
 def read(
-    name: str, custom: CustomSource, path: Path, _settings: SourceSettings
+    group_of_name: Callable[[str], int],
+    custom: CustomSource,
+    path: Path,
+    _settings: SourceSettings,
 ) -> Iterator[RawBlock]:
-    """Stream a file.
+    """Stream a file, given what makes the hash of a group of its name.
 
     Structures are left out as ``not_selected``, ``isolated_atom`` or ``missing_group``. Those that
     lack a label are kept and counted.
@@ -70,7 +92,7 @@ def read(
     """
     container = _container(custom, path)
     progress = Progress(path)
-    reader = _RecordReader(name, custom, container, _split_of_file(custom, path))
+    reader = _RecordReader(group_of_name, custom, container, _split_of_file(custom, path))
     for block in collect_records(progress, container.records(path), reader.parse, *errors_of(path)):
         yield replace(block, labels=reader.use.take())
     if not progress.rows:
@@ -128,10 +150,14 @@ class _RecordReader:
     """Turns records of one file into columns, and keeps account of their labels."""
 
     def __init__(
-        self, name: str, custom: CustomSource, container: Container, split_of_file: int
+        self,
+        group_of_name: Callable[[str], int],
+        custom: CustomSource,
+        container: Container,
+        split_of_file: int,
     ) -> None:
         self.use = LabelUse()
-        self._name, self._custom, self._container = name, custom, container
+        self._group_of_name, self._custom, self._container = group_of_name, custom, container
         self._split_of_file = split_of_file
         self._used = frozenset(used_keys(custom)) | _OF_ASE
         options = {
@@ -200,7 +226,7 @@ class _RecordReader:
         return {
             "atomic_numbers": as_atomic_numbers(atoms.numbers, where=where),
             "positions": as_floats(atoms.positions, (size, 3), name="positions", where=where),
-            "group": name_hash(self._name, group),
+            "group": self._group_of_name(group),
             "cell": cell,
             "pbc": np.array(atoms.pbc, np.uint8),
             "official_split": split_column(custom, labels, self._split_of_file, where),

@@ -157,6 +157,8 @@ class Source:
         files_of: The source whose raw files it reads, where several labels are in one file: they
             are downloaded and kept once, under that name.
         has_given_splits: Whether ``official_split`` is the user's, of every row, and kept as it is.
+        group_of_name: Hash of a group by its name, where sources of the configuration may name the
+            same groups: see `CustomSource.groups_like`.
     """
 
     name: str
@@ -171,6 +173,7 @@ class Source:
     mirrors: tuple[str, ...] = ()
     files_of: str | None = None
     has_given_splits: bool = False
+    group_of_name: Callable[[str], int] | None = None
 
     @property
     def files_name(self) -> str:

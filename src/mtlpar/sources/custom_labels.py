@@ -61,8 +61,8 @@ def label_columns(custom: CustomSource, labels: dict[str, Any], size: int, where
     columns: Columns = {"energy": 0.0, "energy_mask": 0}
     columns |= {"forces": np.zeros((size, 3)), "forces_mask": 0}
     if (found := _found(labels, custom.energy_key)) is not None:
-        energy = as_floats(found, (), name=str(custom.energy_key), where=where)
-        columns |= {"energy": float(energy) * energy_ev, "energy_mask": 1}
+        energy = _as_number(found, str(custom.energy_key), where)
+        columns |= {"energy": energy * energy_ev, "energy_mask": 1}
     if (found := _found(labels, custom.forces_key)) is not None:
         forces = as_floats(found, (size, 3), name=str(custom.forces_key), where=where)
         columns |= {"forces": forces * force_unit, "forces_mask": 1}
@@ -127,7 +127,7 @@ def weight_columns(custom: CustomSource, labels: dict[str, Any], where: str) -> 
 
     def weight(key: str | None) -> float:
         found = _found(labels, key)
-        value = 1.0 if found is None else float(as_floats(found, (), name=str(key), where=where))
+        value = 1.0 if found is None else _as_number(found, str(key), where)
         if not 0 <= value < np.inf:
             raise ValueError(f"{where}: {key!r} is {value}, expected a weight of zero or more")
         return value
@@ -221,6 +221,12 @@ def _found(labels: dict[str, Any], key: str | None) -> Any:
     array = np.asarray(value)
     is_nothing = array.dtype.kind == "f" and array.size > 0 and bool(np.isnan(array).all())
     return None if is_nothing else value
+
+
+def _as_number(value: Any, key: str, where: str) -> float:
+    """A number, alone or as an array of one, as databases of SchNetPack hold energies."""
+    alone = np.asarray(value).reshape(()) if np.shape(value) == (1,) else value
+    return float(as_floats(alone, (), name=key, where=where))
 
 
 def as_text(value: Any, key: str, where: str) -> str:

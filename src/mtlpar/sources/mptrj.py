@@ -15,9 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from mtlpar.core.hashing import name_hash
 from mtlpar.sources.base import Piece, RawBlock, Source
 from mtlpar.sources.json_members import JSON_ERRORS, MemberRun, Members, read_chunks
+from mtlpar.sources.materials_project import material_group
 from mtlpar.sources.pymatgen_json import parse_labelled, parse_runs
 from mtlpar.sources.quick_crystals import CrystalColumns, unique_keys, vectors
 from mtlpar.sources.reading import Columns, Progress, collect_records, damage_named, require
@@ -73,7 +73,7 @@ def _frames(path: Path, materials: dict[str, Any]) -> Iterator[tuple[str, tuple[
             raise ValueError(
                 f"{path}, key {material}: expected an object of frames, got {frames!r:.80}"
             )
-        group = name_hash(SOURCE.name, material)
+        group = material_group(material)
         for name, frame in frames.items():
             yield f"{material}/{name}", (group, frame)
 
@@ -81,7 +81,7 @@ def _frames(path: Path, materials: dict[str, Any]) -> Iterator[tuple[str, tuple[
 def _gather(energy_key: str, materials: Any, columns: CrystalColumns) -> str:
     last = ""
     for material in unique_keys(materials):
-        group = name_hash(SOURCE.name, material)
+        group = material_group(material)
         frames = materials[material]
         for name in unique_keys(frames):
             frame = frames[name]
@@ -122,4 +122,5 @@ SOURCE: Final = Source(
     read=read,
     divide=divide,
     level_of_theory_for=_theory,
+    group_of_name=material_group,
 )

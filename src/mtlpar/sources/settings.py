@@ -216,6 +216,12 @@ class CustomSource(Settings):
         description="Name of what must not be split between train and test, for instance of a "
         "trajectory; null: structures of the same composition stay together.",
     )
+    groups_like: str | None = Field(
+        default=None,
+        description="Source that names the same groups, each of which is then dealt to the same "
+        "split in both: mptrj for identifiers of the Materials Project in digits or letters, "
+        "alexandria for compositions, or another custom source; null: groups of its own.",
+    )
     splits: GivenSplits | None = Field(
         default=None, description="Splits that are given, which are kept to the row."
     )

@@ -251,6 +251,16 @@ def test_no_source_takes_the_name_of_another_file_beside_the_ledgers() -> None:
         load_config([DEFAULT], [f"custom_sources.leaks={definition}"])
 
 
+@pytest.mark.parametrize("like", ["mptraj", "b", "a"])
+def test_groups_are_only_like_those_of_a_source_that_names_them_itself(like: str) -> None:
+    # A typo would silently be a name of its own; b names its groups like mptrj, a like b.
+    definition = "{files: [a.xyz], level_of_theory: t, group_key: g, groups_like: %s}"
+    custom = [f"custom_sources.b={definition % 'mptrj'}", f"custom_sources.a={definition % like}"]
+    with pytest.raises(ValueError, match=rf"custom_sources\.a\.groups_like: '{like}' is none of"):
+        load_config([DEFAULT], custom)
+    load_config([DEFAULT], [f"custom_sources.b={definition % 'mptrj'}"])
+
+
 def test_overrides_of_both_command_lines_mean_the_same() -> None:
     by_mtlpar = load_config([DEFAULT], ["train.epochs=3", "download.mirrors=/data"])
     content = dict([parse_assignment("models={m: {branches: {a: [ani1x]}}}")])

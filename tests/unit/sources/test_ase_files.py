@@ -7,6 +7,7 @@ import lzma
 import sqlite3
 import sys
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,9 +19,13 @@ from ase.io import write
 
 from mtlpar.core.hashing import name_hash
 from mtlpar.core.structures import StructureBatch
+from mtlpar.core.units import HARTREE_EV
 from mtlpar.extract.checks import check
+from mtlpar.normalize.split import assign_splits
+from mtlpar.sources.alexandria import composition_group
 from mtlpar.sources.ase_containers import CONTAINERS
 from mtlpar.sources.ase_files import custom_source
+from mtlpar.sources.materials_project import material_group
 from mtlpar.sources.settings import CustomSource, SourceSettings, StressLabel
 
 
@@ -613,3 +618,75 @@ def test_a_database_that_is_open_already_is_no_damaged_one(tmp_path, monkeypatch
     with pytest.raises(ValueError, match="is open in this process already") as caught:
         read_all(path)
     assert "damaged" not in str(caught.value)
+
+
+def test_energies_of_schnetpack_are_arrays_of_one(tmp_path):
+    # Its databases hold every property as an array, among the data of the row.
+    path = tmp_path / "data.db"
+    with connect(path, use_lock_file=False) as database:
+        atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.74]])
+        data = {"energy": np.array([-0.5]), "forces": np.full((2, 3), 0.25)}
+        database.write(atoms, data=data)
+    batch, dropped, damage = read_all(path, energy_unit="Hartree")
+    assert (dropped, damage) == ({}, [])
+    assert batch.energy.tolist() == [-0.5 * HARTREE_EV]
+
+
+def test_an_energy_of_two_numbers_is_none(tmp_path):
+    path = tmp_path / "data.db"
+    with connect(path, use_lock_file=False) as database:
+        database.write(Atoms("H"), data={"energy": np.array([-0.5, -0.25])})
+    assert "'energy' has shape (2,), expected ()" in read_all(path)[2][0]
+
+
+@pytest.mark.parametrize(
+    ("groups_like", "name", "expected"),
+    [
+        # The same material, written in letters by one and in digits by the other.
+        ("mptrj", "mp-ft", material_group("mp-149")),
+        ("alexandria", "8:1", composition_group([8, 8])),
+        ("theirs", "mp-ft", name_hash("theirs", "mp-ft")),
+        (None, "mp-ft", name_hash("mine", "mp-ft")),
+    ],
+)
+def test_groups_are_those_of_the_source_that_names_them_alike(
+    tmp_path, groups_like, name, expected
+):
+    path = tmp_path / "data.xyz"
+    atoms = water(-1.0)
+    atoms.info["material"] = name
+    write(path, atoms, format="extxyz")
+    batch, _, _ = read_all(path, group_key="material", groups_like=groups_like)
+    assert batch.group.tolist() == [expected]
+
+
+def test_a_material_of_two_sources_is_dealt_to_one_split(tmp_path):
+    # Enough materials that equal splits of all of them are no chance: 100 in three splits.
+    path = tmp_path / "data.xyz"
+    letters = [_letters(number) for number in range(1, 101)]
+    frames = [water(-1.0) for _ in letters]
+    for frame, name in zip(frames, letters, strict=True):
+        frame.info["material"] = f"mp-{name}"
+    write(path, frames, format="extxyz")
+    batch, _, _ = read_all(path, group_key="material", groups_like="mptrj")
+    theirs = np.array([name_hash("mptrj", f"mp-{number}") for number in range(1, 101)], np.uint64)
+    deal = partial(
+        assign_splits,
+        official_split=np.full(100, -1, np.int8),
+        val_fraction=0.3,
+        test_fraction=0.3,
+        seed=0,
+    )
+    assert set(deal(theirs).tolist()) == {0, 1, 2}
+    assert deal(batch.group).tolist() == deal(theirs).tolist()
+
+
+def _letters(number):
+    return (_letters(number // 26) if number >= 26 else "") + "abcdefghijklmnopqrstuvwxyz"[
+        number % 26
+    ]
+
+
+def test_a_source_that_does_not_name_its_groups_is_no_example(tmp_path):
+    with pytest.raises(ValueError, match=r"custom_sources\.mine\.groups_like: qm7x does not tell"):
+        read_all(tmp_path / "data.xyz", groups_like="qm7x")
