@@ -34,7 +34,7 @@ import mtlpar
 from mtlpar.core.references import References
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import save_model
-from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 
 HERE = Path(__file__).resolve()
 TARGET = {
@@ -47,7 +47,7 @@ TARGET = {
 def write_model(path: Path, forces: str) -> Path:
     """A model with random weights, of the quickstart's size."""
     settings = ModelSettings(
-        encoder=EncoderSettings(width=64, layers=4, vector_channels=16, radial_basis=16),
+        encoder=EgnnSettings(width=64, layers=4, vector_channels=16, radial_basis=16),
         head=HeadSettings(width=64, layers=2, forces=forces),
     )
     energies = {"H": -13.6, "C": -1029.4, "O": -2041.8, "Mg": -5400.0}

@@ -24,7 +24,7 @@ from mtlpar.core.references import References
 from mtlpar.model.digest import content_digest
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import save_model
-from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 
 BRANCHES: Final = ("a", "b", "c", "d", "e")
 SIZES: Final = {"quickstart": (64, 64), "middle": (256, 256), "paper": (866, 889)}
@@ -35,7 +35,7 @@ TARGET: Final = 1.05
 def write_model(path: Path, encoder: int, head: int) -> None:
     """A model with random weights and five branches."""
     settings = ModelSettings(
-        encoder=EncoderSettings(width=encoder, layers=4, vector_channels=16, radial_basis=16),
+        encoder=EgnnSettings(width=encoder, layers=4, vector_channels=16, radial_basis=16),
         head=HeadSettings(width=head, layers=3),
     )
     save_model(

@@ -35,7 +35,7 @@ from mtlpar.graph.settings import GraphSettings
 from mtlpar.model.egnn.encoder import EgnnLayer
 from mtlpar.model.geometry import Edge, sum_to_receivers
 from mtlpar.model.multitask import MultiTaskModel, Prediction, Segment
-from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 
 MOLECULES = ("C6H6", "isobutane", "trans-butane", "CH3CONH2", "C4H4NH", "CH3COCH3", "cyclobutane")
 
@@ -80,7 +80,7 @@ def paper_settings(**encoder: Any) -> ModelSettings:
     """Sizes of ``workflow/presets/paper.yaml``."""
     return ModelSettings(
         graph=GraphSettings(cutoff_angstrom=5.0, max_neighbors=20),
-        encoder=EncoderSettings(width=866, layers=4, vector_channels=8, radial_basis=16, **encoder),
+        encoder=EgnnSettings(width=866, layers=4, vector_channels=8, radial_basis=16, **encoder),
         head=HeadSettings(width=889, layers=3),
     )
 
@@ -307,9 +307,7 @@ def report_bf16_accuracy(steps: int) -> None:
 
 
 def _trained_error(steps: int, *, bf16: bool) -> float:
-    settings = ModelSettings(
-        encoder=EncoderSettings(width=96, layers=3), head=HeadSettings(width=96)
-    )
+    settings = ModelSettings(encoder=EgnnSettings(width=96, layers=3), head=HeadSettings(width=96))
     network = MultiTaskModel(settings, ["a"], seed=0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

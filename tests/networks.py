@@ -11,12 +11,14 @@ import torch
 
 from mtlpar.core.fields import MAX_ATOMIC_NUMBER
 from mtlpar.model.digest import DIGEST, content_digest
+from mtlpar.model.multitask import ENCODERS as BY_SETTINGS
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.model.settings import HeadSettings, ModelSettings
 from mtlpar.model.uncertainty import BranchUncertainty, SourceFeatures, quantiles
 
-# Every kind that the settings know: a new encoder has to pass what these go through.
-ENCODERS = get_args(EncoderSettings.model_fields["kind"].annotation)
+# Settings by kind: a new encoder has to pass what these go through.
+OF_KIND = {get_args(one.model_fields["kind"].annotation)[0]: one for one in BY_SETTINGS}
+ENCODERS = tuple(OF_KIND)
 FORCES = ("equivariant", "conservative")
 ELEMENTS = (1, 6, 8)
 
@@ -26,8 +28,9 @@ def make_network(
 ) -> MultiTaskModel:
     """A network with branches ``a`` and ``b``; options go to the encoder."""
     sizes = {"width": 16, "layers": 2, "vector_channels": 3, "radial_basis": 6}
+    known = {key: size for key, size in sizes.items() if key in OF_KIND[encoder].model_fields}
     settings = ModelSettings(
-        encoder=EncoderSettings(kind=encoder, **{**sizes, **options}),
+        encoder=OF_KIND[encoder](kind=encoder, **{**known, **options}),
         head=HeadSettings(width=16, layers=1, forces=forces, energy=energy),
     )
     return MultiTaskModel(settings, ["a", "b"], seed=1)

@@ -15,7 +15,7 @@ from helpers import REPOSITORY
 from warm import warm_python
 
 from mtlpar.core.paths import Workspace
-from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.train import stage
 from mtlpar.train.recipe import Start
@@ -24,7 +24,7 @@ from mtlpar.train.stopping import StopRequest
 
 SOURCES = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x")
 MODEL = ModelSettings(
-    encoder=EncoderSettings(width=12, layers=2, vector_channels=3, radial_basis=6),
+    encoder=EgnnSettings(width=12, layers=2, vector_channels=3, radial_basis=6),
     head=HeadSettings(width=12, layers=1),
 )
 # Five epochs of four steps; an odd batch so that shares differ by one.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, get_args, get_origin
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 
 from mtlpar.config.schema import Config
-from mtlpar.train.settings import TaskWeights
+from mtlpar.core.settings import WRONG_KIND
 
 # What pydantic expects by the type of its problem, where settings may be of several kinds.
 _KINDS: Final = {
@@ -43,7 +43,7 @@ def explain(found: Iterable[Any], places: Mapping[str, str]) -> list[str]:
         found: Problems as pydantic lists them.
         places: Where each dotted key was given, as far as that is known.
     """
-    problems = [_Problem(_location(one), one) for one in found]
+    problems = [_Problem(_follow(one["loc"])[0], one) for one in found]
     kinds: dict[tuple[str, ...], list[str]] = {}
     for problem in problems:
         if problem.kind:
@@ -55,11 +55,11 @@ def explain(found: Iterable[Any], places: Mapping[str, str]) -> list[str]:
         if problem.kind:
             expected = " or ".join(kinds[problem.place])
             got = problem.found["input"]
-            keys = ", ".join(_keys_beside((*problem.place, "")))
+            keys = ", ".join(_fields(_follow((*problem.place, ""))[1]))
             with_keys = f" with the keys {keys}" if keys and expected.endswith("mapping") else ""
             lines.append(f"{'.'.join(problem.place)}: expected {expected}{with_keys}, got {got!r}")
         else:
-            lines += _explain(problem.place, problem.found)
+            lines += _explain(problem.found)
     return [_placed(line, places) for line in dict.fromkeys(lines)]
 
 
@@ -74,20 +74,14 @@ def _says_more(one: _Problem, other: _Problem) -> bool:
     return one.place[: len(other.place)] == other.place
 
 
-def _location(problem: Any) -> tuple[str, ...]:
-    """Keys that lead to a problem, without pydantic's names of the types that it tried."""
-    parts = [str(part) for part in problem["loc"]]
-    return tuple(part for part in parts if "[" not in part and part != TaskWeights.__name__)
-
-
-def _explain(location: Sequence[str], problem: Any) -> list[str]:
+def _explain(problem: Any) -> list[str]:
+    location, beside = _follow(problem["loc"])
     key = ".".join(location) or "config"
     if problem["type"] == "extra_forbidden":
-        renamed = _RENAMED.get(location[-1])
-        near = difflib.get_close_matches(location[-1], _keys_beside(location), n=1)
-        meant = [renamed] if renamed else near or setting_keys(location[-1])
-        hint = f"; did you mean {' or '.join(map(repr, meant))}?" if meant else ""
-        return [f"{key}: unknown key{hint}"]
+        return [f"{key}: {_unknown(location, beside)}"]
+    if problem["type"] == WRONG_KIND:
+        expected = problem["msg"].removeprefix("kind should be ")
+        return [f"{key}.kind: expected {expected}, got {problem['input']['kind']!r}"]
     if problem["type"] == "missing":
         return [f"{key}: required, but not given"]
     message = problem["msg"].removeprefix("Value error, ")
@@ -95,6 +89,20 @@ def _explain(location: Sequence[str], problem: Any) -> list[str]:
         prefix = "" if not location else f"{key}: "
         return [f"{prefix}{line}" for line in message.split("\n")]
     return [f"{key}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"]
+
+
+def _unknown(location: Sequence[str], beside: Sequence[Any]) -> str:
+    """What to say of a key that is none of those that may stand beside it."""
+    name = location[-1]
+    owners = [block for block in _follow(location)[1] if name in _fields([block])]
+    if owners:
+        kinds = " or ".join(kind for block in owners for kind in _kinds(block))
+        return f"only {kinds} has this setting; null takes away what an earlier file says"
+    renamed = _RENAMED.get(name)
+    near = difflib.get_close_matches(name, _fields(beside), n=1)
+    meant = [renamed] if renamed else near or setting_keys(name)
+    hint = f"; did you mean {' or '.join(map(repr, meant))}?" if meant else ""
+    return f"unknown key{hint}"
 
 
 def setting_keys(name: str) -> list[str]:
@@ -107,30 +115,62 @@ def setting_keys(name: str) -> list[str]:
 def _all_keys(block: type[BaseModel]) -> Iterator[str]:
     for name, field in block.model_fields.items():
         yield name
-        inner = _settings_in(field.annotation)
-        if isinstance(inner, type):
-            yield from (f"{name}.{key}" for key in _all_keys(inner))
+        for inner in _blocks(field.annotation):
+            if get_origin(inner) is not dict:
+                yield from (f"{name}.{key}" for key in _all_keys(inner))
 
 
-def _settings_in(annotation: Any) -> Any:
-    """The settings class, or the mapping by free names, that an optional value may be."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) is dict:
-        return annotation
-    found = map(_settings_in, get_args(annotation))
-    return next((one for one in found if one is not None), None)
+def _follow(parts: Sequence[object]) -> tuple[tuple[str, ...], list[Any]]:
+    """Go where pydantic found a problem.
+
+    Args:
+        parts: Keys and, in between, names of the types that pydantic tried.
+
+    Returns:
+        The keys alone, and the blocks that the last of them may stand in.
+    """
+    keys: list[str] = []
+    beside: list[Any] = []
+    blocks: list[Any] = [Config]
+    for part in map(str, parts):
+        if tried := [block for block in blocks if part in (_name(block), *_kinds(block))]:
+            blocks = tried
+        elif "[" not in part:
+            keys.append(part)
+            beside, blocks = blocks, [inner for block in blocks for inner in _inside(block, part)]
+    return tuple(keys), beside
 
 
-def _keys_beside(location: Sequence[str]) -> list[str]:
-    block: Any = Config
-    for part in location[:-1]:
-        if get_origin(block) is dict:
-            block = _settings_in(get_args(block)[1])
-        elif block is not None:
-            field = block.model_fields.get(part)
-            block = _settings_in(field.annotation) if field else None
-    return [] if block is None or get_origin(block) is dict else list(block.model_fields)
+def _inside(block: Any, key: str) -> list[Any]:
+    """The blocks that may stand below a key of a block."""
+    if get_origin(block) is dict:
+        return _blocks(get_args(block)[1])
+    field = block.model_fields.get(key)
+    return _blocks(field.annotation) if field else []
+
+
+def _blocks(annotation: Any) -> list[Any]:
+    """The settings classes, and mappings by free names, that a value may be."""
+    is_settings = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    if is_settings or get_origin(annotation) is dict:
+        return [annotation]
+    return [block for inner in get_args(annotation) for block in _blocks(inner)]
+
+
+def _fields(blocks: Iterable[Any]) -> list[str]:
+    return [key for block in blocks if get_origin(block) is not dict for key in block.model_fields]
+
+
+def _name(block: Any) -> str | None:
+    return None if get_origin(block) is dict else block.__name__
+
+
+def _kinds(block: Any) -> tuple[str, ...]:
+    """The one ``kind`` of settings that are told apart by it; empty for others."""
+    if "kind" not in _fields([block]):
+        return ()
+    annotation = block.model_fields["kind"].annotation
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _placed(line: str, places: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from mtlpar.core.paths import Workspace
-from mtlpar.core.settings import Settings, laid_over
+from mtlpar.core.settings import Settings, laid_over, without_nulls
 from mtlpar.download.settings import DownloadSettings
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.extract.settings import ExtractSettings
@@ -80,13 +80,6 @@ class StartFrom(Settings):
         """The model file that is meant; None for a model of the config."""
         is_path = "/" in self.model or self.model.endswith(".pt")
         return Path(self.model) if is_path else None
-
-
-def without_nulls(block: Any) -> Any:
-    """A mapping less the keys whose value is null: files that lie over others can only add keys."""
-    if not isinstance(block, Mapping):
-        return block
-    return {key: value for key, value in block.items() if value is not None}
 
 
 class ModelEntry(Settings):

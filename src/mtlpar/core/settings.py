@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -13,6 +13,9 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+
+WRONG_KIND: Final = "wrong_kind"
+"""Type of the error of a block whose ``kind`` says which settings it has, and is none of these."""
 
 
 def _without_truth(value: Any) -> Any:
@@ -62,7 +65,26 @@ def laid_over(block: Block, own: Block) -> Block:
         ValidationError: If they do not go together.
     """
     given = own.model_dump(exclude_unset=True)
-    return type(block).model_validate(_merged(block.model_dump(), given))
+    return type(block).model_validate(_merged(_of_same_kind(block, own), given))
+
+
+def without_nulls(block: Any) -> Any:
+    """A mapping less the keys whose value is null: files that lie over others can only add keys."""
+    if not isinstance(block, Mapping):
+        return block
+    return {key: value for key, value in block.items() if value is not None}
+
+
+def _of_same_kind(block: Settings, own: Settings) -> dict[str, Any]:
+    """Values of a block, without those that are unknown to the kind that the other one names."""
+    inner = {
+        name: _of_same_kind(below, above)
+        for name, above in own
+        if isinstance(above, Settings) and isinstance(below := getattr(block, name, None), Settings)
+    }
+    known = type(own if "kind" in own.model_fields_set else block).model_fields
+    values = {**block.model_dump(), **inner}
+    return {name: value for name, value in values.items() if name in known}
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

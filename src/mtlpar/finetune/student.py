@@ -74,8 +74,9 @@ def smaller(settings: ModelSettings) -> dict[str, Any]:
         (encoder, "radial_basis", 4),
         (head, "width", 8),
     ):
-        # Radial functions come in pairs.
-        block[key] = min(block[key], max(least, block[key] // 4 * 2))
+        # Radial functions come in pairs. Only some kinds of encoders have channels.
+        if key in block:
+            block[key] = min(block[key], max(least, block[key] // 4 * 2))
     encoder["layers"] = -(-encoder["layers"] // 2)
     head["forces"] = "conservative"
     return content

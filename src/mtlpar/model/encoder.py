@@ -42,12 +42,14 @@ class Encoder(nn.Module, ABC):
     edge vectors is differentiated by everything.
 
     Attributes:
+        settings: Settings of its kind.
         num_vectors: V, equivariant vectors per atom that the encoder returns.
         layers: The rounds of messages; most of the work, and worth compiling one by one.
         edges_at_once: Edges that are computed together on a CPU; what more of them cost is linear.
         replay: What training calls for `encode`, if something does the same faster.
     """
 
+    settings: EncoderSettings
     num_vectors: int
     layers: nn.ModuleList
     edges_at_once: int = 2048

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,13 @@ from mtlpar.model.encoder import AtomFeatures, Encoder
 from mtlpar.model.geometry import edge_vectors, forces_and_stress
 from mtlpar.model.heads import Branch
 from mtlpar.model.painn import PainnEncoder
-from mtlpar.model.settings import ModelSettings
+from mtlpar.model.settings import EgnnSettings, EncoderSettings, ModelSettings, PainnSettings
 
-_ENCODERS: Mapping[str, type[Encoder]] = {"egnn": EgnnEncoder, "painn": PainnEncoder}
+ENCODERS: Final[Mapping[type[EncoderSettings], type[Encoder]]] = {
+    EgnnSettings: EgnnEncoder,
+    PainnSettings: PainnEncoder,
+}
+"""The encoder of each kind of settings."""
 
 
 class Segment(NamedTuple):
@@ -119,7 +123,7 @@ class MultiTaskModel(nn.Module):
         self.settings = settings
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "encoder"))
-            self.encoder: Encoder = _ENCODERS[settings.encoder.kind](
+            self.encoder: Encoder = ENCODERS[type(settings.encoder)](
                 settings.encoder, cutoff_angstrom=settings.graph.cutoff_angstrom
             )
             self.heads = nn.ModuleDict()

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mtlpar.model.encoder import AtomFeatures, Encoder
 from mtlpar.model.geometry import Edge, sum_to_receivers
-from mtlpar.model.settings import EncoderSettings
+from mtlpar.model.settings import PainnSettings
 
 # Keeps the length of a vanishing vector twice differentiable.
 _LENGTH_EPSILON = 1e-6
@@ -28,7 +28,7 @@ _LENGTH_EPSILON = 1e-6
 class PainnLayer(nn.Module):
     """One message and one update; see the module's formula."""
 
-    def __init__(self, settings: EncoderSettings) -> None:
+    def __init__(self, settings: PainnSettings) -> None:
         super().__init__()
         width = settings.width
         self.norm = nn.LayerNorm(width)
@@ -74,7 +74,9 @@ class PainnLayer(nn.Module):
 class PainnEncoder(Encoder):
     """PaiNN; returns the vectors after the last layer, V = F."""
 
-    def __init__(self, settings: EncoderSettings, *, cutoff_angstrom: float) -> None:
+    settings: PainnSettings
+
+    def __init__(self, settings: PainnSettings, *, cutoff_angstrom: float) -> None:
         super().__init__(settings, cutoff_angstrom=cutoff_angstrom)
         self.num_vectors = settings.width
         self.layers = nn.ModuleList(PainnLayer(settings) for _ in range(settings.layers))

@@ -30,10 +30,11 @@ from mtlpar.model.undrawn import undrawn_network
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION: Final = 6
+FORMAT_VERSION: Final = 7
 """1: EGNN with direct forces. 2: the settings say which encoder, energy and forces. 3: messages of
 the EGNN have a filter and carry vectors. 4: its atoms mix vectors before they multiply them. 5:
-half of the radial functions measure distances by covalent radii. 6: the file has a digest."""
+half of the radial functions measure distances by covalent radii. 6: the file has a digest. 7: an
+encoder has no settings of another kind."""
 WEIGHTS_VERSION: Final = 5
 """The last version that changed what weights mean: a training cannot go on across it."""
 _OLDEST_VERSION: Final = 2
@@ -513,11 +514,18 @@ def _from_5(_: dict[str, Any]) -> None:
     """Only the digest is new."""
 
 
+def _from_6(content: dict[str, Any]) -> None:
+    encoder = content["settings"]["encoder"]
+    if encoder["kind"] == "painn":
+        del encoder["vector_channels"]
+
+
 _UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], None]]] = {
     2: _from_2,
     3: _from_3,
     4: _from_4,
     5: _from_5,
+    6: _from_6,
 }
 
 

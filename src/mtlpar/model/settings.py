@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from mtlpar.core.settings import Settings
+from mtlpar.core.settings import WRONG_KIND, Settings, without_nulls
 from mtlpar.graph.settings import GraphSettings
+
+_KIND: Final = (
+    "Architecture of the encoder: egnn is the paper's, painn has scalar and vector features of "
+    "equal width."
+)
 
 
 class EncoderSettings(Settings):
-    """Architecture and size of the shared encoder."""
+    """Size of the shared encoder: what every architecture has. Each adds what only it has."""
 
-    kind: Literal["egnn", "painn"] = Field(
-        default="egnn",
-        description="Architecture of the encoder: egnn is the paper's, painn has scalar and "
-        "vector features of equal width.",
-    )
+    kind: str = Field(description=_KIND)
     width: int = Field(
         default=64,
         gt=0,
@@ -28,11 +30,6 @@ class EncoderSettings(Settings):
         gt=0,
         description="Number of message-passing layers. An atom is affected by others up to "
         "layers x cutoff away.",
-    )
-    vector_channels: int = Field(
-        default=16,
-        gt=0,
-        description="Equivariant vectors per atom and layer of egnn; painn has `width` of them.",
     )
     radial_basis: int = Field(
         default=16,
@@ -45,11 +42,51 @@ class EncoderSettings(Settings):
         description="Tell the encoder a structure's total charge and spin multiplicity. A spin "
         "that the source does not state has an embedding of its own.",
     )
-    activation_checkpointing: bool = Field(
-        default=False,
+
+
+ActivationCheckpointing = Annotated[
+    bool,
+    Field(
         description="Compute each layer's edge features again in the backward pass instead of "
-        "keeping them: least memory for about a third more time.",
+        "keeping them: least memory for about a third more time."
+    ),
+]
+
+
+class EgnnSettings(EncoderSettings):
+    """The paper's encoder, which is meant where no kind is given."""
+
+    kind: Literal["egnn"] = Field(default="egnn", description=_KIND)
+    vector_channels: int = Field(
+        default=16, gt=0, description="Equivariant vectors per atom and layer."
     )
+    activation_checkpointing: ActivationCheckpointing = False
+
+
+class PainnSettings(EncoderSettings):
+    """PaiNN; it has as many equivariant vectors as scalars."""
+
+    kind: Literal["painn"] = Field(description=_KIND)
+    activation_checkpointing: ActivationCheckpointing = False
+
+
+def _kind_of(block: Any) -> Any:
+    if isinstance(block, Mapping):
+        return block.get("kind", "egnn")
+    return getattr(block, "kind", "egnn")
+
+
+AnyEncoder = Annotated[
+    Annotated[EgnnSettings, Tag("egnn")] | Annotated[PainnSettings, Tag("painn")],
+    Discriminator(
+        _kind_of,
+        custom_error_type=WRONG_KIND,
+        custom_error_message="kind should be 'egnn' or 'painn'",
+    ),
+    BeforeValidator(without_nulls),
+]
+"""Settings of an encoder of any kind. A setting of another kind that an earlier file has is taken
+away by null."""
 
 
 class HeadSettings(Settings):
@@ -73,5 +110,5 @@ class ModelSettings(Settings):
     """Architecture that all named models share."""
 
     graph: GraphSettings = Field(default=GraphSettings(), description="Neighbour graph.")
-    encoder: EncoderSettings = Field(default=EncoderSettings(), description="Shared encoder.")
+    encoder: AnyEncoder = Field(default=EgnnSettings(), description="Shared encoder.")
     head: HeadSettings = Field(default=HeadSettings(), description="Heads of a branch.")

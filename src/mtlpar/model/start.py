@@ -85,9 +85,10 @@ def check_architecture(ours: ModelSettings, theirs: ModelSettings) -> None:
     """
     here, there = _flat(ours), _flat(theirs)
     differing = [
-        f"{'.'.join(key)} is {there[key]!r} there and {here[key]!r} here"
-        for key in here
-        if here[key] != there[key] and (there[key], here[key]) not in _FREE.get(key, ())
+        f"{'.'.join(key)} is {there.get(key)!r} there and {here.get(key)!r} here"
+        for key in dict.fromkeys((*here, *there))
+        if here.get(key) != there.get(key)
+        and (there.get(key), here.get(key)) not in _FREE.get(key, ())
     ]
     if differing:
         raise ValueError(

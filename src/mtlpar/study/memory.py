@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mtlpar.core.files import write_json
-from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.device import peak_memory_bytes, start_peak_bytes
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.census import take_census
@@ -90,5 +90,5 @@ def _train(
 def _warm_up_model() -> ModelSettings:
     """A model without weight: what libraries allocate once is not the model's."""
     return ModelSettings(
-        encoder=EncoderSettings(width=8, layers=1), head=HeadSettings(width=8, layers=1)
+        encoder=EgnnSettings(width=8, layers=1), head=HeadSettings(width=8, layers=1)
     )

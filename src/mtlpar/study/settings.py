@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, PositiveInt
 
 from mtlpar.core.settings import Settings
-from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 
 
 class MemoryStudySettings(Settings):
@@ -117,7 +117,7 @@ class StudySettings(Settings):
 
     model: ModelSettings = Field(
         default=ModelSettings(
-            encoder=EncoderSettings(width=433), head=HeadSettings(width=445, layers=3)
+            encoder=EgnnSettings(width=433), head=HeadSettings(width=445, layers=3)
         ),
         description="Architecture to measure; by default half the paper's widths, which are "
         "large enough to see.",

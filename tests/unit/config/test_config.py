@@ -18,6 +18,7 @@ from snakemake.utils import update_config
 from mtlpar.config import json_schema, load_config, parse_assignment
 from mtlpar.config.load import _lay_over, check_config
 from mtlpar.config.schema import STAGES, Config
+from mtlpar.model.settings import EgnnSettings, PainnSettings
 from mtlpar.train.settings import TrainSettings
 
 DEFAULT = REPOSITORY / "config.yaml"
@@ -107,6 +108,18 @@ def test_every_problem_is_said_with_its_file_and_line(tmp_path: Path, text: str,
         ),
         ("train.source_weights.qm7x=x", r"1 problem.*\s.*\.qm7x: input should be a valid number"),
         ("train.source_weights.qm7x={force: -1}", r"1 problem.*\s.*\.qm7x\.force: .* got -1"),
+        # Settings that the encoder of that kind does not have would change nothing, in silence.
+        ("model.encoder={kind: painn, vector_channels: 8}", r"_channels: only egnn has this"),
+        ("models.mtl.model.encoder={kind: painn, vector_channels: 8}", r"mtl.*: only egnn has"),
+        (
+            "model.encoder={kind: painn, widht: 8}",
+            r"encoder\.widht: .* did you mean 'width'",
+        ),
+        (
+            "model.encoder.kind=mace",
+            r"kind: expected 'egnn' or 'painn', got 'mace' \(--set",
+        ),
+        ("model.encoder=painn", r"model\.encoder: expected a mapping with the keys kind, width"),
         # Packs of nothing are refused, so splits of nothing are.
         ("normalize.val_fraction=0", r"normalize\.val_fraction: input should be greater than 0"),
     ],
@@ -114,6 +127,30 @@ def test_every_problem_is_said_with_its_file_and_line(tmp_path: Path, text: str,
 def test_a_value_that_is_none_is_told_with_its_key(assignment: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         load_config([REPOSITORY / "config.yaml"], [assignment])
+
+
+def test_a_model_of_another_kind_of_encoder_keeps_what_both_kinds_have() -> None:
+    given = ["model.encoder.width=48", "model.encoder.vector_channels=8"]
+    config = load_config([DEFAULT], [*given, "models.mtl.model.encoder={kind: painn, layers: 2}"])
+    assert config.model_of("mtl").encoder == PainnSettings(kind="painn", width=48, layers=2)
+    # Without a kind of its own it has that of all, whose settings it knows.
+    config = load_config([DEFAULT], [*given, "models.mtl.model.encoder.layers=2"])
+    assert config.model_of("mtl").encoder == EgnnSettings(width=48, layers=2, vector_channels=8)
+    config = load_config(
+        [DEFAULT],
+        ["model.encoder.kind=painn", "models.mtl.model.encoder.layers=2"],
+    )
+    assert config.model_of("mtl").encoder == PainnSettings(kind="painn", layers=2)
+
+
+def test_null_takes_away_a_setting_of_the_kind_of_encoder_that_an_earlier_file_has() -> None:
+    preset = REPOSITORY / "workflow" / "presets" / "paper.yaml"
+    with pytest.raises(ValueError, match=r"vector_channels: only egnn.*null.*paper\.yaml, line"):
+        load_config([DEFAULT, preset], ["model.encoder.kind=painn"])
+    config = load_config(
+        [DEFAULT, preset], ["model.encoder.kind=painn", "model.encoder.vector_channels=null"]
+    )
+    assert config.model.encoder == PainnSettings(kind="painn", width=866)
 
 
 def test_files_that_are_no_config_are_named(tmp_path: Path) -> None:

@@ -11,14 +11,15 @@ import pytest
 import torch
 from ase.build import molecule
 from helpers import REPOSITORY
-from networks import ELEMENTS, FORCES, make_network
+from networks import ELEMENTS, FORCES
 
 from mtlpar.check.subject import subject_of
 from mtlpar.check.suite import run_checks
 from mtlpar.core.ase_structures import structure_batch
 from mtlpar.graph.collate import collate
-from mtlpar.model import multitask
-from mtlpar.model.multitask import Segment
+from mtlpar.model import multitask, settings
+from mtlpar.model.multitask import MultiTaskModel, Segment
+from mtlpar.model.settings import HeadSettings, ModelSettings
 
 PAGE = (REPOSITORY / "docs" / "add_an_encoder.md").read_text(encoding="utf-8")
 
@@ -34,16 +35,29 @@ ENCODER = _from_the_page("src/mtlpar/model/convolution.py")
 
 
 @pytest.fixture
-def kind(tmp_path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The page's encoder under the name of another; PyG reads its source, so it is a file."""
+def own(tmp_path, monkeypatch: pytest.MonkeyPatch) -> ModelSettings:
+    """A model with the page's settings and encoder; PyG reads its source, so it is a file."""
+    names = dict(vars(settings))
+    exec(_from_the_page("src/mtlpar/model/settings.py"), names)
+    its_settings = names["ConvolutionSettings"]
+    monkeypatch.setattr(settings, "ConvolutionSettings", its_settings, raising=False)
     path = tmp_path / "own_convolution.py"
     path.write_text(ENCODER, encoding="utf-8")
     module = ModuleType("own_convolution")
     module.__file__ = str(path)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(compile(ENCODER, path, "exec"), module.__dict__)
-    monkeypatch.setitem(multitask._ENCODERS, "painn", module.ConvolutionEncoder)
-    return "painn"
+    monkeypatch.setitem(multitask.ENCODERS, its_settings, module.ConvolutionEncoder)
+    sizes = {"width": 16, "layers": 2, "radial_basis": 6, "typical_neighbors": 4}
+    model = ModelSettings(head=HeadSettings(width=16, layers=1))
+    # Past the union, which the page has in words only.
+    return model.model_copy(update={"encoder": its_settings(kind="convolution", **sizes)})
+
+
+def make_network(own: ModelSettings, forces: str) -> MultiTaskModel:
+    """A network with branches ``a`` and ``b``."""
+    head = own.head.model_copy(update={"forces": forces})
+    return MultiTaskModel(own.model_copy(update={"head": head}), ["a", "b"], seed=1)
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--diff"]], ids=["check", "format"])
@@ -60,14 +74,14 @@ def test_the_encoder_of_the_page_is_written_as_the_project_wants_it(command) -> 
 
 
 @pytest.mark.parametrize("forces", FORCES)
-def test_the_encoder_of_the_page_obeys_physics(kind: str, forces: str) -> None:
-    subject = subject_of(make_network(kind, forces), "a", elements=ELEMENTS, dtype=torch.float64)
+def test_the_encoder_of_the_page_obeys_physics(own: ModelSettings, forces: str) -> None:
+    subject = subject_of(make_network(own, forces), "a", elements=ELEMENTS, dtype=torch.float64)
     assert not [found for found in run_checks(subject) if found.is_refused]
 
 
 @pytest.mark.parametrize("forces", FORCES)
-def test_every_parameter_of_the_encoder_of_the_page_learns(kind: str, forces: str) -> None:
-    network = make_network(kind, forces).double()
+def test_every_parameter_of_the_encoder_of_the_page_learns(own: ModelSettings, forces: str) -> None:
+    network = make_network(own, forces).double()
     structures = structure_batch([molecule("CH3CH2OH"), molecule("H2O")])
     batch = collate(structures, network.settings.graph, dtype=torch.float64)
     energy, predicted, *_ = network(batch, [Segment("a", 0, 1), Segment("b", 1, 2)])

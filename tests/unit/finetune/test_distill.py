@@ -22,7 +22,7 @@ from mtlpar.finetune.student import smaller
 from mtlpar.finetune.teacher import Teacher, write_labels
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import load_model, save_model
-from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.plan.census import BatchShape, take_census
 from mtlpar.store.export import iterate_atoms
 from mtlpar.store.pack import Pack
@@ -149,7 +149,7 @@ def test_the_same_command_again_has_nothing_to_do(start: Workspace, here: Path) 
 def conservative(path: Path, seed: int) -> Path:
     """A model of random weights that predicts stresses."""
     settings = ModelSettings(
-        encoder=EncoderSettings(width=12, layers=2, vector_channels=3, radial_basis=6),
+        encoder=EgnnSettings(width=12, layers=2, vector_channels=3, radial_basis=6),
         head=HeadSettings(width=12, layers=1, forces="conservative"),
     )
     save_model(

@@ -8,17 +8,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mtlpar.graph.collate import collate
 from mtlpar.model.multitask import MultiTaskModel, Segment, parameter_counts
-from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.plan import census as module
 from mtlpar.plan.census import BatchShape, take_census
 from mtlpar.plan.synthetic import make_structures
 
 SMALL = ModelSettings(
-    encoder=EncoderSettings(width=24, layers=2, vector_channels=3, radial_basis=5),
+    encoder=EgnnSettings(width=24, layers=2, vector_channels=3, radial_basis=5),
     head=HeadSettings(width=20, layers=2),
 )
 # Wide enough for the products of encoder and heads to be bound by arithmetic.
-WIDE = ModelSettings(encoder=EncoderSettings(width=256, layers=2), head=HeadSettings(width=192))
+WIDE = ModelSettings(encoder=EgnnSettings(width=256, layers=2), head=HeadSettings(width=192))
 
 
 def _real_step(settings: ModelSettings, structures: int, atoms: int):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.plan.census import take_census
 from mtlpar.plan.machine import GENERIC_CPU, GENERIC_GPU, Link, Machine
 from mtlpar.plan.network import Group, all_reduce_seconds
@@ -19,7 +19,7 @@ from mtlpar.plan.recommend import Choice, Question, fastest, ladder, nodes_for, 
 from mtlpar.plan.workload import Dataset, Workload, make_branches
 
 MODEL = ModelSettings(
-    encoder=EncoderSettings(width=128, layers=1), head=HeadSettings(width=192, layers=3)
+    encoder=EgnnSettings(width=128, layers=1), head=HeadSettings(width=192, layers=3)
 )
 CENSUS = take_census(MODEL)
 EQUAL = make_branches([Dataset("made_up", structures=1e6, atoms_per_structure=15.0)], 4)
@@ -72,9 +72,7 @@ def test_one_rank_waits_for_nobody_and_all_layouts_are_one() -> None:
 
 def test_reductions_behind_the_backward_pass_cost_less() -> None:
     # Several buckets: a single one is complete when the backward pass is over.
-    large = ModelSettings(
-        encoder=EncoderSettings(width=600, layers=1), head=HeadSettings(width=600)
-    )
+    large = ModelSettings(encoder=EgnnSettings(width=600, layers=1), head=HeadSettings(width=600))
     exposed = [
         predict(
             "mtl-base",
@@ -171,7 +169,7 @@ def _recommend(
 
 def test_heavy_branches_are_given_ranks_of_their_own() -> None:
     heavy = ModelSettings(
-        encoder=EncoderSettings(width=64, layers=1), head=HeadSettings(width=2048, layers=3)
+        encoder=EgnnSettings(width=64, layers=1), head=HeadSettings(width=2048, layers=3)
     )
     assert _recommend(heavy, 8) == Choice("mtl-par")
 
@@ -179,7 +177,7 @@ def test_heavy_branches_are_given_ranks_of_their_own() -> None:
 def test_ranks_that_cannot_be_dealt_evenly_speak_for_mtl_base() -> None:
     # Four equal branches on five ranks: three branches' ranks wait for nothing but the fourth.
     light = ModelSettings(
-        encoder=EncoderSettings(width=256, layers=1), head=HeadSettings(width=16, layers=1)
+        encoder=EgnnSettings(width=256, layers=1), head=HeadSettings(width=16, layers=1)
     )
     assert _recommend(light, 5, batch=4000.0) == Choice("mtl-base")
 

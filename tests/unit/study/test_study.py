@@ -16,7 +16,7 @@ from mtlpar.config import load_config
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.paths import Workspace
 from mtlpar.flow import measuring
-from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.machine import GENERIC_CPU
 from mtlpar.report.studies import draw_memory, write_study
@@ -28,7 +28,7 @@ from mtlpar.study.steps import equal_branches
 
 ALONE = RankContext(0, 1, torch.device("cpu"))
 TINY = ModelSettings(
-    encoder=EncoderSettings(width=16, layers=1), head=HeadSettings(width=16, layers=1)
+    encoder=EgnnSettings(width=16, layers=1), head=HeadSettings(width=16, layers=1)
 )
 
 

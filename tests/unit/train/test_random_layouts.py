@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from mtlpar.core.structures import StructureBatch
 from mtlpar.graph.settings import GraphSettings
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.model.settings import EncoderSettings, HeadSettings, ModelSettings
+from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.train.loader import RankLoader
 from mtlpar.train.sampler import EpochPlan
 
 TINY = ModelSettings(
-    encoder=EncoderSettings(width=2, layers=1, vector_channels=1, radial_basis=2),
+    encoder=EgnnSettings(width=2, layers=1, vector_channels=1, radial_basis=2),
     head=HeadSettings(width=2, layers=1),
 )
 

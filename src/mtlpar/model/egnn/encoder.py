@@ -27,13 +27,13 @@ from mtlpar.model.egnn.messages import MessageWeights, exchange, has_kernels, pr
 from mtlpar.model.encoder import AtomFeatures, Encoder
 from mtlpar.model.geometry import Edge
 from mtlpar.model.linear import Linear
-from mtlpar.model.settings import EncoderSettings
+from mtlpar.model.settings import EgnnSettings
 
 
 class EgnnLayer(nn.Module):
     """One round of messages; see the module's formula."""
 
-    def __init__(self, settings: EncoderSettings, *, is_first: bool) -> None:
+    def __init__(self, settings: EgnnSettings, *, is_first: bool) -> None:
         super().__init__()
         width, channels = settings.width, settings.vector_channels
         self.recompute = settings.activation_checkpointing
@@ -104,9 +104,10 @@ class InnerProducts(nn.Module):
 class EgnnEncoder(Encoder):
     """EGNN; returns the vectors of every layer, V = L C."""
 
+    settings: EgnnSettings
     edges_at_once = CPU_BLOCK_EDGES
 
-    def __init__(self, settings: EncoderSettings, *, cutoff_angstrom: float) -> None:
+    def __init__(self, settings: EgnnSettings, *, cutoff_angstrom: float) -> None:
         super().__init__(settings, cutoff_angstrom=cutoff_angstrom)
         self.num_vectors = settings.layers * settings.vector_channels
         self.layers = nn.ModuleList(
