@@ -42,7 +42,7 @@ def read(path: Path, _settings: SourceSettings) -> Iterator[RawBlock]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveLayout:
-    """What a bzip2-compressed JSON document of crystals looks like.
+    """What a compressed JSON document of crystals looks like.
 
     Attributes:
         head: Matches its beginning up to the bracket that opens the container.
@@ -64,15 +64,22 @@ class ArchiveLayout:
     gather: Callable[[Progress, Any, CrystalColumns], str]
 
 
-def read_archive(path: Path, layout: ArchiveLayout) -> Iterator[RawBlock]:
-    """Stream a bzip2-compressed JSON document of crystals.
+def read_archive(
+    path: Path, layout: ArchiveLayout, *, unpack: Callable[[Path], Iterator[bytes]] = read_bz2
+) -> Iterator[RawBlock]:
+    """Stream a compressed JSON document of crystals.
+
+    Args:
+        path: The file.
+        layout: What the document looks like.
+        unpack: Streams the content of the file.
 
     Raises:
         ValueError: If the file is damaged, laid out otherwise or holds nothing.
     """
     progress = Progress(path)
     records = parse_runs(
-        _runs(path, layout),
+        _runs(unpack(path), layout),
         layout.brackets,
         partial(layout.records, progress),
         progress,
@@ -83,8 +90,8 @@ def read_archive(path: Path, layout: ArchiveLayout) -> Iterator[RawBlock]:
         raise ValueError(f"{path} holds no {layout.rows}, expected {layout.expected}")
 
 
-def _runs(path: Path, layout: ArchiveLayout) -> Iterator[MemberRun]:
-    members = Members(read_bz2(path), layout.head, expected=layout.expected)
+def _runs(content: Iterator[bytes], layout: ArchiveLayout) -> Iterator[MemberRun]:
+    members = Members(content, layout.head, expected=layout.expected)
     yield from members.runs(members.chunks, offset=len(members.head))
 
 

@@ -24,6 +24,7 @@ ELEMENT_NUMBERS: Final[dict[str, int]] = {
     "T": 1,
 }
 VOIGT: Final = (0, 4, 8, 5, 2, 1)  # xx yy zz yz xz xy in a flat tensor
+_NINE_OF_SIX: Final = [0, 5, 4, 5, 1, 3, 4, 3, 2]
 PERIODIC: Final = [True, True, True]
 
 _ONCE_PER_SITE: Final = (b'"species"', b'"element"', b'"occu"', b'"xyz"')
@@ -53,7 +54,7 @@ class CrystalColumns:
         self._cell: list[memoryview] = []
         self._positions: list[memoryview] = []
         self._forces: list[memoryview | bytes] = []
-        self._stress: list[memoryview] = []
+        self._stress: list[memoryview | bytes] = []
 
     def add(
         self,
@@ -70,7 +71,7 @@ class CrystalColumns:
             structure: A ``Structure`` dictionary of N sites.
             energy: Total energy in eV.
             forces: eV/Å, (N, 3) of float64.
-            stress: kbar, compression positive, (3, 3), or None.
+            stress: kbar, compression positive, (3, 3), from JSON or as float64; or None.
             group: Hash of what must not be split, or what makes it of the atomic numbers.
         """
         unique_keys(structure)
@@ -89,7 +90,7 @@ class CrystalColumns:
         self._forces.append(forces)
         if stress is not None:
             self._stressed.append(len(self._numbers))
-            self._stress.append(_matrix(stress))
+            self._stress.append(stress if isinstance(stress, bytes) else _matrix(stress))
         self._numbers.append(numbers)
         self._energy.append(float(energy))
         self._group.append(group if isinstance(group, int) else group(numbers))
@@ -171,6 +172,13 @@ def vectors(values: Any) -> memoryview:
     if {len(row) for row in values} != {3}:
         raise ValueError("no vectors")
     return _flat(values, 3 * len(values))
+
+
+def matrix_of_six(values: Any) -> bytes:
+    """A symmetric matrix as bytes of float64, of an array xx yy zz yz xz xy."""
+    if len(values) != len(VOIGT):
+        raise ValueError("no six numbers")
+    return np.frombuffer(_flat(values, len(VOIGT)))[_NINE_OF_SIX].tobytes()
 
 
 def _flat(values: Any, size: int) -> memoryview:

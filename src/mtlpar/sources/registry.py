@@ -23,7 +23,7 @@ ENTRY_POINT_GROUP: Final = "mtlpar.sources"
 BUILT_IN: Final = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x")
 """The paper's five sources, in the order of its tables."""
 
-OPTIONAL: Final = ("ani1ccx", "alexandria_paths")
+OPTIONAL: Final = ("ani1ccx", "alexandria_paths", "spice", "matpes", "matpes_r2scan")
 """Sources that only runs with them in the configuration read."""
 
 _custom: dict[str, CustomSource] = {}

@@ -22,7 +22,8 @@ def test_the_shipped_catalogue_agrees_with_the_readers():
         assert row.level_of_theory == source.level_of_theory
         if row.kind in ("data", "sidecar"):
             assert kind_of(source, row.file) == row.kind
-            assert row.bytes is not None
+            # The authors of MatPES publish no lengths; they are locked by the first download.
+            assert row.bytes is not None or row.source.startswith("matpes")
 
 
 @pytest.mark.parametrize(
