@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from mtlpar.core.collective import collective
 from mtlpar.machine.finding import Finding
 from mtlpar.machine.ranks import (
     check_all_reduce,
@@ -26,6 +27,7 @@ from mtlpar.parallel.launch import Geometry
 from mtlpar.parallel.ranks import RankContext
 
 
+@collective
 def examine(
     context: RankContext,
     geometry: Geometry,
@@ -34,7 +36,7 @@ def examine(
     allocation: Allocation,
     environment: Mapping[str, str],
 ) -> list[Finding]:
-    """Run all checks; all ranks must call this together.
+    """Run all checks.
 
     Args:
         context: Who this process is.

@@ -13,6 +13,7 @@ from typing import Final
 import torch
 import torch.distributed as dist
 
+from mtlpar.core.collective import collective
 from mtlpar.machine.finding import Finding, Level
 from mtlpar.parallel.agree import gather
 from mtlpar.parallel.launch import Geometry
@@ -44,8 +45,9 @@ class Rank:
     devices: int
 
 
+@collective
 def gather_ranks(context: RankContext) -> list[Rank]:
-    """What every rank sees; all ranks must call this together."""
+    """What every rank sees."""
     return gather(_this_rank(context))
 
 
@@ -131,8 +133,9 @@ def check_cores(ranks: Sequence[Rank], geometry: Geometry) -> list[Finding]:
     return [Finding("cores", f"{fewest} or more for a rank")]
 
 
+@collective
 def check_all_reduce(context: RankContext) -> Finding:
-    """Sum a large array over all ranks; with its bandwidth. All ranks must call this together."""
+    """Sum a large array over all ranks; with its bandwidth."""
     count = _REDUCE_BYTES[context.device.type] // 4
     values = torch.full((count,), float(context.rank + 1), device=context.device)
     dist.all_reduce(values[:1].clone())

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
+from mtlpar.core.collective import collective
+
 T = TypeVar("T")
 
 
@@ -34,8 +36,9 @@ class Interrupted(EndedTogether):
     """The run stopped early in good order, and can be continued."""
 
 
+@collective
 def raise_together(message: str | None) -> None:
-    """Raise the messages of all ranks on all ranks; all must call this together.
+    """Raise the messages of all ranks on all ranks.
 
     Args:
         message: What is wrong on this rank, or None.
@@ -52,6 +55,7 @@ def raise_together(message: str | None) -> None:
 
 
 @contextmanager
+@collective
 def failing_together() -> Iterator[None]:
     """Raise a mistake that any rank finds in the block on all ranks, which all go through it.
 
@@ -68,8 +72,9 @@ def failing_together() -> Iterator[None]:
     raise_together(problem)
 
 
+@collective
 def check_same(facts: Mapping[str, str], *, advice: str) -> None:
-    """Check that all ranks were given the same; all must call this together.
+    """Check that all ranks were given the same.
 
     Args:
         facts: Digests by what they are of. What a rank has none of is not compared.
@@ -91,8 +96,9 @@ def check_same(facts: Mapping[str, str], *, advice: str) -> None:
         raise AgreedError(f"{'; '.join(differing[:8])}; {advice}")
 
 
+@collective
 def gather(value: T) -> list[T]:
-    """The values of all ranks, by rank; all must call this together."""
+    """The values of all ranks, by rank."""
     import torch.distributed as dist
 
     if not dist.is_initialized():

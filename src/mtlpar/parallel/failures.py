@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from mtlpar.core.collective import collective
 from mtlpar.parallel.agree import gather
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ class FailureDetector:
         self._describe: Callable[[Sequence[int], str], str] = _describe_plainly
 
     @classmethod
+    @collective
     def of_all_ranks(cls, rank: int) -> FailureDetector:
-        """Gather the processes of all ranks; all must call this together.
+        """Gather the processes of all ranks.
 
         Args:
             rank: This rank.

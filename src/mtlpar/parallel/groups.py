@@ -8,15 +8,16 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
+from mtlpar.core.collective import collective
 from mtlpar.parallel.layout import ParallelLayout
 
 
+@collective
 def encoder_mesh(layout: ParallelLayout, *, device_type: str, timeout_s: float) -> DeviceMesh:
     """Ranks by copy of the encoder and shard; by shard alone if there is one copy.
 
     Its groups are its own, even where they are the world or those of a branch: ranks that lack
     structures for a branch reduce that branch later than others, but never shards.
-    Every rank must call this.
 
     Args:
         layout: Who shares an encoder.
@@ -33,14 +34,15 @@ def encoder_mesh(layout: ParallelLayout, *, device_type: str, timeout_s: float) 
     return _mesh(("encoder_copy", "encoder_shard"), (copies, shards), device_type, timeout)
 
 
+@collective
 def branch_groups(
     layout: ParallelLayout, *, rank: int, device_type: str, timeout_s: float
 ) -> dict[str, dist.ProcessGroup | None]:
     """Groups in which the gradients of this rank's branches are summed.
 
     Equal disjoint groups are the rows of a `DeviceMesh` with the axes ``branch`` and ``replica``;
-    others are made one by one. Every rank must call this, in the same order. Branches with one
-    owner need no reduction and are left out; None stands for the world.
+    others are made one by one. Branches with one owner need no reduction and are left out; None
+    stands for the world.
 
     Args:
         layout: Who owns which branch.
@@ -69,6 +71,7 @@ def branch_groups(
     return groups
 
 
+@collective
 def _mesh(
     names: tuple[str, str], shape: tuple[int, int], device_type: str, timeout: datetime.timedelta
 ) -> DeviceMesh:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from mtlpar.core.collective import collective
 from mtlpar.parallel.agree import EndedTogether
 from mtlpar.parallel.device import local_device
 from mtlpar.parallel.failures import REPORT_GRACE_S, FailureDetector, RankLostError
@@ -56,6 +57,7 @@ class RankContext:
 
 
 @contextmanager
+@collective
 def distributed_context(
     *, timeout_s: float = 600.0, first: Callable[[int], None] | None = None
 ) -> Iterator[RankContext]:
@@ -81,7 +83,7 @@ def distributed_context(
             yield context
         return
     if any(name in os.environ for name in _LAUNCHED_BY):
-        # Cray systems need MPI initialised before torch loads its communication libraries.
+        # Before torch, which loads communication libraries that Cray's MPI has to precede.
         with ends_within(timeout_s, _NO_START.format(timeout_s)):
             from mpi4py import MPI
 
@@ -98,6 +100,7 @@ def distributed_context(
 
 
 @contextmanager
+@collective
 def _mpi_ranks(
     timeout: datetime.timedelta, first: Callable[[int], None] | None
 ) -> Iterator[RankContext]:
@@ -152,6 +155,7 @@ def _end_all(world: MPI.Intracomm) -> NoReturn:
 
 
 @contextmanager
+@collective
 def _ended_together(barrier: Callable[[], object]) -> Iterator[None]:
     """Let nobody leave in good order before all do: who watches would think that they had died."""
     try:
@@ -163,6 +167,7 @@ def _ended_together(barrier: Callable[[], object]) -> Iterator[None]:
 
 
 @contextmanager
+@collective
 def _torchrun_ranks(
     timeout: datetime.timedelta, first: Callable[[int], None] | None
 ) -> Iterator[RankContext]:
@@ -203,6 +208,7 @@ def _open_notices(host: str, port: int, timeout: datetime.timedelta) -> Store:
 
 
 @contextmanager
+@collective
 def _process_group(
     context: RankContext, store: Store, timeout: datetime.timedelta
 ) -> Iterator[None]:

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from mtlpar.core.collective import collective
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.parallel.agree import check_same
 from mtlpar.parallel.groups import branch_groups
@@ -40,6 +41,7 @@ class _Bucket:
     buffer: Tensor | None = None
     work: dist.Work | None = None
 
+    @collective
     def send(self, extra: Tensor | None) -> None:
         parts = [p.grad.reshape(-1) for p in self.parameters if p.grad is not None]
         if extra is not None:
@@ -82,10 +84,11 @@ class GradientReducer:
     Gradients of earlier backward passes stay where they are and are added to.
     """
 
+    @collective
     def __init__(
         self, model: MultiTaskModel, layout: ParallelLayout, *, rank: int, timeout_s: float
     ) -> None:
-        """Attach to a finished model; all ranks must do so together.
+        """Attach to a finished model.
 
         Args:
             model: Holds the encoder and the branches that the layout gives this rank.
@@ -133,6 +136,7 @@ class GradientReducer:
         for bucket in self._buckets:
             bucket.pending = len(bucket.parameters)
 
+    @collective
     def finish(self) -> Tensor:
         """Wait until all gradients are summed.
 
@@ -154,6 +158,7 @@ class GradientReducer:
         received = [bucket.receive() for bucket in self._buckets]
         return received[-1] if received else self._extra()
 
+    @collective
     def _send_after_gradient(self, parameter: nn.Parameter, bucket: _Bucket) -> None:
         def hook(_: Tensor) -> None:
             if self._armed:
@@ -162,6 +167,7 @@ class GradientReducer:
 
         parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
 
+    @collective
     def _send_ready(self) -> None:
         while self._next < len(self._buckets) and not self._buckets[self._next].pending:
             is_last = self._next == len(self._buckets) - 1
@@ -169,8 +175,9 @@ class GradientReducer:
             self._next += 1
 
 
+@collective
 def _check_parts(model: MultiTaskModel) -> None:
-    """Make sure that what ranks are about to add up is alike; all must call this together.
+    """Make sure that what ranks are about to add up is alike.
 
     Transports do not: sums of different lengths abort a process, or are waited for in vain.
     """

@@ -15,11 +15,13 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from mtlpar.core.collective import collective
 from mtlpar.model.multitask import MultiTaskModel
 
 
+@collective
 def shard_encoder(model: MultiTaskModel, mesh: DeviceMesh) -> None:
-    """Keep only this rank's shards of the encoder; all ranks must call this together.
+    """Keep only this rank's shards of the encoder.
 
     Gradients are summed, not averaged: the objective is a sum over ranks of sums over samples.
 
@@ -41,8 +43,9 @@ def end_passes(model: MultiTaskModel) -> None:
 
 
 @contextmanager
+@collective
 def whole_encoder(model: MultiTaskModel) -> Iterator[None]:
-    """Hold the encoder whole for as long as the block lasts; all ranks must enter it together.
+    """Hold the encoder whole for as long as the block lasts.
 
     Inside ranks may predict as often as they like, and each another number of times.
     """
@@ -56,8 +59,9 @@ def whole_encoder(model: MultiTaskModel) -> Iterator[None]:
         part.reshard()
 
 
+@collective
 def most_passes(passes: int, device: torch.device) -> int:
-    """The largest number of passes of any rank; all must call this together."""
+    """The largest number of passes of any rank."""
     most = torch.tensor(passes, device=device)
     dist.all_reduce(most, dist.ReduceOp.MAX)
     return int(most)

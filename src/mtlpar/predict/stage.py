@@ -20,6 +20,7 @@ import torch.distributed as dist
 from ase import Atoms
 from tqdm import tqdm
 
+from mtlpar.core.collective import collective
 from mtlpar.core.files import atomic_path, file_digest
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.records import read_sealed, write_sealed
@@ -70,6 +71,7 @@ class Wanted(NamedTuple):
     descriptors: bool = False
 
 
+@collective
 def run(
     model: SavedModel,
     inputs: Sequence[Path],
@@ -82,8 +84,7 @@ def run(
 ) -> Outcome:
     """Predict files, and write a file of extended XYZ with a frame for each row, in order.
 
-    All ranks of the context must call this. A row that cannot be predicted becomes a frame without
-    labels that says why.
+    A row that cannot be predicted becomes a frame without labels that says why.
 
     Args:
         model: The model.
@@ -129,6 +130,7 @@ def run(
     return gather(outcome)[0] or Outcome(Counter(), Counter())
 
 
+@collective
 def _meet() -> None:
     if dist.is_initialized():
         dist.barrier()

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
+from mtlpar.core.collective import collective
 from mtlpar.core.structures import StructureBatch
 from mtlpar.store.dataset import merge
 from mtlpar.store.header import BpHeader
@@ -57,10 +58,11 @@ class Copy:
     nodes: int
 
     @classmethod
+    @collective
     def of(
         cls, comm: MPI.Intracomm, *, width: int | None = None, ranks_per_node: int | None = None
     ) -> Copy:
-        """Deal the ranks of a dataset into copies; all of them call this together.
+        """Deal the ranks of a dataset into copies.
 
         Args:
             comm: The ranks that train on the dataset.
@@ -85,8 +87,9 @@ class Copy:
         ordered.Free()
         return cls(ranks, shared, int(ranks.allreduce(int(shared.rank == 0))))
 
+    @collective
     def free(self) -> None:
-        """Free the communicators; all ranks of the copy call this together."""
+        """Free the communicators."""
         self.node.Free()
         self.ranks.Free()
 
@@ -115,8 +118,9 @@ class DistributedDataset:
         num_atoms: Atoms of every structure, (S,), in memory that the node shares.
     """
 
+    @collective
     def __init__(self, pack: Pack, copy: Copy) -> None:
-        """Read a pack, each rank its slice; all ranks of the copy call this together.
+        """Read a pack, each rank its slice.
 
         Raises:
             ValueError: If the pack is damaged, or if the copy spans nodes and MPI does not allow
@@ -172,8 +176,9 @@ class DistributedDataset:
                 batches.append(tables[node].to_columns())
         return merge(batches, owner)
 
+    @collective
     def close(self) -> None:
-        """Free the memory; all ranks of the copy call this together, and none reads any more.
+        """Free the memory; nobody reads any more.
 
         Happens by itself when the interpreter ends.
         """
@@ -187,6 +192,7 @@ class DistributedDataset:
             window.Unlock_all()
             window.Free()
 
+    @collective
     def _divide(self, count: int) -> None:
         """Say which structures each node holds; its first rank answers for it."""
         copy = self._copy
@@ -196,6 +202,7 @@ class DistributedDataset:
         self._node = int(np.searchsorted(self._leaders, copy.ranks.rank, side="right")) - 1
         self._first, self._last = map(int, self._bounds[self._node : self._node + 2])
 
+    @collective
     def _allocate(
         self, first_atom: IndexArray, labels: npt.NDArray[np.uint8]
     ) -> npt.NDArray[np.uint8]:
@@ -217,6 +224,7 @@ class DistributedDataset:
                 self._first_byte[width][:] = offsets
         return memory
 
+    @collective
     def _share(self, dtype: np.dtype[Any], count: int) -> npt.NDArray[Any]:
         """Memory that the ranks of the node share."""
         # Windows of nothing have no address.
@@ -227,6 +235,7 @@ class DistributedDataset:
         memory: Any = window.Shared_query(0)[0]
         return np.frombuffer(memory, dtype, max(1, count))[:count]
 
+    @collective
     def _synchronise(self) -> None:
         """Make what all ranks wrote visible to all."""
         for window in self._windows:
@@ -244,6 +253,7 @@ class DistributedDataset:
             first_atom = int(pack.offsets[first] - pack.offsets[self._first])
             self._table.fill(first - self._first, first_atom, batch, references.to_target(batch))
 
+    @collective
     def _expose(self, memory: npt.NDArray[np.uint8]) -> None:
         """Let the other nodes of the copy read what this node holds."""
         mine = memory if self._copy.node.rank == 0 and len(memory) else None

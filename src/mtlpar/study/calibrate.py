@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
+from mtlpar.core.collective import collective
 from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.device import wait_for
 from mtlpar.parallel.layout import ParallelLayout
@@ -47,6 +48,7 @@ class MeasuredStep:
     kernels: float
 
 
+@collective
 def calibrate(base: Machine, *, model: ModelSettings, atoms: int, context: RankContext) -> Machine:
     """Replace the rates of a machine by measured ones; see `Calibration`."""
     calibration = Calibration(model=model, atoms=atoms, context=context)
@@ -64,6 +66,7 @@ class Calibration:
     of each.
     """
 
+    @collective
     def __init__(
         self,
         *,
@@ -92,8 +95,9 @@ class Calibration:
         self.measure()
         self._seconds.clear()
 
+    @collective
     def measure(self) -> None:
-        """Measure everything once more; all ranks must call this together."""
+        """Measure everything once more."""
         device = self._context.device
         self._note("product", _matmul_seconds_per_flop(device))
         self._note("copy", _copy_seconds_per_byte(device))
@@ -144,6 +148,7 @@ class Calibration:
         ]
         return fit_link(sizes, seconds, ranks=self._context.world_size, messages=1)
 
+    @collective
     def _note(self, what: str, seconds: float) -> None:
         self._seconds[what] += largest([seconds], self._context)
 
@@ -154,6 +159,7 @@ class Calibration:
 class _Probe:
     """A step without reductions, beside what it takes."""
 
+    @collective
     def __init__(
         self, model: ModelSettings, branches: dict[str, int], atoms: int, device: torch.device
     ) -> None:
@@ -179,6 +185,7 @@ class _Probe:
 class _ShardProbe:
     """A step of one structure per rank, with the encoder whole on each rank and in shards."""
 
+    @collective
     def __init__(self, model: ModelSettings, atoms: int, context: RankContext) -> None:
         self.layers = model.encoder.layers
         self._model = model
@@ -238,6 +245,7 @@ def _narrow(model: ModelSettings) -> ModelSettings:
     return model.model_copy(update={"encoder": encoder, "head": head})
 
 
+@collective
 def _reduce_seconds(size_bytes: int, device: torch.device) -> float:
     buffer = torch.zeros(size_bytes // 4, device=device)
     dist.barrier()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
 
+from mtlpar.core.collective import collective
 from mtlpar.core.files import write_json
 from mtlpar.parallel.agree import gather
 from mtlpar.parallel.ranks import RankContext
@@ -15,6 +16,7 @@ from mtlpar.study.steps import StepRunner, StepShape, layout_named
 from mtlpar.study.timeline import break_down, spans_of, steps_of
 
 
+@collective
 def run(path: Path, *, layout: str, settings: StudySettings, context: RankContext) -> None:
     """Profile an epoch of made-up structures and write where its time went.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mtlpar.core.collective import collective
 from mtlpar.core.files import write_json
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.device import peak_memory_bytes, start_peak_bytes
@@ -18,6 +19,7 @@ from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest, l
 _NUMBERS_PER_PARAMETER = 4
 
 
+@collective
 def run(
     path: Path, *, layout: str, branches: int, settings: StudySettings, context: RankContext
 ) -> None:
@@ -67,6 +69,7 @@ def run(
         write_json(path, record)
 
 
+@collective
 def _train(
     model: ModelSettings,
     layout: str,

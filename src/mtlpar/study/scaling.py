@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from mtlpar.core.collective import collective
 from mtlpar.core.files import write_json
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.study.records import LAYOUTS
@@ -15,6 +16,7 @@ from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest, l
 SCALINGS: Final = ("strong", "weak")
 
 
+@collective
 def run(path: Path, *, settings: StudySettings, context: RankContext) -> None:
     """Time epochs of both layouts, for every batch size, and write all times.
 

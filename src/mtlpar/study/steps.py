@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
+from mtlpar.core.collective import collective
 from mtlpar.core.hashing import derive_seed
 from mtlpar.core.structures import StructureBatch
 from mtlpar.model.multitask import MultiTaskModel
@@ -83,6 +84,7 @@ class StepRunner:
         edges: Edges in it.
     """
 
+    @collective
     def __init__(
         self, shape: StepShape, context: RankContext, *, steps_per_epoch: int = 1, seed: int = 0
     ) -> None:
@@ -114,6 +116,7 @@ class StepRunner:
         self.structures = sum(graph.num_graphs for graph in graphs)
         self.edges = sum(graph.num_edges for graph in graphs)
 
+    @collective
     def run(self, steps: int) -> float:
         """Repeat the first step and return the seconds on this rank, until all ranks are done.
 
@@ -127,6 +130,7 @@ class StepRunner:
         self._wait()
         return time.perf_counter() - started
 
+    @collective
     def run_epoch(self) -> None:
         """Run an epoch as training does, with batches that the loader builds meanwhile."""
         self._wait()
@@ -146,6 +150,7 @@ class StepRunner:
             passes, step=step, learning_rate=_SETTINGS.learning_rate, requests=Requests()
         )
 
+    @collective
     def _wait(self) -> None:
         wait_for(self.context.device)
         if dist.is_initialized():
@@ -204,6 +209,7 @@ class _MadeUpStore:
         return part, part.energy / part.num_atoms
 
 
+@collective
 def largest(values: Sequence[float], context: RankContext) -> list[float]:
     """Element-wise maximum over all ranks."""
     tensor = torch.tensor(values, dtype=torch.float64, device=context.device)

@@ -32,6 +32,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from mtlpar.core.collective import collective
 from mtlpar.core.files import file_digest, read_json, remove
 from mtlpar.core.records import (
     Count,
@@ -248,8 +249,9 @@ def _checked(folder: Path) -> TrainingProgress:
 class CheckpointFolder:
     """The checkpoints of one run: the newest few and the best."""
 
+    @collective
     def __init__(self, folder: Path, *, rank: int, keep: int = 2) -> None:
-        """Look at a folder, which need not exist; all ranks must do so together.
+        """Look at a folder, which need not exist.
 
         Args:
             folder: Where the checkpoints of this run lie.
@@ -291,10 +293,9 @@ class CheckpointFolder:
             write_seal(temporary)
             temporary.rename(final)
 
+    @collective
     def latest(self) -> TrainingProgress | None:
         """Progress of the newest complete checkpoint, or None; the same on all ranks.
-
-        All ranks must call this together.
 
         Raises:
             ValueError: If it is damaged; see `read_progress`.
@@ -319,15 +320,17 @@ class CheckpointFolder:
             progress.epochs_without_improvement = 0
         return progress
 
+    @collective
     def clear(self) -> None:
-        """Remove what an earlier run left; all ranks must call this together."""
+        """Remove what an earlier run left."""
         if self.rank == 0:
             for path in self.folder.glob(f"{_PREFIX}*"):
                 remove(path)
         self._barrier()
 
+    @collective
     def save(self, state: Mapping[str, Tensor], progress: TrainingProgress) -> None:
-        """Copy the state and write it in the background; all ranks must call this together.
+        """Copy the state and write it in the background.
 
         Raises:
             AgreedError: If the checkpoint before this one could not be written.
@@ -355,6 +358,7 @@ class CheckpointFolder:
             note = _Finished(seal=file_digest(folder / SEAL))
             write_record(folder / _FINISHED, note)
 
+    @collective
     def load(self, state: Mapping[str, Tensor], step: int, *, alone: bool = False) -> None:
         """Fill the tensors of ``state`` in place from the checkpoint at a step.
 
@@ -378,12 +382,14 @@ class CheckpointFolder:
                 f"the checkpoint {path} cannot be read ({cause}); {_ADVICE}"
             ) from error
 
+    @collective
     def _check(self, path: Path, *, alone: bool) -> None:
         """Compare a checkpoint with its seal and its place; one rank does so for all."""
         with nullcontext() if alone else failing_together():
             if alone or self.rank == 0:
                 _checked(path)
 
+    @collective
     def _write(self, state: dict[str, Tensor], progress: TrainingProgress) -> None:
         started = time.monotonic()
         final = self.path(progress.step)
@@ -408,6 +414,7 @@ class CheckpointFolder:
             self._prune({progress.best_step, *progress.before_cooldown})
             logger.debug("%s written in %.2f s", final, time.monotonic() - started)
 
+    @collective
     def _barrier(self) -> None:
         if self._group is not None:
             dist.barrier(group=self._group)

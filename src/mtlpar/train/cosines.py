@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from mtlpar.core.collective import collective
 from mtlpar.train.objective import Objective
 
 
@@ -58,8 +59,9 @@ class EncoderGradients:
             )
             self._sums[row] += torch.cat([one.reshape(-1) for one in found])
 
+    @collective
     def products(self) -> Tensor:
-        """g_t . g_u of the global batch, (T, T) float64; all ranks must call this together."""
+        """g_t . g_u of the global batch, (T, T) float64."""
         if dist.is_initialized():
             dist.all_reduce(self._sums)
         sums = self._sums.double()

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mtlpar.core.collective import collective
 from mtlpar.core.error_names import RMS_NAMES
 from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
@@ -107,6 +108,7 @@ def plan_epochs(
     )
 
 
+@collective
 def load_data(
     workspace: Workspace,
     packs: Mapping[str, Pack],

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import torch
 
+from mtlpar.core.collective import collective
 from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.agree import gather
 from mtlpar.parallel.layout import ParallelLayout
@@ -29,6 +30,7 @@ _PRECISION: Mapping[str, Precision] = {
 }
 
 
+@collective
 def choose_layout(
     branches: Mapping[str, tuple[str, ...]],
     headers: Mapping[str, PackHeader],
@@ -42,7 +44,7 @@ def choose_layout(
     """Lay out branches on ranks, in proportion to the edges that each branch sees in an epoch.
 
     With ``layout: auto`` the planner's choice is taken, which is the same on all ranks; it shards
-    the encoder where that alone makes it fit. All ranks call this together.
+    the encoder where that alone makes it fit.
 
     Args:
         branches: Sources by branch.
@@ -75,6 +77,7 @@ def choose_layout(
     )
 
 
+@collective
 def _machine(context: RankContext) -> Machine:
     """A generic machine with the memory and the ranks of the nodes at hand; on all ranks alike."""
     generic = GENERIC_CPU if context.device.type == "cpu" else GENERIC_GPU

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch.distributed as dist
 
+from mtlpar.core.collective import collective
 from mtlpar.parallel.agree import AgreedError, gather
 from mtlpar.parallel.ranks import met_through_mpi
 from mtlpar.store.dataset import PackedDataset, StructureStore, column_bytes
@@ -43,6 +44,7 @@ class SourceData:
         return column_bytes(len(self.pack), self.pack.num_atoms)
 
 
+@collective
 def open_stores(
     sources: Mapping[str, SourceData],
     *,
@@ -51,7 +53,7 @@ def open_stores(
     window: int,
     validation_bytes: int,
 ) -> tuple[Placement, dict[str, StructureStore | StreamedDataset]]:
-    """Make training data accessible; all ranks call this together.
+    """Make training data accessible.
 
     Args:
         sources: What this rank trains on, by source and in the order of the model.
@@ -85,10 +87,11 @@ def open_stores(
     return chosen, {name: _open(data.pack, copies.get(name)) for name, data in sources.items()}
 
 
+@collective
 def choose_placement(
     placement: Literal["auto", "memory", "stream"], *, in_memory: Demand, streamed: Demand
 ) -> Placement:
-    """Log what nodes are about to hold, before they do; all ranks call this together.
+    """Log what nodes are about to hold, before they do.
 
     Args:
         placement: What the settings say; ``auto`` streams what does not fit.
@@ -131,6 +134,7 @@ def _demand(needed: int, shared: int) -> Demand:
     return Demand(socket.gethostname(), needed, shared, free_bytes(), free_shared_bytes())
 
 
+@collective
 def _copies(sources: Mapping[str, SourceData], ranks_per_copy: int | None) -> dict[str, Copy]:
     """The ranks that share each source with this one, where there are any."""
     if not dist.is_initialized() or ranks_per_copy == 1:
@@ -152,6 +156,7 @@ def _copies(sources: Mapping[str, SourceData], ranks_per_copy: int | None) -> di
     return copies
 
 
+@collective
 def _open(pack: Pack, copy: Copy | None) -> StructureStore:
     if copy is None:
         return PackedDataset(pack)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from mtlpar.core.collective import collective
 from mtlpar.core.fields import LABELS
 from mtlpar.core.files import link, write_json
 from mtlpar.core.hashing import json_digest
@@ -43,6 +44,7 @@ from mtlpar.train.uncertainty import measure
 logger = logging.getLogger(__name__)
 
 
+@collective
 def run(
     name: str,
     *,
@@ -57,8 +59,8 @@ def run(
 ) -> None:
     """Train one model and write ``model.pt`` (the best epoch) and ``metrics.jsonl``.
 
-    All ranks of the context must call this. Checkpoints lie in a folder named after a fingerprint
-    of data and settings, so an interrupted run continues and a changed one starts again.
+    Checkpoints lie in a folder named after a fingerprint of data and settings, so an interrupted
+    run continues and a changed one starts again.
 
     Args:
         name: Name of the model.
@@ -167,6 +169,7 @@ def states_not_seen(recipe: Recipe) -> list[str]:
     return lines
 
 
+@collective
 def _check_ranks(recipe: Recipe) -> None:
     """Make sure that all ranks mean the same training, on the same data."""
     settings = {**recipe.plain_settings, "execution": recipe.settings.model_dump(mode="json")}
@@ -200,6 +203,7 @@ def _loss_of(trainer: Trainer, ranks: Sequence[int], what: str) -> str:
 class _RankTraining:
     """This rank's part in carrying out a recipe."""
 
+    @collective
     def __init__(self, recipe: Recipe, workspace: Workspace, context: RankContext) -> None:
         self.recipe = recipe
         self.workspace = workspace
@@ -213,6 +217,7 @@ class _RankTraining:
         if context.rank == 0:
             write_json(self.checkpoints.folder / RUN, recipe.describe())
 
+    @collective
     def agree_on_references(self) -> None:
         """Fit the references of a model that starts from another one, on the first rank for all.
 
@@ -230,6 +235,7 @@ class _RankTraining:
         for source, pack in recipe.packs.items():
             pack.use_references(self.references[source])
 
+    @collective
     def trainer(self, stop: StopRequest) -> Trainer:
         """Build the part of the model that this rank holds, and read the data it needs."""
         recipe, context = self.recipe, self.context
@@ -260,6 +266,7 @@ class _RankTraining:
             stop=stop,
         )
 
+    @collective
     def _layout(self, plan: EpochPlan) -> ParallelLayout:
         recipe = self.recipe
         with failing_together():
@@ -293,6 +300,7 @@ class _RankTraining:
             ),
         )
 
+    @collective
     def uncertainty(self, trainer: Trainer) -> dict[str, BranchUncertainty]:
         """Measure how far off energies of the best checkpoint may be; all ranks together."""
         recipe, layout = self.recipe, trainer.layout

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from mtlpar.core.collective import collective
 from mtlpar.core.structures import StructureBatch
 from mtlpar.graph.collate import collate
 from mtlpar.model.cuda_graphs import replay_passes
@@ -81,6 +82,7 @@ class StepResult(NamedTuple):
 class TrainStep:
     """Holds what a step needs: model, objective, optimizer and gradient reduction."""
 
+    @collective
     def __init__(
         self,
         model: MultiTaskModel,
@@ -127,6 +129,7 @@ class TrainStep:
             replay_passes(model)
         self._last: list[tuple[LocalBatch, Prediction]] = []
 
+    @collective
     def run(
         self,
         passes: Sequence[LocalBatch],
@@ -205,6 +208,7 @@ class TrainStep:
             return None
         return EncoderGradients(self.model.encoder, self.objective)
 
+    @collective
     def _backward(
         self,
         passes: Sequence[LocalBatch],
@@ -238,6 +242,7 @@ class TrainStep:
             end_passes(self.model)
         return total
 
+    @collective
     def _as_many_as_others(self, passes: Sequence[LocalBatch]) -> Sequence[LocalBatch]:
         """Passes without structures in front where others have more: each gathers the shards."""
         if not self._is_sharded or self.settings.max_atoms_per_pass is None:
@@ -245,6 +250,7 @@ class TrainStep:
         missing = most_passes(len(passes), self.context.device) - len(passes)
         return [*[_NOTHING] * missing, *passes]
 
+    @collective
     def _finish(self, step: int) -> Tensor:
         try:
             return self.reducer.finish().double().cpu()
@@ -288,6 +294,7 @@ class TrainStep:
         gradients = [p.grad for p in self.model.heads.parameters() if p.grad is not None]
         return not gradients or bool(torch.isfinite(nn.utils.get_total_norm(gradients)))
 
+    @collective
     def _stop(self, terms: Tensor, step: int) -> None:
         rows = (~torch.isfinite(terms).all(dim=1)).nonzero().flatten().tolist()
         names = ", ".join(self.objective.sources[row] for row in rows)

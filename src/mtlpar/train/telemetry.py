@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 
+from mtlpar.core.collective import collective
 from mtlpar.parallel.agree import gather
 from mtlpar.parallel.device import peak_memory_bytes
 
@@ -57,15 +58,17 @@ class RankClock:
         """Seconds since the start of the epoch."""
         return round(time.perf_counter() - self._started, 3)
 
+    @collective
     def of_all_ranks(self) -> list[dict[str, float]]:
-        """Sums of every rank and its peak memory; all ranks must call this together."""
+        """Sums of every rank and its peak memory."""
         mine = {what: round(seconds, 3) for what, seconds in self._seconds.items()}
         mine["peak_memory_bytes"] = peak_memory_bytes(self._device)
         return gather(mine)
 
 
+@collective
 def log_held(held: Mapping[str, int]) -> None:
-    """Log what tensors of the model each rank holds; all ranks must call this together.
+    """Log what tensors of the model each rank holds.
 
     Args:
         held: Bytes by what they are, on this rank.

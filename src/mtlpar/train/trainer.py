@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mtlpar.core.collective import collective
 from mtlpar.core.error_names import MAE_NAMES
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.parallel.agree import AgreedError, Interrupted
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 class Trainer:
     """Trains a finished model according to a layout; all ranks run the same steps."""
 
+    @collective
     def __init__(
         self,
         model: MultiTaskModel,
@@ -80,6 +82,7 @@ class Trainer:
         self._last_save = time.monotonic()
         self._is_first_step = True
 
+    @collective
     def resume(self) -> None:
         """Continue from the newest checkpoint of an unfinished run, if there is one."""
         latest = self.checkpoints.latest()
@@ -93,6 +96,7 @@ class Trainer:
         self.progress = latest
         logger.info("resumed after epoch %d, step %d", latest.epoch, latest.step)
 
+    @collective
     def run(self, history: History) -> TrainingProgress:
         """Train until the epochs are done or validation stops improving.
 
@@ -127,8 +131,9 @@ class Trainer:
     def _cooldown(self) -> Cooldown:
         return cooldown(self.settings, early_start=self.progress.early_start)
 
+    @collective
     def load_best(self) -> MultiTaskModel:
-        """This rank's part of the network after the best epoch; all ranks must call this together.
+        """This rank's part of the network after the best epoch.
 
         Raises:
             ValueError: If its checkpoint is damaged.
@@ -141,6 +146,7 @@ class Trainer:
     def _has_more(self) -> bool:
         return self.progress.epoch < self._cooldown().end
 
+    @collective
     def _epoch(self, history: History, clock: RankClock) -> bool:
         """Run the steps that are left of this epoch; returns whether to end early after it."""
         progress = self.progress
@@ -244,6 +250,7 @@ class Trainer:
                 f"train.max_skipped_steps = {limit}; lower train.learning_rate or look at the data"
             )
 
+    @collective
     def _close_epoch(self, history: History, clock: RankClock) -> None:
         """Validate, log, remember the best and save."""
         progress = self.progress

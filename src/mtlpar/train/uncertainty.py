@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from mtlpar.core.collective import collective
 from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.structures import StructureBatch
 from mtlpar.graph.collate import collate
@@ -119,6 +120,7 @@ class SourceSums:
         return all(any(len(seen.error) for seen in split.values()) for split in self.samples)
 
 
+@collective
 def measure(
     model: MultiTaskModel,
     packs: Mapping[str, tuple[Pack, Pack]],
@@ -128,7 +130,7 @@ def measure(
     rank: int,
     one_by_one: bool = False,
 ) -> dict[str, BranchUncertainty]:
-    """Measure how far off the energies of each branch may be; all ranks must call this together.
+    """Measure how far off the energies of each branch may be.
 
     Args:
         model: The trained model with the branches of this rank, its encoder whole.
@@ -291,6 +293,7 @@ def _look(
     )
 
 
+@collective
 def _add_up_ranks(sums: Mapping[str, SourceSums], device: torch.device) -> None:
     """Turn what each rank has seen into what all have seen."""
     for one in sums.values():
@@ -304,6 +307,7 @@ def _add_up_ranks(sums: Mapping[str, SourceSums], device: torch.device) -> None:
                 mine.update(of_rank)
 
 
+@collective
 def _sum_of_ranks(values: npt.NDArray[np.int64], device: torch.device) -> npt.NDArray[np.int64]:
     if not dist.is_initialized():
         return values

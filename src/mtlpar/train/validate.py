@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
+from mtlpar.core.collective import collective
 from mtlpar.core.error_names import MAE_NAMES, MEAN_ABS_NAMES
 from mtlpar.core.metrics import ErrorSums
 from mtlpar.core.structures import StructureBatch
@@ -23,6 +24,7 @@ _BATCH_ATOMS = 4096
 _NO_SIGNAL = 1e-6
 
 
+@collective
 def validation_errors(
     model: MultiTaskModel,
     datasets: Mapping[str, Iterable[tuple[StructureBatch, FloatArray]]],

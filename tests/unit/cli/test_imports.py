@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import REPOSITORY
 
 from mtlpar.cli import build_parser
 from mtlpar.cli.examples import EXAMPLES
 
-# Imports of torch end a command, whoever asks for it; one process can then try them all.
+# Importing one of these modules ends a command; one process can then try many.
 _DRIVER = """
 import contextlib, io, json, sys
 
-class NoTorch:
+class EndsAt:
     def find_spec(self, name, path=None, target=None):
-        if name == "torch":
-            raise BaseException("imports torch")
+        if name in sys.argv[1:]:
+            raise BaseException(f"imports {name}")
 
-sys.meta_path.insert(0, NoTorch())
+sys.meta_path.insert(0, EndsAt())
 from mtlpar.cli import main
 
 found = {}
@@ -76,15 +79,54 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int | str,
     """Exit status and messages of all commands with a wrong path."""
     folder: Path = tmp_path_factory.mktemp("nothing")
     (folder / "here.pt").touch()
+    return _run(CASES, folder, ends_at=["torch"])
+
+
+def _run(
+    cases: dict[str, list[str]], folder: Path, *, ends_at: list[str], **environment: str
+) -> dict[str, tuple[int | str, str]]:
+    """Exit status and messages of commands that end where they import one of some modules."""
     done = subprocess.run(
-        [sys.executable, "-c", _DRIVER],
+        [sys.executable, "-c", _DRIVER, *ends_at],
         cwd=folder,
-        input=json.dumps(CASES),
+        env={**os.environ, **environment},
+        input=json.dumps(cases),
         capture_output=True,
         text=True,
         check=True,
     )
     return json.loads(done.stdout)
+
+
+def test_ranks_start_mpi_before_torch_is_imported(tmp_path: Path) -> None:
+    # Cray's MPI wants to be there before torch loads its communication libraries.
+    (tmp_path / "here.pt").touch()
+    config = ["--config", str(REPOSITORY / "config.yaml"), "--set", f"paths.results={tmp_path}"]
+    machine = ["--machine", str(REPOSITORY / "workflow" / "machines" / "frontier.yaml")]
+    layout = ["--out", "out.json", "--layout", "mtl-par"]
+    cases = {
+        "train": ["train", "--model", "ani1x", *config],
+        "predict": ["predict", "here.pt", "here.pt", "--out", "out.xyz"],
+        "doctor": ["doctor"],
+        "plan calibrate": ["plan", "calibrate", *machine, "--out", "out.yaml"],
+        "study memory": ["study", "memory", *config, *layout, "--branches", "2"],
+        "study scaling": ["study", "scaling", *config, "--out", "out.json"],
+        "study comm": ["study", "comm", *config, *layout],
+        "study compatibility": [
+            *("study", "compatibility", *config, "--out", "out.json"),
+            *("--mixture", "ani1x+qm7x", "--seed", "0"),
+        ],
+    }
+    found = _run(cases, tmp_path, ends_at=["torch", "mpi4py.MPI"], PMI_RANK="0")
+    assert {name: status for name, (status, _) in found.items()} == dict.fromkeys(
+        cases, "BaseException('imports mpi4py.MPI')"
+    )
+    users = [
+        path.stem
+        for path in (REPOSITORY / "src" / "mtlpar" / "cli").glob("*.py")
+        if re.search(r"^    with (joined_ranks|stage_on_ranks)", path.read_text(), re.MULTILINE)
+    ]
+    assert set(users) == {"cluster", "models", "plan", "predict", "study"}
 
 
 @pytest.mark.parametrize("case", CASES)
