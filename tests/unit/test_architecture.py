@@ -17,7 +17,7 @@ PACKAGE = REPOSITORY / "src" / "mtlpar"
 
 # A package may import itself and what stands before it, never what stands after it.
 LAYERS = (
-    "core", "store", "sources", "sample", "graph", "download", "extract", "normalize", "pack",
+    "core", "store", "sources", "graph", "download", "extract", "normalize", "pack",
     "model", "check", "parallel", "plan", "train", "evaluate", "predict", "engines", "study",
     "report", "machine",
 )  # fmt: skip
@@ -87,8 +87,7 @@ def test_only_what_starts_and_joins_ranks_reads_environment_variables() -> None:
         for path in _modules()
         if re.search(r"os\.environ|getenv", path.read_text(encoding="utf-8"))
     ]
-    # The sample generator only sets the number of threads of its worker processes.
-    assert set(readers) == {"parallel/launch.py", "parallel/ranks.py", "sample/__init__.py"}
+    assert set(readers) == {"parallel/launch.py", "parallel/ranks.py"}
 
 
 def test_the_library_does_not_print() -> None:

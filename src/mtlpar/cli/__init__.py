@@ -30,7 +30,6 @@ from mtlpar.cli import (
     plan,
     predict,
     report,
-    sample,
     study,
 )
 from mtlpar.cli.common import Parser
@@ -68,7 +67,7 @@ _GROUPS = {
     "data": (data, packs),
     "models": (models, finetune, distill, predict, engines, model_files),
     "results": (report,),
-    "plans and measurements": (plan, study, sample),
+    "plans and measurements": (plan, study),
     "machines": (launch, cluster),
 }
 

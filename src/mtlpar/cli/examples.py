@@ -39,7 +39,6 @@ EXAMPLES: Final = {
     "study compatibility": "mtlpar study compatibility --mixture ani1x+qm7x --seed 0 "
     "--out record.json",
     "study draw": "mtlpar study draw --study memory",
-    "sample": "mtlpar sample --out sample --structures 100",
     "launch": "mtlpar launch --nodes 2 --ranks-per-node 4 -- mtlpar train --model mtl",
     "doctor": "mtlpar launch --ranks-per-node 4 -- mtlpar doctor",
     "jobs": "mtlpar jobs --cancel",

@@ -122,7 +122,7 @@ def run(out: Path, *, config: Config, family: str, seed: int, command: Command) 
 def _parts(path: Path, *, most: int) -> tuple[list[Atoms], list[Atoms]]:
     """Structures to learn from, and those of other groups to test on."""
     if not path.is_file():
-        raise ValueError(f"study.transfer: there is no {path}; see tools/transfer_families.py")
+        raise ValueError(f"study.transfer: there is no {path}; see workflow/transfer/README.md")
     parts: dict[str, list[Atoms]] = {"pool": [], "test": []}
     for atoms in iread(path, format="extxyz"):
         parts[atoms.info["part"]].append(atoms)

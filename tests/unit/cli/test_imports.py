@@ -140,7 +140,7 @@ def test_a_wrong_path_is_refused_before_torch_is_imported(case: str, said) -> No
 def test_every_command_that_reads_a_path_is_tried() -> None:
     # Those left out read no path, or only one to write to.
     left_out = {name for name in EXAMPLES if name not in CASES}
-    assert left_out == {"init", "schema", "sample", "launch", "jobs", "profiles"}
+    assert left_out == {"init", "schema", "launch", "jobs", "profiles"}
 
 
 def test_help_is_written_without_what_only_stages_need() -> None:

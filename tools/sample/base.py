@@ -24,7 +24,7 @@ class UnusableDrawError(Exception):
 
 
 def random_stream(seed: int, *path: int) -> np.random.Generator:
-    """Returns the generator of one place in the sample.
+    """The generator of one place in the sample.
 
     Every molecule, reaction and material owns a stream, so that its content depends neither
     on how many others are generated nor on the process that generates it.
@@ -37,7 +37,7 @@ def random_stream(seed: int, *path: int) -> np.random.Generator:
 
 
 def reference_energies(compositions: FloatArray, energies: FloatArray) -> FloatArray:
-    """Fits one reference energy per element by least squares.
+    """Fit one reference energy per element by least squares.
 
     Args:
         compositions: Atom counts, shape (structures, elements).

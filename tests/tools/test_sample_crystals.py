@@ -7,9 +7,8 @@ from itertools import islice
 import numpy as np
 import pytest
 from ase.data import atomic_numbers
-
-from mtlpar.sample.crystals import build_crystal, crystal_plans, grown, with_substitutes
-from mtlpar.sample.prototypes import COMMON
+from tools.sample.crystals import build_crystal, crystal_plans, grown, with_substitutes
+from tools.sample.prototypes import COMMON
 
 
 def _crystals(count: int):

@@ -31,7 +31,7 @@ _VOLUME: Final = {1: 9.2, 6: 34.4, 7: 25.9, 8: 22.1, 16: 75.2, 17: 65.7}
 
 
 def write_qm7x(folder: Path, families: Sequence[MoleculeFamily]) -> None:
-    """Writes `1000.xz`, `2000.xz` and `DupMols.dat`, in eV and eV/Å.
+    """Write `1000.xz`, `2000.xz` and `DupMols.dat`, in eV and eV/Å.
 
     Args:
         folder: Folder of the source.
@@ -52,7 +52,7 @@ def write_qm7x(folder: Path, families: Sequence[MoleculeFamily]) -> None:
 
 
 def _write_family(group: Any, identity: int, family: MoleculeFamily) -> list[str]:
-    """Writes all conformations of a molecule and returns the keys of its equilibria."""
+    """Write all conformations of a molecule and returns the keys of its equilibria."""
     keys = []
     for equilibrium in family.equilibria:
         stem = f"Geom-m{identity}-i{equilibrium.isomer}-c{equilibrium.conformer}"
@@ -102,7 +102,7 @@ def _properties(
 def _electronic_energies(
     numbers: IntArray, positions: FloatArray, label: Label
 ) -> dict[str, FloatArray | IntArray]:
-    """Returns the energy parts: orbital energies are real, the other parts only plausible."""
+    """The energy parts: orbital energies are real, the other parts only plausible."""
     valence = np.array([_VALENCE[int(number)] for number in numbers], dtype=float)
     distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
     upper = np.triu_indices(len(numbers), 1)
@@ -131,7 +131,7 @@ def _electronic_energies(
 
 
 def _response(numbers: IntArray, label: Label) -> dict[str, FloatArray | IntArray]:
-    """Returns multipoles, which are real, and local properties, which are only plausible."""
+    """Return multipoles, which are real, and local properties, which are only plausible."""
     charges = on_grid(label.charges, _PROPERTY_GRID)
     ratio = on_grid(0.95 - 0.2 * charges, _PROPERTY_GRID)
     polarizability = ratio * _per_atom(_POLARIZABILITY, numbers)

@@ -58,7 +58,7 @@ _UNSTABLE: Final = ("[O,N,S,Cl]~[O,N]~[O,N,S]", "[OX2H][CX4][OX2H]", "O-O", "N-C
 def molecule_smiles(
     seed: int, *, share: float, stream: int, heavy: int, halogen_sulfur: bool = False
 ) -> Iterator[str]:
-    """Enumerates distinct molecules: first curated ones, then combinations of fragments.
+    """Enumerate distinct molecules: first curated ones, then combinations of fragments.
 
     All sources walk through the same molecules in the same order and keep a random share of
     them, which is how their chemistries come to overlap in part.
@@ -97,7 +97,7 @@ def _candidates(seed: int, *, halogen_sulfur: bool) -> Iterator[str]:
 
 
 def _combined(seed: int, left: tuple[str, ...], right: tuple[str, ...]) -> list[str]:
-    """Returns all cores with all pairs of ends, in an order that mixes the cores."""
+    """Return all cores with all pairs of ends, in an order that mixes the cores."""
     made = [core.format(a=f"{a}", b=f"{b}") for core, a, b in product(_CORES, left, right)]
     order = random_stream(seed, _STREAM).permutation(len(made))
     return [made[index] for index in order]
@@ -119,7 +119,7 @@ def _canonical(smiles: str, heavy: int) -> str | None:
 
 
 def prepare_rdkit() -> None:
-    """Silences RDKit in this process.
+    """Silence RDKit in this process.
 
     Raises:
         SampleError: RDKit is missing.
@@ -129,6 +129,6 @@ def prepare_rdkit() -> None:
     except ImportError as error:
         raise SampleError(
             "Building the molecules of the sample needs the package rdkit, which is not "
-            "installed; install it with: pip install 'mtlpar[sample]'"
+            "installed; install it with: pip install --editable '.[sample]'"
         ) from error
     rdBase.DisableLog("rdApp.*")

@@ -50,7 +50,7 @@ _PER_ATOM_LARGE_BASIS: Final = (
 
 
 def formula(numbers: IntArray, *, explicit_ones: bool) -> str:
-    """Returns the formula with carbon first and the other symbols in alphabetical order.
+    """The formula with carbon first and the other symbols in alphabetical order.
 
     Args:
         numbers: Atomic numbers, shape (atoms,).
@@ -67,7 +67,7 @@ def formula(numbers: IntArray, *, explicit_ones: bool) -> str:
 
 
 def write_ani1x(folder: Path, pools: Sequence[ConformerPool], *, seed: int) -> None:
-    """Writes `ani1x-release.h5`: one group per formula, in Hartree and Hartree/Å.
+    """Write `ani1x-release.h5`: one group per formula, in Hartree and Hartree/Å.
 
     Args:
         folder: Folder of the source.
@@ -122,14 +122,14 @@ def _write_formula(
 
 
 def _some(rows: IntArray, rng: np.random.Generator, *, share_of_groups: float) -> IntArray:
-    """Returns about half of the rows in some groups and none in the others."""
+    """Return about half of the rows in some groups and none in the others."""
     if rng.random() > share_of_groups:
         return rows[:0]
     return rows[rng.random(len(rows)) < 0.5]
 
 
 def _partly(group: Any, key: str, values: FloatArray, rows: IntArray, dtype: Any) -> None:
-    """Writes some rows; the others are NaN, which takes no space where all of them are."""
+    """Write some rows; the others are NaN, which takes no space where all of them are."""
     dataset = group.create_dataset(key, shape=values.shape, dtype=dtype, fillvalue=np.nan)
     if len(rows):
         filled = np.full(values.shape, np.nan, dtype=dtype)
@@ -138,7 +138,7 @@ def _partly(group: Any, key: str, values: FloatArray, rows: IntArray, dtype: Any
 
 
 def write_transition1x(folder: Path, reactions: Sequence[Reaction], *, seed: int) -> None:
-    """Writes `Transition1x.h5`: the reactions under `data` and again under their split.
+    """Write `Transition1x.h5`: the reactions under `data` and again under their split.
 
     The splits hold hard links to the groups of `data`, so that nothing is stored twice.
 

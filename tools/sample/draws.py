@@ -69,7 +69,7 @@ class Task:
     origin: int | None = None
 
     def stream(self, *path: int) -> np.random.Generator:
-        """Returns the random stream of this draw."""
+        """The random stream of this draw."""
         return random_stream(self.seed, SOURCES.index(self.source), self.index, *path)
 
 
@@ -123,7 +123,7 @@ Drawn = ConformerPool | MoleculeFamily | Reaction | Trajectory
 
 
 def tasks(source: str, seed: int) -> Iterator[Task]:
-    """Enumerates the draws of a source, more than 20,000 structures need."""
+    """Enumerate the draws of a source, more than 20,000 structures need."""
     number = SOURCES.index(source)
     if source in ("mptrj", "alexandria"):
         skipped = _UNRELAXABLE if source == "alexandria" else frozenset()
@@ -155,7 +155,7 @@ def tasks(source: str, seed: int) -> Iterator[Task]:
 
 
 def perform(task: Task) -> Drawn | str:
-    """Makes one draw.
+    """Make one draw.
 
     Returns:
         The drawn frames, or the reason why the candidate was dropped.
@@ -167,7 +167,7 @@ def perform(task: Task) -> Drawn | str:
 
 
 def structures_in(drawn: Drawn) -> int:
-    """Counts the labelled structures of a draw."""
+    """Count the labelled structures of a draw."""
     if isinstance(drawn, MoleculeFamily):
         return sum(1 + len(item.displaced) for item in drawn.equilibria)
     return len(drawn.frames)
@@ -264,7 +264,7 @@ def _draw_mptrj(task: Task) -> Trajectory:
 
 
 def _plausible_frames(crystal: Crystal, frames: list[Frame]) -> tuple[Frame, ...]:
-    """Keeps the frames that a filter of relaxations with real calculations would keep."""
+    """Keep the frames that a filter of relaxations with real calculations would keep."""
     largest = max(1.5, 2.5 * float(np.abs(frames[0].label.forces).max()))
     lowest = min(frame.label.energy for frame in frames)
     window = _WINDOW_PER_ATOM * len(crystal.numbers)
@@ -311,7 +311,7 @@ def _keeps_volume(crystal: Crystal, frame: Frame) -> bool:
 
 
 def _crystal(task: Task) -> Crystal:
-    """Builds the crystal of a task, in a cell for which the Gamma point is a fair approximation.
+    """Build the crystal of a task, in a cell for which the Gamma point is a fair approximation.
 
     xTB knows no other k-points: what an energy owes to the size of the cell is part of the label.
     Cells of like size and closed-shell ions keep that part smooth enough to be learned.

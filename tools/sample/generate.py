@@ -1,8 +1,4 @@
-"""Generator of the embedded sample: five small sources in their native file formats.
-
-The sources differ in chemistry and in level of theory, as the real ones do, but everything is
-computed with extended tight binding and is meant for tests and demonstrations only.
-"""
+"""Draw what every source asks for, in several processes, and write it."""
 
 from __future__ import annotations
 
@@ -22,8 +18,6 @@ from .draws import Drawn, Task, perform, structures_in, tasks
 from .labels import prepare_tblite
 from .native import write_source
 from .smiles import prepare_rdkit
-
-__all__ = ["CHECKSUMS", "SOURCES", "SampleError", "generate"]
 
 CHECKSUMS: Final = "checksums.txt"
 """Name of the file with the checksums, in the format of sha256sum."""
@@ -53,7 +47,7 @@ def generate(
     processes: int = 1,
     sources: Sequence[str] | None = None,
 ) -> None:
-    """Generates the sample and writes it in the native formats of the five sources.
+    """Generate the sample and writes it in the native formats of the five sources.
 
     The files are `<folder>/<source>/<native file names>` and `<folder>/checksums.txt`, which
     lists every file of the sample. The content follows from the seed alone: it is the same for
@@ -99,7 +93,7 @@ def _checked_sources(sources: Sequence[str] | None) -> tuple[str, ...]:
 
 @contextmanager
 def _worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Opens a pool whose workers use one thread, which fixes the last bits of the results."""
+    """Open a pool whose workers use one thread, which fixes the last bits of the results."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     context = multiprocessing.get_context("spawn")
@@ -122,7 +116,7 @@ def _collect(
     seed: int,
     ahead: int,
 ) -> list[Drawn]:
-    """Takes draws in their order until there are enough structures."""
+    """Take draws in their order until there are enough structures."""
     drawn: list[Drawn] = []
     structures = reported = 0
     for result in _in_order(pool, tasks(source, seed), ahead):

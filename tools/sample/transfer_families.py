@@ -1,6 +1,6 @@
-"""Computes the structures of the transfer study: three families at levels that no source has.
+"""Compute the structures of the transfer study: three families at levels that no source has.
 
-    python tools/transfer_families.py workflow/transfer
+    python -m tools.sample.transfer_families workflow/transfer
 
 Molecules and pairs of molecules in implicit water, and crystals by another method than that of the
 sample's crystals. A sixth of the groups is marked for tests. The seed differs from the sample's, so
@@ -22,11 +22,11 @@ from ase import Atoms
 from ase.io import write
 from tqdm import tqdm
 
-from mtlpar.sample.base import FloatArray, IntArray, UnusableDrawError, random_stream
-from mtlpar.sample.crystals import build_crystal, crystal_plans, grown, strained_and_rattled
-from mtlpar.sample.labels import Label, Surface, label_frames
-from mtlpar.sample.molecules import conformers, displaced_geometries, placed_beside
-from mtlpar.sample.smiles import molecule_smiles
+from .base import FloatArray, IntArray, UnusableDrawError, random_stream
+from .crystals import build_crystal, crystal_plans, grown, strained_and_rattled
+from .labels import Label, Surface, label_frames
+from .molecules import conformers, displaced_geometries, placed_beside
+from .smiles import molecule_smiles
 
 SEED = 4242
 STRUCTURES = 1300

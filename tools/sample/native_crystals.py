@@ -38,7 +38,7 @@ _FILES: Final = ("alexandria_000.json.bz2", "alexandria_001.json.bz2")
 
 
 def write_mptrj(folder: Path, materials: Sequence[Trajectory], *, seed: int) -> None:
-    """Writes `MPtrj_2022.9_full.json`: one JSON object on one line, stress in kbar.
+    """Write `MPtrj_2022.9_full.json`: one JSON object on one line, stress in kbar.
 
     Args:
         folder: Folder of the source.
@@ -89,7 +89,7 @@ def _mptrj_record(material: Trajectory, frame: Frame, references: dict[str, floa
 
 
 def write_alexandria(folder: Path, materials: Sequence[Trajectory], *, seed: int) -> None:
-    """Writes two `alexandria_NNN.json.bz2`, each `{"entries": [...]}`.
+    """Write two `alexandria_NNN.json.bz2`, each `{"entries": [...]}`.
 
     A few entries lack forces, hold a site that is not fully occupied, or repeat another entry
     under another identifier.
@@ -115,7 +115,7 @@ def write_alexandria(folder: Path, materials: Sequence[Trajectory], *, seed: int
 
 
 def without_outliers(materials: Sequence[Trajectory]) -> list[Trajectory]:
-    """Drops materials whose energy is far from what their elements let expect.
+    """Drop materials whose energy is far from what their elements let expect.
 
     The Gamma point alone is a poor approximation for some small cells, which shows in energies
     that no neighbour in composition shares.
@@ -136,14 +136,14 @@ def without_outliers(materials: Sequence[Trajectory]) -> list[Trajectory]:
 
 
 def _formation(material: Trajectory, references: dict[str, float]) -> float:
-    """Returns the energy per atom relative to the references in eV."""
+    """The energy per atom relative to the references in eV."""
     elements = material.crystal.elements
     reference = sum(references[element] for element in elements)
     return (material.frames[-1].label.energy - reference) / len(elements)
 
 
 def anion_correction(crystal: Crystal) -> float:
-    """Returns the correction in eV, constant for all frames of a material.
+    """The correction in eV, constant for all frames of a material.
 
     Args:
         crystal: The material; only elements with a negative charge are corrected.
@@ -156,7 +156,7 @@ def anion_correction(crystal: Crystal) -> float:
 
 
 def vasp_stress(frame: Frame) -> FloatArray:
-    """Returns the stress in kbar with positive values under compression, shape (3, 3)."""
+    """The stress in kbar with positive values under compression, shape (3, 3)."""
     virial = 0.5 * (frame.label.virial + frame.label.virial.T)
     tension = virial / frame.volume
     return np.asarray(tension / VASP_STRESS_KBAR_TO_EV_PER_CUBIC_ANGSTROM)
@@ -215,7 +215,7 @@ def _entry(material: Trajectory, number: int, references: dict[str, float]) -> J
 
 
 def _with_odd_entries(entries: list[Json], free_name: int, rng: np.random.Generator) -> list[Json]:
-    """Adds the oddities of the real files: missing forces, disorder and repetition."""
+    """Add the oddities of the real files: missing forces, disorder and repetition."""
     size = len(entries)
     chosen = rng.permutation(size).tolist()
     silent = max(1, size // 75)
@@ -247,7 +247,7 @@ def _structure(
     properties: Sequence[Json] | None = None,
     pbc: bool = False,
 ) -> Json:
-    """Returns the dictionary that pymatgen makes of a structure."""
+    """The dictionary that pymatgen makes of a structure."""
     lattice = np.round(frame.cell, _DIGITS)
     positions = np.round(frame.positions, _DIGITS)
     fractional = positions @ np.linalg.inv(lattice)
@@ -298,7 +298,7 @@ def _references(materials: Sequence[Trajectory]) -> dict[str, float]:
 
 
 def _without_noise(frame: Frame) -> FloatArray:
-    """Zeroes components that symmetry makes vanish, as plane-wave codes report them."""
+    """Zero components that symmetry makes vanish, as plane-wave codes report them."""
     forces = frame.label.forces
     return np.where(np.abs(forces) < 2e-5, 0.0, forces)
 
@@ -309,5 +309,5 @@ def _magnetic_moments(frame: Frame, rng: np.random.Generator) -> list[float]:
 
 
 def _rounded(value: Any) -> Any:
-    """Rounds a number or an array to the digits of the files, without negative zeros."""
+    """Round a number or an array to the digits of the files, without negative zeros."""
     return (np.round(value, _DIGITS) + 0.0).tolist()

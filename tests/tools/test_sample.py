@@ -16,22 +16,23 @@ pytest.importorskip("tblite")
 pytest.importorskip("rdkit")
 h5py = pytest.importorskip("h5py")
 
+from tools.sample.base import SOURCES, SampleError, random_stream  # noqa: E402
+from tools.sample.crystals import Crystal  # noqa: E402
+from tools.sample.dispersion import dispersion  # noqa: E402
+from tools.sample.draws import tasks  # noqa: E402
+from tools.sample.generate import CHECKSUMS, generate  # noqa: E402
+from tools.sample.labels import Surface  # noqa: E402
+from tools.sample.molecules import closest_contact, conformers, displaced_geometries  # noqa: E402
+from tools.sample.native_crystals import anion_correction, vasp_stress  # noqa: E402
+from tools.sample.relaxation import Frame, relax_crystal, relax_molecule  # noqa: E402
+
 from mtlpar.core.units import (  # noqa: E402
     HARTREE_EV,
     VASP_STRESS_KBAR_TO_EV_PER_CUBIC_ANGSTROM,
 )
-from mtlpar.sample import CHECKSUMS, SOURCES, SampleError, generate  # noqa: E402
-from mtlpar.sample.base import random_stream  # noqa: E402
-from mtlpar.sample.crystals import Crystal  # noqa: E402
-from mtlpar.sample.dispersion import dispersion  # noqa: E402
-from mtlpar.sample.draws import tasks  # noqa: E402
-from mtlpar.sample.labels import Surface  # noqa: E402
-from mtlpar.sample.molecules import closest_contact, conformers, displaced_geometries  # noqa: E402
-from mtlpar.sample.native_crystals import anion_correction, vasp_stress  # noqa: E402
-from mtlpar.sample.relaxation import Frame, relax_crystal, relax_molecule  # noqa: E402
 
 MOLECULAR = ("ani1x", "qm7x", "transition1x")
-COMMITTED = Path(__file__).parents[3] / "workflow" / "sample"
+COMMITTED = Path(__file__).parents[2] / "workflow" / "sample"
 SEED = 7
 
 ANI1X_KEYS = {

@@ -68,7 +68,7 @@ class Surface:
     """
 
     def __init__(self, method: Method, numbers: IntArray, *, solvent: str | None = None) -> None:
-        """Prepares the surface.
+        """Prepare the surface.
 
         Args:
             method: Level of theory.
@@ -82,7 +82,7 @@ class Surface:
         self._state: Any = None
 
     def __call__(self, positions: FloatArray, lattice: FloatArray | None = None) -> Label:
-        """Computes the label of one geometry.
+        """Compute the label of one geometry.
 
         Args:
             positions: Cartesian positions in Å, shape (atoms, 3).
@@ -125,7 +125,7 @@ def label_frames(
     *,
     solvent: str | None = None,
 ) -> list[tuple[FloatArray, Label]]:
-    """Labels several geometries of one molecule.
+    """Label several geometries of one molecule.
 
     Args:
         method: Level of theory.
@@ -148,7 +148,7 @@ def label_frames(
 
 @cache
 def free_atom_energy(method: Method, number: int) -> float:
-    """Returns the energy of a free atom in eV."""
+    """The energy of a free atom in eV."""
     calculator = _tblite().Calculator(
         method, np.array([number]), np.zeros((1, 3)), uhf=_UNPAIRED_ELECTRONS.get(number, 0)
     )
@@ -191,7 +191,7 @@ def _checked(label: Label, method: str) -> Label:
 
 
 def prepare_tblite() -> None:
-    """Loads tblite.
+    """Load tblite.
 
     Raises:
         SampleError: tblite is missing.
@@ -214,6 +214,6 @@ def _tblite() -> _Tblite:
     except ImportError as error:
         raise SampleError(
             "Labelling the sample needs the package tblite, which is not installed; "
-            "install it with: pip install 'mtlpar[sample]'"
+            "install it with: pip install --editable '.[sample]'"
         ) from error
     return _Tblite(Calculator, TBLiteRuntimeError, TBLiteValueError)

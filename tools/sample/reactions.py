@@ -99,7 +99,7 @@ def draw_reaction(
     bands: int,
     largest: int,
 ) -> Reaction:
-    """Draws one reaction of a molecule and follows its path.
+    """Draw one reaction of a molecule and follows its path.
 
     Args:
         smiles: The reactant.
@@ -169,7 +169,7 @@ def _edited(mol: Any, template: Template, match: tuple[int, ...]) -> Any | None:
 def _force_field_ends(
     mol: Any, product: Any, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Embeds the reactant and lets the force field pull it over to the product."""
+    """Embed the reactant and lets the force field pull it over to the product."""
     from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
     mol = type(mol)(mol)
@@ -199,7 +199,7 @@ def _bonds(numbers: IntArray, positions: FloatArray) -> BoolArray:
 
 
 def _aligned(reference: FloatArray, positions: FloatArray) -> FloatArray:
-    """Moves and rotates positions onto the reference (Kabsch)."""
+    """Move and rotates positions onto the reference (Kabsch)."""
     center = positions.mean(axis=0)
     left, _, right = np.linalg.svd((positions - center).T @ (reference - reference.mean(axis=0)))
     flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
@@ -207,7 +207,7 @@ def _aligned(reference: FloatArray, positions: FloatArray) -> FloatArray:
 
 
 def _interpolated(numbers: IntArray, start: FloatArray, end: FloatArray) -> list[FloatArray]:
-    """Interpolates with the image-dependent pair potential."""
+    """Interpolate with the image-dependent pair potential."""
     from ase import Atoms
     from ase.mep import neb as ase_neb
 
@@ -239,7 +239,7 @@ def _relaxed_path(
 
 
 def _stepped(surface: Surface, band: list[Frame]) -> list[Frame]:
-    """Moves the inner images of a nudged elastic band by one step downhill."""
+    """Move the inner images of a nudged elastic band by one step downhill."""
     moved: list[Frame] = []
     for before, here, after in zip(band[:-2], band[1:-1], band[2:], strict=True):
         tangent = after.positions - before.positions

@@ -48,7 +48,7 @@ class Frame:
 def relax_molecule(
     surface: Surface, positions: FloatArray, *, force: float = 0.05, steps: int = 80
 ) -> Frame:
-    """Relaxes a molecule.
+    """Relax a molecule.
 
     Args:
         surface: Surface to go down on.
@@ -80,7 +80,7 @@ def relax_crystal(
     settled: Callable[[Frame], bool],
     steps: int,
 ) -> list[Frame]:
-    """Relaxes the positions and the cell of a crystal together.
+    """Relax the positions and the cell of a crystal together.
 
     Args:
         surface: Surface to go down on.

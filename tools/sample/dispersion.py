@@ -13,7 +13,7 @@ _DAMPING: Final = {1: 1.40, 6: 1.70, 7: 1.55, 8: 1.50, 16: 1.90, 17: 1.85}
 
 
 def dispersion(numbers: IntArray, positions: FloatArray) -> tuple[float, FloatArray]:
-    """Evaluates -sum C6 / (r^6 + R^6) over all pairs and its exact forces.
+    """Evaluate -sum C6 / (r^6 + R^6) over all pairs and its exact forces.
 
     Args:
         numbers: Atomic numbers, shape (atoms,).
@@ -36,5 +36,5 @@ def dispersion(numbers: IntArray, positions: FloatArray) -> tuple[float, FloatAr
 
 
 def coefficients(numbers: IntArray) -> FloatArray:
-    """Returns C6 coefficients in eV Å^6, shape (atoms,)."""
+    """Return C6 coefficients in eV Å^6, shape (atoms,)."""
     return np.array([_C6_EV[int(number)] for number in numbers])

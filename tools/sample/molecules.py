@@ -45,7 +45,7 @@ class Molecule:
 
 
 def conformers(smiles: str, rng: np.random.Generator, *, count: int) -> list[Molecule]:
-    """Embeds a molecule and returns minima of its force field with their normal modes.
+    """Embed a molecule and returns minima of its force field with their normal modes.
 
     Atoms are sorted by element, carbon first and then in the order of the symbols, so that
     isomers share one order of atoms.
@@ -84,7 +84,7 @@ def conformers(smiles: str, rng: np.random.Generator, *, count: int) -> list[Mol
 
 
 def sorted_by_element(mol: Any) -> Any:
-    """Returns an RDKit molecule with its atoms grouped by element."""
+    """An RDKit molecule with its atoms grouped by element."""
     from rdkit import Chem
 
     order = sorted(
@@ -95,14 +95,14 @@ def sorted_by_element(mol: Any) -> Any:
 
 
 def atomic_numbers(mol: Any) -> IntArray:
-    """Returns the atomic numbers of an RDKit molecule, shape (atoms,)."""
+    """The atomic numbers of an RDKit molecule, shape (atoms,)."""
     return np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.int64)
 
 
 def thermal_displacement(
     molecule: Molecule, rng: np.random.Generator, *, temperature: float
 ) -> FloatArray:
-    """Draws displacements from the quantum-mechanical harmonic distribution.
+    """Draw displacements from the quantum-mechanical harmonic distribution.
 
     The zero-point motion is part of it, which is what gives stiff bonds realistic forces.
 
@@ -130,7 +130,7 @@ def displaced_geometries(
     count: int,
     temperatures: tuple[float, float],
 ) -> list[FloatArray]:
-    """Draws non-equilibrium geometries in which no two atoms collide.
+    """Draw non-equilibrium geometries in which no two atoms collide.
 
     Args:
         molecule: Molecule with normal modes.
@@ -162,7 +162,7 @@ def placed_beside(
     guest: tuple[IntArray, FloatArray],
     rng: np.random.Generator,
 ) -> tuple[IntArray, FloatArray]:
-    """Puts a second molecule beside a first one at about van-der-Waals distance.
+    """Put a second molecule beside a first one at about van-der-Waals distance.
 
     Args:
         numbers: Atomic numbers of the first molecule, shape (atoms,).
@@ -191,14 +191,14 @@ def placed_beside(
 
 
 def random_rotation(rng: np.random.Generator) -> FloatArray:
-    """Draws a rotation matrix, shape (3, 3)."""
+    """Draw a rotation matrix, shape (3, 3)."""
     matrix, triangle = np.linalg.qr(rng.normal(size=(3, 3)))
     matrix = matrix * np.sign(np.diag(triangle))
     return np.asarray(matrix * np.sign(np.linalg.det(matrix)))
 
 
 def closest_contact(numbers: IntArray, positions: FloatArray) -> float:
-    """Returns the smallest distance in units of the sum of the covalent radii."""
+    """The smallest distance in units of the sum of the covalent radii."""
     if len(numbers) < 2:
         return float("inf")
     radii = covalent_radii(numbers)
@@ -208,14 +208,14 @@ def closest_contact(numbers: IntArray, positions: FloatArray) -> float:
 
 
 def covalent_radii(numbers: IntArray) -> FloatArray:
-    """Returns covalent radii in Å, shape (atoms,)."""
+    """Return covalent radii in Å, shape (atoms,)."""
     from ase.data import covalent_radii as table
 
     return np.asarray(table[numbers], dtype=np.float64)
 
 
 def on_grid(values: FloatArray, spacing: float = _GRID) -> FloatArray:
-    """Rounds to a binary grid, which keeps compressed files small without hurting accuracy."""
+    """Round to a binary grid, which keeps compressed files small without hurting accuracy."""
     return np.round(values / spacing) * spacing
 
 
@@ -234,7 +234,7 @@ def _masses(numbers: IntArray) -> FloatArray:
 def _force_field_gradient(
     mol: Any, properties: Any, conformer: int, positions: FloatArray
 ) -> FloatArray:
-    """Returns the gradient in eV/Å, flattened."""
+    """The gradient in eV/Å, flattened."""
     from rdkit.Chem import rdForceFieldHelpers
 
     mol.GetConformer(conformer).SetPositions(np.ascontiguousarray(positions))
@@ -246,7 +246,7 @@ def _force_field_gradient(
 def _normal_modes(
     gradient: Callable[[FloatArray], FloatArray], positions: FloatArray, masses: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Diagonalizes the Hessian of the force field, leaving out translation and rotation."""
+    """Diagonalize the Hessian of the force field, leaving out translation and rotation."""
     size = positions.size
     hessian = np.empty((size, size))
     for index in range(size):
@@ -266,7 +266,7 @@ def _normal_modes(
 
 
 def _rigid_motions(positions: FloatArray, masses: FloatArray) -> FloatArray:
-    """Returns an orthonormal basis of mass-weighted rigid motions, shape (3 atoms, 5 or 6)."""
+    """An orthonormal basis of mass-weighted rigid motions, shape (3 atoms, 5 or 6)."""
     centered = positions - np.average(positions, axis=0, weights=masses)
     motions = [np.tile(axis, (len(masses), 1)) for axis in np.eye(3)]
     motions += [np.cross(axis, centered) for axis in np.eye(3)]

@@ -78,7 +78,7 @@ class Crystal:
 def crystal_plans(
     seed: int, *, share: float, stream: int, skipped: Collection[str] = ()
 ) -> Iterator[CrystalPlan]:
-    """Enumerates crystals without end.
+    """Enumerate crystals without end.
 
     All sources see the same crystals in the same order and keep a random share of them, which
     is how two sources come to overlap in part.
@@ -118,7 +118,7 @@ def crystal_plans(
 
 
 def build_crystal(plan: CrystalPlan, *, enlarged: bool, dilation: float = 1.0) -> Crystal:
-    """Builds the structure at the cell that the radii of its elements suggest.
+    """Build the structure at the cell that the radii of its elements suggest.
 
     Args:
         plan: What to build.
@@ -146,7 +146,7 @@ def build_crystal(plan: CrystalPlan, *, enlarged: bool, dilation: float = 1.0) -
 
 
 def grown(crystal: Crystal, *, atoms: int) -> Crystal:
-    """Returns the crystal repeated along its shortest lattice vector until it has enough atoms.
+    """The crystal repeated along its shortest lattice vector until it has enough atoms.
 
     Args:
         crystal: The crystal to repeat.
@@ -167,7 +167,7 @@ def grown(crystal: Crystal, *, atoms: int) -> Crystal:
 
 
 def with_substitutes(crystal: Crystal, rng: np.random.Generator) -> Crystal:
-    """Returns the crystal with some sites taken by common elements of like charge and size.
+    """The crystal with some sites taken by common elements of like charge and size.
 
     Args:
         crystal: The crystal; a pure element is returned as it is.
@@ -194,7 +194,7 @@ def with_substitutes(crystal: Crystal, rng: np.random.Generator) -> Crystal:
 def strained_and_rattled(
     crystal: Crystal, rng: np.random.Generator, *, strain: float, rattle: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Returns positions (atoms, 3) and lattice (3, 3) in Å away from the ideal crystal.
+    """Return positions (atoms, 3) and lattice (3, 3) in Å away from the ideal crystal.
 
     Args:
         crystal: The ideal crystal.
@@ -209,7 +209,7 @@ def strained_and_rattled(
 
 
 def _substitutes(element: str, charge: int, present: Collection[str]) -> list[str]:
-    """Returns common elements of the same charge whose radius is near, none of them present."""
+    """Return common elements of the same charge whose radius is near, none of them present."""
     pool = (CATIONS if charge > 0 else ANIONS).get(charge, {})
     if element not in pool:
         return []
@@ -277,7 +277,7 @@ def _lattice_constants(prototype: Prototype, species: Mapping[str, Species]) -> 
 
 
 def _distortion(variant: int) -> FloatArray:
-    """Returns a volume-conserving tetragonal or orthorhombic strain, shape (3, 3)."""
+    """A volume-conserving tetragonal or orthorhombic strain, shape (3, 3)."""
     if variant == 0:
         return np.eye(3)
     amplitude = 0.03 * ((variant + 1) // 2) * (-1) ** variant

@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 def write_source(source: str, folder: Path, drawn: Sequence[Drawn], *, seed: int) -> None:
-    """Writes the draws of one source in its file format, layout and units.
+    """Write the draws of one source in its file format, layout and units.
 
     Args:
         source: Name of the source.

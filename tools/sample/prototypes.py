@@ -19,12 +19,12 @@ FCC_TO_TETRAGONAL: Final = np.array([[0, 0, 1], [-1, 1, 0], [1, 1, -1]])
 
 
 def hexagonal(ratio: float) -> FloatArray:
-    """Returns the hexagonal cell of unit a and the given c/a, shape (3, 3)."""
+    """The hexagonal cell of unit a and the given c/a, shape (3, 3)."""
     return np.array([[0.5, -SQRT3 / 2, 0.0], [0.5, SQRT3 / 2, 0.0], [0.0, 0.0, ratio]])
 
 
 def tetragonal(ratio: float) -> FloatArray:
-    """Returns the tetragonal cell of unit a and the given c/a, shape (3, 3)."""
+    """The tetragonal cell of unit a and the given c/a, shape (3, 3)."""
     return np.diag([1.0, 1.0, ratio])
 
 
@@ -51,7 +51,7 @@ class Prototype:
     enlarge: FloatArray
 
     def multiplicity(self, role: str) -> int:
-        """Returns the number of sites with a role."""
+        """The number of sites with a role."""
         return sum(site_role == role for site_role, _ in self.sites)
 
 
@@ -68,7 +68,7 @@ _FACES: Final = ((0.0, 0.5, 0.5), (0.5, 0.0, 0.5), (0.5, 0.5, 0.0))
 
 
 def _octahedron(u: float) -> tuple[tuple[str, tuple[float, float, float]], ...]:
-    """Returns six anions at distance u along the cubic axes, in primitive fcc coordinates."""
+    """Return six anions at distance u along the cubic axes, in primitive fcc coordinates."""
     to_fractional = np.linalg.inv(FCC)
     points = [sign * u * np.eye(3)[axis] @ to_fractional for axis in range(3) for sign in (1, -1)]
     return tuple(("X", (float(p[0]), float(p[1]), float(p[2]))) for p in points)
