@@ -7,7 +7,6 @@ runs it.
 from __future__ import annotations
 
 import argparse
-import errno
 import io
 import logging
 import os
@@ -34,32 +33,13 @@ from mtlpar.cli import (
 )
 from mtlpar.cli.common import Parser
 from mtlpar.core.log import set_up_logging
+from mtlpar.core.system_errors import advice_of
 from mtlpar.parallel.agree import EndedTogether, Interrupted
 
 logger = logging.getLogger(__name__)
 
 INTERRUPTED = 75
 """Exit status of a run that was stopped in good order and is to be continued (EX_TEMPFAIL)."""
-
-# What to do about what a system refuses for reasons that the user can do away with.
-_ADVICE = {
-    **dict.fromkeys(
-        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-        "Free space or correct permissions there, then run again",
-    ),
-    **dict.fromkeys(
-        (errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
-        "Something else is in the way there: move it, or name another place",
-    ),
-    **dict.fromkeys(
-        (errno.ENAMETOOLONG, errno.ELOOP),
-        "Correct that name or link, or name another place",
-    ),
-    **dict.fromkeys(
-        (errno.EIO, errno.ESTALE),
-        "The file system there has failed: run again, or ask those who run it",
-    ),
-}
 
 # In the order of `mtlpar --help`: the stages first.
 _GROUPS = {
@@ -117,10 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        if error.errno not in _ADVICE:
+        advice = advice_of(error)
+        if advice is None:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
-        logger.error("error: %s%s. %s", where, error.strerror, _ADVICE[error.errno])
+        logger.error("error: %s%s. %s", where, error.strerror, advice)
         return 1
     return 0
 

@@ -13,15 +13,16 @@ from typing import Any, Final
 from ase import Atoms
 
 from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS
+from mtlpar.core.system_errors import is_of_the_system
 from mtlpar.sources.ase_containers import (
     CONTAINER_ERRORS,
     CONTAINERS,
     Container,
+    container_of,
     errors_of,
     format_of,
     frames_of,
 )
-from mtlpar.sources.file_kinds import FORMATS, kind_of_file
 from mtlpar.store.export import iterate_atoms
 from mtlpar.store.pack import open_folder
 
@@ -116,7 +117,7 @@ def rows_of(path: Path) -> Iterator[Row]:
     container, records = CONTAINERS["extxyz"], partial(frames_of, sys.stdin.buffer)
     errors: tuple[type[Exception], ...] = CONTAINER_ERRORS
     if str(path) != STDIN:
-        container, errors = _container(path), errors_of(path)
+        container, errors = container_of(path), errors_of(path)
         records = partial(container.records, path)
     is_empty = True
     try:
@@ -124,7 +125,13 @@ def rows_of(path: Path) -> Iterator[Row]:
             is_empty = False
             yield Row(f"{path} {key}", container, content)
     except errors as error:
+        if is_of_the_system(error):
+            raise
         raise ValueError(f"{path} is damaged or cut off: {error}") from error
+    except ValueError as error:
+        # Frames do not know which file they are of.
+        text = str(error)
+        raise ValueError(text if text.startswith(str(path)) else f"{path}: {text}") from error
     if is_empty:
         logger.warning("%s holds no structures", path)
 
@@ -136,15 +143,6 @@ def _rows_of_pack(path: Path) -> Iterator[Row]:
             every = iterate_atoms(batch, reader.header, labels=False)
             for index, atoms in enumerate(every, first):
                 yield Row(f"{path} structure {index}", None, atoms)
-
-
-def _container(path: Path) -> Container:
-    kind = kind_of_file(path)
-    found = format_of(path.name) if kind is None else FORMATS.get(kind)
-    if found is None:
-        what = f"is {kind}" if kind else "has a name that says no format"
-        raise ValueError(f"{path} {what}; expected {_formats()}")
-    return CONTAINERS[found]
 
 
 def _is_input(path: Path) -> bool:

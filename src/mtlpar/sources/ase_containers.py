@@ -13,20 +13,27 @@ import sqlite3
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import all_properties
-from ase.db import connect
 from ase.io.extxyz import key_val_str_to_dict, read_xyz
-from ase.io.formats import UnknownFileTypeError, open_with_compression
 from ase.io.trajectory import TrajectoryReader
 from ase.stress import voigt_6_to_full_3x3_stress
+
+from mtlpar.sources import ase_databases
+from mtlpar.sources.file_kinds import (
+    LMDB,
+    SQLITE,
+    TRAJECTORY,
+    compression_of,
+    kind_of_file,
+    open_unpacked,
+    unlike,
+)
 
 Labels = dict[str, Any]
 """What a record says of its structure, by key: results, values and arrays of the atoms."""
@@ -34,11 +41,8 @@ Labels = dict[str, Any]
 CONTAINER_ERRORS: Final = (OSError, EOFError, lzma.LZMAError, zlib.error, sqlite3.Error)
 """What reading a damaged file raises, whatever its format."""
 
-_ROWS_AT_ONCE: Final = 256
 _MAX_FRAME_BYTES: Final = 1 << 28
-_LMDB: Final = ".aselmdb"
-_IN_USE: Final = "already open in this process"
-_SQLITE: Final = b"SQLite format 3\x00"
+_CHUNK_BYTES: Final = 1 << 20
 # Columns of a property in a damaged header: ASE would make room for so many.
 _ABSURD_COLUMNS: Final = re.compile(rb":[RISL]:\d{5}")
 # Keys that ASE has a meaning of its own for, and what hides them from it.
@@ -77,16 +81,23 @@ class Container:
 
 def _frames(path: Path) -> Iterator[tuple[str, bytes]]:
     """Number and text of each frame of an extended XYZ file."""
-    with open_with_compression(str(path), "rb") as stream:
-        yield from frames_of(stream)
+    with open_unpacked(path) as stream:
+        try:
+            yield from frames_of(stream)
+        except ValueError:
+            # A damaged archive gives noise before it says that it is one.
+            while compression_of(path) is not None and stream.read(_CHUNK_BYTES):
+                pass
+            raise
 
 
 def frames_of(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
     """Number and text of each frame of extended XYZ.
 
     Raises:
-        OSError: If a frame is laid out otherwise, or cut off.
-        ValueError: If a header has a key of the format in other letters, such as ``lattice``.
+        OSError: If a frame is cut off.
+        ValueError: If a frame is laid out otherwise, or a header has a key of the format in other
+            letters, such as ``lattice``.
     """
     frames = enumerate(_texts_of(stream))
     for index, text in frames:
@@ -131,7 +142,8 @@ def _misnamed(frame: bytes) -> tuple[str, str] | None:
 
 def _rest_of_frame(stream: IO[bytes], line: bytes, index: int) -> bytes:
     if not line.strip().isdigit():
-        raise OSError(f"frame {index} begins with {line[:60]!r}, expected a number of atoms")
+        hint = f"; does frame {index - 1} have as many lines as it says?" if index else ""
+        raise ValueError(f"frame {index} {unlike(line[:60], 'a number of atoms')}{hint}")
     lines, size = list[bytes](), 0
     # The number may be damaged, and then it may be of any size.
     while len(lines) <= int(line) and size < _MAX_FRAME_BYTES:
@@ -154,13 +166,27 @@ def _parse_header(line: str) -> Labels:
     return found
 
 
+def _decoded(frame: bytes) -> str:
+    """Text of a frame; remarks in another encoding than UTF-8 cost nothing.
+
+    Raises:
+        UnicodeDecodeError: If anything else is not UTF-8.
+    """
+    try:
+        return frame.decode()
+    except UnicodeDecodeError:
+        count, header, atoms = frame.split(b"\n", maxsplit=2)
+        readable = _QUOTES.sub(lambda text: text[0].decode(errors="replace").encode(), header)
+        return b"\n".join((count, readable, atoms)).decode()
+
+
 def _open_frame(text: bytes, where: str) -> tuple[Any, Labels]:
     """Structure and labels of a frame."""
     header = text.split(b"\n", maxsplit=2)[1]
     if absurd := _ABSURD_COLUMNS.search(header):
         raise ValueError(f"{where}: Properties have {absurd[0]!r}... columns; {header[:200]!r}")
     try:
-        stream = io.StringIO(text.decode())
+        stream = io.StringIO(_decoded(text))
         atoms: Atoms = next(read_xyz(stream, index=0, properties_parser=_parse_header))
     except KeyError as error:
         # ASE looks up nothing but symbols.
@@ -175,110 +201,10 @@ def _open_frame(text: bytes, where: str) -> tuple[Any, Labels]:
     return atoms, {key.removeprefix(_OURS): value for key, value in labels.items()}
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Number and content of each row of an ASE database, in the order of the numbers."""
-    # ASE would make a database of an empty file.
-    if not path.is_file() or path.stat().st_size == 0:
-        raise OSError("it is no file, or an empty one")
-    _require_systems(path)
-    last = "before the first row"
-    try:
-        for row in _select_all(path):
-            last = f"after row {row.id}"
-            yield f"row {row.id}", row
-    except UnknownFileTypeError as error:
-        raise ValueError(
-            f"{path} is no ASE database: {error}; convert it with ASE, or write a reader "
-            "(docs/add_a_source.md)"
-        ) from error
-    except _ASE_ERRORS as error:
-        if path.suffix == ".db":
-            # SQLite found the row, so the file is whole.
-            raise ValueError(
-                f"{path}: ASE cannot read the row that comes {last} ({error}): its arrays are not "
-                "of double precision, or of another number of atoms; write it again with ASE"
-            ) from error
-        raise OSError(f"ASE cannot read it: {type(error).__name__}: {error}") from error
-    except Exception as error:
-        # An error of LMDB, a package that few need.
-        if _IN_USE not in str(error):
-            raise
-        raise ValueError(
-            f"{path} is open in this process already, and LMDB opens a file once; close the other "
-            "database first"
-        ) from error
-
-
-def _require_systems(path: Path) -> None:
-    """Look for the table of structures: in SQLite files without one ASE makes it, unasked.
-
-    Raises:
-        ValueError: If it is missing.
-    """
-    with path.open("rb") as stream:
-        if stream.read(len(_SQLITE)) != _SQLITE:
-            return
-    # Nobody writes raw files any more, and so there is no need for locks or files beside this one.
-    address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-    with closing(sqlite3.connect(address, uri=True)) as database:
-        found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        tables = [name for (name,) in found]
-    if "systems" not in tables:
-        raise ValueError(
-            f"{path} is no ASE database: SQLite finds no table 'systems' in it, only "
-            f"{', '.join(tables) or 'nothing'}; correct custom_sources or convert it with ASE"
-        )
-
-
-def _select_all(path: Path) -> Iterator[Any]:
-    is_sqlite, is_lmdb = path.suffix == ".db", path.suffix == _LMDB
-    # ASE would open it for writing.
-    options = {"readonly": True} if is_lmdb else {}
-    with connect(path, use_lock_file=False, **options) as database:  # type: ignore[no-untyped-call]
-        if not is_sqlite:
-            # The others stream by themselves, and would start again for every block.
-            yield from database.select()
-            return
-        # A select of everything would hold everything.
-        last = 0
-        before = -1
-        while before < last:
-            before = last
-            # One by one: a row that ASE cannot read does not hide those before it.
-            for row in database.select(f"id>{last}", limit=_ROWS_AT_ONCE):
-                yield row
-                last = row.id
-
-
-def errors_of(path: Path) -> tuple[type[Exception], ...]:
-    """What a damaged file raises; databases of LMDB need a package that few others need.
-
-    Raises:
-        ValueError: If the file is one and the package is not installed.
-    """
-    if path.suffix != _LMDB:
-        return CONTAINER_ERRORS
-    try:
-        backend: Any = import_module("ase_db_backends.aselmdb")
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: ASE reads {_LMDB} files with a package that is not installed ({error}); "
-            "`pip install ase-db-backends`"
-        ) from error
-    return (*CONTAINER_ERRORS, backend.lmdb.Error)
-
-
 def _open_row(row: Any, where: str) -> tuple[Any, Labels]:
-    """Structure and labels of a row; a row of a database has what a structure has."""
-    # Asked for a key called charge, mass, volume or symbols, a row gives what it computes itself.
-    stored = vars(row)
-    try:
-        pairs = {key: stored[key] for key in row._keys}
-        labels = {**row.data, **pairs}
-    except _ASE_ERRORS as error:
-        raise ValueError(f"{where}: ASE cannot read its data: {error!r}") from error
-    results = {key: stored[key] for key in all_properties if key in stored}
-    return row, _with_full_stress({**labels, **results})
+    """Structure and labels of a row."""
+    found, labels = ase_databases.open_row(row, where)
+    return found, _with_full_stress(labels)
 
 
 def _images(path: Path) -> Iterator[tuple[str, Any]]:
@@ -307,10 +233,59 @@ def _with_full_stress(labels: Labels) -> Labels:
 
 CONTAINERS: Final = {
     "extxyz": Container(_frames, _open_frame, (".xyz", ".extxyz")),
-    "db": Container(_rows, _open_row, (".db", ".json", _LMDB)),
+    "db": Container(ase_databases.rows, _open_row, ase_databases.ENDINGS),
     "traj": Container(_images, _open_image, (".traj",)),
 }
 """Formats that are read, by the name that the configuration uses."""
+
+
+_OF_KIND: Final = {SQLITE: "db", LMDB: "db", TRAJECTORY: "traj"}
+# What else than text a file must be by the end of its name.
+_KIND_OF_ENDING: Final = {".db": SQLITE, ".aselmdb": LMDB, ".traj": TRAJECTORY}
+
+
+def container_of(path: Path, stated: str | None = None) -> Container:
+    """How a file is read: as what its first bytes say, or else as the user or its name says.
+
+    Args:
+        path: The file.
+        stated: The format that the user says it is in.
+
+    Raises:
+        ValueError: If nothing reads it; the message says what it is.
+    """
+    kind = kind_of_file(path)
+    compression = compression_of(path)
+    readable = ", ".join(f"{' '.join(c.endings)} ({one})" for one, c in CONTAINERS.items())
+    if kind is not None and kind not in _OF_KIND:
+        raise ValueError(
+            f"{path} is {kind}; expected {readable}. Convert or unpack it, or write a "
+            "reader (docs/add_a_source.md)"
+        )
+    # Databases of ASE may be text, so what the user says of text counts.
+    chosen = (stated or format_of(path.name)) if kind is None else _OF_KIND[kind]
+    if chosen is None:
+        raise ValueError(
+            f"{path}: its name says no format; state format in custom_sources, or name it by what "
+            f"it is; expected {readable}"
+        )
+    if compression is not None and chosen != "extxyz":
+        raise ValueError(f"{path} is {kind or 'text'} in {compression}; unpack it")
+    expected = TRAJECTORY if chosen == "traj" else _KIND_OF_ENDING.get(path.suffix)
+    if kind is None and chosen != "extxyz" and expected is not None:
+        with path.open("rb") as stream:
+            raise ValueError(f"{path} {unlike(stream.read(40), expected)}")
+    return CONTAINERS[chosen]
+
+
+def errors_of(path: Path) -> tuple[type[Exception], ...]:
+    """What a damaged file raises.
+
+    Raises:
+        ValueError: If it takes a package to read it that is not installed.
+    """
+    of_lmdb = ase_databases.errors_of_lmdb(path) if kind_of_file(path) == LMDB else ()
+    return (*CONTAINER_ERRORS, *of_lmdb)
 
 
 def format_of(file_name: str) -> str | None:

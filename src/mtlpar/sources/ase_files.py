@@ -16,7 +16,7 @@ from ase.data import chemical_symbols
 
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.hashing import name_hash
-from mtlpar.sources.ase_containers import CONTAINERS, Container, errors_of, format_of
+from mtlpar.sources.ase_containers import Container, container_of, errors_of
 from mtlpar.sources.base import LabelUse, RawBlock, Source, matches
 from mtlpar.sources.custom_labels import (
     as_text,
@@ -28,7 +28,6 @@ from mtlpar.sources.custom_labels import (
     used_keys,
     weight_columns,
 )
-from mtlpar.sources.file_kinds import FORMATS, kind_of_file
 from mtlpar.sources.reading import (
     Columns,
     Progress,
@@ -90,36 +89,13 @@ def read(
     Raises:
         ValueError: If the file is damaged, of another format or laid out otherwise.
     """
-    container = _container(custom, path)
+    container = container_of(path, custom.format)
     progress = Progress(path)
     reader = _RecordReader(group_of_name, custom, container, _split_of_file(custom, path))
     for block in collect_records(progress, container.records(path), reader.parse, *errors_of(path)):
         yield replace(block, labels=reader.use.take())
     if not progress.rows:
         raise ValueError(f"{path} holds no structures, expected {custom.format or 'some'}")
-
-
-def _container(custom: CustomSource, path: Path) -> Container:
-    """How a file is read: as what its first bytes say, or else as its name or the user says.
-
-    Raises:
-        ValueError: If nothing reads it.
-    """
-    formats = ", ".join(f"{one} ({' '.join(c.endings)})" for one, c in CONTAINERS.items())
-    kind = kind_of_file(path) if path.is_file() else None
-    if kind is not None and kind not in FORMATS:
-        raise ValueError(
-            f"{path} is {kind}; custom sources are read from {formats}. Convert or unpack it, or "
-            "write a reader (docs/add_a_source.md)"
-        )
-    found = format_of(path.name) if kind is None else FORMATS[kind]
-    # Databases of ASE may be text, so what the user says of text counts.
-    chosen = found if kind is not None else custom.format or found
-    if chosen is None:
-        raise ValueError(
-            f"{path}: its name says no format; state format in custom_sources, one of {formats}"
-        )
-    return CONTAINERS[chosen]
 
 
 def _split_of_file(custom: CustomSource, path: Path) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from mtlpar.sources.ahead import ahead
+from mtlpar.sources.file_kinds import BZIP2, require_kind
 
 # After every call the thread waits for the interpreter, 5 ms if the other one is busy: BZ2File,
 # with its calls of 8 kB, would wait most of the time.
@@ -22,9 +23,11 @@ def read_bz2(path: Path) -> Iterator[bytes]:
     What follows the last stream is ignored, as bzip2 does.
 
     Raises:
-        OSError: If the file is no bzip2 or is damaged.
+        ValueError: If the file is something else.
+        OSError: If it is damaged.
         EOFError: If it ends too early.
     """
+    require_kind(path, BZIP2)
     for block in ahead(_blocks(path)):
         for start in range(0, len(block), _CHUNK_BYTES):
             yield block[start : start + _CHUNK_BYTES]

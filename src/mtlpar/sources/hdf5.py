@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtlpar.sources.base import Piece
+from mtlpar.sources.file_kinds import HDF5, require_kind
 
 HDF5_ERRORS: Final = (
     OSError, RuntimeError, KeyError, TypeError, OverflowError, MemoryError, SystemError,
@@ -41,8 +42,11 @@ def open_file(path: Path, *, to_end: bool = False) -> Iterator[h5py.File]:
         to_end: Whether nothing may follow what HDF5 reads; looked at when the pass is over.
 
     Raises:
-        ValueError: If something follows, for instance another file.
+        ValueError: If it is something else, or something follows, for instance another file.
     """
+    # Behind a user block its signature stands elsewhere than at the beginning.
+    if not h5py.is_hdf5(path):
+        require_kind(path, HDF5)
     with h5py.File(path, "r") as file:
         # Nothing is asked for twice, but HDF5 would keep hundreds of MB of what it has seen.
         cache = file.id.get_mdc_config()

@@ -18,10 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from mtlpar.sources.file_kinds import unlike
+
 CHUNK_BYTES: Final = 1 << 18
 MAX_MEMBER_BYTES: Final = 1 << 28
 """A longer member means that a quote or bracket is damaged: its end will never come."""
 
+# What Python writes for numbers that JSON has no words for.
+_NO_NUMBER: Final = re.compile(rb"(?<=[:,\[\s])-?(?:NaN|Infinity)(?=\s*[,\]}])")
 _ESCAPE: Final = re.compile(rb"\\[\s\S]")
 _QUOTE: Final = ord('"')
 _ASCII_CASE: Final = 0x20  # lays [ on { and ] on }
@@ -98,7 +102,7 @@ class MemberRun:
     def document(self, brackets: bytes) -> bytes:
         """The members as the content of ``{}`` or of ``[]``."""
         members = self.text.strip(_BLANK).removeprefix(b",")
-        return b"%c%b%c" % (brackets[0], members, brackets[1])
+        return _with_quoted_nan(b"%c%b%c" % (brackets[0], members, brackets[1]))
 
     def parse(self, brackets: bytes) -> Any:
         """Parse the members as the content of ``{}`` or of ``[]``.
@@ -116,6 +120,23 @@ class MemberRun:
         for end in self.ends:
             yield MemberRun(self.text[start:end], self.offset + start, [end - start])
             start = end
+
+
+def _with_quoted_nan(document: bytes) -> bytes:
+    """The document with NaN and Infinity as text, which no label is: elsewhere they cost nothing.
+
+    JSON has no such numbers, and its parsers refuse all that stands around one.
+    """
+    if b"NaN" not in document and b"Infinity" not in document:
+        return document
+    text = np.frombuffer(DepthScanner().without_escapes(document), np.uint8)
+    quotes = np.flatnonzero(text == _QUOTE)
+
+    def quoted(found: re.Match[bytes]) -> bytes:
+        in_string = np.searchsorted(quotes, found.start()) % 2
+        return found[0] if in_string else b'"%b"' % found[0]
+
+    return _NO_NUMBER.sub(quoted, document)
 
 
 def _parse(document: bytes, place: str) -> Any:
@@ -168,13 +189,13 @@ class Members:
             expected: The layout, for messages.
 
         Raises:
-            JsonDamageError: If the document begins otherwise.
+            ValueError: If the document begins otherwise.
         """
         self._chunks = iter(chunks)
         first = next(self._chunks, b"")
         found = head.match(first)
         if found is None:
-            raise JsonDamageError(f"the file begins with {first[:40]!r}, expected {expected}")
+            raise ValueError(f"the file {unlike(first, expected)}")
         self.head = found[0]
         scanner = DepthScanner()
         scanner.closings(self.head)
@@ -248,7 +269,7 @@ class Members:
 
     def _check_end(self, tail: bytes) -> None:
         """What follows the members must complete the document, with nothing after it."""
-        _parse(self.head + tail, "what follows the last member")
+        _parse(_with_quoted_nan(self.head + tail), "what follows the last member")
 
 
 def read_chunks(stream: IO[bytes], stop: int | None = None) -> Iterator[bytes]:

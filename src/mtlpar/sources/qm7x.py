@@ -21,6 +21,7 @@ import h5py
 
 from mtlpar.core.hashing import name_hash
 from mtlpar.sources.base import Piece, RawBlock, Source
+from mtlpar.sources.file_kinds import HDF5, XZ, require_kind
 from mtlpar.sources.hdf5 import HDF5_ERRORS, chosen, even_pieces, float_array, names, open_file
 from mtlpar.sources.reading import (
     Columns,
@@ -66,9 +67,11 @@ def divide(path: Path, piece_bytes: int) -> Iterator[list[Piece]]:
     # Beside the raw file there is room for files of this size; in /tmp there often is not.
     with temporary_beside(path) as unpacked:
         with damage_named(Progress(path), *_ERRORS):
+            require_kind(path, XZ)
             with lzma.open(path) as packed:
                 shutil.copyfileobj(packed, unpacked, _CHUNK_BYTES)
             unpacked.flush()
+            require_kind(Path(unpacked.name), HDF5, name=f"the content of {path}")
             with open_file(Path(unpacked.name)) as file:
                 molecules = len(file)
         yield even_pieces(molecules, unpacked.tell(), piece_bytes, unpacked=Path(unpacked.name))

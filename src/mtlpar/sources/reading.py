@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.structures import StructureBatch
+from mtlpar.core.system_errors import is_of_the_system
 from mtlpar.sources.base import DAMAGED_RECORD, RawBlock
+from mtlpar.sources.file_kinds import DOWNLOAD_AGAIN, no_file
 
 BLOCK_STRUCTURES: Final = 4096
 """Rows that a reader collects, or cuts from a large array, before it yields them."""
@@ -41,7 +43,16 @@ class Progress:
         return f"{self.path}, key {self.last}"
 
     def damage(self, error: Exception) -> str:
-        """What a container's own error means, for people."""
+        """What a container's own error means, for people.
+
+        Raises:
+            OSError: The error itself, if the system is at fault and not the file.
+        """
+        if isinstance(error, OSError) and is_of_the_system(error):
+            error.filename = error.filename or str(self.path)
+            raise error
+        if not self.path.is_file():
+            return f"{self.path} {no_file(self.path)}; {DOWNLOAD_AGAIN}"
         # Parsers draw pictures of the place over several lines.
         reason = " ".join(str(error).split())
         return (
@@ -62,6 +73,7 @@ def damage_named(progress: Progress, *errors: type[Exception]) -> Iterator[None]
 
     Raises:
         ValueError: In place of any of ``errors``, or of a ValueError without the file's name.
+        OSError: If the system is at fault, for instance by permissions.
     """
     try:
         yield

@@ -133,7 +133,7 @@ def test_a_cut_off_archive_is_named(alexandria_file, entry, read, keep):
     path = alexandria_file({"entries": [entry()] * 100})
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content))])
-    with pytest.raises(ValueError, match=r"000\.json\.bz2 is damaged or cut off"):
+    with pytest.raises(ValueError, match=r"000\.json\.bz2 is (damaged or cut off|empty)"):
         read("alexandria", path)
 
 

@@ -2,6 +2,7 @@
 
 import bz2
 import codecs
+import errno
 import gzip
 import lzma
 import sqlite3
@@ -276,7 +277,12 @@ def test_a_symbol_that_is_no_element_is_named(tmp_path, symbol, message):
     [
         (lambda text: text[:-120], 2, "ends inside frame 2|cannot read"),
         (lambda text: text + "three\n", 3, "frame 3 begins with b'three"),
-        (lambda text: "<html></html>", 0, "frame 0 begins with b'<html>"),
+        (lambda text: "<html></html>", 0, "is a web page"),
+        (
+            lambda text: text.replace("3\n", "2\n", 1),
+            1,
+            "frame 1 begins with .*does frame 0",
+        ),
         (lambda text: "", 0, "holds no structures"),
     ],
 )
@@ -333,7 +339,7 @@ def test_a_database_that_is_none_is_named(tmp_path, content):
 def test_databases_of_lmdb_need_a_package_and_the_error_says_which(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ase_db_backends", None)
     path = tmp_path / "data.aselmdb"
-    path.write_bytes(b"any")
+    path.write_bytes(bytes(16) + b"\xde\xc0\xef\xbe")
     with pytest.raises(ValueError, match=r"data\.aselmdb.*pip install ase-db-backends"):
         read_all(path, format="db")
 
@@ -409,13 +415,17 @@ _TAR = bytes(257) + b"ustar\x00" + bytes(250)
         ("data.xyz.gz", gzip.compress(_TAR, mtime=0), "a tar archive"),
         ("data.xyz", b"ITEM: TIMESTEP\n0\n", "a LAMMPS dump"),
         ("data.db", b"\x93NUMPY" + bytes(100), "a NumPy array"),
+        ("data.xyz.zst", b"\x28\xb5\x2f\xfd" + bytes(9), "a file of Zstandard"),
+        ("data.xyz", b"\xff\xfe" + "3\n".encode("utf-16-le"), "text in UTF-16"),
+        ("data.xyz", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        ("data.db", b"\n<!DOCTYPE html>", "a web page"),
     ],
 )
 def test_whole_files_of_another_format_are_called_by_their_name(tmp_path, name, content, kind):
     # Such files were called damaged, with the advice to download them again.
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"is {kind}.*custom sources are read from") as caught:
+    with pytest.raises(ValueError, match=f"is {kind}.*expected .xyz") as caught:
         read_all(path, format=None)
     assert "damaged" not in str(caught.value)
 
@@ -588,33 +598,50 @@ def test_a_truth_value_is_no_energy(tmp_path, kind):
     assert "'mine' is not an array of numbers" in damage[0]
 
 
-def test_a_row_in_single_precision_is_named_and_those_before_it_are_kept(tmp_path):
-    # The file was called damaged, and all rows of its block were gone with the bad one.
+@pytest.mark.parametrize("atoms", [3, 4])
+@pytest.mark.parametrize("column", ["forces", "positions"])
+def test_a_row_in_single_precision_costs_itself_and_is_named(tmp_path, atoms, column):
+    # The file was called damaged, and all rows of its block were gone with the bad one. Of an even
+    # number of atoms ASE makes doubles of pairs of numbers, without a word.
     path = tmp_path / "some.db"
+    molecule = water() if atoms == 3 else Atoms("H4", np.eye(4, 3))
     with connect(path) as database:
         for energy in range(6):
-            database.write(water(-1.0 - energy))
+            molecule.calc = SinglePointCalculator(
+                molecule, energy=energy, forces=np.ones((atoms, 3))
+            )
+            database.write(molecule)
     with closing(sqlite3.connect(path)) as database:
-        single = np.ones((3, 3), np.float32).tobytes()
-        database.execute("UPDATE systems SET forces = ? WHERE id = 5", (single,))
+        single = np.ones((atoms, 3), np.float32).tobytes()
+        database.execute(f"UPDATE systems SET {column} = ? WHERE id = 5", (single,))
         database.commit()
-    source = custom_source("mine", CustomSource(files=("*",), level_of_theory="X"))
-    blocks = source.read(path, SourceSettings())
-    assert next(blocks).batch.energy.tolist() == [-1, -2, -3, -4]
-    with pytest.raises(ValueError, match=r"the row that comes after row 4 .*double pr") as caught:
-        next(blocks)
-    assert "damaged" not in str(caught.value)
+    batch, dropped, damage = read_all(path)
+    assert batch.energy.tolist() == [0, 1, 2, 3, 5]
+    assert dropped == {"damaged_record": 1}
+    assert f"row 5: {column} are in single precision" in damage[0]
+    assert "damaged" not in damage[0]
 
 
-def test_a_database_that_is_open_already_is_no_damaged_one(tmp_path, monkeypatch):
-    # LMDB opens a file once in a process.
-    def connect_again(*_, **__):
-        raise RuntimeError("The environment 'some.json' is already open in this process.")
-
-    path = tmp_path / "some.json"
+def test_a_row_that_is_damaged_otherwise_is_not_said_to_be_in_single_precision(tmp_path):
+    path = tmp_path / "some.db"
     with connect(path) as database:
+        for _ in range(3):
+            database.write(water(), mine=1)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE systems SET key_value_pairs = '{\"mine\": ' WHERE id = 2")
+        database.commit()
+    _, dropped, damage = read_all(path)
+    assert dropped == {"damaged_record": 1}
+    assert "row 2: ASE cannot read it" in damage[0]
+
+
+def test_a_database_that_is_open_already_is_no_damaged_one(tmp_path):
+    # LMDB opens a file once in a process. ASE cleans up with a second failure, a traceback.
+    pytest.importorskip("ase_db_backends.aselmdb")
+    path = tmp_path / "some.aselmdb"
+    with connect(path, use_lock_file=False) as database:
         database.write(water())
-    monkeypatch.setattr("mtlpar.sources.ase_containers.connect", connect_again)
+    other = connect(path, readonly=True, use_lock_file=False)
     with pytest.raises(ValueError, match="is open in this process already") as caught:
         read_all(path)
     assert "damaged" not in str(caught.value)
@@ -690,3 +717,80 @@ def _letters(number):
 def test_a_source_that_does_not_name_its_groups_is_no_example(tmp_path):
     with pytest.raises(ValueError, match=r"custom_sources\.mine\.groups_like: qm7x does not tell"):
         read_all(tmp_path / "data.xyz", groups_like="qm7x")
+
+    other.close()
+    assert len(read_all(path)[0]) == 1
+
+
+def test_a_database_that_somebody_writes_is_no_damaged_one(tmp_path, monkeypatch):
+    path = tmp_path / "some.db"
+    with connect(path) as database:
+        database.write(water())
+
+    def connect_impatiently(database):
+        return sqlite3.connect(database.filename, timeout=0)
+
+    monkeypatch.setattr("ase.db.sqlite.SQLite3Database._connect", connect_impatiently)
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ValueError, match=r"some\.db is in use \(database is locked\)"):
+            read_all(path)
+
+
+@pytest.mark.parametrize("name", ["some.xyz", "some.xyz.gz", "some.xyz.xz"])
+def test_what_a_file_begins_with_says_how_it_is_compressed_not_its_name(tmp_path, name):
+    write(tmp_path / "plain.xyz", [water(-1.0)], format="extxyz")
+    plain = (tmp_path / "plain.xyz").read_bytes()
+    for content in (plain, gzip.compress(plain), bz2.compress(plain)):
+        (tmp_path / name).write_bytes(content)
+        assert read_all(tmp_path / name)[0].energy.tolist() == [-1.0]
+
+
+@pytest.mark.parametrize("name", ["some.json", "some", "some.db"])
+def test_what_a_file_begins_with_says_which_database_it_is_not_its_name(tmp_path, name):
+    with connect(tmp_path / "made.db") as database:
+        database.write(water(-1.0))
+    (tmp_path / "made.db").rename(tmp_path / name)
+    assert read_all(tmp_path / name, format="db")[0].energy.tolist() == [-1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("some.db.gz", gzip.compress(b"SQLite format 3\0" + bytes(99)), "SQLite.* unpack it"),
+        ("some.db", b"{}", "begins with b'{}', expected an SQLite database"),
+        ("some.traj", b"", "is empty, expected an ASE trajectory"),
+        ("some.json", b'{"a": 1}\n{"b": 2}\n', "several JSON documents"),
+        ("some.xyz", b"NaCl\n1.0\n", "begins with b'NaCl.*', expected a number of atoms"),
+    ],
+)
+def test_sound_files_that_are_not_read_are_not_called_damaged(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_all(tmp_path / name)
+    assert "damaged" not in str(caught.value)
+
+
+def test_a_remark_in_another_encoding_costs_nothing(tmp_path):
+    # An angstrom sign in Latin-1. Elsewhere a wrong byte may be a lost key, and costs the frame.
+    path = tmp_path / "some.xyz"
+    write(path, [water(-1.0)] * 2, format="extxyz")
+    text = path.read_bytes().replace(b"pbc=", b'note="1 \xc5" pbc=', 1)
+    path.write_bytes(text)
+    assert read_all(path)[0].energy.tolist() == [-1.0, -1.0]
+    path.write_bytes(text.replace(b"energy", b"\xe5nergy", 1))
+    assert read_all(path)[1] == {"damaged_record": 1}
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "some.xyz"
+    write(path, [water(-1.0)], format="extxyz")
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("mtlpar.sources.ase_containers.open_unpacked", refuse)
+    with pytest.raises(PermissionError) as caught:
+        read_all(path)
+    # The command line says what to do about it, and needs the name.
+    assert caught.value.filename == str(path)

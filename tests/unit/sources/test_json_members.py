@@ -75,7 +75,7 @@ def test_what_follows_the_end_is_not_left_unread(tail):
 
 
 def test_members_that_follow_a_damaged_one_can_still_be_parsed():
-    [run] = runs_of(b'{"a": {"x": {}}, "b": {"x": {}, "y": {"z": NaN}}, "c": {}}', 99)
+    [run] = runs_of(b'{"a": {"x": {}}, "b": {"x": {}, "y": {"z": nan}}, "c": {}}', 99)
     with pytest.raises(JsonDamageError, match=r"no JSON in bytes 1 to \d+"):
         run.parse(b"{}")
     first, second, third = run.members()
@@ -85,10 +85,24 @@ def test_members_that_follow_a_damaged_one_can_still_be_parsed():
         second.parse(b"{}")
 
 
-@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1.", b"01"])
+@pytest.mark.parametrize("number", [b"nan", b"-NaN1", b"1.", b"01", b"NaN NaN"])
 def test_numbers_that_are_no_json_are_refused(number):
     with pytest.raises(JsonDamageError):
         MemberRun(b'"a": {"x": ' + number + b"}", 0, []).parse(b"{}")
+
+
+@pytest.mark.parametrize("text", ['{"x": NaN}', "[-Infinity,NaN , Infinity]", '[[NaN], "NaN"]'])
+def test_what_python_writes_for_no_number_is_read_as_text(text):
+    # Not as null, which would make a missing label of a wrong one.
+    expected = json.loads(text, parse_constant=str)
+    assert MemberRun(b'"a": ' + text.encode(), 0, []).parse(b"{}") == {"a": expected}
+
+
+def test_text_that_looks_like_no_number_stays_as_it_is():
+    texts = [": NaN, ", "\\[NaN]", '"[Infinity,', "NaN"]
+    document = json.dumps([*texts, float("nan")]).encode()
+    [found] = MemberRun(document, 0, []).parse(b"[]")
+    assert found == [*texts, "NaN"]
 
 
 def test_depth_carries_over_chunks_that_split_strings_and_escapes():

@@ -150,7 +150,7 @@ def test_a_site_without_an_element_is_named(mptrj_file, frame, read, species):
         ({"mp-1": [1, 2]}, r"key mp-1: expected an object of frames, got \[1, 2\]"),
         ({"mp-1": {"a": 3}}, r"key mp-1/a: expected an object with 'structure', got 3"),
         ({"mp-1": {"a": {"force": []}}}, "'structure' is missing, got force"),
-        ("", "is damaged or cut off"),
+        ("", "the file is empty, expected"),
         ("[]", r"the file begins with b'\[\]', expected \{material"),
     ],
 )
@@ -180,8 +180,29 @@ def test_a_repeated_key_is_an_error_because_one_of_its_values_would_be_lost(
 
 def test_a_frame_that_is_no_json_costs_its_material_and_is_counted(mptrj_file, frame):
     good, bad = json.dumps({"a": frame()}), json.dumps({"a": frame(), "b": frame(stress="BAD")})
-    text = f'{{"mp-1": {good}, "mp-2": {bad}, "mp-3": {good}}}'.replace('"BAD"', "NaN")
+    text = f'{{"mp-1": {good}, "mp-2": {bad}, "mp-3": {good}}}'.replace('"BAD"', "nan")
     [block] = get_source("mptrj").read(mptrj_file(text), SourceSettings())
     assert len(block.batch) == 2
     assert block.dropped == {"damaged_record": 2}
     assert "no JSON in bytes" in block.damage
+
+
+def test_what_python_writes_for_no_number_costs_nothing_in_a_field_that_is_not_read(
+    mptrj_file, frame
+):
+    # JSON has no NaN: all of mp-2 was gone. Text that looks alike has to stay as it is.
+    bad = frame(magmom=[float("nan")] * 2, e_per_atom_relaxed=float("-inf"))
+    bad["note"] = 'a "quoted": [NaN, Infinity] in text'
+    text = json.dumps({"mp-1": {"a": frame()}, "mp-2": {"a": bad, "b": frame()}})
+    [block] = get_source("mptrj").read(mptrj_file(text), SourceSettings())
+    assert (len(block.batch), dict(block.dropped), block.damage) == (3, {}, None)
+
+
+@pytest.mark.parametrize("key", ["uncorrected_total_energy", "force", "stress"])
+def test_a_label_that_is_no_number_costs_its_frame_and_is_named(mptrj_file, frame, key):
+    bad = json.dumps({"a": {**frame(), key: float("nan")}, "b": frame()})
+    [block] = get_source("mptrj").read(mptrj_file(f'{{"mp-1": {bad}}}'), SourceSettings())
+    assert (len(block.batch), dict(block.dropped)) == (1, {"damaged_record": 1})
+    name = "energy" if key.endswith("energy") else key
+    assert f"'{name}" in block.damage
+    assert "got 'NaN'" in block.damage

@@ -98,7 +98,7 @@ def test_a_cut_off_archive_is_named_and_leaves_nothing(qm7x_file, read, tmp_path
     path = qm7x_file({"1": [OPT]})
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    with pytest.raises(ValueError, match=r"1000\.xz is damaged or cut off"):
+    with pytest.raises(ValueError, match=r"1000\.xz (is damaged or cut off|is empty|begins with)"):
         read("qm7x", path)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -106,5 +106,5 @@ def test_a_cut_off_archive_is_named_and_leaves_nothing(qm7x_file, read, tmp_path
 def test_an_archive_of_something_else_is_named(qm7x_file, read):
     path = qm7x_file({"1": [OPT]})
     path.write_bytes(lzma.compress(b"not HDF5"))
-    with pytest.raises(ValueError, match=r"1000\.xz is damaged or cut off: OSError"):
+    with pytest.raises(ValueError, match=r"content of .*1000\.xz begins with b'not HDF5'"):
         read("qm7x", path)

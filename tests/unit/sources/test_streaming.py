@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from mtlpar.sources import ase_containers, ase_files, bz2_stream, json_members, reading
+from mtlpar.sources import ase_databases, ase_files, bz2_stream, json_members, reading
 from mtlpar.sources.registry import get_source
 from mtlpar.sources.settings import CustomSource, SourceSettings
 
@@ -54,7 +54,7 @@ def test_entries_of_alexandria_are_read_one_by_one(alexandria_file, entry):
 
 @pytest.mark.parametrize(("form", "counts"), [("extxyz", (300, 1500)), ("db", (30, 300))])
 def test_structures_that_ase_reads_come_one_by_one(tmp_path, monkeypatch, form, counts):
-    monkeypatch.setattr(ase_containers, "_ROWS_AT_ONCE", 16)
+    monkeypatch.setattr(ase_databases, "_ROWS_AT_ONCE", 16)
     atoms = Atoms("OH2", positions=np.eye(3))
     atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.eye(3))
     custom = CustomSource(files=("*",), level_of_theory="X", format=form)

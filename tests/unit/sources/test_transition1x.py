@@ -119,5 +119,5 @@ def test_a_cut_off_file_is_named(transition1x_file, read, keep):
     path = transition1x_file()
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content))])
-    with pytest.raises(ValueError, match=r"Transition1x\.h5 is damaged or cut off"):
+    with pytest.raises(ValueError, match=r"Transition1x\.h5 is (damaged or cut off|empty)"):
         read("transition1x", path)

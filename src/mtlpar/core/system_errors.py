@@ -1,0 +1,49 @@
+"""What an operating system refuses for reasons that are not in the file, and what to do then."""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+ADVICE: Final = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+        "Free space or correct permissions there, then run again",
+    ),
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+        "Something else is in the way there: move it, or name another place",
+    ),
+    **dict.fromkeys(
+        (errno.ENAMETOOLONG, errno.ELOOP),
+        "Correct that name or link, or name another place",
+    ),
+    **dict.fromkeys(
+        (errno.EIO, errno.ESTALE),
+        "The file system there has failed: run again, or ask those who run it",
+    ),
+    **dict.fromkeys(
+        (errno.EAGAIN, errno.EBUSY, errno.ETXTBSY),
+        "Another program has it open: let it end, then run again",
+    ),
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE),
+        "Too many files are open: raise the limit (ulimit -n), or use fewer jobs",
+    ),
+    errno.ENOENT: "It is not there, or not any more: look where it went, or run what writes it",
+    errno.ENOMEM: "Memory is short: use fewer jobs, or another machine",
+}
+"""What users can do, by the number of the error."""
+
+_OF_THE_PLACE: Final = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+
+
+def advice_of(error: BaseException) -> str | None:
+    """What to do about an error of the system; None if the error is of another kind."""
+    return ADVICE.get(error.errno or 0) if isinstance(error, OSError) else None
+
+
+def is_of_the_system(error: BaseException) -> bool:
+    """Whether a file that is there may be sound, and the system does not let it be read."""
+    of_the_place = isinstance(error, OSError) and error.errno in _OF_THE_PLACE
+    return advice_of(error) is not None and not of_the_place
