@@ -19,19 +19,19 @@ TRAJECTORY: Final = "an ASE trajectory"
 SQLITE: Final = "an SQLite database"
 LMDB: Final = "an LMDB database"
 HDF5: Final = "an HDF5 file"
+GZIP: Final = "a file of gzip"
 BZIP2: Final = "a file of bzip2"
 XZ: Final = "a file of xz"
 
 _HEAD_BYTES: Final = 512
-_GZIP: Final = "a file of gzip"
 _OPENERS: Final[dict[str | None, Callable[[Path], Any]]] = {
-    _GZIP: gzip.open,
+    GZIP: gzip.open,
     BZIP2: bz2.open,
     XZ: lzma.open,
 }
 # Where in the file which bytes stand.
 _KINDS: Final = (
-    (0, b"\x1f\x8b", _GZIP),
+    (0, b"\x1f\x8b", GZIP),
     (0, b"BZh", BZIP2),
     (0, b"\xfd7zXZ\x00", XZ),
     (0, b"- of Ulm", TRAJECTORY),

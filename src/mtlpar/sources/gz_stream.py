@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from mtlpar.sources.ahead import ahead
+from mtlpar.sources.file_kinds import GZIP, require_kind
 
 _PLAIN_BYTES: Final = 1 << 22
 _CHUNK_BYTES: Final = 1 << 18
@@ -18,9 +19,11 @@ def read_gz(path: Path) -> Iterator[bytes]:
     """Stream the content of a file that was compressed with gzip.
 
     Raises:
-        OSError: If the file is no gzip or is damaged.
+        ValueError: If the file is something else.
+        OSError: If it is damaged.
         EOFError: If it ends too early.
     """
+    require_kind(path, GZIP)
     for block in ahead(_blocks(path)):
         for start in range(0, len(block), _CHUNK_BYTES):
             yield block[start : start + _CHUNK_BYTES]

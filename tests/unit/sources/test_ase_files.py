@@ -645,6 +645,8 @@ def test_a_database_that_is_open_already_is_no_damaged_one(tmp_path):
     with pytest.raises(ValueError, match="is open in this process already") as caught:
         read_all(path)
     assert "damaged" not in str(caught.value)
+    other.close()
+    assert len(read_all(path)[0]) == 1
 
 
 def test_energies_of_schnetpack_are_arrays_of_one(tmp_path):
@@ -717,9 +719,6 @@ def _letters(number):
 def test_a_source_that_does_not_name_its_groups_is_no_example(tmp_path):
     with pytest.raises(ValueError, match=r"custom_sources\.mine\.groups_like: qm7x does not tell"):
         read_all(tmp_path / "data.xyz", groups_like="qm7x")
-
-    other.close()
-    assert len(read_all(path)[0]) == 1
 
 
 def test_a_database_that_somebody_writes_is_no_damaged_one(tmp_path, monkeypatch):
