@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from mtlpar.core.files import read_text
 from mtlpar.core.settings import Settings
 
-FileKind = Literal["data", "sidecar", "document", "listing"]
+FileKind = Literal["data", "sidecar", "document", "listing", "by_hand"]
 
 
 class CatalogueRow(Settings):
@@ -20,7 +20,8 @@ class CatalogueRow(Settings):
 
     ``url`` has one address or several, separated by spaces, which are tried in order. A ``listing``
     row has the URL of a folder; its ``file`` is the pattern of the names to take. A ``sidecar`` is
-    needed to read the data; a ``document`` explains them and is not fetched.
+    needed to read the data; a ``document`` explains them and is not fetched; what is ``by_hand``
+    has to be unpacked or converted, and is left to the user.
     """
 
     source: str = Field(min_length=1)

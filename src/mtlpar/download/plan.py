@@ -63,12 +63,14 @@ def planned_files(
     _refuse_orphans(rows, lock)
     files = []
     for row in rows:
-        if row.kind == "document":
+        if row.kind in ("document", "by_hand"):
             continue
         if row.kind == "listing":
             files += _files_of_listing(definition, row, lock, raw_folder, web, lock_use)
         else:
             files.append(_file_of_row(row, lock))
+    if not files:
+        _refuse_what_is_by_hand(definition, rows)
     _check_complete(definition, files, f"the catalogue {catalogue}")
     lock.cover(files)
     offers = [
@@ -76,6 +78,21 @@ def planned_files(
         for mirror in mirrors
     ]
     return _with_places(files, offers), lock
+
+
+def _refuse_what_is_by_hand(source: Source, rows: list[CatalogueRow]) -> None:
+    """Say what to do for a source whose files have to be unpacked or converted first.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    addresses = [row.urls[0] for row in rows if row.kind == "by_hand"]
+    if addresses:
+        raise ValueError(
+            f"{source.name} comes in files that are unpacked or converted by hand: fetch "
+            f"{', '.join(addresses)}; docs/data_sets.md says what to do with them. Then name the "
+            f"folder with {' and '.join(source.data_files)} in custom_sources.{source.name}.mirrors"
+        )
 
 
 def _files_of_mirrors(source: Source, mirrors: Sequence[str], web: Web) -> list[RawFile]:

@@ -2,20 +2,32 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+from helpers import REPOSITORY
 
+from mtlpar.config.load import load_config
 from mtlpar.download.catalogue import read_catalogue
 from mtlpar.download.mirror import kind_of
-from mtlpar.sources.registry import BUILT_IN, OPTIONAL, get_source
+from mtlpar.sources.registry import BUILT_IN, OPTIONAL, define_custom_sources, get_source
 
 SHIPPED = Path(__file__).parents[3] / "workflow" / "sources.csv"
 HEADER = "source,file,url,bytes,md5,sha256,licence,doi,citation,level_of_theory,kind\n"
 GOOD = "a,f.h5,https://x.org/f,5,,,CC0,10.1/x,Someone,DFT,data\n"
 
 
-def test_the_shipped_catalogue_agrees_with_the_readers():
+@pytest.fixture
+def blocks():
+    """Names of the sources that the blocks beside the catalogue describe."""
+    paths = (SHIPPED.parent / "catalogue").glob("*.yaml")
+    custom = load_config([REPOSITORY / "config.yaml", *paths]).custom_sources
+    define_custom_sources(custom)
+    yield tuple(custom)
+    define_custom_sources({})
+
+
+def test_the_shipped_catalogue_agrees_with_the_readers(blocks):
     rows = read_catalogue(SHIPPED)
     assert {row.source for row in rows} == {
-        get_source(name).files_name for name in (*BUILT_IN, *OPTIONAL)
+        get_source(name).files_name for name in (*BUILT_IN, *OPTIONAL, *blocks)
     }
     for row in rows:
         source = get_source(row.source)

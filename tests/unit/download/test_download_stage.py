@@ -164,6 +164,15 @@ def test_a_source_without_rows_in_the_catalogue_is_an_error(workspace, catalogue
         download("mptrj", workspace, catalogue=table)
 
 
+def test_what_is_unpacked_by_hand_is_not_fetched_and_the_error_says_what_to_do(
+    server, workspace, catalogue
+):
+    table = catalogue(("mptrj", "mptrj.tar.gz", "/mptrj.tar.gz", "by_hand"))
+    with pytest.raises(ValueError, match=r"mptrj comes in .*by hand: fetch http.*/mptrj\.tar\.gz;"):
+        download("mptrj", workspace, catalogue=table)
+    assert server.requests == []
+
+
 def test_files_keep_their_own_names_whatever_the_url_is(server, workspace, catalogue):
     # figshare's URLs end in numbers.
     server.files["/files/18112775"] = b"data"
