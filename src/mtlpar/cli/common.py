@@ -250,8 +250,10 @@ def joined_ranks(options: argparse.Namespace, **arguments: Any) -> Iterator[Rank
         options: What was given.
         arguments: See `mtlpar.parallel.ranks.distributed_context`.
     """
+    from mtlpar.parallel.allocator import keep_freed_memory
     from mtlpar.parallel.ranks import distributed_context
 
+    keep_freed_memory()
     with distributed_context(**arguments) as context:
         set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
         yield context
