@@ -44,7 +44,6 @@ class Edge(NamedTuple):
         direction: (E, 3) unit vectors from receiver to sender.
         radial: (E, K) radial functions of the length, zero at the cutoff.
         envelope: (E, 1) smooth cutoff.
-        runs: Edges by atom, where someone asked for them.
     """
 
     sender: Tensor
@@ -52,7 +51,6 @@ class Edge(NamedTuple):
     direction: Tensor
     radial: Tensor
     envelope: Tensor
-    runs: EdgeRuns | None = None
 
 
 class RadialBasis(nn.Module):

@@ -15,6 +15,7 @@ from mtlpar.model.encoder import AtomFeatures, Encoder
 from mtlpar.model.geometry import edge_vectors, forces_and_stress
 from mtlpar.model.heads import Branch
 from mtlpar.model.painn import PainnEncoder
+from mtlpar.model.passes import forces_first
 from mtlpar.model.settings import EgnnSettings, EncoderSettings, ModelSettings, PainnSettings
 
 ENCODERS: Final[Mapping[type[EncoderSettings], type[Encoder]]] = {
@@ -198,7 +199,7 @@ class MultiTaskModel(nn.Module):
         self, batch: GraphBatch, segments: Sequence[Segment], vectors: Tensor, *, pool: bool
     ) -> Prediction:
         create_graph = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with torch.enable_grad(), forces_first():
             vectors = vectors.detach().requires_grad_()
             atoms = self.encoder(batch, vectors)
             parts = self._parts(batch, segments, atoms)

@@ -10,9 +10,11 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from mtlpar.model.egnn import blocked
-from mtlpar.model.egnn.messages import MessageWeights, exchange
+from mtlpar.model.egnn import edges as egnn_edges
+from mtlpar.model.egnn.edges import PreparedEdges
+from mtlpar.model.egnn.messages import MessageWeights, exchange, prepare
 from mtlpar.model.geometry import Edge, find_runs
+from mtlpar.model.passes import forces_first
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -39,7 +41,7 @@ SEVERAL = Size(atoms=37, edges=300, width=150)
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     # Several blocks, the last one not full, and receivers that straddle two of them.
-    monkeypatch.setattr(blocked, "CPU_BLOCK_EDGES", 16)
+    monkeypatch.setattr(egnn_edges, "CPU_BLOCK_EDGES", 16)
 
 
 def _inputs(
@@ -65,22 +67,24 @@ def _inputs(
     return [random(*shape).requires_grad_() for shape in shapes], edge
 
 
+def _in_blocks(edge: Edge, atoms: int = ONE_BLOCK.atoms) -> PreparedEdges:
+    """As a machine without kernels takes them."""
+    return prepare(edge, atoms, CHANNELS)
+
+
 def _run(
     tensors: list[torch.Tensor],
-    edge: Edge,
+    edges: PreparedEdges,
     *,
-    plain: bool,
     recompute: bool = False,
     autocast: torch.dtype | None = None,
 ) -> Iterator[torch.Tensor]:
     """Outputs, then the gradients of a sum over them with fixed random weights."""
-    if plain:
-        edge = edge._replace(radial=edge.radial.clone().requires_grad_())
     at_receiver, at_sender, vectors, *weights = tensors
     device_type = vectors.device.type
     with torch.autocast(device_type, autocast, enabled=autocast is not None):
         outputs = exchange(
-            at_receiver, at_sender, vectors, MessageWeights(*weights), edge, recompute=recompute
+            at_receiver, at_sender, vectors, MessageWeights(*weights), edges, recompute=recompute
         )
     # Outside of autocast, where training differentiates.
     generator = torch.Generator().manual_seed(1)
@@ -99,8 +103,8 @@ def test_blocks_give_the_values_and_gradients_of_ordinary_operations(
 ) -> None:
     # No vectors is what the first layer has.
     tensors, edge = _inputs(carried=carried)
-    fused = _run(tensors, edge, plain=False, recompute=recompute)
-    for got, expected in zip(fused, _run(tensors, edge, plain=True), strict=True):
+    fused = _run(tensors, _in_blocks(edge), recompute=recompute)
+    for got, expected in zip(fused, _run(tensors, PreparedEdges(edge)), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -116,7 +120,7 @@ def test_ordinary_operations_can_be_differentiated_twice_with_checkpointing_too(
             at_sender,
             vectors,
             MessageWeights(*weights),
-            edge._replace(radial=radial),
+            PreparedEdges(edge._replace(radial=radial)),
             recompute=True,
         )
         return (received**2).sum() + (pushed**2).sum()
@@ -124,11 +128,74 @@ def test_ordinary_operations_can_be_differentiated_twice_with_checkpointing_too(
     assert torch.autograd.gradgradcheck(total, [edge.radial.clone().requires_grad_()])
 
 
+def _force_pass(
+    tensors: list[torch.Tensor], edge: Edge, *, plain: bool, recompute: bool
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """First gradients by atoms and geometry, and a number made of them and of the sums."""
+    radial, direction = (one.clone().requires_grad_() for one in (edge.radial, edge.direction))
+    edge = edge._replace(radial=radial, direction=direction)
+    at_receiver, at_sender, vectors, *weights = tensors
+    with forces_first():
+        edges = PreparedEdges(edge) if plain else _in_blocks(edge, len(at_receiver))
+        assert plain == (edges.blocks is None)
+        outputs = exchange(
+            at_receiver, at_sender, vectors, MessageWeights(*weights), edges, recompute=recompute
+        )
+        # Not linear, so that the gradients of the sums depend on the sums, as in a network.
+        total = sum((out.tanh() ** 2).sum() for out in outputs)
+        by = [at_receiver, at_sender, *([vectors] if vectors.numel() else []), radial, direction]
+        first = list(torch.autograd.grad(total, by, create_graph=True))
+    generator = torch.Generator().manual_seed(2)
+    mixed = total + sum(
+        (torch.randn(one.shape, generator=generator, dtype=one.dtype) * one.sin()).sum()
+        for one in first
+    )
+    return first, mixed
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("carried", [0, CHANNELS])
+def test_blocks_have_the_second_derivatives_of_ordinary_operations(
+    recompute: bool, carried: int
+) -> None:
+    # Every operand moves at once and the number bends with each of them: a term of the product
+    # rule that was left out, or taken twice, changes the gradient of some operand.
+    tensors, edge = _inputs(carried=carried)
+    by = [tensor for tensor in tensors if tensor.numel()]
+    got, expected = (
+        _force_pass(tensors, edge, plain=plain, recompute=recompute) for plain in (False, True)
+    )
+    for one, other in zip(got[0], expected[0], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    for one, other in zip(
+        torch.autograd.grad(got[1], by), torch.autograd.grad(expected[1], by), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+def test_second_derivatives_in_blocks_are_those_of_finite_differences() -> None:
+    # Needs no ordinary operations to be right.
+    tensors, edge = _inputs(size=Size(atoms=3, edges=7, width=4))
+
+    def mixed(*moved: torch.Tensor) -> torch.Tensor:
+        return _force_pass(list(moved), edge, plain=False, recompute=False)[1]
+
+    assert torch.autograd.gradcheck(mixed, tensors)
+
+
+def test_a_third_derivative_through_blocks_is_refused() -> None:
+    tensors, edge = _inputs()
+    _, mixed = _force_pass(tensors, edge, plain=False, recompute=False)
+    (by_weight,) = torch.autograd.grad(mixed, tensors[4], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        by_weight.sum().backward()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_computes_in_few_bits_and_answers_in_float32(dtype: torch.dtype) -> None:
     tensors, edge = _inputs(torch.float32)
-    exact = list(_run(tensors, edge, plain=False))
-    rounded = _run(tensors, edge, plain=False, autocast=dtype)
+    exact = list(_run(tensors, _in_blocks(edge)))
+    rounded = _run(tensors, _in_blocks(edge), autocast=dtype)
     for got, expected in zip(rounded, exact, strict=True):
         assert got.dtype == torch.float32
         error = (got - expected).norm() / expected.norm()
@@ -141,20 +208,27 @@ def test_nothing_is_kept_where_no_gradient_is_wanted() -> None:
     at_receiver, at_sender, vectors, *weights = tensors
     with torch.no_grad():
         received, _ = exchange(
-            at_receiver, at_sender, vectors, MessageWeights(*weights), edge, recompute=False
+            at_receiver,
+            at_sender,
+            vectors,
+            MessageWeights(*weights),
+            _in_blocks(edge),
+            recompute=False,
         )
     assert received.grad_fn is None
-    expected = next(_run(tensors, edge, plain=True))
+    expected = next(_run(tensors, PreparedEdges(edge)))
     torch.testing.assert_close(received, expected.detach(), rtol=1e-12, atol=1e-12)
 
 
-def _to_kernels(tensors: list[torch.Tensor], edge: Edge) -> tuple[list[torch.Tensor], Edge]:
+def _to_kernels(
+    tensors: list[torch.Tensor], edge: Edge
+) -> tuple[list[torch.Tensor], PreparedEdges]:
     """The same in float32, on a GPU if there is one, with what sends it through the kernels."""
     there = [tensor.detach().to(DEVICE, torch.float32).requires_grad_() for tensor in tensors]
     sender, receiver = edge.sender.to(DEVICE), edge.receiver.to(DEVICE)
     rest = (values.to(DEVICE, torch.float32) for values in edge[2:5])
     runs = find_runs(sender, receiver, len(tensors[0]))
-    return there, Edge(sender, receiver, *rest, runs)
+    return there, PreparedEdges(Edge(sender, receiver, *rest), runs)
 
 
 def _relative_errors(got: Iterator[torch.Tensor], expected: Iterator[torch.Tensor]) -> list[float]:
@@ -171,8 +245,8 @@ def test_kernels_give_the_values_and_gradients_of_ordinary_operations(
 ) -> None:
     # A mask that is one off, or a sum that ends with its block, shows where nothing is full.
     tensors, edge = _inputs(carried=carried, size=size)
-    got = _run(*_to_kernels(tensors, edge), plain=False, recompute=recompute)
-    errors = _relative_errors(got, _run(tensors, edge, plain=True))
+    got = _run(*_to_kernels(tensors, edge), recompute=recompute)
+    errors = _relative_errors(got, _run(tensors, PreparedEdges(edge)))
     assert max(errors) < 2e-6, errors
 
 
@@ -180,9 +254,9 @@ def test_kernels_give_the_values_and_gradients_of_ordinary_operations(
 def test_kernels_round_under_autocast_as_blocks_do() -> None:
     # float16, because the interpreter multiplies bfloat16 as if it were whole numbers.
     tensors, edge = _inputs(size=SEVERAL)
-    got = list(_run(*_to_kernels(tensors, edge), plain=False, autocast=torch.float16))
+    got = list(_run(*_to_kernels(tensors, edge), autocast=torch.float16))
     assert {tensor.dtype for tensor in got} == {torch.float32}
-    errors = _relative_errors(iter(got), _run(tensors, edge, plain=True))
+    errors = _relative_errors(iter(got), _run(tensors, PreparedEdges(edge)))
     assert min(errors) > 1e-5
     assert max(errors) < 5e-3, errors
 
@@ -191,17 +265,17 @@ def test_kernels_round_under_autocast_as_blocks_do() -> None:
 def test_kernels_give_the_same_bits_twice() -> None:
     # Sums by atomic additions would not, on a GPU.
     there = _to_kernels(*_inputs(size=SEVERAL))
-    first, second = (list(_run(*there, plain=False)) for _ in range(2))
+    first, second = (list(_run(*there)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @needs_triton
 def test_a_second_backward_pass_through_kernels_is_refused() -> None:
     # They write over what they kept: the second gradient would be another one, without a word.
-    tensors, edge = _to_kernels(*_inputs(size=SEVERAL))
+    tensors, edges = _to_kernels(*_inputs(size=SEVERAL))
     at_receiver, at_sender, vectors, *weights = tensors
     received, _ = exchange(
-        at_receiver, at_sender, vectors, MessageWeights(*weights), edge, recompute=False
+        at_receiver, at_sender, vectors, MessageWeights(*weights), edges, recompute=False
     )
     total = received.sum()
     torch.autograd.grad(total, tensors, retain_graph=True)

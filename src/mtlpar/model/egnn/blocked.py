@@ -1,46 +1,42 @@
 """The messages of `mtlpar.model.egnn.messages` on a CPU, in blocks of edges that stay in cache.
 
 z alone is kept, one number per edge and feature where ordinary operations keep nine; the rest is
-computed again, which costs no large product. With ``recompute`` nothing per edge is kept.
+computed again, which costs no large product. With ``recompute`` nothing per edge is kept. Vectors
+lie axis by axis, so that every operation on them runs over long rows; sums over neighbours are
+scaled with the filter, which is made of fewer numbers than they.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag, silu
 
+from mtlpar.model.egnn.edges import Block
 from mtlpar.model.geometry import TYPICAL_NEIGHBORS
-from mtlpar.model.linear import product_dtype
 
-# On a CPU a block's few buffers should stay in the last-level cache. Other devices that have no
-# kernels of ours want large operations.
-CPU_BLOCK_EDGES = 2048
-_BLOCK_EDGES_ELSEWHERE = 65536
-
-
-def edge_features(radial: Tensor, ends: tuple[Tensor, Tensor], direction: Tensor) -> Tensor:
-    """What an edge gets beside its atoms' scalars, (E, K + 2 D), in the type of ``radial``."""
-    along = [(vectors * direction[:, None, :]).sum(dim=2).to(radial.dtype) for vectors in ends]
-    return torch.cat([radial, *along], dim=1)
-
-
-def pushed_vectors(lengths: Tensor, carried: Tensor, direction: Tensor) -> Tensor:
-    """Vectors that edges bring, (E, C, 3): along the edge, and of the sender (E, D, 3)."""
-    channels = lengths.shape[1] - carried.shape[1]
-    pushes = lengths[:, :channels, None] * direction[:, None, :]
-    return pushes + lengths[:, channels:, None] * carried if carried.shape[1] else pushes
+_SCALE = 1 / math.sqrt(TYPICAL_NEIGHBORS)
+silu_backward = torch.ops.aten.silu_backward.default
 
 
 class Operands(NamedTuple):
     """Everything that messages are made of; see the formula in `mtlpar.model.egnn.messages`.
 
-    The first eight are differentiated; the rest is geometry.
+    Attributes:
+        at_receiver: a, (A, F).
+        at_sender: s, (A, F).
+        vectors: V, (A, D, 3); (3 A, D) as `in_tables` gives it.
+        feature_weight: W_x, (F, K + 2 D).
+        message_weight: W, (F, F).
+        bias: w, (F,).
+        filter_weight: W_f, (F, K); divided by the root of a typical count as `in_tables` gives it.
+        vector_weight: W_v above W_c, (C + D, F).
+        radial: e, (E, K).
+        directions: u, (3, E, C): by axis, repeated for the channels.
     """
 
     at_receiver: Tensor
@@ -52,171 +48,215 @@ class Operands(NamedTuple):
     filter_weight: Tensor
     vector_weight: Tensor
     radial: Tensor
-    direction: Tensor
+    directions: Tensor
+
+    def in_tables(self, dtype: torch.dtype) -> Operands:
+        """As blocks want them, with products of numbers in that type."""
+        rounded = {name: getattr(self, name).to(dtype) for name in _ROUNDED}
+        rounded["filter_weight"] = rounded["filter_weight"] * _SCALE
+        return self._replace(vectors=by_axis(self.vectors), **rounded)
+
+    def in_block(self, block: Block) -> Operands:
+        """The same with one block's edges."""
+        directions = self.directions[:, block.edges]
+        return self._replace(radial=self.radial[block.edges], directions=directions)
+
+    @property
+    def carried(self) -> int:
+        """D, vectors that atoms come with."""
+        return self.vectors.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """C, vectors that a layer adds."""
+        return len(self.vector_weight) - self.carried
+
+
+WEIGHTS = Operands._fields[3:8]
+# Forces are made of vectors and directions, which are never rounded.
+_ROUNDED = tuple(name for name in Operands._fields if name not in ("vectors", "directions"))
+
+
+def by_axis(vectors: Tensor) -> Tensor:
+    """Vectors (A, C, 3) as a table (3 A, C): one axis of all atoms after the other."""
+    atoms, channels, _ = vectors.shape
+    return vectors.permute(2, 0, 1).reshape(3 * atoms, channels)
+
+
+def by_atom(table: Tensor) -> Tensor:
+    """The inverse of `by_axis`."""
+    atoms, channels = len(table) // 3, table.shape[1]
+    return table.view(3, atoms, channels).permute(1, 2, 0).contiguous()
+
+
+def of_edges(table: Tensor, rows: Tensor) -> Tensor:
+    """What a table (3 A, C) has for the atoms of edges, (3, n, C)."""
+    return table.index_select(0, rows).view(3, len(rows) // 3, table.shape[1])
+
+
+def along(vectors: Tensor, directions: Tensor) -> Tensor:
+    """Components (n, C) of vectors (3, n, C)."""
+    return (vectors * directions).sum(dim=0)
+
+
+class Ends(NamedTuple):
+    """Vectors of the atoms of edges, (3, n, D), and what edges see beside scalars.
+
+    Attributes:
+        receiver: V_i.
+        sender: V_j.
+        features: [e, V_i . u, V_j . u], (n, K + 2 D).
+    """
+
     receiver: Tensor
     sender: Tensor
+    features: Tensor
 
-    def blocks(self) -> Iterator[tuple[slice, Operands]]:
-        """Consecutive edges, with the atoms and weights that all of them share."""
-        on_cpu = self.radial.device.type == "cpu"
-        size = CPU_BLOCK_EDGES if on_cpu else _BLOCK_EDGES_ELSEWHERE
-        for start in range(0, len(self.radial), size):
-            edges = slice(start, start + size)
-            yield (
-                edges,
-                self._replace(
-                    radial=self.radial[edges],
-                    direction=self.direction[edges],
-                    receiver=self.receiver[edges],
-                    sender=self.sender[edges],
-                ),
-            )
-
-    def ends(self) -> tuple[Tensor, Tensor]:
-        """The formula's V_i and V_j, (E, D, 3)."""
-        of_receiver = self.vectors.index_select(0, self.receiver)
-        return of_receiver, self.vectors.index_select(0, self.sender)
-
-    def atom_terms(self) -> Tensor:
-        """The formula's a above s, (2 A, F)."""
-        return torch.cat([self.at_receiver, self.at_sender])
-
-    def hidden(self, atom_terms: Tensor, features: Tensor) -> Tensor:
-        """The formula's p."""
-        # Adds up the two rows of an edge on the way, in a third of the time of two selections.
-        rows = torch.stack([self.receiver, self.sender + len(self.at_receiver)], dim=1)
-        hidden = embedding_bag(rows, atom_terms, mode="sum")
-        return hidden.addmm_(features, self.feature_weight.T)
-
-    def inner(self, activated: Tensor, out: Tensor | None) -> Tensor:
-        """The formula's z from silu(p), written to ``out`` if given."""
-        return torch.addmm(self.bias, activated, self.message_weight.T, out=out)
-
-    def filter(self) -> Tensor:
-        """The formula's W_f e_ij."""
-        return self.radial @ self.filter_weight.T
+    @classmethod
+    def of(cls, operands: Operands, block: Block) -> Ends:
+        """Collect them for a block, whose operands are given."""
+        receiver = of_edges(operands.vectors, block.receiver_rows)
+        sender = of_edges(operands.vectors, block.sender_rows)
+        features = operands.radial
+        if operands.carried:
+            ends = [along(end, operands.directions).to(features) for end in (receiver, sender)]
+            features = torch.cat([features, *ends], dim=1)
+        return cls(receiver, sender, features)
 
 
-_DIFFERENTIATED = Operands._fields[:8]
-# Forces are made of vectors and directions, which are never rounded.
-_ROUNDED = tuple(name for name in (*_DIFFERENTIATED, "radial") if name != "vectors")
+def hidden(terms: Tensor, rows: Tensor, features: Tensor, weight: Tensor) -> Tensor:
+    """The formula's p, (n, F).
+
+    Args:
+        terms: a above s, (2 A, F).
+        rows: (n, 2) rows there.
+        features: (n, K + 2 D).
+        weight: W_x.
+    """
+    # Adds up the two rows of an edge on the way, in a third of the time of two selections.
+    return embedding_bag(rows, terms, mode="sum").addmm_(features, weight.T)
 
 
-def _operands(tensors: Sequence[Tensor], dtype: torch.dtype) -> Operands:
-    operands = Operands._make(tensors)
-    return operands._replace(**{name: getattr(operands, name).to(dtype) for name in _ROUNDED})
-
-
-class BlockedMessages(torch.autograd.Function):
-    """Differentiable once, and not by the geometry. Arguments: whether to keep, and `Operands`."""
-
-    @staticmethod
-    def forward(ctx: Any, keep: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        """See `mtlpar.model.egnn.messages.exchange`."""
-        # Remembered, because a backward pass usually runs outside of the caller's autocast.
-        ctx.dtype = product_dtype(tensors[0])
-        with torch.autocast(tensors[0].device.type, enabled=False):
-            received, pushed, inner = _forward(_operands(tensors, ctx.dtype), keep)
-        ctx.save_for_backward(*tensors, *([] if inner is None else [inner]))
-        return received, pushed
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_received: Tensor, grad_pushed: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the operands that have one."""
-        saved = ctx.saved_tensors
-        tensors, inner = saved[: len(Operands._fields)], saved[len(Operands._fields) :]
-        operands = _operands(tensors, ctx.dtype)
-        with torch.autocast(tensors[0].device.type, enabled=False):
-            gradients = _backward(operands, inner[0] if inner else None, grad_received, grad_pushed)
-        cast = [grad.to(tensor.dtype) for grad, tensor in zip(gradients, tensors, strict=False)]
-        return (None, *cast, *[None] * (len(tensors) - len(cast)))
-
-
-def _forward(whole: Operands, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Sums of messages and of vectors, in float32 at least, and z if it is to be kept."""
+def sums(
+    whole: Operands, blocks: Sequence[Block], *, keep: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Sums of messages (A, F) and of vectors (3 A, C), in float32 at least, and z if it is kept."""
     atoms, width = whole.at_receiver.shape
-    exact = _at_least_float32(whole.at_receiver.dtype)
+    exact = at_least_float32(whole.at_receiver.dtype)
     received = whole.at_receiver.new_zeros(atoms, width, dtype=exact)
-    channels = len(whole.vector_weight) - whole.vectors.shape[1]
-    pushed = received.new_zeros(atoms, channels, 3)
+    pushed = whole.vectors.new_zeros(3 * atoms, whole.channels)
     kept = whole.at_receiver.new_empty(len(whole.radial), width) if keep else None
-    atom_terms = whole.atom_terms()
-    for edges, block in whole.blocks():
-        ends = block.ends()
-        hidden = block.hidden(atom_terms, edge_features(block.radial, ends, block.direction))
-        inner = block.inner(silu(hidden, inplace=True), None if kept is None else kept[edges])
-        message = silu(inner).mul_(block.filter())
+    terms = torch.cat([whole.at_receiver, whole.at_sender])
+    for block in blocks:
+        part = whole.in_block(block)
+        ends = Ends.of(part, block)
+        outer = silu(hidden(terms, block.terms, ends.features, part.feature_weight), inplace=True)
+        out = None if kept is None else kept[block.edges]
+        inner = torch.addmm(part.bias, outer, part.message_weight.T, out=out)
+        message = silu(inner).mul_(part.radial @ part.filter_weight.T)
         received.index_add_(0, block.receiver, message.to(exact))
-        lengths = (message @ block.vector_weight.T).to(exact)
-        pushed.index_add_(0, block.receiver, pushed_vectors(lengths, ends[1], block.direction))
-    scale = 1 / math.sqrt(TYPICAL_NEIGHBORS)
-    return received.mul_(scale), pushed.mul_(scale), kept
+        push, carry = lengths(part, message)
+        pushes = push * part.directions
+        if part.carried:
+            pushes.addcmul_(carry, ends.sender)
+        pushed.index_add_(0, block.receiver_rows, pushes.view(-1, part.channels))
+    return received, pushed, kept
 
 
-def _backward(
-    whole: Operands, kept: Tensor | None, grad_received: Tensor, grad_pushed: Tensor
+def lengths(operands: Operands, messages: Tensor) -> tuple[Tensor, Tensor]:
+    """W_v m, (n, C), and W_c m, (n, D), of messages (n, F): what vectors are multiplied by."""
+    channels = operands.channels
+    push, carry = operands.vector_weight[:channels], operands.vector_weight[channels:]
+    return (messages @ push.T).to(operands.vectors), (messages @ carry.T).to(operands.vectors)
+
+
+def length_gradients(pulls: Tensor, directions: Tensor, carried: Tensor) -> Tensor:
+    """Gradients of `lengths`, (n, C + D), from those of the pushes, (3, n, C)."""
+    push = along(pulls, directions)
+    return torch.cat([push, along(pulls, carried)], dim=1) if carried.shape[2] else push
+
+
+def by_atoms_and_weights(
+    whole: Operands,
+    blocks: Sequence[Block],
+    kept: Tensor | None,
+    grad_received: Tensor,
+    grad_pushed: Tensor,
 ) -> list[Tensor]:
-    """Gradients of the first eight operands, by the chain rule on the module's formula."""
-    exact = _at_least_float32(whole.at_receiver.dtype)
-    dtype = whole.at_receiver.dtype
-    scale = 1 / math.sqrt(TYPICAL_NEIGHBORS)
-    grad_received, grad_pushed = (grad_received * scale).to(dtype), grad_pushed * scale
-    totals = whole._replace(
-        **{name: torch.zeros_like(getattr(whole, name), dtype=exact) for name in _DIFFERENTIATED}
-    )
-    atom_terms = whole.atom_terms()
-    for edges, block in whole.blocks():
-        ends = block.ends()
-        features = edge_features(block.radial, ends, block.direction)
-        hidden = block.hidden(atom_terms, features)
-        activated = silu(hidden)
-        inner = block.inner(activated, None) if kept is None else kept[edges]
-        unfiltered, weight = silu(inner), block.filter()
+    """Gradients of atoms' terms, vectors and weights, by the chain rule on the formula."""
+    totals = zero_gradients(whole)
+    terms = torch.cat([whole.at_receiver, whole.at_sender])
+    for block in blocks:
+        part = whole.in_block(block)
+        ends = Ends.of(part, block)
+        outside = hidden(terms, block.terms, ends.features, part.feature_weight)
+        outer = silu(outside)
+        inner = inner_of(part, outer) if kept is None else kept[block.edges]
+        unfiltered, weight = silu(inner), part.radial @ part.filter_weight.T
         message = unfiltered * weight
-        pushes = grad_pushed.index_select(0, block.receiver)
-        grad_lengths = _length_gradients(pushes, ends[1], block.direction).to(dtype)
+        pulls = of_edges(grad_pushed, block.receiver_rows)
+        grad_lengths = length_gradients(pulls, part.directions, ends.sender).to(message)
         totals.vector_weight.add_(grad_lengths.T @ message)
-        _add_carried(totals, block, message, pushes)
+        _, carry = lengths(part, message)
         grad = torch.index_select(grad_received, 0, block.receiver, out=message)
-        grad.addmm_(grad_lengths, block.vector_weight)
-        totals.filter_weight.add_(unfiltered.mul_(grad).T @ block.radial)
-        grad = torch.ops.aten.silu_backward(grad.mul_(weight), inner)
-        totals.message_weight.add_(grad.T @ activated)
+        grad.addmm_(grad_lengths, part.vector_weight)
+        totals.filter_weight.add_(unfiltered.mul_(grad).T @ part.radial)
+        grad = silu_backward(grad.mul_(weight), inner)
+        totals.message_weight.add_(grad.T @ outer)
         totals.bias.add_(grad.sum(0))
-        grad = torch.mm(grad, block.message_weight, out=activated)
-        grad = torch.ops.aten.silu_backward(grad, hidden)
-        totals.feature_weight.add_(grad.T @ features)
-        _add_along(totals, block, grad)
-        totals.at_receiver.index_add_(0, block.receiver, grad.to(exact))
-        totals.at_sender.index_add_(0, block.sender, grad.to(exact))
-    return [getattr(totals, name) for name in _DIFFERENTIATED]
+        grad = silu_backward(torch.mm(grad, part.message_weight, out=outer), outside)
+        totals.feature_weight.add_(grad.T @ ends.features)
+        add_terms(totals, block, grad)
+        if part.carried:
+            of_receiver, of_sender = vector_features(part, grad)
+            sent = (of_sender * part.directions).addcmul_(carry, pulls)
+            add_vectors(totals, block, of_receiver * part.directions, sent)
+    return by_operand(totals)
 
 
-def _length_gradients(pushes: Tensor, carried: Tensor, direction: Tensor) -> Tensor:
-    """Gradients by the lengths that `pushed_vectors` is given, (E, C + D)."""
-    along = (pushes @ direction[:, :, None]).squeeze(2)
-    return torch.cat([along, (pushes * carried).sum(dim=2)], dim=1) if carried.shape[1] else along
+def inner_of(operands: Operands, outer: Tensor) -> Tensor:
+    """The formula's z, (n, F), from silu(p)."""
+    return torch.addmm(operands.bias, outer, operands.message_weight.T)
 
 
-def _add_carried(totals: Operands, block: Operands, message: Tensor, pushes: Tensor) -> None:
-    """Add the gradients of the vectors that senders pass on."""
-    count = totals.vectors.shape[1]
-    if count:
-        through = (message @ block.vector_weight[-count:].T).to(pushes.dtype)
-        totals.vectors.index_add_(0, block.sender, through[:, :, None] * pushes)
+def vector_features(operands: Operands, grad_hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients (n, D) of V_i . u and V_j . u from those of p, (n, F)."""
+    weight = operands.feature_weight[:, -2 * operands.carried :]
+    of_receiver, of_sender = (grad_hidden @ weight).to(operands.vectors).chunk(2, dim=1)
+    return of_receiver.contiguous(), of_sender.contiguous()
 
 
-def _add_along(totals: Operands, block: Operands, grad_hidden: Tensor) -> None:
-    """Add the gradients of the vectors whose components along the edges are features."""
-    count = totals.vectors.shape[1]
-    if count:
-        grad_along = (grad_hidden @ block.feature_weight[:, -2 * count :]).to(totals.vectors.dtype)
-        of_receiver, of_sender = grad_along.chunk(2, dim=1)
-        direction = block.direction[:, None, :]
-        totals.vectors.index_add_(0, block.receiver, of_receiver[:, :, None] * direction)
-        totals.vectors.index_add_(0, block.sender, of_sender[:, :, None] * direction)
+def zero_gradients(operands: Operands) -> Operands:
+    """Zeros for what is differentiated, in float32 at least; the rest as it is."""
+    exact = at_least_float32(operands.at_receiver.dtype)
+    zeros = {
+        name: torch.zeros_like(getattr(operands, name), dtype=exact)
+        for name in Operands._fields[:8]
+    }
+    return operands._replace(**zeros)
 
 
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+def add_terms(totals: Operands, block: Block, grad_hidden: Tensor) -> None:
+    """Add gradients of p, (n, F), to those of a and s."""
+    grad = grad_hidden.to(totals.at_receiver)
+    totals.at_receiver.index_add_(0, block.receiver, grad)
+    totals.at_sender.index_add_(0, block.sender, grad)
+
+
+def add_vectors(totals: Operands, block: Block, of_receiver: Tensor, of_sender: Tensor) -> None:
+    """Add gradients of V_i and V_j, (3, n, D) each."""
+    for rows, grad in ((block.receiver_rows, of_receiver), (block.sender_rows, of_sender)):
+        totals.vectors.index_add_(0, rows, grad.view(len(rows), totals.carried))
+
+
+def by_operand(totals: Operands) -> list[Tensor]:
+    """Gradients of the first eight operands from those of `Operands.in_tables`."""
+    scaled = totals._replace(
+        vectors=by_atom(totals.vectors), filter_weight=totals.filter_weight * _SCALE
+    )
+    return list(scaled[:8])
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """That type, or float32 if it is narrower."""
     return torch.promote_types(dtype, torch.float32)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mtlpar.model.egnn.blocked import CPU_BLOCK_EDGES
+from mtlpar.model.egnn.edges import CPU_BLOCK_EDGES, PreparedEdges
 from mtlpar.model.egnn.messages import MessageWeights, exchange, has_kernels, prepare
 from mtlpar.model.encoder import AtomFeatures, Encoder
 from mtlpar.model.geometry import Edge
@@ -54,13 +54,15 @@ class EgnnLayer(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, scalars: Tensor, vectors: Tensor, edge: Edge) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, scalars: Tensor, vectors: Tensor, edges: PreparedEdges
+    ) -> tuple[Tensor, Tensor]:
         """Exchange messages once.
 
         Args:
             scalars: (A, F) invariant features.
             vectors: (A, C, 3) accumulated equivariant vectors.
-            edge: Geometry of the E edges.
+            edges: The E edges.
 
         Returns:
             Updated scalars (A, F) and the vectors this layer adds (A, C, 3).
@@ -78,7 +80,7 @@ class EgnnLayer(nn.Module):
             self.sender_in(h),
             vectors[:, : self.vectors_in],
             weights,
-            edge,
+            edges,
             recompute=self.recompute,
         )
         inner = self.inner_products(vectors + added)
@@ -124,10 +126,10 @@ class EgnnEncoder(Encoder):
     def interact(self, scalars: Tensor, edge: Edge) -> AtomFeatures:
         """See `Encoder.interact`."""
         vectors = scalars.new_zeros(scalars.shape[0], self.settings.vector_channels, 3)
-        edge = prepare(edge, scalars.shape[0])
+        edges = prepare(edge, scalars.shape[0], self.settings.vector_channels)
         by_layer = []
         for layer in self.layers:
-            scalars, added = layer(scalars, vectors, edge)
+            scalars, added = layer(scalars, vectors, edges)
             vectors = vectors + added
             by_layer.append(added)
         return AtomFeatures(self.norm(scalars), torch.cat(by_layer, dim=1))

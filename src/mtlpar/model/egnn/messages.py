@@ -8,9 +8,9 @@ atoms, and per-atom terms a = W_i h + b and s = W_j h that are products per atom
     received_i = sum_j m / sqrt(16),   pushed_i = sum_j ((W_v m) u_ij + (W_c m) V_j) / sqrt(16).
 
 The radial functions vanish at the cutoff, so every message does. This function is computed in three
-ways: by ordinary operations, which can be differentiated twice and so serve forces that are
-gradients; in the kernels of `triton.py` on a GPU; in the blocks of `blocked.py`
-elsewhere.
+ways: in the kernels of `triton.py` on a GPU; in the blocks of `blocked.py` elsewhere and where
+forces are gradients, whose second derivatives are in `twice.py`; and by ordinary operations, which
+can be differentiated by anything in any order.
 """
 
 from __future__ import annotations
@@ -23,13 +23,10 @@ from torch import Tensor
 from torch.nn.functional import linear, silu
 from torch.utils.checkpoint import checkpoint
 
-from mtlpar.model.egnn.blocked import (
-    BlockedMessages,
-    Operands,
-    edge_features,
-    pushed_vectors,
-)
+from mtlpar.model.egnn.edges import PreparedEdges, in_blocks
+from mtlpar.model.egnn.functions import BlockedMessages
 from mtlpar.model.geometry import Edge, find_runs, sum_to_receivers
+from mtlpar.model.passes import forces_come_first
 
 
 class MessageWeights(NamedTuple):
@@ -59,13 +56,25 @@ def has_kernels(device: torch.device) -> bool:
     return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
-def prepare(edge: Edge, num_atoms: int) -> Edge:
-    """Add what the layers' messages share: with `Edge.runs`, they go through the kernels."""
+def prepare(edge: Edge, num_atoms: int, channels: int) -> PreparedEdges:
+    """Choose the way of the messages, and find what all layers share.
+
+    Args:
+        edge: Geometry of the edges.
+        num_atoms: A.
+        channels: C, vectors that a layer adds to each atom.
+    """
     radial = edge.radial
-    # What is differentiated by the geometry takes ordinary operations; float64 is for checks.
-    if radial.requires_grad or radial.dtype != torch.float32 or not has_kernels(radial.device):
-        return edge
-    return edge._replace(runs=find_runs(edge.sender, edge.receiver, num_atoms))
+    if radial.requires_grad:
+        forces = forces_come_first()
+        # Whoever wants any other gradient by the geometry gets it from ordinary operations.
+        return (
+            PreparedEdges(edge) if forces is None else in_blocks(edge, num_atoms, channels, forces)
+        )
+    # float64 is for checks.
+    if radial.dtype == torch.float32 and has_kernels(radial.device):
+        return PreparedEdges(edge, runs=find_runs(edge.sender, edge.receiver, num_atoms))
+    return in_blocks(edge, num_atoms, channels)
 
 
 def exchange(
@@ -73,7 +82,7 @@ def exchange(
     at_sender: Tensor,
     vectors: Tensor,
     weights: MessageWeights,
-    edge: Edge,
+    prepared: PreparedEdges,
     *,
     recompute: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -84,32 +93,36 @@ def exchange(
         at_sender: s, (A, F).
         vectors: V, (A, D, 3).
         weights: The layer's weights.
-        edge: Geometry of the edges.
+        prepared: The edges, by `prepare`.
         recompute: Keep no edge features for the backward pass.
 
     Returns:
         Sums of messages (A, F) and of vectors (A, C, 3).
     """
     keep = torch.is_grad_enabled() and not recompute
-    operands = Operands(
-        at_receiver,
-        at_sender,
-        vectors,
-        *weights,
-        edge.radial,
-        edge.direction,
-        edge.receiver,
-        edge.sender,
-    )
-    if edge.runs is not None:
-        # Not imported before it is needed: PyTorch for CPUs comes without Triton.
-        from mtlpar.model.egnn.triton import messages_in_kernels
-
-        sums: tuple[Tensor, Tensor] = messages_in_kernels(keep, operands, edge.runs)
-        return sums
+    edge = prepared.edge
     # A compiler fuses ordinary operations better than it sees through a loop over blocks.
-    if not (edge.radial.requires_grad or torch.compiler.is_compiling()):
-        return BlockedMessages.apply(keep, *operands)  # type: ignore[no-untyped-call,no-any-return]
+    if prepared.runs is None and torch.compiler.is_compiling():
+        return _composed(at_receiver, at_sender, vectors, weights, edge)
+    if prepared.runs is not None:
+        # Not imported before it is needed: PyTorch for CPUs comes without Triton.
+        from mtlpar.model.egnn.triton import KernelOperands, messages_in_kernels
+
+        ends = (edge.radial, edge.direction, edge.receiver, edge.sender)
+        operands = KernelOperands(at_receiver, at_sender, vectors, *weights, *ends)
+        sums: tuple[Tensor, Tensor] = messages_in_kernels(keep, operands, prepared.runs)
+        return sums
+    if prepared.blocks is not None:
+        return BlockedMessages.apply(  # type: ignore[no-untyped-call,no-any-return]
+            keep,
+            prepared.blocks,
+            at_receiver,
+            at_sender,
+            vectors,
+            *weights,
+            edge.radial,
+            prepared.blocks.directions,
+        )
     if recompute:
         return checkpoint(  # type: ignore[no-any-return]
             _composed, at_receiver, at_sender, vectors, weights, edge, use_reentrant=False
@@ -120,12 +133,20 @@ def exchange(
 def _composed(
     at_receiver: Tensor, at_sender: Tensor, vectors: Tensor, weights: MessageWeights, edge: Edge
 ) -> tuple[Tensor, Tensor]:
-    ends = vectors[edge.receiver], vectors[edge.sender]
-    features = edge_features(edge.radial, ends, edge.direction)
+    carried = vectors[edge.sender]
+    along = [
+        (ends * edge.direction[:, None, :]).sum(dim=2).to(edge.radial.dtype)
+        for ends in (vectors[edge.receiver], carried)
+    ]
+    features = torch.cat([edge.radial, *along], dim=1)
     hidden = at_receiver[edge.receiver] + at_sender[edge.sender] + linear(features, weights.feature)
     message = silu(linear(silu(hidden), weights.message, weights.bias))
     message = message * linear(edge.radial, weights.filter)
-    pushes = pushed_vectors(linear(message, weights.vector), ends[1], edge.direction)
+    lengths = linear(message, weights.vector)[:, :, None]
+    channels = len(weights.vector) - vectors.shape[1]
+    pushes = lengths[:, :channels] * edge.direction[:, None, :]
+    if vectors.shape[1]:
+        pushes = pushes + lengths[:, channels:] * carried
     atoms = at_receiver.shape[0]
     return (
         sum_to_receivers(message, edge.receiver, atoms),

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mtlpar.model.egnn import kernels
-from mtlpar.model.egnn.blocked import Operands
 from mtlpar.model.geometry import TYPICAL_NEIGHBORS, EdgeRuns
 from mtlpar.model.linear import product_dtype
 
@@ -60,10 +59,30 @@ _TILES = {
 }
 
 
+class KernelOperands(NamedTuple):
+    """Everything that messages are made of; see the formula in `mtlpar.model.egnn.messages`.
+
+    The first eight are differentiated; the rest is geometry.
+    """
+
+    at_receiver: Tensor
+    at_sender: Tensor
+    vectors: Tensor
+    feature_weight: Tensor
+    message_weight: Tensor
+    bias: Tensor
+    filter_weight: Tensor
+    vector_weight: Tensor
+    radial: Tensor
+    direction: Tensor
+    receiver: Tensor
+    sender: Tensor
+
+
 class TritonMessages(torch.autograd.Function):
     """Differentiable once, and not by the geometry.
 
-    Arguments: whether to keep, then `Operands` and `EdgeRuns`.
+    Arguments: whether to keep, then `KernelOperands` and `EdgeRuns`.
     """
 
     @staticmethod
@@ -86,7 +105,7 @@ class TritonMessages(torch.autograd.Function):
     def backward(ctx: Any, grad_received: Tensor, grad_pushed: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the operands that have one."""
         saved = ctx.saved_tensors
-        count = len(Operands._fields) + len(EdgeRuns._fields)
+        count = len(KernelOperands._fields) + len(EdgeRuns._fields)
         tensors, kept = saved[:count], saved[count:]
         with torch.autocast(tensors[0].device.type, enabled=False):
             work = _work(tensors, ctx.dtype)
@@ -106,7 +125,9 @@ class TritonMessages(torch.autograd.Function):
 
 # A compiler cannot look into kernels. Stated here, because saying so imports the compiler.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def messages_in_kernels(keep: bool, operands: Operands, runs: EdgeRuns) -> tuple[Tensor, Tensor]:
+def messages_in_kernels(
+    keep: bool, operands: KernelOperands, runs: EdgeRuns
+) -> tuple[Tensor, Tensor]:
     """See `mtlpar.model.egnn.messages.exchange`."""
     return TritonMessages.apply(  # type: ignore[no-untyped-call,no-any-return]
         keep, *operands, *runs
@@ -114,13 +135,13 @@ def messages_in_kernels(keep: bool, operands: Operands, runs: EdgeRuns) -> tuple
 
 
 class _Work:
-    """Operands as kernels want them, and the launches.
+    """KernelOperands as kernels want them, and the launches.
 
     Sizes that kernels are compiled for: width F, rows of F as they are stored, K, C and D, and
     columns of K + 2 D and of C + D as they are stored.
     """
 
-    def __init__(self, operands: Operands, runs: EdgeRuns, dtype: torch.dtype) -> None:
+    def __init__(self, operands: KernelOperands, runs: EdgeRuns, dtype: torch.dtype) -> None:
         self.dtype, self.tiles = dtype, _TILES[dtype.itemsize]
         self.width, self.num_radial = operands.filter_weight.shape
         self.padded = -(-self.width // 16) * 16
@@ -147,7 +168,7 @@ class _Work:
         out[:, : self.width] = rows
         return out
 
-    def _pad(self, operands: Operands) -> None:
+    def _pad(self, operands: KernelOperands) -> None:
         """Copy weights to where rows are padded, with features along rows."""
         features = _columns(self.num_radial + 2 * self.num_carried)
         lengths = _columns(self.channels + self.num_carried)
@@ -321,8 +342,8 @@ class _Work:
 
 
 def _work(tensors: Sequence[Tensor], dtype: torch.dtype) -> _Work:
-    count = len(Operands._fields)
-    return _Work(Operands._make(tensors[:count]), EdgeRuns._make(tensors[count:]), dtype)
+    count = len(KernelOperands._fields)
+    return _Work(KernelOperands._make(tensors[:count]), EdgeRuns._make(tensors[count:]), dtype)
 
 
 def _blocks(size: int, block: int) -> int:

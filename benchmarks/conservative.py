@@ -1,0 +1,116 @@
+"""Time and memory of a training step on conservative forces, beside direct ones.
+
+    python benchmarks/conservative.py [--rounds 20]
+
+Networks have the sizes of `config.yaml`. Conservative steps run once through blocks with second
+derivatives written out, and once through ordinary operations that autograd differentiates twice;
+the gradients are the same. Times are the best CPU seconds of one thread over rounds in alternation;
+memory is the growth of a fresh process over one step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+from machine import describe_machine
+from step import collate_structures, make_structures
+
+from mtlpar.graph.batch import GraphBatch
+from mtlpar.graph.settings import GraphSettings
+from mtlpar.model.egnn import messages
+from mtlpar.model.multitask import MultiTaskModel, Segment
+from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
+from mtlpar.parallel.allocator import keep_freed_memory
+
+# Structures of a batch whose step is timed, and of one whose memory is measured.
+TIMED = {"molecules": 16, "crystals": 16}
+MEASURED = {"molecules": 400, "crystals": 200}
+WAYS = ("direct", "blocks", "ordinary")
+
+
+def make_network(way: str) -> MultiTaskModel:
+    """A network of the default sizes whose forces are found in that way."""
+    if way == "ordinary":
+        # Nobody promises in which order gradients are wanted.
+        messages.forces_come_first = lambda: None
+    settings = ModelSettings(
+        graph=GraphSettings(cutoff_angstrom=5.0, max_neighbors=None),
+        encoder=EgnnSettings(width=64, layers=4, vector_channels=16, radial_basis=16),
+        head=HeadSettings(
+            width=64, layers=2, forces="equivariant" if way == "direct" else "conservative"
+        ),
+    )
+    return MultiTaskModel(settings, ["a"], seed=0)
+
+
+def step(network: MultiTaskModel, batch: GraphBatch) -> None:
+    """Predict, and differentiate a loss of energies and forces."""
+    found = network(batch, [Segment("a", 0, len(batch.num_atoms))])
+    loss = found.energy_per_atom.abs().mean() + (found.forces - 0.1).norm(dim=1).mean()
+    loss.backward()
+    network.zero_grad()
+
+
+def make_batch(kind: str, structures: int) -> GraphBatch:
+    """So many shaken structures."""
+    return collate_structures(list(itertools.islice(make_structures(kind), structures)))
+
+
+def measure(way: str, kind: str, rounds: int) -> None:
+    """Print seconds of the best round, and the growth in MiB if there is but one round."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    network = make_network(way)
+    step(network, make_batch(kind, 1))
+    batch = make_batch(kind, (TIMED if rounds > 1 else MEASURED)[kind])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    best = float("inf")
+    for _ in range(rounds):
+        begun = time.process_time()
+        step(network, batch)
+        best = min(best, time.process_time() - begun)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(batch.edge_index.shape[1], best, grown)
+
+
+def run(way: str, kind: str, rounds: int) -> tuple[int, float, float]:
+    """Edges, seconds and MiB as a fresh process measures them."""
+    command = [sys.executable, __file__, "--measure", way, kind, "--rounds", str(rounds)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return int(printed[0]), float(printed[1]), float(printed[2])
+
+
+def main() -> None:
+    """Print every measurement."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=20, help="steps of each process")
+    parser.add_argument("--repeats", type=int, default=3, help="processes of each kind")
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measure(*options.measure, options.rounds)
+        return
+    print(describe_machine())
+    for kind in TIMED:
+        seconds = dict.fromkeys(WAYS, float("inf"))
+        for _, way in itertools.product(range(options.repeats), WAYS):
+            edges, found, _ = run(way, kind, options.rounds)
+            seconds[way] = min(seconds[way], found)
+        text = ", ".join(f"{way} {1e3 * value:.1f} ms" for way, value in seconds.items())
+        print(f"{kind}, {edges} edges: {text}")
+        print(f"  conservative {seconds['blocks'] / seconds['direct']:.2f} times direct;")
+        print(f"  blocks {seconds['blocks'] / seconds['ordinary']:.2f} of ordinary operations")
+        grown = {way: run(way, kind, 1) for way in WAYS}
+        text = ", ".join(f"{way} {mib:.0f} MiB" for way, (_, _, mib) in grown.items())
+        print(f"{kind}, {grown['direct'][0]} edges: {text}")
+        print(f"  blocks {grown['blocks'][2] / grown['ordinary'][2]:.2f} of ordinary operations")
+
+
+if __name__ == "__main__":
+    main()
