@@ -29,6 +29,10 @@ include: "rules/report.smk"
 include: "rules/studies.smk"
 
 
+onstart:
+    check_status_command(workflow.executor_settings)
+
+
 onerror:
     flow.after_failure(log, is_main_process=workflow.is_main_process)
 

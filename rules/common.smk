@@ -1,5 +1,6 @@
 # Names that all rules share.
 from mtlpar.flow import snakefile as flow
+from mtlpar.flow.accounting import check_status_command
 from mtlpar.flow.measuring import MEASUREMENTS
 from mtlpar.report.items import ITEMS, figure_names, table_names
 from mtlpar.study.records import STUDIES

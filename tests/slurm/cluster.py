@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A throw-away Slurm with accounting on one machine, by default with nodes like Frontier's.
+"""A throw-away Slurm on one machine, by default with accounting and nodes like Frontier's.
 
 The tests start it by themselves; by hand::
 
@@ -40,6 +40,7 @@ class Shape:
         gpus: Accelerators of each, which are none.
         memory_mb: Memory of each.
         partitions: Their lines in slurm.conf.
+        has_accounting: Whether slurmdbd runs, which knows accounts and how jobs ended.
     """
 
     nodes: tuple[str, ...]
@@ -47,6 +48,7 @@ class Shape:
     gpus: int
     memory_mb: int
     partitions: str
+    has_accounting: bool = True
 
 
 LIKE_FRONTIER = Shape(
@@ -71,6 +73,15 @@ SMALL_AND_SHORT = Shape(
 PartitionName=quick Nodes=cn-a,cn-b,cn-c Default=YES MaxTime=00:10:00 OverSubscribe=NO
 PartitionName=long Nodes=cn-b,cn-c MaxTime=02:00:00 OverSubscribe=NO
 """,
+)
+# As a group of its own sets one up: no slurmdbd, so no accounts, and `sacct` does not answer.
+WITHOUT_ACCOUNTING = Shape(
+    nodes=("node1", "node2", "node3"),
+    cpus=12,
+    gpus=2,
+    memory_mb=64_000,
+    partitions="PartitionName=all Nodes=ALL Default=YES MaxTime=1-00:00:00 OverSubscribe=NO\n",
+    has_accounting=False,
 )
 
 _DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "mariadb-install-db")
@@ -101,7 +112,7 @@ SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
 KillWait=3
-MinJobAge=600
+MinJobAge=7200
 FirstJobId={first_job}
 SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=100000,batch_sched_delay=0
 SelectType=select/cons_tres
@@ -109,15 +120,18 @@ SelectTypeParameters=CR_Core_Memory
 DefMemPerCPU=1000
 SlurmdParameters=config_overrides
 GresTypes=gpu
+{accounting}JobAcctGatherType=jobacct_gather/linux
+{nodes}
+{partitions}"""
+
+_ACCOUNTING = """\
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=localhost
 AccountingStoragePort={dbd_port}
 AccountingStoragePass={folder}/munge.socket
 AccountingStorageTRES=gres/gpu
 AccountingStorageEnforce=associations,limits,qos
-JobAcctGatherType=jobacct_gather/linux
-{nodes}
-{partitions}"""
+"""
 
 _SLURMDBD_CONF = """\
 AuthType=auth/munge
@@ -162,7 +176,8 @@ class _Cluster:
     def start(self) -> None:
         self._write_files()
         self._start_munge()
-        self._start_accounting()
+        if self.shape.has_accounting:
+            self._start_accounting()
         conf = f"{self.folder}/slurm.conf"
         self._daemon("slurmctld", "-f", conf)
         for node in self.shape.nodes:
@@ -203,9 +218,11 @@ class _Cluster:
             f"RealMemory={self.shape.memory_mb}" + (f" Gres=gpu:{gpus}" if gpus else "")
             for name, port in zip(self.shape.nodes, node_ports, strict=True)
         )
+        accounting = _ACCOUNTING if self.shape.has_accounting else ""
         values = {
             "folder": self.folder, "host": socket.gethostname(), "nodes": nodes,
             "ctld_port": ctld_port, "dbd_port": dbd_port,
+            "accounting": accounting.format(folder=self.folder, dbd_port=dbd_port),
             "partitions": self.shape.partitions,
             # MPICH names its shared memory after the job, and a killed rank leaves it behind: jobs
             # of another cluster on this machine must not have had the same numbers.

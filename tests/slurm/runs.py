@@ -120,6 +120,12 @@ def in_background(checkout: Path, *arguments: str, site: Environment) -> Iterato
     output.close()
 
 
+def with_clients_of(other: Environment, site: Environment) -> Environment:
+    """A site in which the clients talk to another cluster."""
+    own, others = other["PATH"].split(":")[0], site["PATH"].split(":", 1)[1]
+    return {**site, "PATH": f"{own}:{others}"}
+
+
 def set_train(checkout: Path, **resources: Any) -> Path:
     """Give trainings other resources, and as many jobs as they need."""
     changes = {f"set-resources.train.{name}": value for name, value in resources.items()}
@@ -135,9 +141,10 @@ def squeue(site: Environment, workdir: Path) -> list[str]:
 
 def states(site: Environment, workdir: Path) -> list[str]:
     """How the jobs of a folder ended or stand, in the order in which they were submitted."""
-    text = ask(site, "sacct", "-XnP", "--starttime=now-1hour", "-o", "WorkDir,State")
+    # Not sacct, which knows nothing without accounting; see MinJobAge in cluster.py.
+    text = ask(site, "squeue", "-h", "--states=all", "--sort=i", "-o", "%T|%Z")
     pairs = (line.split("|") for line in text.splitlines())
-    return [state.split()[0] for folder, state in pairs if folder == str(workdir)]
+    return [state for state, folder in pairs if folder == str(workdir)]
 
 
 def ask(site: Environment, *command: str) -> str:

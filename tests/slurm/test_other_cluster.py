@@ -20,6 +20,7 @@ from slurm.runs import (
     fresh_copy,
     metrics,
     states,
+    with_clients_of,
 )
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -49,8 +50,7 @@ def other_site(site: Environment) -> Iterator[Environment]:
         tempfile.TemporaryDirectory(prefix="mtlpar-slurm-") as folder,
         cluster.running(Path(folder), cluster.SMALL_AND_SHORT) as environment,
     ):
-        own, others = environment["PATH"].split(":")[0], site["PATH"].split(":", 1)[1]
-        yield {**site, "PATH": f"{own}:{others}"}
+        yield with_clients_of(environment, site)
 
 
 @pytest.mark.parametrize("profile", [SLURM, FRONTIER], ids=["slurm", "frontier"])

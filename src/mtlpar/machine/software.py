@@ -92,9 +92,9 @@ def check_environment(environment: Mapping[str, str], *, nodes: int, device: str
 
 
 def check_scheduler(allocation: Allocation) -> list[Finding]:
-    """Time left, and whether the scheduler can tell Snakemake how jobs end."""
+    """Time left, and whether accounting knows how jobs ended."""
     if allocation.scheduler == "none":
-        return [Finding("scheduler", "none: no limit of time"), *_check_accounting("note")]
+        return [Finding("scheduler", "none: no limit of time"), *_check_accounting()]
     left = seconds_left(allocation)
     findings = [Finding("scheduler", f"{allocation.scheduler} job {allocation.job}")]
     if left is None:
@@ -102,17 +102,21 @@ def check_scheduler(allocation: Allocation) -> list[Finding]:
         findings.append(Finding("walltime left", "unknown", "note", advice))
     else:
         findings.append(Finding("walltime left", f"{left / 60:.0f} min"))
-    return [*findings, *(_check_accounting("FAULT") if allocation.scheduler == "slurm" else ())]
+    return [*findings, *(_check_accounting() if allocation.scheduler == "slurm" else ())]
 
 
-def _check_accounting(level: Level) -> list[Finding]:
-    """Whether ``sacct``, where there is one, knows how jobs ended; of jobs since now, so few."""
+def _check_accounting() -> list[Finding]:
+    """Whether ``sacct``, where there is one, knows how jobs ended; of jobs since now, so few.
+
+    It is no fault that it does not: Snakemake can ask squeue, and where it would not it does not
+    start (`mtlpar.flow.accounting`).
+    """
     if not shutil.which("sacct"):
         return []
     if run_client("sacct", "--noheader", "--starttime=now") is not None:
         return [Finding("sacct", "answers")]
-    advice = "Snakemake would never see a job of Slurm end: set slurm-status-command: squeue"
-    return [Finding("sacct", "does not answer", level, advice)]
+    advice = "no accounting: the profile needs slurm-status-command: squeue"
+    return [Finding("sacct", "does not answer", "note", advice)]
 
 
 def _has_network_plugin(environment: Mapping[str, str]) -> bool:

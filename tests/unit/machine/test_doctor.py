@@ -118,20 +118,20 @@ def test_a_missing_network_plugin_is_noted_where_it_matters(tmp_path: Path) -> N
     assert notes(2, LD_LIBRARY_PATH=f"/nowhere:{tmp_path}") == []
 
 
-def test_accounting_that_does_not_answer_is_a_fault(
+def test_a_slurm_without_accounting_is_noted_and_no_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # sacct without slurmdbd: Snakemake waits for ever for a job that ended long ago.
+    # As a fault it stopped every training there, also where Snakemake asks squeue.
     for name, script in {"sacct": "exit 1", "squeue": "echo 30:00"}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     findings = check_scheduler(Allocation("slurm", "7"))
-    assert faults(findings) == ["sacct"]
+    assert faults(findings) == []
     assert "30 min" in [finding.result for finding in findings]
-    # On a login node it is said before the first job; a laptop may have the program and no cluster.
-    outside = {finding.check: finding.level for finding in check_scheduler(Allocation())}
-    assert outside["sacct"] == "note"
+    # On a login node it is said before the first job.
+    for found in (findings, check_scheduler(Allocation())):
+        assert {finding.check: finding.level for finding in found}["sacct"] == "note"
 
 
 def test_a_store_that_loses_data_is_a_fault(
