@@ -1,10 +1,12 @@
 # Names that all rules share.
 from mtlpar.flow import snakefile as flow
 from mtlpar.flow.accounting import check_status_command
+from mtlpar.flow.command_line import refuse_what_drops_a_profile
 from mtlpar.flow.measuring import MEASUREMENTS
 from mtlpar.report.items import ITEMS, figure_names, table_names
 from mtlpar.study.records import STUDIES
 
+refuse_what_drops_a_profile(workflow)
 CONFIG = flow.read_config(config, workflow.configfiles)
 # From here on `config` is complete: defaults filled in, overrides applied.
 config = CONFIG.model_dump(mode="json")
