@@ -7,14 +7,14 @@ from mtlpar.report.items import ITEMS, figure_names, table_names
 from mtlpar.study.records import STUDIES
 
 refuse_what_drops_a_profile(workflow)
-CONFIG = flow.read_config(config, workflow.configfiles)
+CONFIG = flow.read_config(workflow, config)
 # From here on `config` is complete: defaults filled in, overrides applied.
 config = CONFIG.model_dump(mode="json")
 # What each stage reads, writes and depends on: rules name no path of their own.
 STAGES = flow.rules_of(CONFIG)
 LAUNCH = flow.launch_line()
 # Every shell command finds `mtlpar` of the environment that runs Snakemake, activated or not, and
-# $CONFIG_FILE: the configuration as Snakemake merged it, --config overrides included. It is no
+# $CONFIG_FILE: the whole configuration, --config overrides included. It is no
 # param, because a rule must run again when *its* settings change and not when any does.
 shell.prefix(flow.shell_prefix(CONFIG))
 

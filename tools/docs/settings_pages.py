@@ -50,6 +50,23 @@ _PLAIN: Final = {
 
 _LIMITS: Final = (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most"))
 
+_STACK: Final = """\
+## Several files { #several-files }
+
+`mtlpar ... --config FILE ...` and `snakemake --configfile FILE ...` lay files over `config.yaml`,
+later ones over earlier ones, and the command line over all of them, by the same rules:
+
+- Blocks are merged key by key. Values, lists and an empty block `{}` replace what is below.
+- **The branches of a model replace those below**, so a model has the branches that the last file
+  gives it. With a null among them they are a change: `{qm7x: null, small: [qm7x]}` takes `qm7x`
+  away, adds `small` and leaves the others.
+- null takes away a model (`models: {mtl: null}`), and elsewhere stands for the value null.
+- On the command line too: `--set train.max_gradient_norm=null`, or
+  `--config models__mtl__branches__qm7x=null`.
+
+If a file changes the branches of a model, `snakemake -n` and every command say which it gets.
+"""
+
 GENERAL: Final = "general"
 """The page of what belongs to no stage."""
 
@@ -242,6 +259,7 @@ def _index(by_page: Mapping[str, list[Setting]]) -> str:
         "",
         "A mistake in a name or a value is an error that names file and line.",
         "",
+        _STACK,
     ]
     for page, settings in by_page.items():
         lines += [f"## {page}", "", _INTRODUCTIONS[page], ""]

@@ -84,8 +84,8 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="lay these files over ./config.yaml, later ones over earlier ones, as "
-        "`snakemake --configfile` does",
+        help="lay these files over ./config.yaml, later ones over earlier ones; `snakemake "
+        "--configfile` does the same",
     )
     parser.add_argument(
         "--set",
@@ -144,13 +144,9 @@ def read_config(options: argparse.Namespace) -> Config:
         ValueError: If there is none, or it has a mistake.
     """
     from mtlpar.config import load_config
-    from mtlpar.flow.resolved import RESOLVED_CONFIGS
 
     files = list(options.config)
-    # What Snakemake merged is complete: laid over config.yaml it would get back what an override
-    # took away.
-    is_complete = any(path.parent.parts[-2:] == RESOLVED_CONFIGS.parts for path in files)
-    if not files or (_CONFIG.exists() and not is_complete):
+    if not files or _CONFIG.exists():
         files.insert(0, _CONFIG)
     return load_config(files, options.set)
 

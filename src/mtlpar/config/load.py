@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,38 +13,104 @@ import yaml
 from pydantic import ValidationError
 
 from mtlpar.config.explain import explain
+from mtlpar.config.resolved import is_resolved
 from mtlpar.config.schema import Config
+from mtlpar.core.settings import without_nulls
 from mtlpar.sources.registry import define_custom_sources
+
+logger = logging.getLogger(__name__)
 
 # Octal by a leading zero, or in sixties by colons.
 _MISREAD: Final = re.compile(r"[-+]?0[0-7_]+|.*:.*")
+
+
+@dataclass
+class Stack:
+    """Configuration files and overrides, laid over each other.
+
+    Mappings are merged key by key; everything else is replaced, and so are an empty mapping and the
+    branches of a model, which belong together: who gives a model two branches means two. With a
+    null among them they are a change of the branches below: null takes one away, the others are
+    added or replaced.
+
+    Attributes:
+        content: What the files and overrides say together.
+        places: Where each dotted key was given last.
+        files: The files, the first one at the bottom.
+        notes: A line for each model whose branches one file has and a later one changes.
+    """
+
+    content: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add_file(self, path: Path) -> None:
+        """Lay a file over what is there; a resolved configuration is complete and replaces it.
+
+        Raises:
+            ValueError: If it cannot be read or says what nobody means.
+        """
+        content, lines = read_yaml(path)
+        if is_resolved(path):
+            self.content, self.places, self.files, self.notes = {}, {}, [], []
+        before = _branches(self.content)
+        _merge(self.content, content)
+        after = _branches(self.content)
+        self.files.append(path)
+        self.places |= {key: f"{path}, line {line}" for key, line in lines.items()}
+        for model in before.keys() & after.keys():
+            if before[model] != after[model]:
+                key = f"models.{model}.branches"
+                self.notes.append(
+                    f"{key}: {_names(after[model])} ({self.places.get(key, path)}), "
+                    f"not {_names(before[model])} as in the files before"
+                )
+
+    def add_override(self, assignment: str, *, option: str) -> None:
+        """Lay an override such as ``train.epochs=5`` over what is there.
+
+        Args:
+            assignment: The override.
+            option: The option that gave it, for error messages.
+
+        Raises:
+            ValueError: If it has another form.
+        """
+        key, value = parse_assignment(assignment)
+        assign(self.content, key.split("."), value)
+        self.places[key] = f"{option} {assignment}"
+        # An unknown block is told by its own name.
+        self.places.setdefault(key.partition(".")[0], self.places[key])
+
+    def check(self) -> Config:
+        """The checked configuration.
+
+        Raises:
+            ValueError: With every problem on a line of its own, by dotted key, file and line.
+        """
+        where = " + ".join(str(path) for path in self.files)
+        return check_config(self.content, where=where, places=self.places)
 
 
 def load_config(files: Sequence[Path], assignments: Iterable[str] = ()) -> Config:
     """Read configuration files in order, later ones over earlier ones, and check the result.
 
     Args:
-        files: YAML files. Mappings are merged key by key, everything else is replaced, as
-            ``snakemake --configfile`` does.
-        assignments: Overrides of the form ``train.epochs=5``, applied last. Here an empty mapping
-            replaces what is there, and so do a model's branches as a whole.
+        files: YAML files; see `Stack` for what is merged and what is replaced.
+        assignments: Overrides of the form ``train.epochs=5``, applied last.
 
     Raises:
         ValueError: With every problem on a line of its own, by dotted key, file and line.
     """
-    merged: dict[str, Any] = {}
-    places: dict[str, str] = {}
+    stack = Stack()
     for path in files:
-        content, lines = read_yaml(path)
-        _lay_over(merged, content)
-        places |= {key: f"{path}, line {line}" for key, line in lines.items()}
+        stack.add_file(path)
+    for note in stack.notes:
+        logger.info("%s", note)
     for assignment in assignments:
-        key, value = parse_assignment(assignment)
-        assign(merged, key.split("."), value)
-        places[key] = f"--set {assignment}"
-        # An unknown block is told by its own name.
-        places.setdefault(key.partition(".")[0], places[key])
-    return check_config(merged, where=" + ".join(str(path) for path in files), places=places)
+        stack.add_override(assignment, option="--set")
+    return stack.check()
 
 
 def check_config(
@@ -51,20 +119,15 @@ def check_config(
     """Turn merged content into a checked configuration, and make its sources known.
 
     Args:
-        content: Nested mapping. A key such as ``train__epochs`` stands for ``train.epochs``,
-            because ``snakemake --config`` allows no dots.
+        content: Nested mapping.
         where: What to call the content in error messages.
         places: Where each dotted key was given, as far as that is known.
 
     Raises:
         ValueError: With every problem on a line of its own, by dotted key.
     """
-    expanded: dict[str, Any] = {}
-    # Overrides come last whatever their place: Snakemake puts --config before the files.
-    for key, value in sorted(content.items(), key=lambda item: "__" in str(item[0])):
-        assign(expanded, str(key).split("__"), value)
     try:
-        config = Config.model_validate(expanded)
+        config = Config.model_validate({str(key): value for key, value in content.items()})
     except ValidationError as error:
         lines = explain(error.errors(), places or {})
         raise ValueError(f"{where}: {len(lines)} problem(s)\n  " + "\n  ".join(lines)) from None
@@ -88,27 +151,47 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise ValueError(f"override {text!r}: the value is not valid YAML: {error}") from error
 
 
-def _lay_over(target: dict[str, Any], source: Mapping[str, Any]) -> None:
-    """Lay one file over those before it, in place, as Snakemake's ``update_config`` does."""
+def _merge(target: dict[str, Any], source: Mapping[str, Any], above: tuple[str, ...] = ()) -> None:
+    """Lay a block over ``target`` in place; see `Stack` for what is replaced."""
     for key, value in source.items():
-        if not isinstance(value, Mapping):
-            target[key] = _apart(value)
-        elif not value:
-            target.setdefault(key, {})
-        else:
-            if not isinstance(target.get(key), dict):
-                target[key] = {}
-            _lay_over(target[key], value)
-
-
-def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
-    """Lay an override over ``target`` in place; see `load_config` for what is replaced."""
-    for key, value in source.items():
-        is_block = isinstance(value, Mapping) and len(value) > 0 and key != "branches"
+        keys = (*above, key)
+        is_block = (
+            isinstance(value, Mapping) and len(value) > 0 and not _belong_together(keys, value)
+        )
         if is_block and isinstance(target.get(key), dict):
-            _merge(target[key], value)
+            _merge(target[key], value, keys)
         else:
             target[key] = _apart(value)
+
+
+def _belong_together(keys: tuple[str, ...], block: Mapping[str, Any]) -> bool:
+    """Whether these are all branches of a model, or all branches that others start from."""
+    match keys:
+        case ("models", _, "branches"):
+            return None not in block.values()
+        case ("models", _, "start_from", "branches"):
+            return True
+    return False
+
+
+def _branches(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Branches by model, as far as a configuration that is not checked yet has them."""
+    models = content.get("models")
+    entries = models.items() if isinstance(models, Mapping) else ()
+    found = {name: entry.get("branches") for name, entry in entries if isinstance(entry, Mapping)}
+    return {
+        name: without_nulls(branches)
+        for name, branches in found.items()
+        if isinstance(branches, Mapping)
+    }
+
+
+def _names(branches: Mapping[str, Any]) -> str:
+    """Branches, and the sources that feed them where these have other names."""
+    return ", ".join(
+        str(name) if sources == [name] else f"{name} {sources}"
+        for name, sources in branches.items()
+    )
 
 
 def _apart(value: Any) -> Any:
@@ -124,7 +207,7 @@ def assign(target: dict[str, Any], keys: Sequence[str], value: Any) -> None:
         if not isinstance(target.get(key), dict):
             target[key] = {}
         target = target[key]
-    _merge(target, {keys[-1]: value})
+    _merge(target, {keys[-1]: value}, tuple(keys[:-1]))
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:

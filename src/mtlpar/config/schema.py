@@ -87,8 +87,9 @@ class ModelEntry(Settings):
 
     branches: dict[str, tuple[str, ...]] = Field(
         min_length=1,
-        description="Sources by branch. A source may feed one branch only. null takes away a "
-        "branch that an earlier file has.",
+        description="Sources by branch. A source may feed one branch only. They replace those of "
+        "an earlier file. With a null among them they change those: null takes a branch away, the "
+        "others are added or replaced.",
     )
     start_from: StartFrom | None = Field(
         default=None,

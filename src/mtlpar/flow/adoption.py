@@ -17,9 +17,9 @@ from pathlib import Path
 import yaml
 
 from mtlpar.config import load_config
+from mtlpar.config.resolved import RESOLVED_CONFIGS
 from mtlpar.flow import jobs
 from mtlpar.flow.records import StageRun
-from mtlpar.flow.resolved import RESOLVED_CONFIGS
 from mtlpar.flow.run_record import RunRecord, read_run
 from mtlpar.flow.table import STAGES
 

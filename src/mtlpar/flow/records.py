@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from mtlpar.config import Config
+from mtlpar.config.resolved import resolved, write_resolved
 from mtlpar.core.files import file_digest
 from mtlpar.core.records import parse_record, write_content
 from mtlpar.flow.lease import HeldLease, Lease, Owner, hold
-from mtlpar.flow.resolved import resolved, write_resolved
 from mtlpar.flow.run_record import AttemptRecord, RunRecord, read_run
 from mtlpar.flow.stale import check_inputs
 from mtlpar.flow.table import STAGES

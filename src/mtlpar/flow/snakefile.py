@@ -15,28 +15,57 @@ from pathlib import Path
 from typing import Any
 
 from mtlpar.config import Config
-from mtlpar.config.load import check_config, read_yaml
+from mtlpar.config.load import Stack, check_config
+from mtlpar.config.resolved import RESOLVED_CONFIGS, write_resolved
 from mtlpar.flow.jobs import cancel_left
-from mtlpar.flow.resolved import RESOLVED_CONFIGS, write_resolved
 from mtlpar.flow.stage import Outputs, Stage
 from mtlpar.flow.table import STAGES
 
 logger = logging.getLogger(__name__)
 
 
-def read_config(content: Mapping[str, Any], files: Iterable[str | Path] = ()) -> Config:
-    """Check the configuration that Snakemake merged from files and ``--config``.
+def read_config(workflow: Any, content: Mapping[str, Any]) -> Config:
+    """Lay the configuration files and ``--config`` over each other, as ``mtlpar`` does.
+
+    Snakemake has merged them already, by rules of its own: branches that a file gives a model would
+    be added to those that it should not have any more.
 
     Args:
-        content: What it merged.
-        files: The files. It has lost by then what YAML reads as something else.
+        workflow: Snakemake's.
+        content: What Snakemake merged; used where another workflow includes this one as a module
+            with a configuration of its own.
 
     Raises:
         ValueError: With every problem by dotted key.
     """
+    if workflow.modifier.skip_configfile:
+        return check_config(content, where="config")
+    settings = workflow.config_settings
+    if settings.replace_workflow_config:
+        raise ValueError(
+            "--replace-workflow-config: Snakemake does not tell its jobs, which would read "
+            "config.yaml too; take away with null what it has"
+        )
+    of_command_line = len(settings.configfiles)
+    files = [*workflow.configfiles[of_command_line:], *workflow.configfiles[:of_command_line]]
+    stack = Stack()
     for path in files:
-        read_yaml(Path(path))
-    return check_config(content, where="config")
+        stack.add_file(Path(path))
+    for assignment in settings.config_args:
+        key, separator, value = assignment.partition("=")
+        # Snakemake allows no dots in keys.
+        stack.add_override(f"{key.replace('__', '.')}{separator}{value}", option="--config")
+    if workflow.is_main_process:
+        _tell(stack.notes)
+    return stack.check()
+
+
+def _tell(notes: Iterable[str]) -> None:
+    """Say something where Snakemake says what it is going to do."""
+    from snakemake.logging import logger as snakemake_logger
+
+    for note in notes:
+        snakemake_logger.info(note)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from checkout import REPOSITORY
 from mtlpar.cli import build_parser, main
 from mtlpar.cli.common import read_config, read_config_or_defaults
 from mtlpar.cli.examples import EXAMPLES
-from mtlpar.config import Config
-from mtlpar.flow.resolved import RESOLVED_CONFIGS
+from mtlpar.config import Config, load_config
+from mtlpar.config.resolved import write_resolved
 
 
 @pytest.fixture(autouse=True)
@@ -124,10 +124,9 @@ def test_given_files_lie_over_config_yaml_but_what_snakemake_merged_does_not(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text("seed: 3\nmodels: {a: {branches: {a: [ani1x]}}}\n")
     (tmp_path / "mine.yaml").write_text("train: {epochs: 7}\n")
-    merged = tmp_path / RESOLVED_CONFIGS / "config-1.yaml"
-    merged.parent.mkdir(parents=True)
     # An override took the model a away: it must not come back.
-    merged.write_text("models: {b: {branches: {b: [qm7x]}}}\n")
+    overrides = ["models.a=null", "models.b={branches: {b: [qm7x]}}"]
+    merged = write_resolved(load_config([tmp_path / "config.yaml"], overrides), tmp_path / "any")
     mine = _config("mine.yaml")
     assert (mine.seed, mine.train.epochs) == (3, 7)
     assert set(_config(str(merged)).models) == {"b"}

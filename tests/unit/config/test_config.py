@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from helpers import REPOSITORY
 from pydantic import ValidationError
-from snakemake.utils import update_config
 
-from mtlpar.config import json_schema, load_config, parse_assignment
-from mtlpar.config.load import _lay_over, check_config
+from mtlpar.config import json_schema, load_config
+from mtlpar.config.load import check_config
 from mtlpar.config.schema import STAGES, Config
 from mtlpar.model.settings import EgnnSettings, PainnSettings
 from mtlpar.train.settings import TrainSettings
@@ -298,23 +296,6 @@ def test_groups_are_only_like_those_of_a_source_that_names_them_itself(like: str
     load_config([DEFAULT], [f"custom_sources.b={definition % 'mptrj'}"])
 
 
-def test_overrides_of_both_command_lines_mean_the_same() -> None:
-    by_mtlpar = load_config([DEFAULT], ["train.epochs=3", "download.mirrors=/data"])
-    content = dict([parse_assignment("models={m: {branches: {a: [ani1x]}}}")])
-    # Snakemake puts the keys of its command line first, before those of the files.
-    by_snakemake = check_config(
-        {
-            "train__epochs": "3",
-            **content,
-            "train": {"epochs": 7},
-            "download": {"mirrors": ["/data"]},
-        },
-        where="test",
-    )
-    assert by_mtlpar.train.epochs == by_snakemake.train.epochs == 3
-    assert by_mtlpar.download == by_snakemake.download
-
-
 def test_presets_lie_on_top_of_the_default() -> None:
     config = load_config([DEFAULT, REPOSITORY / "workflow/presets/paper.yaml"])
     assert (config.model.encoder.width, config.model.encoder.layers) == (866, 4)
@@ -397,28 +378,6 @@ def test_a_start_that_leads_nowhere_is_refused(
             }
     with pytest.raises(ValidationError, match=re.escape(problem)):
         Config.model_validate(content)
-
-
-@pytest.mark.parametrize(
-    ("below", "above"),
-    [
-        ("a: {b: 1, c: {d: 2}}", "a: {c: {e: 3}}"),
-        ("a: [1, 2]", "a: [3]"),
-        ("a: {b: 1}", "a: null"),
-        ("a: null", "a: {b: 1}"),
-        ("a: {b: 1}", "a: {}"),
-        ("a: 1", "a: {}"),
-        ("a: 1", "a: {b: {}}"),
-        ("a: {b: 1}", "a: [1]"),
-        ("models: {m: {branches: {x: [p]}}}", "models: {m: {branches: {y: [q]}}}"),
-    ],
-)
-def test_files_are_merged_as_snakemake_merges_them(below: str, above: str) -> None:
-    # The same files mean the same to `mtlpar --config` and to `snakemake --configfile`.
-    theirs, ours = yaml.safe_load(below), yaml.safe_load(below)
-    update_config(theirs, yaml.safe_load(above))
-    _lay_over(ours, yaml.safe_load(above))
-    assert ours == theirs
 
 
 OVERRIDES = {

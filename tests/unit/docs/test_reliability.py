@@ -13,7 +13,9 @@ def test_each_promise_names_tests_that_are_there() -> None:
     promises = [row for row in rows if not row.endswith("| test |")]
     assert len(promises) > 15
     for row in promises:
-        named = re.findall(r"`((?:unit|parity|workflow|slurm)[\w/.]*)`", row.rsplit("|", maxsplit=2)[1])
+        named = re.findall(
+            r"`((?:unit|parity|workflow|slurm)[\w/.]*)`", row.rsplit("|", maxsplit=2)[1]
+        )
         assert named, row
         for name in named:
             assert (REPOSITORY / "tests" / name).exists(), name

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-import yaml
 from helpers import REPOSITORY
 
-from mtlpar.config import load_config
+from mtlpar.config import Config, load_config
+from mtlpar.config.resolved import write_resolved
 from mtlpar.flow import digest, snakefile
-from mtlpar.flow.resolved import write_resolved
 from mtlpar.flow.table import STAGES
 from mtlpar.report.items import ITEMS
 
 
-@pytest.fixture(scope="module")
-def content() -> dict[str, object]:
-    return yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+def config_with(*overrides: str) -> Config:
+    return load_config([REPOSITORY / "config.yaml"], overrides)
 
 
 def test_code_digest_follows_imports_to_the_end() -> None:
@@ -29,25 +28,22 @@ def test_code_digest_follows_imports_to_the_end() -> None:
     assert not any(name.startswith(("mtlpar.evaluate", "mtlpar.config")) for name in closure)
 
 
-def test_settings_of_one_stage_do_not_hold_those_of_another(content: dict[str, object]) -> None:
-    before = snakefile.read_config(content)
-    after = snakefile.read_config({**content, "train__epochs": 99})
+def test_settings_of_one_stage_do_not_hold_those_of_another() -> None:
+    before, after = config_with(), config_with("train.epochs=99")
     assert STAGES["pack"].settings(before, "qm7x") == STAGES["pack"].settings(after, "qm7x")
     assert STAGES["train"].settings(before, "mtl") != STAGES["train"].settings(after, "mtl")
     json.loads(STAGES["train"].settings(before, "mtl"))
 
 
-def test_a_download_depends_on_what_the_catalogue_says_of_its_source(
-    content: dict[str, object], tmp_path: Path
-) -> None:
+def test_a_download_depends_on_what_the_catalogue_says_of_its_source(tmp_path: Path) -> None:
     table = tmp_path / "sources.csv"
     text = (REPOSITORY / "workflow/sources.csv").read_text()
 
     def fingerprint(catalogue: str, **download: object) -> str:
         table.write_text(catalogue)
-        settings = {"mirrors": ["catalogue"], **download}
-        config = {**content, "paths__catalogue": str(table), "download": settings}
-        return STAGES["download"].settings(snakefile.read_config(config), "qm7x")
+        settings = json.dumps({"mirrors": ["catalogue"], **download})
+        config = config_with(f"paths.catalogue={table}", f"download={settings}")
+        return STAGES["download"].settings(config, "qm7x")
 
     before = fingerprint(text)
     # More patience, a nearer copy, another source's file: the same bytes come.
@@ -56,16 +52,20 @@ def test_a_download_depends_on_what_the_catalogue_says_of_its_source(
     assert fingerprint(text.replace("b50c6a5d", "00000000")) != before
 
 
-def test_the_resolved_config_is_the_config(content: dict[str, object], tmp_path: Path) -> None:
-    config = snakefile.read_config({**content, "train__epochs": 99})
+def test_the_resolved_config_is_the_config_over_whatever_it_is_laid(tmp_path: Path) -> None:
+    # Over config.yaml it would get back the model that an override took away.
+    config = config_with("train.epochs=99", "models.mtl_conservative=null")
     path = write_resolved(config, tmp_path)
-    assert load_config([path]) == config
-    assert write_resolved(snakefile.read_config(content), tmp_path) != path
+    assert load_config([path]) == load_config([REPOSITORY / "config.yaml", path]) == config
+    assert write_resolved(config_with(), tmp_path) != path
+    # One that was edited is a file like any other.
+    path.write_text("models: {one: {branches: {one: [qm7x]}}}\n")
+    assert set(load_config([REPOSITORY / "config.yaml", path]).models) > {"one", "mtl"}
 
 
-def test_models_need_no_branch_for_every_source(content: dict[str, object]) -> None:
-    models = {"pair": {"branches": {"a": ["ani1x"], "b": ["qm7x"]}}}
-    assert snakefile.read_config({**content, "models": models}).models["pair"].sources
+def test_models_need_no_branch_for_every_source() -> None:
+    config = config_with("models.pair={branches: {a: [ani1x], b: [qm7x]}}")
+    assert config.models["pair"].sources == ("ani1x", "qm7x")
 
 
 def test_every_report_item_has_its_caption() -> None:
@@ -73,11 +73,15 @@ def test_every_report_item_has_its_caption() -> None:
         assert (REPOSITORY / "workflow" / "report" / f"{name}.rst").is_file()
 
 
-def test_files_that_snakemake_merged_are_looked_at_themselves(
-    content: dict[str, object], tmp_path: Path
-) -> None:
-    # The merged configuration has the seed 8, as good as any.
-    mine = tmp_path / "mine.yaml"
-    mine.write_text("seed: 010\n")
-    with pytest.raises(ValueError, match=r"mine\.yaml: seed: YAML reads 010 as 8"):
-        snakefile.read_config({**content, "seed": 8}, [REPOSITORY / "config.yaml", mine])
+def test_as_a_module_the_workflow_takes_the_config_that_it_is_given() -> None:
+    workflow = SimpleNamespace(modifier=SimpleNamespace(skip_configfile=True))
+    content = {"seed": 7, "models": {"one": {"branches": {"one": ["qm7x"]}}}}
+    assert snakefile.read_config(workflow, content).seed == 7
+
+
+def test_what_jobs_would_not_be_told_is_refused() -> None:
+    settings = SimpleNamespace(replace_workflow_config=True)
+    modifier = SimpleNamespace(skip_configfile=False)
+    workflow = SimpleNamespace(modifier=modifier, config_settings=settings)
+    with pytest.raises(ValueError, match="--replace-workflow-config"):
+        snakefile.read_config(workflow, {})

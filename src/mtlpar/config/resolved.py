@@ -8,11 +8,11 @@ from typing import Final
 
 import yaml
 
-from mtlpar.config import Config
+from mtlpar.config.schema import Config
 from mtlpar.core.files import write_text
 
 RESOLVED_CONFIGS: Final = Path(".snakemake", "mtlpar")
-"""Where the configurations lie that Snakemake merged."""
+"""Where the configurations lie that Snakemake runs with."""
 
 
 def resolved(config: Config) -> str:
@@ -26,7 +26,19 @@ def write_resolved(config: Config, folder: Path) -> Path:
     Its name is a digest of its content, so runs with different overrides never share a file.
     """
     text = resolved(config)
-    path = folder / f"config-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
+    path = folder / _name(text.encode())
     if not path.exists():
         write_text(path, text)
     return path
+
+
+def is_resolved(path: Path) -> bool:
+    """Whether a file is a complete configuration as it was written, by its name.
+
+    Laid over another one it would get back what an override took away.
+    """
+    return path.is_file() and path.name == _name(path.read_bytes())
+
+
+def _name(content: bytes) -> str:
+    return f"config-{hashlib.sha256(content).hexdigest()[:12]}.yaml"
