@@ -73,6 +73,26 @@ def neighbor_list(batch: StructureBatch, settings: GraphSettings) -> Edges:
     return _join(pieces)
 
 
+def count_edges(batch: StructureBatch, settings: GraphSettings) -> IndexArray:
+    """Count the edges of each structure, (S,), without making them.
+
+    Args:
+        batch: The structures.
+        settings: As for `neighbor_list`, which finds as many.
+
+    Raises:
+        ValueError: If a periodic structure has a cell that does not span its directions.
+    """
+    of_atom = np.zeros(batch.total_atoms, dtype=np.int64)
+    for pairs in _search(batch, settings.cutoff_angstrom):
+        starts = np.flatnonzero(np.diff(pairs.receiver, prepend=-1))
+        of_atom[pairs.receiver[starts]] = np.diff(starts, append=len(pairs.receiver))
+    if settings.max_neighbors is not None:
+        of_atom = np.minimum(of_atom, settings.max_neighbors)
+    edges: IndexArray = np.diff(np.concatenate([[0], np.cumsum(of_atom)])[batch.offsets])
+    return edges
+
+
 def nearest(receiver: IndexArray, distance: FloatArray, count: int) -> BoolArray:
     """Mark the ``count`` shortest edges of each receiver; of equal ones the first.
 

@@ -6,6 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
+from mtlpar.parallel.deal import deal
+
 
 @dataclass(frozen=True)
 class ParallelLayout:
@@ -90,6 +95,21 @@ class ParallelLayout:
         ranks = self.owners[branch]
         position = ranks.index(rank)
         return slice(position * items // len(ranks), (position + 1) * items // len(ranks))
+
+    def deal(self, branch: str, rank: int, work: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """Which items of a branch a rank takes, such that its owners have about the same work.
+
+        Args:
+            branch: The branch.
+            rank: One of its owners.
+            work: Work of each item in any unit, (N,); the same on all owners.
+
+        Returns:
+            Ascending numbers of items. The owners' are disjoint and cover everything; a rank may
+            get nothing.
+        """
+        ranks = self.owners[branch]
+        return np.flatnonzero(deal(work, len(ranks)) == ranks.index(rank))
 
     def describe(self) -> str:
         """One line for people, for instance ``ani1x: 0-1, qm7x: 2``."""

@@ -15,7 +15,7 @@ from mtlpar.calculator import structure_batch
 from mtlpar.core.structures import StructureBatch
 from mtlpar.graph import neighbors
 from mtlpar.graph.collate import collate
-from mtlpar.graph.neighbors import Edges, nearest, neighbor_list
+from mtlpar.graph.neighbors import Edges, count_edges, nearest, neighbor_list
 from mtlpar.graph.settings import GraphSettings
 
 
@@ -102,6 +102,19 @@ def test_edges_do_not_depend_on_the_search_or_on_the_rest_of_the_batch(
     assert together.sender.tolist() == [
         sender + first_atom[i] for i, edges in enumerate(mine) for sender in edges.sender
     ]
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(structures=st.lists(random_atoms(), max_size=6), limit=st.sampled_from([None, 1, 5]))
+def test_edges_are_counted_as_they_are_made(structures: list[Atoms], limit: int | None) -> None:
+    # A structure without any edge in front and at the end.
+    lonely = Atoms("H", cell=np.eye(3) * 9)
+    options = GraphSettings(cutoff_angstrom=4.0, max_neighbors=limit)
+    batch = structure_batch([lonely, *structures, lonely])
+    receiver = neighbor_list(batch, options).receiver
+    owner = np.searchsorted(batch.offsets, receiver, side="right") - 1
+    expected = np.bincount(owner, minlength=len(batch))
+    assert count_edges(batch, options).tolist() == expected.tolist()
 
 
 @settings(max_examples=40)
