@@ -11,15 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.reduce import BUCKET_BYTES
 from mtlpar.plan.census import BatchShape, ModelCensus
+from mtlpar.plan.deal import Part, excess_by_work
 from mtlpar.plan.machine import Machine, Precision
 from mtlpar.plan.network import Group, all_reduce_seconds, scatter_seconds
 from mtlpar.plan.workload import Workload
 
 Plan = Literal["mtl-base", "mtl-par even", "mtl-par", "mtl-par sharded"]
+Deal = Literal["work", "count"]
 PLANS: Final[tuple[Plan, ...]] = ("mtl-base", "mtl-par even", "mtl-par", "mtl-par sharded")
+
+FloatArray = npt.NDArray[np.float64]
 
 _ITEMSIZE: Final[Mapping[Precision, int]] = {"float64": 8, "float32": 4, "bfloat16": 4}
 # The forward pass is a third of a step of products: two of three products are in the backward pass.
@@ -133,6 +140,7 @@ def predict(
     workload: Workload,
     ranks: int,
     precision: Precision = "float32",
+    deal: Deal = "work",
 ) -> Forecast:
     """Predict memory and time of a step.
 
@@ -145,6 +153,7 @@ def predict(
         workload: Branches and global batch.
         ranks: Number of ranks.
         precision: Arithmetic of the products.
+        deal: Whether ranks get structures of equal work, as training deals them, or equally many.
 
     Raises:
         ValueError: If the machine has not as many nodes. A machine of one node may be
@@ -157,7 +166,7 @@ def predict(
             f"{machine.max_nodes}"
         )
     layout = layout_of(plan, workload, ranks, machine=machine)
-    loads = _loads(layout, workload)
+    loads = _loads(layout, workload, deal)
     itemsize = _ITEMSIZE[precision]
     sizes = _Sizes.of(layout, census, itemsize)
     step = _step_time(layout, loads, sizes, machine=machine, census=census, precision=precision)
@@ -205,7 +214,7 @@ class _Load:
     largest: BatchShape
 
 
-def _loads(layout: ParallelLayout, workload: Workload) -> list[_Load]:
+def _loads(layout: ParallelLayout, workload: Workload, deal: Deal) -> list[_Load]:
     held: dict[int, list[str]] = defaultdict(list)
     for branch, owners in layout.owners.items():
         for rank in owners:
@@ -213,36 +222,68 @@ def _loads(layout: ParallelLayout, workload: Workload) -> list[_Load]:
     kinds: dict[tuple[str, ...], int] = defaultdict(int)
     for branches in held.values():
         kinds[tuple(branches)] += 1
-    return [_load(branches, count, layout, workload) for branches, count in kinds.items()]
+    differing = len(kinds) if deal == "work" else layout.world_size
+    return [
+        _load(branches, count, layout, workload, deal=deal, differing=differing)
+        for branches, count in kinds.items()
+    ]
 
 
 def _load(
-    branches: tuple[str, ...], count: int, layout: ParallelLayout, workload: Workload
+    branches: tuple[str, ...],
+    count: int,
+    layout: ParallelLayout,
+    workload: Workload,
+    *,
+    deal: Deal,
+    differing: int,
 ) -> _Load:
     """Mean and largest batch of the ranks that hold these branches.
 
-    The rank that comes last is dealt the larger whole number of each dataset. On top, batches of
-    equal numbers differ in atoms: of n normal deviates the largest is sqrt(2 ln n) deviations up.
+    Dealt by work, ranks differ by what the deal leaves, and groups of ranks in the atoms that the
+    step brings their branches. Dealt by count, the last rank gets the larger whole number of each
+    dataset, and all batches differ in atoms. Of n normal deviates the largest is sqrt(2 ln n)
+    deviations up.
+
+    Args:
+        branches: What the ranks hold.
+        count: How many hold just these.
+        layout: Who owns which branch.
+        workload: Branches and global batch.
+        deal: See `predict`.
+        differing: n: groups of ranks, or ranks, whose batches differ in atoms.
     """
-    mean = [0.0, 0.0, 0.0]
-    largest = [0.0, 0.0, 0.0]
-    variance = 0.0
-    for branch in branches:
-        dataset, owners = workload.branches[branch], len(layout.owners[branch])
-        share = workload.structures_per_step(branch) / owners
-        sizes = (1.0, dataset.atoms_per_structure, dataset.edges_per_structure)
-        whole = math.ceil(share - 1e-9) if owners > 1 else share
-        mean = [total + share * size for total, size in zip(mean, sizes, strict=True)]
-        largest = [total + whole * size for total, size in zip(largest, sizes, strict=True)]
-        variance += share * (dataset.atoms_per_structure * dataset.atoms_variation) ** 2
-    deviations = math.sqrt(2 * math.log(layout.world_size))
+    datasets = [workload.branches[branch] for branch in branches]
+    owners = np.array([len(layout.owners[branch]) for branch in branches])
+    share = np.array([workload.structures_per_step(branch) for branch in branches]) / owners
+    atoms, edges, variation = (
+        np.array([getattr(dataset, name) for dataset in datasets])
+        for name in ("atoms_per_structure", "edges_per_structure", "atoms_variation")
+    )
+    sizes = np.stack([np.ones_like(share), atoms, edges])
+    mean = sizes @ share
+    if deal == "work":
+        # Several owners of one of a rank's branches are those of all of them.
+        parts = tuple(
+            Part(part, dataset.work_per_structure, dataset.atoms_variation)
+            for part, dataset in zip(share.tolist(), datasets, strict=True)
+        )
+        largest = mean * (1 + excess_by_work(parts, int(owners.min())))
+        # What owners share evenly deviates less than what each of them gets by itself.
+        sharers = owners
+    else:
+        largest = sizes @ np.where(owners > 1, np.ceil(share - 1e-9), share)
+        sharers = np.ones_like(owners)
+    variance = float((share * (atoms * variation) ** 2 / sharers).sum())
+    deviations = math.sqrt(2 * math.log(differing))
     factor = 1 + deviations * math.sqrt(variance) / mean[1] if mean[1] else 1.0
+    largest[1:] *= factor
     active = float(len(branches))
     return _Load(
         branches,
         count,
-        BatchShape(active, *mean),
-        BatchShape(active, largest[0], largest[1] * factor, largest[2] * factor),
+        BatchShape(active, *mean.tolist()),
+        BatchShape(active, *largest.tolist()),
     )
 
 

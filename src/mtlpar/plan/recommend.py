@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple
 from mtlpar.model.settings import ModelSettings
 from mtlpar.plan.census import take_census
 from mtlpar.plan.machine import Machine, Precision
-from mtlpar.plan.predict import PLANS, Forecast, Plan, predict
+from mtlpar.plan.predict import PLANS, Deal, Forecast, Plan, predict
 from mtlpar.plan.workload import Dataset, Workload, make_branches
 
 # Beyond this loss against the smallest run that fits, more nodes are not worth their price.
@@ -114,7 +114,9 @@ class Question:
             self.batch_per_rank * ranks,
         )
 
-    def ask(self, plan: Plan, ranks: int, *, branches: int | None = None) -> Forecast:
+    def ask(
+        self, plan: Plan, ranks: int, *, branches: int | None = None, deal: Deal = "work"
+    ) -> Forecast:
         """Predict one layout."""
         return predict(
             plan,
@@ -123,6 +125,7 @@ class Question:
             workload=self.workload(ranks, branches=branches),
             ranks=ranks,
             precision=self.precision,
+            deal=deal,
         )
 
     def compare(self, ranks: int, *, branches: int | None = None) -> list[Forecast]:

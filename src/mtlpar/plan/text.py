@@ -16,8 +16,8 @@ assumptions
   arithmetic, traffic and operations are counted on the model itself; each takes its own time
   reductions: hierarchical rings, trees between nodes where faster; buckets of 16 MiB behind the
     backward pass as far as the machine's `overlap` says
-  the slowest rank sets the pace: whole structures, datasets of different size, and batches that
-    differ in atoms (independent normal deviates)
+  the slowest rank sets the pace: what dealing structures by their work leaves, whole ranks for
+    groups, and branches whose batches differ in atoms (independent normal deviates)
   data are always there in time; one copy of a dataset among the ranks that own its branch
   see docs/planning.md"""
 
@@ -54,7 +54,19 @@ def layout_text(question: Question, ranks: int) -> str:
             _workload_text(question.workload(ranks), ranks, question.machine),
             "",
             table_text([header, *rows]),
+            "",
+            _deal_text(question, best),
         ]
+    )
+
+
+def _deal_text(question: Question, best: Forecast) -> str:
+    """What dealing batches by work instead of by number is worth, for one layout."""
+    by_count = question.ask(best.plan, best.ranks, deal="count").step
+    above = [f"{step.imbalance / step.compute:.1%}" for step in (best.step, by_count)]
+    return (
+        f"the slowest rank of {best.plan} computes {above[0]} longer than the mean with batches "
+        f"dealt by work; by number of structures it would be {above[1]}"
     )
 
 

@@ -41,7 +41,7 @@ def choose_layout(
     model_settings: ModelSettings,
     context: RankContext,
 ) -> ParallelLayout:
-    """Lay out branches on ranks, in proportion to the edges that each branch sees in an epoch.
+    """Lay out branches on ranks, in proportion to the work of what each branch sees in an epoch.
 
     With ``layout: auto`` the planner's choice is taken, which is the same on all ranks; it shards
     the encoder where that alone makes it fit.
@@ -71,7 +71,7 @@ def choose_layout(
         )
         # What the settings say is meant; one is the default.
         shards = proposed if shards == 1 else shards
-    cost = {branch: dataset.edges for branch, dataset in work.items()}
+    cost = {branch: dataset.work for branch, dataset in work.items()}
     return ParallelLayout.build(
         kind, cost=cost, world_size=context.world_size, encoder_shards=shards
     )

@@ -25,9 +25,17 @@ CENSUS = take_census(MODEL)
 EQUAL = make_branches([Dataset("made_up", structures=1e6, atoms_per_structure=15.0)], 4)
 
 
-def _predict(plan="mtl-par", *, ranks=8, branches=EQUAL, batch=128.0, machine=GENERIC_GPU):
-    workload = Workload(branches, batch)
-    return predict(plan, machine=machine, census=CENSUS, workload=workload, ranks=ranks)
+def _predict(
+    plan="mtl-par", *, ranks=8, branches=EQUAL, batch=128.0, machine=GENERIC_GPU, **options
+):
+    return predict(
+        plan,
+        machine=machine,
+        census=CENSUS,
+        workload=Workload(branches, batch),
+        ranks=ranks,
+        **options,
+    )
 
 
 @given(
@@ -35,12 +43,13 @@ def _predict(plan="mtl-par", *, ranks=8, branches=EQUAL, batch=128.0, machine=GE
     ranks=st.integers(1, 40),
     batch=st.floats(1, 1e4),
     plan=st.sampled_from(PLANS),
+    deal=st.sampled_from(["work", "count"]),
 )
 @settings(max_examples=60, deadline=None)
-def test_every_structure_of_a_step_is_on_one_rank(sizes, ranks, batch, plan) -> None:
+def test_every_structure_of_a_step_is_on_one_rank(sizes, ranks, batch, plan, deal) -> None:
     branches = {f"b{i}": Dataset(f"b{i}", size, 5.0 + i, 0.3) for i, size in enumerate(sizes)}
     workload = Workload(branches, batch)
-    loads = _loads(layout_of(plan, workload, ranks, machine=GENERIC_CPU), workload)
+    loads = _loads(layout_of(plan, workload, ranks, machine=GENERIC_CPU), workload, deal)
     structures = sum(load.count * load.mean.structures for load in loads)
     assert sum(load.count for load in loads) == ranks
     assert structures == pytest.approx(sum(map(workload.structures_per_step, branches)))
@@ -97,6 +106,38 @@ def test_uneven_groups_balance_uneven_datasets() -> None:
     # Five ranks carry nine tenths: 0.18 of the work each instead of 0.1.
     assert even.step.imbalance / even.step.compute == pytest.approx(0.8, rel=0.05)
     assert uneven.step.imbalance / uneven.step.compute < 0.02
+
+
+@pytest.mark.parametrize(("ranks", "by_count"), [(32, 0.19), (320, 0.24), (2000, 0.28)])
+def test_dealt_by_work_the_slowest_of_many_ranks_is_hardly_behind(ranks, by_count) -> None:
+    # Sizes as wide as MPtrj's: sqrt(2 ln n) deviations of 0.8 / sqrt(128) by number.
+    branches = {"mptrj": Dataset("mptrj", 1.6e6, 31.2, 0.8, edges_per_atom=20.0)}
+    machine = GENERIC_GPU.model_copy(update={"max_nodes": ranks})
+    step = {
+        deal: _predict(
+            ranks=ranks, branches=branches, batch=128.0 * ranks, machine=machine, deal=deal
+        ).step
+        for deal in ("count", "work")
+    }
+    assert step["count"].imbalance / step["count"].compute == pytest.approx(by_count, abs=0.02)
+    assert 0 < step["work"].imbalance / step["work"].compute < 0.003
+
+
+def test_a_rank_of_all_branches_balances_few_structures_of_one_by_those_of_others() -> None:
+    # Two crystals a rank, some with more work than a rank should have of crystals, and many
+    # molecules: dealt apart nobody could make up for who got the largest.
+    crystals = Dataset("crystals", 2e4, 31.2, 0.8, edges_per_atom=20.0)
+    molecules = Dataset("molecules", 1.26e6, 15.0, 0.3, edges_per_atom=13.0)
+    branches = {"crystals": crystals, "molecules": molecules}
+    step = _predict("mtl-base", ranks=64, branches=branches, batch=128.0 * 64).step
+    assert step.imbalance / step.compute < 0.01
+
+
+def test_groups_still_wait_for_the_branch_whose_batch_is_largest() -> None:
+    # A group cannot give work to another: its batch of 128 structures deviates as a whole.
+    wide = {f"b{i}": Dataset("made_up", 1e6, 15.0, 0.8) for i in range(8)}
+    step = _predict("mtl-par", ranks=16, branches=wide, batch=8 * 128.0).step
+    assert step.imbalance / step.compute > 0.05
 
 
 def test_sharding_takes_memory_off_and_puts_communication_on() -> None:

@@ -21,13 +21,13 @@ NOTHING = Count((0.0,) * 6)
 CENSUS = ModelCensus(NOTHING, NOTHING, NOTHING, NOTHING, 2**28, 1000, layers=64)
 
 
-def test_ranks_are_dealt_by_edges() -> None:
-    # Equally many atoms, but those of the crystals have four times the neighbours.
+def test_ranks_are_dealt_by_edges_and_atoms() -> None:
+    # Equally many atoms, each as much as three edges: 60 to 15.
     layout = choose_layout(
         BRANCHES,
         HEADERS,
         EpochPlan(dict.fromkeys(BRANCHES, 100), 8, seed=0),
-        edges_per_atom={"a": 40.0, "b": 10.0},
+        edges_per_atom={"a": 57.0, "b": 12.0},
         settings=TrainSettings(),
         model_settings=ModelSettings(),
         context=RankContext(0, 10, torch.device("cpu")),
