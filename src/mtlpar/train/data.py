@@ -26,6 +26,7 @@ from mtlpar.train.placement import SourceData, open_stores
 from mtlpar.train.precision import weight_dtype
 from mtlpar.train.sampler import EpochPlan
 from mtlpar.train.settings import TrainSettings
+from mtlpar.train.work import WORK_BYTES, gather_work
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -144,6 +145,7 @@ def load_data(
         source: _validation_share(pack, branch_of[source], layout, rank)
         for source, pack in validation_packs.items()
     }
+    dealt = [source for source, branch in branch_of.items() if len(layout.owners[branch]) > 1]
     placement, stores = open_stores(
         {
             source: SourceData(pack=packs[source], owners=layout.owners[branch_of[source]])
@@ -152,7 +154,14 @@ def load_data(
         placement=settings.data,
         ranks_per_copy=settings.ranks_per_copy,
         window=settings.shuffle_structures,
+        work_bytes=sum(WORK_BYTES * len(packs[source]) for source in mine if source in dealt),
         validation_bytes=sum(needed for _, needed in validation.values()),
+    )
+    work = gather_work(
+        {source: packs[source] for source in dealt},
+        model_settings.graph,
+        rank=rank,
+        world_size=layout.world_size,
     )
     loader = RankLoader(
         stores,
@@ -164,6 +173,7 @@ def load_data(
         weight_dtype(settings),
         pin_memory=device.type == "cuda",
         max_atoms=settings.max_atoms_per_pass,
+        work={source: work[source] for source in mine if source in work},
     )
     return TrainingData(
         branch_of=branch_of,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -93,6 +93,8 @@ class RankLoader:
         max_atoms: Atoms in one pass, in whole structures; None for a single pass.
         threads: Batches that are built at the same time. Has no influence on what is delivered.
         ahead: Batches that are built before they are asked for.
+        work: Work of every structure of a source that several ranks share, see
+            `mtlpar.train.work`; structures count alike where it is not given.
     """
 
     datasets: Mapping[str, StructureStore | StreamedDataset]
@@ -106,6 +108,7 @@ class RankLoader:
     max_atoms: int | None = None
     threads: int = 2
     ahead: int = 4
+    work: Mapping[str, npt.NDArray[np.integer]] = field(default_factory=dict)
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[tuple[LocalBatch, ...]]:
         """Yield this rank's shares of an epoch, one per step, built in background threads.
@@ -126,42 +129,78 @@ class RankLoader:
     def _requests(self, epoch: int, first_step: int) -> Iterator[list[_StepBatch]]:
         """The global batches of the steps, dataset by dataset."""
         orders = {source: self.plan.order(source, epoch) for source in self.datasets}
-        stores = {source: self._stores(source, orders[source], first_step) for source in orders}
+        stores = {source: self._stores(source, orders, first_step) for source in orders}
         for step in range(first_step, self.plan.steps):
-            batches = {s: order[slice(*self.plan.bounds(s, step))] for s, order in orders.items()}
+            batches = self._batches(orders, step)
             yield [_StepBatch(s, next(stores[s]), batch) for s, batch in batches.items()]
 
-    def _stores(self, source: str, order: EpochOrder, first_step: int) -> Iterator[StructureStore]:
-        """What holds the structures of each step."""
-        dataset = self.datasets[source]
+    def _batches(self, orders: Mapping[str, EpochOrder], step: int) -> dict[str, IndexArray]:
+        """The global batch of each dataset in one step."""
+        return {s: order[slice(*self.plan.bounds(s, step))] for s, order in orders.items()}
+
+    def _stores(
+        self, source: str, orders: Mapping[str, EpochOrder], first_step: int
+    ) -> Iterator[StructureStore]:
+        """What holds the structures of a dataset in each step."""
+        dataset, order = self.datasets[source], orders[source]
         if not isinstance(dataset, StreamedDataset):
             yield from itertools.repeat(dataset)
             return
 
         def read(window: int) -> Window:
-            return dataset.read(order.windows[window].tolist(), self._wanted(source, order, window))
+            return dataset.read(
+                order.windows[window].tolist(), self._wanted(source, orders, window)
+            )
 
         with ReadAhead(read, len(order.windows)) as windows:
             for step in range(first_step, self.plan.steps):
                 yield windows.get(order.windows_of(*self.plan.bounds(source, step)))
 
-    def _wanted(self, source: str, order: EpochOrder, window: int) -> IndexArray:
-        """Structures of a window that this rank computes."""
+    def _wanted(self, source: str, orders: Mapping[str, EpochOrder], window: int) -> IndexArray:
+        """Structures of a dataset's window that this rank computes."""
+        order = orders[source]
         first, last = order.starts[window], min(order.starts[window + 1], len(order))
         steps = [self.plan.step_of(source, int(position)) for position in (first, last - 1)]
-        visits = order.visits(window)
         wanted = [np.zeros(0, np.int64)]
         for step in range(steps[0], steps[1] + 1):
-            start, stop = self.plan.bounds(source, step)
-            mine = self.layout.share(self.branch_of[source], self.rank, stop - start)
-            low, high = max(start + mine.start, first), min(start + mine.stop, last)
-            wanted.append(visits[low - first : max(low, high) - first])
+            batches = self._batches(orders, step)
+            place = self._dealt(batches)[source]
+            # The first and the last step may take some of their structures from other windows.
+            position = self.plan.bounds(source, step)[0] + place
+            here = (position >= first) & (position < last)
+            wanted.append(batches[source][place[here]])
         return np.concatenate(wanted)
+
+    def _dealt(self, batches: Mapping[str, IndexArray]) -> dict[str, IndexArray]:
+        """Places of this rank's structures in the global batch of each dataset in one step.
+
+        Datasets of the same ranks are dealt together: few structures of one can be balanced by
+        those of another.
+        """
+        together: dict[tuple[int, ...], list[str]] = defaultdict(list)
+        for source in batches:
+            together[self.layout.owners[self.branch_of[source]]].append(source)
+        places = {}
+        for sources in together.values():
+            work = [self._work_of(source, batches[source]) for source in sources]
+            branch = self.branch_of[sources[0]]
+            mine = self.layout.deal(branch, self.rank, np.concatenate(work))
+            first = 0
+            for source, part in zip(sources, work, strict=True):
+                low, high = np.searchsorted(mine, [first, first + len(part)])
+                places[source] = mine[low:high] - first
+                first += len(part)
+        return places
+
+    def _work_of(self, source: str, batch: IndexArray) -> npt.NDArray[np.integer]:
+        work = self.work.get(source)
+        return np.ones(len(batch), np.uint32) if work is None else work[batch]
 
     def _batch(self, requests: Sequence[_StepBatch]) -> tuple[LocalBatch, ...]:
         shares = []
+        places = self._dealt({request.source: request.batch for request in requests})
         for source, store, batch in requests:
-            mine = batch[self.layout.share(self.branch_of[source], self.rank, len(batch))]
+            mine = batch[places[source]]
             if len(mine):
                 counts = LabelCounts.of(store.count_atoms(batch), store.label_bits(batch))
                 shares.append(_LocalRows(source, store, mine, counts))

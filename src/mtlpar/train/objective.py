@@ -64,7 +64,7 @@ class LabelCounts(NamedTuple):
 
 
 class SourceShare(NamedTuple):
-    """This rank's consecutive share of one source's global batch.
+    """This rank's share of one source's global batch.
 
     Attributes:
         source: Name of the source.

@@ -51,6 +51,7 @@ def open_stores(
     placement: Literal["auto", "memory", "stream"],
     ranks_per_copy: int | None,
     window: int,
+    work_bytes: int,
     validation_bytes: int,
 ) -> tuple[Placement, dict[str, StructureStore | StreamedDataset]]:
     """Make training data accessible.
@@ -60,6 +61,7 @@ def open_stores(
         placement: See `TrainSettings.data`.
         ranks_per_copy: See `TrainSettings.ranks_per_copy`.
         window: See `TrainSettings.shuffle_structures`.
+        work_bytes: What this rank knows of the work of each structure, wherever the data are.
         validation_bytes: What this rank's share of the validation data takes in memory.
 
     Returns:
@@ -77,8 +79,8 @@ def open_stores(
     )
     chosen = choose_placement(
         placement,
-        in_memory=_demand(private + shared + validation_bytes, shared),
-        streamed=_demand(streamed, 0),
+        in_memory=_demand(private + shared + work_bytes + validation_bytes, shared),
+        streamed=_demand(streamed + work_bytes, 0),
     )
     if chosen == "stream":
         for copy in copies.values():

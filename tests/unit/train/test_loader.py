@@ -131,6 +131,29 @@ def test_an_epoch_continues_where_it_was_left(first_step: int) -> None:
     _assert_equal(rest, _epoch(loader, 2)[first_step:])
 
 
+def test_ranks_share_the_work_of_all_datasets_together_and_the_batch_stays() -> None:
+    # The one structure of the small dataset in a step outweighs all others: its rank takes
+    # nothing else, which a deal of each dataset by itself would not know.
+    work = {"large": np.full(40, 10), "small": np.full(7, 35)}
+    shares = [_epoch(_loader(rank, 2, work=work), 0) for rank in range(2)]
+    for whole, *parts in zip(_epoch(_loader(), 0), *shares, strict=True):
+        together = [identity for part in parts for identity in part.structure_id.tolist()]
+        assert sorted(together) == sorted(whole.structure_id.tolist())
+        sources = [[piece.source for piece in part.pieces] for part in parts]
+        if any(piece.source == "small" for piece in whole.pieces):
+            assert sorted(sources) == [["large"], ["large", "small"]] or (
+                sorted(sources) == [["large"], ["small"]]
+            )
+            of_rank = [
+                sum(
+                    work[piece.source][0] * (piece.structures[1] - piece.structures[0])
+                    for piece in part.pieces
+                )
+                for part in parts
+            ]
+            assert max(of_rank) - min(of_rank) <= 15
+
+
 @pytest.mark.parametrize("world_size", [1, 3, 7])
 def test_an_epoch_holds_every_structure_once_with_its_labels(world_size: int) -> None:
     whole = StructureBatch.concatenate([make_structures(n, seed=n) for n in SIZES.values()])
