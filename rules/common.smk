@@ -3,11 +3,13 @@ from mtlpar.flow import snakefile as flow
 from mtlpar.flow.accounting import check_status_command
 from mtlpar.flow.command_line import refuse_what_drops_a_profile
 from mtlpar.flow.measuring import MEASUREMENTS
+from mtlpar.flow.takeover import take_over
 from mtlpar.report.items import ITEMS, figure_names, table_names
 from mtlpar.study.records import STUDIES
 
 refuse_what_drops_a_profile(workflow)
 CONFIG = flow.read_config(workflow, config)
+take_over(workflow)
 # From here on `config` is complete: defaults filled in, overrides applied.
 config = CONFIG.model_dump(mode="json")
 # What each stage reads, writes and depends on: rules name no path of their own.

@@ -69,9 +69,10 @@ def endure(
             # One that has given up is started again like one that was killed.
             kind = "snakemake" if process.poll() is not None else chance.choice(KINDS)
             if kind == "snakemake":
-                choice = chance.choice(("--cancel", "--adopt"))
+                choice = chance.choice(("--cancel", "--adopt", "nothing"))
                 _kill(process)
-                kept = _run_jobs(checkout, choice, environment)
+                # A start by itself waits for the jobs, and keeps what they made.
+                kept = "" if choice == "nothing" else _run_jobs(checkout, choice, environment)
                 story.append(f"Snakemake killed, then jobs {choice}: {kept}")
                 process = start()
             elif kind == "rank":

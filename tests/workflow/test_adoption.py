@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +16,12 @@ pytestmark = pytest.mark.workflow
 
 MANIFEST = "results/extracted/qm7x/manifest.json"
 LOCAL = ("--profile", "profiles/local", "--cores", "2", MANIFEST)
+OTHER_SETTINGS = ("--config", "extract__max_force_ev_per_angstrom=77")
+KEPT = "Kept, though no Snakemake saw its job end: extract qm7x"
 
 
 @pytest.fixture(scope="module")
-def left_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def died(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy in which a job of Slurm extracted a source after its Snakemake had died."""
     checkout = copy_checkout(tmp_path_factory.mktemp("adoption") / "mtlpar")
     make_small(checkout)
@@ -27,9 +32,19 @@ def left_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content["attempts"][-1]["job"] = "77"
     record.write_text(json.dumps(content))
     shutil.rmtree(checkout / ".snakemake/metadata")
-    sent = "Job 1 has been submitted with SLURM jobid 77 (log: x).\n"
+    sent = (
+        f"  Host: {socket.gethostname()}\nJob 1 has been submitted with SLURM jobid 77 (log: x).\n"
+    )
     (checkout / ".snakemake/log/2999.snakemake.log").write_text(sent)
+    lock = checkout / ".snakemake/locks/0.output.lock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text(f"{MANIFEST}\n")
     return checkout
+
+
+@pytest.fixture
+def left_alone(died: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(died, tmp_path / "mtlpar", symlinks=True)
 
 
 def plan(checkout: Path, *options: str) -> str:
@@ -39,23 +54,54 @@ def plan(checkout: Path, *options: str) -> str:
     return output
 
 
-OTHER_SETTINGS = ("--config", "extract__max_force_ev_per_angstrom=77")
+def test_a_plain_start_keeps_what_a_job_made_that_nobody_saw_end(left_alone: Path) -> None:
+    status, output = run_snakemake(left_alone, *LOCAL)
+    assert status == 0, output[-5000:]
+    assert KEPT in output
+    # Neither the lock nor the missing note of the dead one is in the way.
+    assert "Nothing to be done" in output
+    # What it was made with is known. Without a note Snakemake takes everything for up to date.
+    output = plan(left_alone, *OTHER_SETTINGS)
+    assert "Params have changed" in output
+    # Once is enough: outputs that are marked again look newer than what was made of them.
+    assert KEPT not in output
 
 
-def test_what_a_job_was_made_with_is_known_after_its_adoption(left_alone: Path) -> None:
-    # Without a note Snakemake takes everything for up to date, whatever the settings.
-    assert "Nothing to be done" in plan(left_alone, *OTHER_SETTINGS)
+def test_by_hand_it_is_the_same(left_alone: Path) -> None:
     adopted = run_mtlpar(left_alone, ["jobs", "--adopt"])
     assert adopted.returncode == 0, adopted.stderr
     assert "kept: extract qm7x\n" in adopted.stdout
-    assert "Nothing to be done" in plan(left_alone)
-    assert "Params have changed" in plan(left_alone, *OTHER_SETTINGS)
+    output = plan(left_alone)
+    assert "Nothing to be done" in output
+    assert KEPT not in output
 
 
 def test_what_other_code_made_is_not_passed_off_as_made_by_this(left_alone: Path) -> None:
     with (left_alone / "src/mtlpar/extract/stage.py").open("a") as stream:
         stream.write("SOMETHING_ELSE = 1\n")
-    adopted = run_mtlpar(left_alone, ["jobs", "--adopt"])
-    assert adopted.returncode == 0, adopted.stderr
-    assert "kept" not in adopted.stdout
-    assert f"snakemake --force {MANIFEST}" in adopted.stderr
+    status, output = run_snakemake(left_alone, *LOCAL)
+    assert status == 0, output[-5000:]
+    assert KEPT not in output
+    assert f"snakemake --force {MANIFEST}" in output
+
+
+def test_a_snakemake_that_may_be_at_work_is_left_alone(left_alone: Path) -> None:
+    # One on this machine, which could be between two of its own notes.
+    script = left_alone / "snakemake"
+    script.write_text("import sys; sys.stdin.read()")
+    other = subprocess.Popen([sys.executable, script], cwd=left_alone, stdin=subprocess.PIPE)
+    try:
+        assert KEPT not in plan(left_alone)
+    finally:
+        other.communicate()
+    # One on another login node, of which nothing is known but that its lock is there.
+    log = left_alone / ".snakemake/log/2999.snakemake.log"
+    log.write_text(log.read_text().replace(f"Host: {socket.gethostname()}", "Host: login9"))
+    output = plan(left_alone)
+    assert KEPT not in output
+    assert "may be that of a Snakemake on login9" in output
+    assert "mtlpar jobs --adopt" in output
+    assert (left_alone / ".snakemake/locks/0.output.lock").exists()
+    # Without its lock it has ended. A plan keeps what is there, or it would not be that of the run.
+    shutil.rmtree(left_alone / ".snakemake/locks")
+    assert KEPT in plan(left_alone)

@@ -13,17 +13,22 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import yaml
 
 from mtlpar.config import load_config
 from mtlpar.config.resolved import RESOLVED_CONFIGS
+from mtlpar.core.files import write_text
 from mtlpar.flow import jobs
 from mtlpar.flow.records import StageRun
 from mtlpar.flow.run_record import RunRecord, read_run
 from mtlpar.flow.table import STAGES
 
 logger = logging.getLogger(__name__)
+
+# Names the log of the Snakemake whose jobs were looked at last.
+_ADOPTED: Final = RESOLVED_CONFIGS / "adopted"
 
 
 def adopt(checkout: Path) -> list[str]:
@@ -61,7 +66,16 @@ def adopt(checkout: Path) -> list[str]:
             )
     for (rule, config), made in runs.items():
         _mark_finished(checkout, rule, config, [run.outputs[0] for run in made])
+    if logs := jobs.logs_since_jobs_were_sent(checkout):
+        write_text(checkout / _ADOPTED, logs[0].name)
     return [f"{run.stage} {run.target}" for made in runs.values() for run in made]
+
+
+def was_adopted(checkout: Path) -> bool:
+    """Whether `adopt` has looked at the jobs of the last Snakemake that sent any."""
+    note = checkout / _ADOPTED
+    logs = jobs.logs_since_jobs_were_sent(checkout)
+    return note.exists() and bool(logs) and note.read_text(encoding="utf-8") == logs[0].name
 
 
 def _records(checkout: Path) -> Iterator[RunRecord]:

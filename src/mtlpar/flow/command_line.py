@@ -7,10 +7,11 @@ other rules without everything that the profile gives them. Snakemake says nothi
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
+
+from mtlpar.flow.snakemake import options_of_user
 
 _MOST_NAMED: Final = 6
 _BLOCKS: Final = ("default-resources", "set-resources", "set-threads")
@@ -32,9 +33,11 @@ def refuse_what_drops_a_profile(workflow: Any) -> None:
     Raises:
         ValueError: If something that a profile gives is lost; with what to do instead.
     """
-    if not workflow.is_main_process or "snakemake" not in Path(sys.argv[0]).parts[-2:]:
+    options = options_of_user(workflow)
+    if options is None:
         return
-    profiles = _profiles(Path(workflow.workdir_init))
+    names = [*(options.profile or ()), options.workflow_profile]
+    profiles = _profiles([name for name in names if name], Path(workflow.workdir_init))
     left = _left(workflow.resource_settings)
     problems = []
     for block in _BLOCKS:
@@ -48,16 +51,14 @@ def refuse_what_drops_a_profile(workflow: Any) -> None:
         raise ValueError("\n".join(problems))
 
 
-def _profiles(started_in: Path) -> list[tuple[Path, dict[str, list[str]]]]:
-    """File of each profile that was asked for, and the names in its blocks."""
-    from snakemake.cli import get_argument_parser, get_profile_dir
+def _profiles(names: Iterable[str], started_in: Path) -> list[tuple[Path, dict[str, list[str]]]]:
+    """File of each profile, and the names in its blocks."""
+    from snakemake.cli import get_profile_dir
     from snakemake.profiles import ProfileConfigFileParser
 
-    options, _ = get_argument_parser().parse_known_args()
-    names = [*(options.profile or ()), options.workflow_profile]
     found = []
     for name in names:
-        path = name and (get_profile_dir(str(started_in / name)) or get_profile_dir(name))
+        path = get_profile_dir(str(started_in / name)) or get_profile_dir(name)
         if path:
             with path[1].open(encoding="utf-8") as stream:
                 content = ProfileConfigFileParser().parse(stream)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import getpass
 import json
 import logging
+import os
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from mtlpar.parallel.allocation import Scheduler, run_client
 
 logger = logging.getLogger(__name__)
 
+_LOCKS: Final = Path(".snakemake", "locks")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 _SLURM_USED: Final = "SLURM run ID"
 _PBS_SUBMITTED: Final = re.compile(r"external jobid '([^']+)'")
@@ -29,6 +31,7 @@ _SENT_OR_FINISHED: Final = re.compile(
 )
 # Finished; finished subjob of an array.
 _PBS_ENDED: Final = frozenset("FX")
+_HOST: Final = re.compile(r"^\s*Host: (\S+)$", re.MULTILINE)
 _INTERRUPTED: Final = "Terminating processes on user request"
 _POLL_S: Final = 5.0
 _REMIND_S: Final = 60.0
@@ -74,19 +77,31 @@ def unseen(checkout: Path) -> set[str]:
     Returns:
         Their identifiers; whether and how they have ended is not known.
     """
-    for log in reversed(_logs(checkout)):
-        sent: dict[str, str] = {}
-        any_sent = False
-        for match in _SENT_OR_FINISHED.finditer(log):
-            slurm_number, slurm_job, pbs_number, pbs_job, finished = match.groups()
-            if finished:
-                sent.pop(finished, None)
-            else:
-                sent[slurm_number or pbs_number] = slurm_job or pbs_job
-                any_sent = True
-        if any_sent:
-            return set(sent.values())
-    return set()
+    logs = logs_since_jobs_were_sent(checkout)
+    sent: dict[str, str] = {}
+    for match in _SENT_OR_FINISHED.finditer(_text(logs[0]) if logs else ""):
+        slurm_number, slurm_job, pbs_number, pbs_job, finished = match.groups()
+        if finished:
+            sent.pop(finished, None)
+        else:
+            sent[slurm_number or pbs_number] = slurm_job or pbs_job
+    return set(sent.values())
+
+
+def logs_since_jobs_were_sent(checkout: Path) -> list[Path]:
+    """Log of the last Snakemake that sent jobs, and those after it; none if none did."""
+    logs = _log_files(checkout)
+    for index in reversed(range(len(logs))):
+        found = _SENT_OR_FINISHED.finditer(_text(logs[index]))
+        if any(not match[5] for match in found):
+            return logs[index:]
+    return []
+
+
+def host_of(log: Path) -> str | None:
+    """The machine on which a Snakemake ran; None if its log does not say."""
+    found = _HOST.search(_text(log))
+    return found[1] if found else None
 
 
 def cancel(jobs: Iterable[Job]) -> None:
@@ -116,21 +131,32 @@ def cancel_left(checkout: Path, logs: Iterable[Path]) -> list[Job]:
     return left
 
 
-def wait(checkout: Path, *, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Wait until no job is left."""
+def wait(
+    checkout: Path,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    tell: Callable[[str], None] = logger.info,
+) -> None:
+    """Wait until no job is left, and tell every minute which are."""
     started = reminded = time.monotonic()
     while jobs := find_jobs(checkout):
         if time.monotonic() - reminded >= _REMIND_S:
             reminded = time.monotonic()
             ids = ", ".join(job.id for job in jobs)
-            logger.info("%.0f min: still there: %s", (reminded - started) / 60, ids)
+            tell(f"{(reminded - started) / 60:.0f} min: still there: {ids}")
         sleep(_POLL_S)
 
 
 def snakemakes(checkout: Path) -> list[int]:
-    """Processes of Snakemake on this machine that are at work in a checkout, jobs left out."""
+    """Processes of Snakemake on this machine that are at work in a checkout.
+
+    Jobs are left out, and so is this process with those that started it.
+    """
     found = []
+    own = {os.getpid(), *_ancestors()}
     for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) in own:
+            continue
         try:
             words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
             here = (process / "cwd").resolve() == checkout.resolve()
@@ -141,6 +167,23 @@ def snakemakes(checkout: Path) -> list[int]:
         if here and is_snakemake and "--mode" not in words:
             found.append(int(process.name))
     return sorted(found)
+
+
+def _ancestors() -> Iterator[int]:
+    """The process that started this one, the one that started that, and so on."""
+    pid = os.getppid()
+    while pid > 1:
+        yield pid
+        try:
+            status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return
+        pid = int(status.partition("\nPPid:")[2].split(maxsplit=1)[0])
+
+
+def is_locked(checkout: Path) -> bool:
+    """Whether a Snakemake holds the folder, or died and left its lock."""
+    return any((checkout / _LOCKS).glob("*"))
 
 
 def unlock(checkout: Path) -> None:
@@ -159,7 +202,7 @@ def unlock(checkout: Path) -> None:
             f"{len(jobs)} job(s) are left ({', '.join(job.id for job in jobs)}); the lock stays. "
             "Cancel them (--cancel) or wait for them (--adopt)"
         )
-    remove(checkout / ".snakemake" / "locks")
+    remove(checkout / _LOCKS)
 
 
 def as_table(jobs: Sequence[Job]) -> str:
@@ -175,8 +218,11 @@ def as_table(jobs: Sequence[Job]) -> str:
 
 def _logs(checkout: Path) -> list[str]:
     """What the Snakemakes of a checkout logged, the last one at the end."""
-    logs = sorted((checkout / ".snakemake" / "log").glob("*.snakemake.log"))
-    return [_text(log) for log in logs]
+    return [_text(log) for log in _log_files(checkout)]
+
+
+def _log_files(checkout: Path) -> list[Path]:
+    return sorted((checkout / ".snakemake" / "log").glob("*.snakemake.log"))
 
 
 def _text(log: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from mtlpar.config import Config
 from mtlpar.config.load import Stack, check_config
 from mtlpar.config.resolved import RESOLVED_CONFIGS, write_resolved
 from mtlpar.flow.jobs import cancel_left
+from mtlpar.flow.snakemake import tell
 from mtlpar.flow.stage import Outputs, Stage
 from mtlpar.flow.table import STAGES
 
@@ -55,17 +56,9 @@ def read_config(workflow: Any, content: Mapping[str, Any]) -> Config:
         key, separator, value = assignment.partition("=")
         # Snakemake allows no dots in keys.
         stack.add_override(f"{key.replace('__', '.')}{separator}{value}", option="--config")
-    if workflow.is_main_process:
-        _tell(stack.notes)
+    for note in stack.notes if workflow.is_main_process else ():
+        tell(note)
     return stack.check()
-
-
-def _tell(notes: Iterable[str]) -> None:
-    """Say something where Snakemake says what it is going to do."""
-    from snakemake.logging import logger as snakemake_logger
-
-    for note in notes:
-        snakemake_logger.info(note)
 
 
 @dataclass(frozen=True, slots=True)
