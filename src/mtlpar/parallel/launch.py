@@ -29,6 +29,7 @@ _GPU_BIND: Final = "MTLPAR_GPU_BIND"
 _CPU_BIND: Final = "MTLPAR_CPU_BIND"
 _GEOMETRY: Final = "MTLPAR_GEOMETRY"
 _DEADLINE: Final = "MTLPAR_DEADLINE"
+_ENDED: Final = "MTLPAR_ENDED"
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # What a job that asked for tasks by GPU hands on to srun, which then refuses our geometry.
 _BY_GPU: Final = ("SLURM_NTASKS_PER_GPU", "SLURM_TRES_PER_TASK")
@@ -38,14 +39,20 @@ _RESERVE_FRACTION: Final = 0.1
 # Launchers on one machine kill all ranks within a tenth of a second after one has died. This stands
 # between them and a rank: it says what ended the rank, and hides it for as long as the others may
 # take to say where that left them; they end the run themselves. Signals are the rank's business.
+# Before MPI has started no launcher notices: ranks that fail write so where the others look.
 _RANK: Final = """\
 trap : HUP INT TERM USR1 USR2
 "$@"
 status=$?
+rank=${PMI_RANK:-${OMPI_COMM_WORLD_RANK:-$RANK}}
+[ $status = 0 ] || { echo "rank $rank ended with status $status" >> "$MTLPAR_ENDED"; } 2> /dev/null
 case $status in 134 | 135 | 136 | 137 | 139)
-    rank=${PMI_RANK:-${OMPI_COMM_WORLD_RANK:-$RANK}}
     echo "rank $rank was ended by signal $((status - 128)) ($(kill -l $((status - 128))))" >&2
-    sleep 20 ;;
+    for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        ended=$(wc -l < "$MTLPAR_ENDED") 2> /dev/null
+        [ "${ended:-0}" -lt "${MTLPAR_EXPECTED_WORLD_SIZE:-99999999}" ] || break
+        sleep 1
+    done ;;
 esac
 exit $status"""
 _ONE_RANK: Final = ("sh", "-c", _RANK, "rank")
@@ -153,6 +160,10 @@ def launch(
         EXPECTED_WORLD_SIZE: str(geometry.world_size),
         _GEOMETRY: geometry.as_text(),
     }
+    if _RANK in line and hasattr(os, "memfd_create"):
+        # In memory, and in the process that this one becomes: it goes when the launcher goes.
+        ended = os.memfd_create("ranks that ended", 0)
+        variables[_ENDED] = f"/proc/{os.getpid()}/fd/{ended}"
     left = seconds_left(current_allocation(), walltime_min=walltime_min)
     if left is not None:
         reserve = min(_RESERVE_S, _RESERVE_FRACTION * left)
@@ -184,6 +195,12 @@ def announced_geometry(environment: Mapping[str, str] | None = None) -> Geometry
     """
     text = (os.environ if environment is None else environment).get(_GEOMETRY)
     return Geometry.from_text(text) if text else Geometry()
+
+
+def ended_ranks() -> Path | None:
+    """File on this machine with a line for each rank that failed; None if nobody writes it."""
+    path = os.environ.get(_ENDED)
+    return Path(path) if path else None
 
 
 def environment() -> dict[str, str]:

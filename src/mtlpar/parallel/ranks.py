@@ -16,7 +16,7 @@ from mtlpar.core.collective import collective
 from mtlpar.parallel.agree import EndedTogether
 from mtlpar.parallel.device import local_device
 from mtlpar.parallel.failures import REPORT_GRACE_S, FailureDetector, RankLostError
-from mtlpar.parallel.launch import EXPECTED_WORLD_SIZE
+from mtlpar.parallel.launch import EXPECTED_WORLD_SIZE, ended_ranks
 from mtlpar.parallel.watchdog import ends_with_others, ends_within
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def distributed_context(
     through torch alone. A process that no launcher started is a world of one and needs no MPI.
 
     Args:
-        timeout_s: How long a rank waits for another in a collective, and for MPI to start.
+        timeout_s: How long a rank waits for another in a collective, and for MPI to start; if
+            another one of this machine is known to have failed before, a second or two.
         first: What rank 0 does with the number of ranks before they meet, however long it takes:
             the others wait.
 
@@ -84,7 +85,7 @@ def distributed_context(
         return
     if any(name in os.environ for name in _LAUNCHED_BY):
         # Before torch, which loads communication libraries that Cray's MPI has to precede.
-        with ends_within(timeout_s, _NO_START.format(timeout_s)):
+        with ends_within(timeout_s, _NO_START.format(timeout_s), ended=ended_ranks()):
             from mpi4py import MPI
 
         _check_world(MPI.COMM_WORLD.size, expected)

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from mtlpar.parallel.failures import REPORT_GRACE_S, FailureDetector
@@ -17,11 +18,25 @@ _GRACE_S: Final = 1.0
 
 # `timeout` ends with 124 if time ran out. Before, `cat` ends with its input, which is closed when
 # the block is left, and when this process dies.
-_WATCH = 'timeout "$1" cat; [ $? = 124 ] && { printf "%s\\n" "$3" >&2; kill -KILL "$2"; }'
+_WATCH: Final = """\
+waited=0
+why=$3
+while [ $waited -lt "$1" ]; do
+    timeout 1 cat
+    [ $? = 124 ] || exit 0
+    waited=$((waited + 1))
+    if [ -s "$4" ]; then
+        why="error: $(head -n 1 "$4") before MPI had started; this rank waits in vain and ends"
+        break
+    fi
+done
+printf '%s\\n' "$why" >&2
+kill -KILL "$2"
+"""
 
 
 @contextmanager
-def ends_within(seconds: float, advice: str) -> Iterator[None]:
+def ends_within(seconds: float, advice: str, *, ended: Path | None = None) -> Iterator[None]:
     """Kill this process, with a word of advice, if the block is not left in time.
 
     Another process watches: a library in C may wait with Python's lock held, and then no thread of
@@ -30,9 +45,11 @@ def ends_within(seconds: float, advice: str) -> Iterator[None]:
     Args:
         seconds: How long the block may take.
         advice: What the watcher writes to standard error before.
+        ended: File with a line for each rank that failed; one more ends this process too, with
+            that line in place of the advice.
     """
     watcher = subprocess.Popen(
-        ["sh", "-c", _WATCH, "watchdog", f"{seconds:.0f}", str(os.getpid()), advice],
+        ["sh", "-c", _WATCH, "watchdog", f"{seconds:.0f}", str(os.getpid()), advice, str(ended)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
     )

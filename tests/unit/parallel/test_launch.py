@@ -218,6 +218,33 @@ def test_ranks_that_start_alone_are_refused(announced: str) -> None:
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        # A broken environment on one node, and the kernel out of memory.
+        ("import no_such_package", "rank 1 ended with status 1 before MPI had started"),
+        ("os.kill(os.getpid(), 9)", "rank 1 ended with status 137 before MPI had started"),
+    ],
+)
+def test_a_rank_that_dies_before_mpi_has_started_ends_the_others(end: str, told: str) -> None:
+    # No launcher notices: they would wait in MPI_Init until the ten minutes of a collective.
+    dies = f"import os\nif os.environ['PMI_RANK'] == '1':\n    {end}\n"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "mtlpar", "launch", "--ppn", "3", "--launcher", "mpiexec"),
+            *("--", sys.executable, "-c", dies + MEET),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert done.stderr.count(told) == 2
+    assert "first" not in done.stdout
+
+
+@pytest.mark.mpi
 def test_a_rank_that_waits_for_another_in_vain_is_ended_with_advice() -> None:
     # In MPI_Init, where no signal and no thread of Python's would end it.
     late = "import os, time; time.sleep(60 * int(os.environ['PMI_RANK']))\n"
