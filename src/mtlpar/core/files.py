@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +74,43 @@ def remove_leftovers(folder: Path) -> None:
         remove(path)
 
 
+def remove_leftovers_of(paths: Iterable[Path]) -> None:
+    """Remove the temporaries of processes, of any machine, that were killed as they wrote these.
+
+    Args:
+        paths: What nobody but the caller writes now.
+    """
+    for path in paths:
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            remove(leftover)
+
+
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A name for what is to become ``path``, and room beside it."""
+    _remove_abandoned(path.parent.absolute())
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+
+
+@cache
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes of this machine left in a folder; one look is enough."""
+    host = f".{socket.gethostname()}-"
+    for path in folder.glob(f".*{glob.escape(host)}*.tmp"):
+        process = path.name.rpartition(host)[2].removesuffix(".tmp")
+        if process.isdigit() and not _lives(int(process)):
+            # Another process may be at it too.
+            with suppress(OSError):
+                remove(path)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # somebody else's
+    return True
 
 
 def remove(path: Path) -> None:

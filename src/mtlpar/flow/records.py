@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 
 from mtlpar.config import Config
 from mtlpar.config.resolved import resolved, write_resolved
-from mtlpar.core.files import file_digest
+from mtlpar.core.files import file_digest, remove_leftovers_of
 from mtlpar.core.records import parse_record, write_content
 from mtlpar.flow.lease import HeldLease, Lease, Owner, hold
 from mtlpar.flow.run_record import AttemptRecord, RunRecord, read_run
@@ -131,6 +131,7 @@ class Attempt:
             )
             self.due = False
         else:
+            remove_leftovers_of([*run.outputs, run.record])
             self._work = owner, run.identity()
 
     def __enter__(self) -> Self:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from mtlpar.core.files import scratch_folder
 from mtlpar.core.structures import StructureBatch
 from mtlpar.machine.finding import Finding
 from mtlpar.store.bp import BpReader, write_bp
@@ -23,8 +23,8 @@ _FREE_BYTES: Final = 10 << 30
 def check_store(folder: Path) -> list[Finding]:
     """Write a pack, read it back, compare; with the bandwidth of both."""
     batch = _made_up(_STORE_STRUCTURES)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as name:
-        path = Path(name) / "probe.bp"
+    with scratch_folder(folder / "doctor") as probe:
+        path = probe / "probe.bp"
         started = time.perf_counter()
         write_bp(
             path,
@@ -49,8 +49,7 @@ def check_store(folder: Path) -> list[Finding]:
 def check_file_system(folder: Path) -> list[Finding]:
     """What leases, atomic outputs and HDF5 ask of the file system of the results."""
     findings = []
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as name:
-        probe = Path(name)
+    with scratch_folder(folder / "doctor") as probe:
         findings += [_check_exclusive(probe), _check_rename(probe), _check_clock(probe)]
         findings.append(_check_locks(probe))
     free = shutil.disk_usage(folder).free

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ase.data import chemical_symbols
 
 from mtlpar.core.fields import LABELS
-from mtlpar.core.files import remove, remove_leftovers
+from mtlpar.core.files import remove, remove_leftovers, remove_leftovers_of
 from mtlpar.core.ledger import Ledger, SplitBy
 from mtlpar.core.paths import Workspace
 from mtlpar.core.processes import Workers
@@ -151,9 +151,7 @@ def _remove_products(workspace: Workspace, source: str) -> None:
     remove(workspace.ledger(source))
     remove(workspace.splits(source))
     remove_leftovers(workspace.splits(source).parent)
-    for path in (workspace.ledger(source), workspace.checks(source)):
-        for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-            remove(leftover)
+    remove_leftovers_of([workspace.ledger(source), workspace.checks(source)])
 
 
 def _split(

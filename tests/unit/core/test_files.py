@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +70,36 @@ def test_ledger_that_loses_a_row_is_refused(tmp_path: Path) -> None:
     ledger.dropped["duplicate"] = 1
     ledger.write(tmp_path / "qm7x.json")
     assert Ledger.read(tmp_path / "qm7x.json").as_dict("qm7x") == ledger.as_dict("qm7x")
+
+
+_KILLED = """
+import os, sys
+from pathlib import Path
+from mtlpar.core.files import atomic_path, scratch_folder
+with scratch_folder(Path(sys.argv[1]) / "runs"), atomic_path(Path(sys.argv[1]) / "a.json") as half:
+    half.mkdir()
+    (half / "part").touch()
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_process_left_goes_with_the_next_output(tmp_path: Path) -> None:
+    # Another output even: nobody may ever write the one that was cut short again.
+    subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], check=False)
+    assert len(list(tmp_path.glob(".*.tmp"))) == 2
+    write_json(tmp_path / "b.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
+
+
+def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
+    here = socket.gethostname()
+    theirs = [
+        # Of a process that lives, of another machine, and of another program.
+        tmp_path / f".a.json.{here}-{os.getppid()}.tmp",
+        tmp_path / f".a.json.not-{here}-9999999.tmp",
+        tmp_path / f".a.json.{here}.tmp",
+    ]
+    for path in theirs:
+        path.touch()
+    write_json(tmp_path / "a.json", {})
+    assert sorted(tmp_path.glob(".*.tmp")) == sorted(theirs)

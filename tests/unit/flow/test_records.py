@@ -216,3 +216,17 @@ def test_the_comparison_of_the_splits_is_recorded_with_all_that_it_read(config: 
     assert {str(path) for path in sources} <= set(record["inputs"])
     assert list(record["outputs"]) == [str(config.workspace.leaks)]
     assert not list(config.workspace.leaks.parent.glob("*.tmp"))
+
+
+def test_what_a_killed_run_left_on_another_machine_goes_when_its_outputs_are_made_again(
+    config: Config,
+) -> None:
+    # The lease says that nobody else writes them, whatever machine the name is of.
+    whole_chain(config)
+    run = StageRun.of(config, "report", "table1")
+    left = [path.with_name(f".{path.name}.elsewhere-7.tmp") for path in (*run.outputs, run.record)]
+    other = run.outputs[0].with_name(".table2.csv.elsewhere-7.tmp")
+    for path in (*left, other):
+        path.touch()
+    work(config, "report", "table1")
+    assert [path for path in (*left, other) if path.exists()] == [other]
