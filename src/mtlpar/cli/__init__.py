@@ -7,7 +7,6 @@ runs it.
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import os
 import sys
@@ -34,6 +33,7 @@ from mtlpar.cli import (
 from mtlpar.cli.common import Parser
 from mtlpar.core.log import set_up_logging
 from mtlpar.core.system_errors import advice_of
+from mtlpar.core.terminal import speak_ascii
 from mtlpar.parallel.agree import EndedTogether, Interrupted
 
 logger = logging.getLogger(__name__)
@@ -71,9 +71,7 @@ class _Help(argparse.HelpFormatter):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status; mistakes of the user end with one clear line."""
-    # A terminal that lacks a character shows a substitute.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+    speak_ascii()
     options, unknown = build_parser().parse_known_args(arguments)
     if unknown:
         options.parser.refuse(unknown)

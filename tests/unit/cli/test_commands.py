@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,14 +102,6 @@ def test_a_path_of_another_kind_names_the_command_or_the_path_that_is_right(
     (tmp_path / "empty").mkdir()
     assert main([command, str(tmp_path / name)]) == 1
     assert hint in capsys.readouterr().err
-
-
-def test_a_terminal_without_a_character_gets_a_substitute(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    monkeypatch.setattr(sys, "stdout", terminal)
-    # The schema has Å in its texts.
-    assert main(["schema"]) == 0
-    assert b"?" in terminal.buffer.getvalue()  # type: ignore[attr-defined]
 
 
 def _config(*files: str) -> Config:

@@ -1,0 +1,50 @@
+"""What a terminal cannot show is shown in ASCII."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers import REPOSITORY
+
+from mtlpar.core.terminal import in_ascii
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.1 eV/Å and 3 Å² × 2", "0.1 eV/A and 3 A2 x 2"),
+        ("│ 1 │\n└───┘", "| 1 |\n+---+"),
+        ("▁▄█", "_-#"),
+        ("⠀⣀⠉", " **"),
+        ("1–2 ± 0.3…", "1-2 +- 0.3..."),
+        ("Schrödinger", "Schrodinger"),
+        ("原子", "??"),
+    ],
+)
+def test_text_keeps_its_meaning_and_tables_their_columns(text: str, expected: str) -> None:
+    assert in_ascii(text) == expected
+
+
+def test_all_that_the_library_prints_is_like_something_in_ascii() -> None:
+    # A question mark in a unit or a table says nothing.
+    files = [*(REPOSITORY / "src").rglob("*.py")]
+    used = {one for path in files for one in set(path.read_text("utf-8")) if not one.isascii()}
+    assert {"Å", "█"} <= used
+    assert [one for one in sorted(used) if in_ascii(one) == "?"] == []
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_commands_print_on_any_terminal(encoding: str) -> None:
+    # Python's own substitutes are a question mark on one stream and \xc5 on the other.
+    done = subprocess.run(
+        [sys.executable, "-m", "mtlpar", "schema"],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    angstrom = {"ascii": "A", "latin-1": "Å", "utf-8": "Å"}[encoding]
+    assert f"eV/{angstrom}" in done.stdout.decode(encoding)
