@@ -160,9 +160,15 @@ class MultiTaskModel(nn.Module):
             pool: Whether means over the atoms are wanted too.
 
         Raises:
-            ValueError: If the segments do not cover the batch, or name a branch not held here.
+            ValueError: If the segments do not cover the batch, or name a branch not held here, or
+                if forces are gradients and torch is in inference mode.
         """
         self._check_segments(batch, segments)
+        if self.is_conservative and torch.is_inference_mode_enabled():
+            raise ValueError(
+                "forces of this model are gradients, which torch.inference_mode leaves no way to "
+                "compute; use torch.no_grad, or SavedModel.predict and Calculator in any mode"
+            )
         vectors = edge_vectors(batch).to(self.encoder.species.weight.dtype)
         if self.is_conservative:
             return self._conservative(batch, segments, vectors, pool=pool)

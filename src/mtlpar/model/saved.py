@@ -343,6 +343,13 @@ def load_model(
     if dtype not in (None, torch.float32, torch.float64):
         raise ValueError(f"a model predicts in torch.float32 or torch.float64, not in {dtype}")
     _check_device(device)
+    # Whatever modes the caller has set: of weights made in inference mode there are no gradients,
+    # and a default device may be one that holds nothing (meta).
+    with torch.inference_mode(False), torch.device("cpu"):
+        return _load(path, device, dtype)
+
+
+def _load(path: Path, device: torch.device | str, dtype: torch.dtype | None) -> SavedModel:
     content = _read(path)
     digest = _checked_digest(content, path)
     content = _upgrade(content, path)

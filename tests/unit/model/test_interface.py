@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ from mtlpar.calculator import DirectForcesWarning
 from mtlpar.check.suite import CHECKS
 from mtlpar.cli import main
 from mtlpar.core.references import References
+from mtlpar.graph.collate import collate
 from mtlpar.model import geometry
 from mtlpar.model.egnn.encoder import InnerProducts
 from mtlpar.model.geometry import RadialBasis
-from mtlpar.model.multitask import MultiTaskModel
+from mtlpar.model.multitask import MultiTaskModel, Segment
 from mtlpar.model.saved import save_model
 from mtlpar.model.settings import ModelSettings
 
@@ -466,3 +468,59 @@ def test_check_accepts_a_sound_model_and_refuses_a_broken_one(
     output = capsys.readouterr()
     assert "no jump at the cutoff" in output.out
     assert "REFUSED" in output.out
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+_MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "inference": torch.inference_mode,
+    "gradients": torch.enable_grad,
+    "autocast": lambda: torch.autocast("cpu"),
+    "device": lambda: torch.device("meta"),
+    "float16": lambda: _default_dtype(torch.float16),
+    "float64": lambda: _default_dtype(torch.float64),
+}
+
+
+def _predicted(path: Path, loading: Any, predicting: Any) -> np.ndarray:
+    """Energy and forces of a crystal through Python and through ASE."""
+    with loading():
+        model = mtlpar.load_model(path)
+        calculator = mtlpar.Calculator(path, source="crystals")
+    atoms = ROCKSALT.copy()
+    atoms.rattle(0.1, seed=1)
+    with predicting():
+        (found,) = model.predict([atoms], source="crystals")
+        atoms.calc = calculator
+        energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    return np.concatenate([[found.energy, energy], found.forces.ravel(), forces.ravel()])
+
+
+@pytest.mark.filterwarnings("ignore::mtlpar.calculator.DirectForcesWarning")
+@pytest.mark.parametrize("mode", _MODES)
+@pytest.mark.parametrize("forces", ["equivariant", "conservative"])
+@pytest.mark.parametrize("encoder", ["egnn", "painn"])
+def test_predictions_do_not_depend_on_the_modes_of_the_caller(
+    tmp_path: Path, mode: str, forces: str, encoder: str
+) -> None:
+    # Gradients of weights that were loaded in inference mode, and weights on a device without
+    # memory, ended in errors of torch.
+    path = _write(tmp_path / "model.pt", encoder=encoder, forces=forces, dtype=torch.float32)
+    expected = _predicted(path, nullcontext, nullcontext)
+    for loading, predicting in ((nullcontext, _MODES[mode]), (_MODES[mode], nullcontext)):
+        np.testing.assert_array_equal(_predicted(path, loading, predicting), expected)
+
+
+def test_a_network_that_cannot_give_forces_in_inference_mode_says_what_to_do(path: Path) -> None:
+    model = mtlpar.load_model(path)
+    batch = collate(mtlpar.calculator.structure_batch([ROCKSALT]), model.settings.graph)
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"gradients.* use torch\.no_grad"):
+        model.network(batch, [Segment("b", 0, 1, (0, len(ROCKSALT)))])
