@@ -303,6 +303,23 @@ class TestSlurm:
         for block in (settings["set-threads"], settings["set-resources"]):
             assert block.get("extract_share") == block.get("extract")
 
+    def test_a_source_spreads_over_nodes_as_tasks_of_an_array(self, dry_run, tmp_path):
+        spread = tmp_path / "spread.yaml"
+        spread.write_text("extract: {shares: 16}\n")
+        options = ("--configfile", str(spread), "--slurm-array-jobs", "extract_share")
+        blocks = re.split(r"^\[.*\]$", dry_run("slurm", *options), flags=re.MULTILINE)
+        tasks = [block for block in blocks if "\nrule extract_share:\n" in block]
+        shares = re.findall(r"wildcards: source=ani1x, share=(\d+)-of-16", "".join(tasks))
+        assert sorted(map(int, shares)) == list(range(16))
+        # Tasks of one array all get what the first gets, here a whole node each.
+        assert {re.search(r"nodes=\d+", block)[0] for block in tasks} == {"nodes=1"}
+        assert len({re.search(r"resources: (.*)", block)[1] for block in tasks}) == 1
+        # One job gathers the shares of a source, and one packs it: neither spreads.
+        for rule in ("extract", "pack"):
+            alone = [block for block in blocks if f"\nrule {rule}:\n" in block]
+            assert sum("source=ani1x" in block for block in alone) == 1
+            assert all("share=" not in block for block in alone)
+
     @pytest.mark.parametrize("profile", CLUSTERS)
     def test_retries_are_new_jobs(self, profile):
         settings = yaml.safe_load((PROFILES / profile / "config.yaml").read_text())
