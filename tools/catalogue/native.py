@@ -223,14 +223,18 @@ def write_qcml(folder: Path, structures: Sequence[Structure]) -> Path:
 
 
 def write_spice(folder: Path, structures: Sequence[Structure]) -> Path:
-    """HDF5 in atomic units, a group for all that have one charge."""
+    """HDF5 in atomic units, a group for at most 18 conformations, the mean of the release."""
     path = folder / "SPICE-2.0.1.hdf5"
+    by_charge = [
+        [one for one in structures if one.charge == charge]
+        for charge in sorted({one.charge for one in structures})
+    ]
+    groups = [alike[at : at + 18] for alike in by_charge for at in range(0, len(alike), 18)]
     with h5py.File(path, "w") as file:
-        for charge in sorted({one.charge for one in structures}):
-            those = [one for one in structures if one.charge == charge]
-            group = file.create_group(f"molecule {charge}")
-            sign = "+" if charge > 0 else "-"
-            smiles = f"[O{sign * abs(charge)}:1]"
+        for index, those in enumerate(groups):
+            charge = those[0].charge
+            group = file.create_group(f"{index:06d}")
+            smiles = f"[O{('+' if charge > 0 else '-') * abs(charge)}:1]"
             group.create_dataset("smiles", data=[smiles], dtype=h5py.string_dtype())
             group.create_dataset("atomic_numbers", data=those[0].numbers, dtype=np.int16)
             bohr = np.array([one.positions for one in those]) / Bohr

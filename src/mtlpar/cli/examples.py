@@ -28,7 +28,7 @@ EXAMPLES: Final = {
     "check": "mtlpar check results/models/mtl/model.pt",
     "card": "mtlpar card results/models/mtl/model.pt",
     "plan layout": "mtlpar plan layout --machine frontier --gpus 64",
-    "plan data": "mtlpar plan data --machine frontier --cores 56",
+    "plan data": "mtlpar plan data --catalogue all --structures 500e6 --cores 56 --hours 4",
     "plan calibrate": "mtlpar launch --ranks-per-node 4 -- mtlpar plan calibrate --out here.yaml",
     "study memory": "mtlpar study memory --layout mtl-par --branches 2 --out memory.json",
     "study scaling": "mtlpar launch --ranks-per-node 4 -- mtlpar study scaling --out scaling.json",

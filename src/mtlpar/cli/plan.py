@@ -71,7 +71,19 @@ def _add_data(plans: Commands) -> None:
     add_config(parser)
     add_source_choice(parser)
     _add_machine(parser)
-    parser.add_argument("--cores", type=int, metavar="N", help="cores (default: one)", default=1)
+    parser.add_argument(
+        "--catalogue", nargs="+", metavar="NAME",
+        help="data sets of workflow/dataset_sizes.csv instead of the config's sources; all: all",
+    )  # fmt: skip
+    parser.add_argument(
+        "--structures", type=float, metavar="N", help="scale the datasets to this sum, e.g. 500e6"
+    )
+    parser.add_argument(
+        "--cores", type=int, metavar="N", help="cores of a node (default: one)", default=1
+    )
+    parser.add_argument(
+        "--hours", type=float, metavar="H", help="print the nodes that are ready in so many hours"
+    )
     parser.add_argument(
         "--measure", action="store_true", help="measure the rates first, on the embedded sample"
     )
@@ -128,13 +140,17 @@ def _layout(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    require_positive(options, "cores")
+    require_positive(options, "cores", "structures", "hours")
     config = read_config_or_defaults(options)
-    sources = chosen_sources(options, config)
     machine = _read_machine(options)
-    from mtlpar.plan.data import plan_data, rates_of
-    from mtlpar.plan.text import data_text
-    from mtlpar.plan.workload import read_datasets
+    from mtlpar.plan.data import nodes_to_be_ready, plan_data, rates_of
+    from mtlpar.plan.text import data_text, nodes_text
+    from mtlpar.plan.workload import read_datasets, scale
+
+    names = options.catalogue or chosen_sources(options, config)
+    datasets = read_datasets(None if options.catalogue == ["all"] else names)
+    if options.structures:
+        datasets = scale(datasets, options.structures)
 
     if options.measure:
         from mtlpar.study.data_rates import measure_data_rates
@@ -144,8 +160,12 @@ def _data(options: argparse.Namespace) -> None:
         rates, origin = measure_data_rates(config.sources, like=machine.data), "measured here"
     else:
         rates, origin = rates_of(machine), f"stated for {machine.description}"
-    costs = plan_data(read_datasets(sources), rates, cores=options.cores)
-    sys.stdout.write(data_text(costs, rates, cores=options.cores, origin=origin) + "\n")
+    costs = plan_data(datasets, rates, cores=options.cores)
+    parts = [data_text(costs, rates, cores=options.cores, origin=origin)]
+    if options.hours:
+        nodes = nodes_to_be_ready(costs, hours=options.hours)
+        parts.append(nodes_text(nodes, cores=options.cores, hours=options.hours))
+    sys.stdout.write("\n\n".join(parts) + "\n")
 
 
 def _calibrate(options: argparse.Namespace) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,8 @@ STAGES: Final = ("download", "extract", "normalize", "pack", "load")
 
 # extract and pack stream: a job holds blocks of a bounded size.
 _STREAMING_BYTES: Final = 1e9
+# Part of packing that one process does, whatever the cores: it writes what others sort and gather.
+_WRITING: Final = 0.25
 # A structure of a source that is normalized, as benchmarks/normalize.py measures it.
 _NORMALIZE_BYTES: Final = 130.0
 
@@ -67,10 +70,13 @@ def plan_data(datasets: Sequence[Dataset], rates: DataRates, *, cores: int) -> l
         if dataset.name not in rates.extract_structures_per_s:
             raise ValueError(
                 f"no rate for reading {dataset.name}; there are "
-                f"{', '.join(rates.extract_structures_per_s)}. Measure with --measure"
+                f"{', '.join(rates.extract_structures_per_s)}. --measure takes those of the "
+                "embedded sample, benchmarks/catalogue.py others; write them into a machine file"
             )
         count, packed = dataset.structures, dataset.pack_bytes
+        moved = count * _size_factor(dataset, rates)
         streaming = _STREAMING_BYTES * cores
+        packing = _WRITING + (1 - _WRITING) / cores
         extract_rate = rates.extract_structures_per_s[dataset.name]
         by_stage = {
             "download": (dataset.raw_bytes / (rates.download_mb_per_s * 1e6), 0.0),
@@ -79,8 +85,8 @@ def plan_data(datasets: Sequence[Dataset], rates: DataRates, *, cores: int) -> l
                 count / rates.normalize_structures_per_s,
                 count * _NORMALIZE_BYTES,
             ),
-            "pack": (count / rates.pack_structures_per_s / cores, streaming),
-            "load": (count / rates.load_structures_per_s / cores, packed),
+            "pack": (moved / rates.pack_structures_per_s * packing, streaming),
+            "load": (moved / rates.load_structures_per_s / cores, packed),
         }
         disk = {"download": dataset.raw_bytes, "extract": packed, "pack": packed}
         costs += [
@@ -94,3 +100,35 @@ def plan_data(datasets: Sequence[Dataset], rates: DataRates, *, cores: int) -> l
             for stage in STAGES
         ]
     return costs
+
+
+def _size_factor(dataset: Dataset, rates: DataRates) -> float:
+    """How much longer a structure takes than one of those that were measured: by its bytes."""
+    if rates.bytes_per_structure is None:
+        return 1.0
+    return max(1.0, dataset.bytes_per_structure / rates.bytes_per_structure)
+
+
+def nodes_to_be_ready(costs: Sequence[StageCost], *, hours: float) -> Mapping[str, int]:
+    """Nodes for each source, side by side, to be packed within some hours of the download.
+
+    Reading spreads over nodes (`extract.shares`); normalize and pack of a source stay on one.
+
+    Args:
+        costs: What `plan_data` predicts for the cores of one node.
+        hours: Time for extract, normalize and pack.
+
+    Raises:
+        ValueError: If what stays on one node takes longer for a source.
+    """
+    nodes = {}
+    for source in dict.fromkeys(cost.source for cost in costs):
+        seconds = {cost.stage: cost.seconds for cost in costs if cost.source == source}
+        left = 3600 * hours - seconds["normalize"] - seconds["pack"]
+        if left <= 0:
+            raise ValueError(
+                f"{source} cannot be ready in {hours:g} h: normalize and pack, which stay on one "
+                f"node, take {(3600 * hours - left) / 3600:.3g} h; give more hours or more cores"
+            )
+        nodes[source] = max(1, math.ceil(seconds["extract"] / left))
+    return nodes

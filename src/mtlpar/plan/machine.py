@@ -36,6 +36,12 @@ class DataRates(Settings):
     normalize_structures_per_s: float = Field(gt=0, description="One core.")
     pack_structures_per_s: float = Field(gt=0, description="One core.")
     load_structures_per_s: float = Field(gt=0, description="Pack to memory, one core.")
+    bytes_per_structure: float | None = Field(
+        default=None,
+        gt=0,
+        description="Size in a pack of the structures that pack and load were measured with: "
+        "larger ones take longer by their bytes; null: all alike.",
+    )
 
 
 class Machine(Settings):

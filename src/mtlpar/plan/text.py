@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Final
 
 from mtlpar.plan.data import STAGES, StageCost
@@ -83,6 +84,20 @@ def recommendation_text(found: Forecast | None, epoch_hours: float | None) -> st
     )
 
 
+def nodes_text(nodes: Mapping[str, int], *, cores: int, hours: float) -> str:
+    """Nodes of each source and of all."""
+    each = ", ".join(f"{source} {count}" for source, count in nodes.items())
+    return _wrapped(
+        f"nodes of {cores} core(s) to be packed {hours:g} h after the download: "
+        f"{sum(nodes.values())}, side by side; {each} (extract.shares: so many jobs read a source, "
+        "normalize and pack stay on one node)"
+    )
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    return fill(text, 96, initial_indent=indent, subsequent_indent=indent)
+
+
 def data_text(costs: Sequence[StageCost], rates: DataRates, *, cores: int, origin: str) -> str:
     """Time, memory and disk of every source and stage."""
     sources = tuple(dict.fromkeys(cost.source for cost in costs))
@@ -95,21 +110,26 @@ def data_text(costs: Sequence[StageCost], rates: DataRates, *, cores: int, origi
         rows.append(_data_row(source, of_source))
     rows.append(_data_row("sum", costs, _sums(costs)))
     speed = ", ".join(
-        f"{source} {rate:,.0f}" for source, rate in rates.extract_structures_per_s.items()
+        f"{source} {rate:,.0f}"
+        for source, rate in rates.extract_structures_per_s.items()
+        if source in sources
     )
     return "\n".join(
         [
             f"rates: {origin}",
-            f"  download {rates.download_mb_per_s:g} MB/s; structures/s of a core: read {speed};",
-            f"  normalize {rates.normalize_structures_per_s:,.0f}, pack "
-            f"{rates.pack_structures_per_s:,.0f}, load {rates.load_structures_per_s:,.0f}",
+            _wrapped(
+                f"download {rates.download_mb_per_s:g} MB/s; structures/s of a core: read {speed}; "
+                f"normalize {rates.normalize_structures_per_s:,.0f}, pack "
+                f"{rates.pack_structures_per_s:,.0f}, load {rates.load_structures_per_s:,.0f}",
+                "  ",
+            ),
             f"  {cores} core(s) read, pack and load; sources one after another",
             "",
             table_text(rows),
             "",
             "disk: native files, extracted columns and packs; meanwhile packing needs room for one",
-            "more copy of its source, and reading QM7-X for an unpacked file a job; memory: of the",
-            "hungriest stage",
+            "more copy of its source, reading QM7-X for an unpacked file a job, an archive that is",
+            "unpacked by hand for its content; memory: of the hungriest stage",
         ]
     )
 

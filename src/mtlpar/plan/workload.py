@@ -64,11 +64,14 @@ class Dataset:
         return self.structures * self.work_per_structure
 
     @property
+    def bytes_per_structure(self) -> float:
+        """Size of a structure in a pack."""
+        return PACK_BYTES_PER_ATOM * self.atoms_per_structure + PACK_BYTES_PER_STRUCTURE
+
+    @property
     def pack_bytes(self) -> float:
         """Size of its packs, on disk and in memory."""
-        return self.structures * (
-            PACK_BYTES_PER_ATOM * self.atoms_per_structure + PACK_BYTES_PER_STRUCTURE
-        )
+        return self.structures * self.bytes_per_structure
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +101,11 @@ class Workload:
         return {branch: dataset.work for branch, dataset in self.branches.items()}
 
 
-def read_datasets(names: Sequence[str], path: Path = DATASET_SIZES) -> list[Dataset]:
+def read_datasets(names: Sequence[str] | None, path: Path = DATASET_SIZES) -> list[Dataset]:
     """Read the table of dataset sizes.
 
     Args:
-        names: Sources to look up, in the order wanted.
+        names: Sources to look up, in the order wanted; None for all of the table.
         path: The table.
 
     Raises:
@@ -124,6 +127,8 @@ def read_datasets(names: Sequence[str], path: Path = DATASET_SIZES) -> list[Data
         }
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: {error}; a row needs {numbers} and raw_bytes") from error
+    if names is None:
+        return list(known.values())
     if missing := [name for name in names if name not in known]:
         raise ValueError(
             f"{path} has no sizes of {', '.join(missing)}: add a row for each, or take it out of "
@@ -149,8 +154,16 @@ def make_branches(
         taken[name] = replace(dataset, name=name)
     if total_structures is None:
         return taken
-    factor = total_structures / sum(dataset.structures for dataset in taken.values())
-    return {
-        name: replace(dataset, structures=dataset.structures * factor)
-        for name, dataset in taken.items()
-    }
+    scaled = scale(list(taken.values()), total_structures)
+    return dict(zip(taken, scaled, strict=True))
+
+
+def scale(datasets: Sequence[Dataset], total_structures: float) -> list[Dataset]:
+    """The datasets with as many structures in all, and bytes to match."""
+    factor = total_structures / sum(dataset.structures for dataset in datasets)
+    return [
+        replace(
+            dataset, structures=dataset.structures * factor, raw_bytes=dataset.raw_bytes * factor
+        )
+        for dataset in datasets
+    ]

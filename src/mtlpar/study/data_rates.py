@@ -30,7 +30,8 @@ from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack import stage as pack
 from mtlpar.pack.settings import PackSettings
 from mtlpar.plan.machine import DataRates
-from mtlpar.sources.base import RawBlock
+from mtlpar.plan.workload import PACK_BYTES_PER_ATOM, PACK_BYTES_PER_STRUCTURE
+from mtlpar.sources.base import RawBlock, Source
 from mtlpar.sources.registry import get_source
 from mtlpar.store.bp import BpReader, write_bp
 from mtlpar.store.dataset import PackedDataset
@@ -64,7 +65,7 @@ def measure_data_rates(sources: Sequence[str], *, like: DataRates | None = None)
     """
     if not SAMPLE.is_dir():
         raise ValueError(f"there is no embedded sample at {SAMPLE}; run in the repository")
-    structures = 0
+    structures = atoms = 0
     read: dict[str, float] = {}
     seconds = {"normalize": 0.0, "pack": 0.0, "load": 0.0}
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +75,8 @@ def measure_data_rates(sources: Sequence[str], *, like: DataRates | None = None)
             download.run(source, workspace=workspace, settings=sample, catalogue=Path())
             read[source] = _rounded(_reading_rate(source, workspace))
             extract.run(source, workspace=workspace, settings=ExtractSettings())
-            structures += _multiply(source, workspace)
+            copies, their_atoms = _multiply(source, workspace)
+            structures, atoms = structures + copies, atoms + their_atoms
             for stage, used in _seconds_of_stages(source, workspace).items():
                 seconds[stage] += used
     return DataRates(
@@ -83,6 +85,9 @@ def measure_data_rates(sources: Sequence[str], *, like: DataRates | None = None)
         normalize_structures_per_s=_rounded(structures / seconds["normalize"]),
         pack_structures_per_s=_rounded(structures / seconds["pack"]),
         load_structures_per_s=_rounded(structures / seconds["load"]),
+        bytes_per_structure=_rounded(
+            PACK_BYTES_PER_STRUCTURE + PACK_BYTES_PER_ATOM * atoms / structures
+        ),
     )
 
 
@@ -94,15 +99,26 @@ def _reading_rate(source: str, workspace: Workspace) -> float:
     path = workspace.raw_folder(definition.files_name) / name
     if source in _POSITIONS_OF_GROUPS:
         path = _lengthen_groups(path, _POSITIONS_OF_GROUPS[source])
+    return reading_rate(definition, path, workspace.extracted_folder(source))
+
+
+def reading_rate(source: Source, path: Path, folder: Path) -> float:
+    """Rows per second of CPU time that a raw file adds to a run of extract.
+
+    Args:
+        source: What reads it.
+        path: The file; it is read as often as makes what a run costs once not count.
+        folder: Where its structures go.
+    """
     rows: dict[int, int] = {}
 
     def read_times(times: int) -> None:
         task = PieceTask(
-            source=replace(definition, read=partial(_again, definition.read, times), divide=None),
+            source=replace(source, read=partial(_again, source.read, times), divide=None),
             path=path,
-            sha256="",
+            sha256="0" * 64,
             piece=None,
-            folder=workspace.extracted_folder(source),
+            folder=folder,
             name="rate",
             fingerprint="",
             level_of_theory="xTB",
@@ -149,8 +165,12 @@ def _again(
         yield from read(*arguments)
 
 
-def _multiply(source: str, workspace: Workspace) -> int:
-    """Put displaced copies in the place of the extracted structures; how many there are then."""
+def _multiply(source: str, workspace: Workspace) -> tuple[int, int]:
+    """Put displaced copies in the place of the extracted structures.
+
+    Returns:
+        How many structures and atoms there are then.
+    """
     extracted = ExtractedSource(workspace, source)
     batch = StructureBatch.concatenate(BpReader(part).read() for part in extracted.part_paths)
     rng = np.random.default_rng(derive_seed(0, "data rates", source))
@@ -179,7 +199,7 @@ def _multiply(source: str, workspace: Workspace) -> int:
     whole = {"rows": count, "dropped": {}, "files": [file], "parts": [part]}
     manifest = workspace.extracted_manifest(source)
     write_content(manifest, ExtractedManifest, {**content, **whole})
-    return count
+    return count, atoms
 
 
 def _seconds_of_stages(source: str, workspace: Workspace) -> dict[str, float]:

@@ -11,10 +11,10 @@ import pytest
 from helpers import REPOSITORY
 
 from mtlpar.cli import main
-from mtlpar.plan.data import STAGES, plan_data
+from mtlpar.plan.data import STAGES, nodes_to_be_ready, plan_data
 from mtlpar.plan.machine import DataRates, load_machine, write_machine
 from mtlpar.plan.text import duration_text, size_text
-from mtlpar.plan.workload import DATASET_SIZES, Dataset, make_branches, read_datasets
+from mtlpar.plan.workload import DATASET_SIZES, Dataset, make_branches, read_datasets, scale
 from mtlpar.sources.registry import BUILT_IN
 
 MACHINES = sorted((REPOSITORY / "workflow" / "machines").glob("*.yaml"))
@@ -85,11 +85,56 @@ def test_data_stages_by_hand() -> None:
     dataset = Dataset("two", structures=1000, atoms_per_structure=10, raw_bytes=5e7)
     costs = {cost.stage: cost for cost in plan_data([dataset], RATES, cores=4)}
     # 50 MB at 10 MB/s; 1000 structures at 50, 1000, 200 and 5000 a second. Four cores share
-    # reading, packing and loading.
+    # reading, loading and three quarters of packing.
     seconds = [costs[stage].seconds for stage in STAGES]
-    assert seconds == pytest.approx([5.0, 5.0, 1.0, 1.25, 0.05])
+    assert seconds == pytest.approx([5.0, 5.0, 1.0, 5 * (0.25 + 0.75 / 4), 0.05])
     assert costs["extract"].disk_bytes == costs["pack"].disk_bytes == dataset.pack_bytes
     assert costs["load"].memory_bytes == dataset.pack_bytes
+
+
+def test_larger_structures_are_packed_and_loaded_by_their_bytes() -> None:
+    # Measured with 200 bytes: 25 an atom and 129 a structure make 379 of one with ten atoms.
+    rates = RATES.model_copy(update={"bytes_per_structure": 200.0})
+    dataset = Dataset("two", structures=1000, atoms_per_structure=10)
+    small = Dataset("two", structures=1000, atoms_per_structure=1)
+    of_ten, of_one = (
+        {cost.stage: cost.seconds for cost in plan_data([one], rates, cores=1)}
+        for one in (dataset, small)
+    )
+    factor = dataset.bytes_per_structure / 200
+    assert factor > 1.5
+    assert of_ten["pack"] == pytest.approx(factor * 1000 / 200)
+    assert of_ten["load"] == pytest.approx(factor * 1000 / 5000)
+    # Smaller ones are bound by their number.
+    assert of_one["pack"] == pytest.approx(1000 / 200)
+
+
+def test_nodes_by_hand() -> None:
+    # 36,000 structures: 720 s to read on one node, 36 s to normalize, 180 s to pack. Of six minutes
+    # 144 s are left for reading: five nodes.
+    dataset = Dataset("two", structures=36_000, atoms_per_structure=10)
+    costs = plan_data([dataset], RATES, cores=1)
+    assert nodes_to_be_ready(costs, hours=0.1) == {"two": 5}
+    assert nodes_to_be_ready(costs, hours=1) == {"two": 1}
+    with pytest.raises(ValueError, match=r"two cannot be ready in 0\.05 h: .* take 0\.06 h"):
+        nodes_to_be_ready(costs, hours=0.05)
+
+
+def test_a_scaled_catalogue_keeps_its_proportions() -> None:
+    one, two = scale([Dataset("a", 100, 5, raw_bytes=1e6), Dataset("b", 300, 7)], 800)
+    assert (one.structures, two.structures, one.raw_bytes) == (200, 600, 2e6)
+
+
+def test_the_sheet_of_the_whole_catalogue(capsys) -> None:
+    assert main(["plan", "data", "--catalogue", "all", "--structures", "500e6", "--hours", "4",
+                 "--cores", "64"]) == 0  # fmt: skip
+    text = capsys.readouterr().out
+    # A line for each set of the table, and none without a rate.
+    rows = [line.split()[0] for line in text.splitlines() if line and not line[0].isspace()]
+    assert {dataset.name for dataset in read_datasets(None)} <= set(rows)
+    assert "nodes of 64 core(s) to be packed 4 h after the download: " in text
+    assert main(["plan", "data", "--catalogue", "oc20", "water"]) == 1
+    assert "no sizes of water" in capsys.readouterr().err
 
 
 def test_a_source_without_a_rate_is_refused() -> None:

@@ -27,11 +27,20 @@ def test_copies_of_structures_are_no_duplicates_and_fill_the_books(
     monkeypatch.setattr(data_rates, "_STRUCTURES", 200)
     workspace = Workspace(raw=tmp_path / "raw", results=tmp_path / "results")
     write_extracted(workspace, "ani1x", make_structures(60, seed=1), make_structures(30, seed=2))
-    assert data_rates._multiply("ani1x", workspace) == 270
+    structures, atoms = data_rates._multiply("ani1x", workspace)
+    assert structures == 270
+    assert atoms % 3 == 0  # three copies of the ninety
     settings = NormalizeSettings(val_fraction=0.1, test_fraction=0.1)
     normalize.run("ani1x", workspace=workspace, settings=settings, seed=0)
     ledger = Ledger.read(workspace.ledger("ani1x"))
     assert (ledger.rows, sum(ledger.splits.values())) == (270, 270)
+
+
+def test_a_file_has_a_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What it writes is checked as it is in every other run.
+    monkeypatch.setattr(data_rates, "_ROWS_READ", 1)
+    path = next((SAMPLE / "alexandria").glob("*.json.bz2"))
+    assert data_rates.reading_rate(get_source("alexandria"), path, tmp_path) > 0
 
 
 @pytest.mark.parametrize(
