@@ -18,7 +18,8 @@ rule train:
     threads: lambda wildcards: flow.local_ranks(CONFIG, wildcards.model)
     resources:
         nodes=1,
-        tasks_per_node=lambda wildcards: flow.local_ranks(CONFIG, wildcards.model),
+        # On a machine with fewer cores than branches a rank trains several branches.
+        tasks_per_node=lambda wildcards, threads: threads,
         cpus_per_task=1,
         gpus_per_node=0,
         runtime=120,
