@@ -92,8 +92,10 @@ def _check_account(checkout: Path, name: str, site: Site) -> None:
 def _installed(checkout: Path, name: str, site: Site) -> str:
     source = checkout / "profiles" / name / "config.yaml"
     content = _content(checkout, name)
+    # Quoted twice: Snakemake evaluates texts, and takes the account `open` for a function.
+    account = repr(str(site.account))
     changes = [
-        f'  - profile["default-resources"]["{key}"] = {site.account!r}'
+        f'  - profile["default-resources"]["{key}"] = {account!r}'
         for key in _ACCOUNTS
         if site.account and key in content.get("default-resources", {})
     ]
