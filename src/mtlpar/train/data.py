@@ -13,8 +13,6 @@ from mtlpar.core.collective import collective
 from mtlpar.core.error_names import RMS_NAMES
 from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
-from mtlpar.graph.neighbors import neighbor_list
-from mtlpar.graph.settings import GraphSettings
 from mtlpar.model.multitask import TargetScale
 from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.layout import ParallelLayout
@@ -29,8 +27,6 @@ from mtlpar.train.settings import TrainSettings
 from mtlpar.train.work import WORK_BYTES, gather_work
 
 FloatArray = npt.NDArray[np.float64]
-
-_COUNTED_STRUCTURES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,16 +60,6 @@ class TrainingData:
         return sum(
             samples[source] * header.atoms_per_structure for source, header in self.headers.items()
         )
-
-
-def edges_per_atom(pack: Pack, graph: GraphSettings) -> float:
-    """Mean number of neighbours in a pack, from its first structures: all are shuffled.
-
-    Raises:
-        ValueError: If the pack is damaged.
-    """
-    some = pack.first(_COUNTED_STRUCTURES)
-    return len(neighbor_list(some, graph).sender) / some.total_atoms
 
 
 def target_scale(headers: Mapping[str, PackHeader], sources: tuple[str, ...]) -> TargetScale:

@@ -27,7 +27,7 @@ from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.shard import whole_encoder
 from mtlpar.store.pack import Pack
 from mtlpar.train.checkpoint import HISTORY, RUN, CheckpointFolder, TrainingProgress, model_state
-from mtlpar.train.data import edges_per_atom, load_data, plan_epochs, validation_pack
+from mtlpar.train.data import load_data, plan_epochs, validation_pack
 from mtlpar.train.export import finished_model
 from mtlpar.train.extend import continue_shorter
 from mtlpar.train.history import History
@@ -40,6 +40,7 @@ from mtlpar.train.stopping import StopRequest
 from mtlpar.train.trackers import open_trackers
 from mtlpar.train.trainer import Trainer
 from mtlpar.train.uncertainty import measure
+from mtlpar.train.work import edges_per_atom
 
 logger = logging.getLogger(__name__)
 

@@ -54,3 +54,13 @@ def test_parts_of_all_ranks_are_the_edges_and_atoms_of_the_pack_in_its_order(
         expected.append(graph.num_edges + 3 * graph.num_nodes)
     assert np.concatenate(parts).tolist() == expected
     assert len(set(expected)) > 3
+
+
+def test_too_many_structures_for_the_ranks_are_not_counted_one_by_one(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Start-up must not grow with the data; the unit stays, for sources are dealt together.
+    monkeypatch.setattr(work, "_MOST_COUNTED", len(pack) // 3 - 1)
+    found = gather_work({"made_up": pack}, GRAPH, rank=1, world_size=3)["made_up"]
+    of_atom = work.edges_per_atom(pack, GRAPH) + 3
+    assert found.tolist() == [int(atoms * of_atom) for atoms in pack.read().num_atoms]
