@@ -150,4 +150,5 @@ def _draw(options: argparse.Namespace) -> None:
 
     config = read_config(options)
     records = STAGES["study"].inputs(config, options.study)
-    write_study(options.study, records, workspace=config.workspace, dpi=config.report.dpi)
+    caption = write_study(options.study, records, workspace=config.workspace, dpi=config.report.dpi)
+    sys.stdout.write(f"{caption}\n")

@@ -6,7 +6,7 @@ says which key is wrong. Keys that only some files have are None where a file la
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -300,6 +300,7 @@ class MetricsRecord(Errors):
     zero_predictor: Errors
 
 
+_FEWEST_STEPS: Final = 4
 StudyLayout = Literal["mtl-base", "mtl-par", "mtl-par-sharded"]
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -333,6 +334,34 @@ class EpochTimes(StudyRecord):
     seconds: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 
 
+Times = tuple[tuple[float, ...], ...]
+
+
+class StepTraces(StudyRecord):
+    """Times of every step of every rank in s, (R, S); see `mtlpar.study.verdict.Steps`."""
+
+    layout: StudyLayout
+    data: Times
+    compute: Times
+    sending: Times
+    arrived: Times
+    left: Times
+    hosts: tuple[str, ...]
+    ranks_per_node: Annotated[int, Field(ge=1)]
+    pair_seconds: tuple[Seconds, ...]
+
+    @model_validator(mode="after")
+    def _has_every_step_of_every_rank(self) -> StepTraces:
+        steps = len(self.data[0]) if self.data else 0
+        for name in ("data", "compute", "sending", "arrived", "left"):
+            rows = getattr(self, name)
+            if len(rows) != len(self.hosts) or any(len(row) != steps for row in rows):
+                raise ValueError(f"expected {name} of {len(self.hosts)} ranks and {steps} steps")
+        if steps < _FEWEST_STEPS:
+            raise ValueError(f"expected at least {_FEWEST_STEPS} steps, got {steps}")
+        return self
+
+
 class ScalingRecord(StudyRecord):
     """``results/studies/scaling/<ranks>-ranks.json``."""
 
@@ -341,6 +370,7 @@ class ScalingRecord(StudyRecord):
     steps: Count
     branches: Count
     epochs: tuple[EpochTimes, ...]
+    traces: tuple[StepTraces, ...]
 
 
 class StepTimes(StudyRecord):

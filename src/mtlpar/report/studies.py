@@ -32,6 +32,7 @@ from mtlpar.report.compatibility import compatibility_grid, draw_compatibility
 from mtlpar.report.grid import Cell, Grid, format_number, to_latex, to_markdown
 from mtlpar.report.style import FAINT, INK, PALETTE, house_style, save_figure
 from mtlpar.report.transfer import draw_transfer, transfer_grid
+from mtlpar.study.verdict import Steps, judge
 
 _TITLES: Final = {
     "mtl-base": "MTL-base",
@@ -53,7 +54,7 @@ _SCALING_HEADER: Final = (
 )  # fmt: skip
 
 
-def write_study(name: str, records: Iterable[Path], *, workspace: Workspace, dpi: int) -> None:
+def write_study(name: str, records: Iterable[Path], *, workspace: Workspace, dpi: int) -> str:
     """Write table and figure of a study from its measurements.
 
     Args:
@@ -61,6 +62,9 @@ def write_study(name: str, records: Iterable[Path], *, workspace: Workspace, dpi
         records: Files with the measurements.
         workspace: Paths of all products.
         dpi: Resolution of the figure.
+
+    Returns:
+        The caption of the table, which says what was found.
 
     Raises:
         ValueError: If a measurement is missing or there is no such study.
@@ -80,6 +84,7 @@ def write_study(name: str, records: Iterable[Path], *, workspace: Workspace, dpi
     write_text(folder / f"{name}.tex", to_latex(grid))
     with house_style():
         save_figure(draw(measured), folder, name, dpi=dpi)
+    return grid.caption
 
 
 def memory_grid(records: Sequence[Mapping[str, Any]]) -> Grid:
@@ -205,11 +210,22 @@ def scaling_grid(records: Sequence[Mapping[str, Any]]) -> Grid:
         caption=f"Measured time of an epoch of {steps} steps with {branches} branches: median, "
         "fastest and slowest repeat. Batch: of all ranks in strong scaling, of each rank in weak "
         "scaling. Efficiency: ideal time over measured time. Ranks marked as shared are more than "
-        "the machine has cores; they take turns and show no scaling.",
+        "the machine has cores; they take turns and show no scaling. "
+        + " ".join(f"{line}." for line in verdict_lines(records)),
         columns="lrlrrrrr",
         header=_SCALING_HEADER,
         rows=tuple(rows),
     )
+
+
+def verdict_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What costs a step on the most ranks that were measured, layout by layout."""
+    record = max(records, key=lambda record: int(record["ranks"]))
+    return [
+        f"{_TITLES[trace['layout']]} on {record['ranks']} ranks: {line}"
+        for trace in record["traces"]
+        for line in judge(Steps.of(trace)).lines()
+    ]
 
 
 def draw_scaling(records: Sequence[Mapping[str, Any]]) -> Figure:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from mtlpar.core.collective import collective
 from mtlpar.core.files import write_json
+from mtlpar.parallel.agree import gather
 from mtlpar.parallel.ranks import RankContext
+from mtlpar.study.neighbors import pair_seconds
 from mtlpar.study.records import LAYOUTS
 from mtlpar.study.settings import StudySettings
 from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest, layout_named
+from mtlpar.study.verdict import COLUMNS
 
 SCALINGS: Final = ("strong", "weak")
 
 
 @collective
 def run(path: Path, *, settings: StudySettings, context: RankContext) -> None:
-    """Time epochs of both layouts, for every batch size, and write all times.
+    """Time epochs of both layouts, for every batch size, and every step of one more epoch.
 
     Layouts take turns, so that what else the machine does hits both. The epoch is a fixed number of
     steps: strong scaling keeps the global batch, weak scaling the batch of a rank.
@@ -49,6 +55,7 @@ def run(path: Path, *, settings: StudySettings, context: RankContext) -> None:
                     {"layout": layout, "scaling": kind, "batch": batch, "seconds": times[layout]}
                     for layout in LAYOUTS
                 ]
+    traces = _traces(settings, context)
     if context.rank == 0:
         write_json(
             path,
@@ -60,8 +67,30 @@ def run(path: Path, *, settings: StudySettings, context: RankContext) -> None:
                 "steps": study.steps,
                 "branches": study.branches,
                 "epochs": measured,
+                "traces": traces,
             },
         )
+
+
+@collective
+def _traces(settings: StudySettings, context: RankContext) -> list[dict[str, Any]]:
+    """Every step of every rank, with training's own loader: of each layout, the largest batch."""
+    study, ranks = settings.scaling, context.world_size
+    traces = []
+    for layout in LAYOUTS:
+        shape = _shape(layout, max(study.batch_structures) * ranks, settings, context)
+        runner = StepRunner(shape, context, steps_per_epoch=study.traced_steps)
+        runner.run(1)
+        rows = gather(runner.trace_epoch())
+        columns = np.array(rows).transpose(2, 0, 1).tolist()
+        traces.append({"layout": layout, **dict(zip(COLUMNS, columns, strict=True))})
+    hosts = gather(socket.gethostname())
+    nodes = min(settings.ranks_per_node, ranks)
+    pairs = pair_seconds(context, ranks_per_node=nodes)
+    return [
+        {**trace, "hosts": hosts, "ranks_per_node": nodes, "pair_seconds": pairs}
+        for trace in traces
+    ]
 
 
 def _shape(layout: str, batch: int, settings: StudySettings, context: RankContext) -> StepShape:

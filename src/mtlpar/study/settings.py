@@ -42,6 +42,11 @@ class ScalingStudySettings(Settings):
     )
     steps: int = Field(default=2, gt=0, description="Steps in each epoch that is timed.")
     repeats: int = Field(default=3, gt=0, description="Epochs that are timed for each point.")
+    traced_steps: int = Field(
+        default=20,
+        ge=4,
+        description="Steps whose times are noted on every rank, for the verdict on what costs.",
+    )
 
 
 class CommStudySettings(Settings):

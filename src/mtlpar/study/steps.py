@@ -20,9 +20,10 @@ from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.device import wait_for
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
-from mtlpar.parallel.trace import span
+from mtlpar.parallel.trace import span, watched_by
 from mtlpar.plan.synthetic import make_structures
 from mtlpar.study.records import SHARDED
+from mtlpar.study.stopwatch import Stopwatch
 from mtlpar.train.loader import LocalBatch, RankLoader
 from mtlpar.train.objective import Objective
 from mtlpar.train.sampler import EpochPlan
@@ -140,6 +141,15 @@ class StepRunner:
                 passes = next(batches)
             self._step(passes, step)
         self._wait()
+
+    @collective
+    def trace_epoch(self) -> list[tuple[float, ...]]:
+        """Run an epoch and return the times of its steps on this rank, `stopwatch.COLUMNS`."""
+        self._wait()
+        watch = Stopwatch(self.context.device)
+        with watched_by(watch):
+            self.run_epoch()
+        return watch.steps
 
     def held_bytes(self) -> dict[str, int]:
         """See `TrainStep.held_bytes`."""

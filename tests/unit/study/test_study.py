@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import REPOSITORY
@@ -15,6 +16,8 @@ from warm import warm_python
 from mtlpar.config import load_config
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.paths import Workspace
+from mtlpar.core.products import ScalingRecord
+from mtlpar.core.records import read_record
 from mtlpar.flow import measuring
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
@@ -74,7 +77,9 @@ def test_the_wrong_number_of_ranks_is_refused(tmp_path: Path) -> None:
 def test_scaling_times_every_layout_batch_and_repeat(tmp_path: Path) -> None:
     settings = StudySettings(
         model=TINY, atoms=4,
-        scaling=ScalingStudySettings(branches=2, batch_structures=(2, 3), steps=1, repeats=2),
+        scaling=ScalingStudySettings(branches=2, batch_structures=(2, 3), steps=1, repeats=2,
+            traced_steps=5,
+        ),
     )  # fmt: skip
     scaling.run(tmp_path / "one.json", settings=settings, context=ALONE)
     record = read_json(tmp_path / "one.json")
@@ -83,6 +88,12 @@ def test_scaling_times_every_layout_batch_and_repeat(tmp_path: Path) -> None:
     assert len(keys) == len(record["epochs"]) == 2 * 2 * 2
     assert all(len(e["seconds"]) == 2 and min(e["seconds"]) > 0 for e in record["epochs"])
     assert not record["oversubscribed"]
+    # Every step of the traced epoch, of both layouts.
+    traces = read_record(tmp_path / "one.json", ScalingRecord, stage="study scaling").traces
+    assert [trace.layout for trace in traces] == ["mtl-base", "mtl-par"]
+    for trace in traces:
+        assert len(trace.data[0]) == 5
+        assert min(np.subtract(trace.left[0], trace.arrived[0])) > 0
 
 
 def _scaling_record(ranks: int, seconds: float) -> dict[str, object]:
@@ -99,6 +110,19 @@ def _scaling_record(ranks: int, seconds: float) -> dict[str, object]:
     return {
         "ranks": ranks, "device": "cpu", "oversubscribed": ranks > 2, "steps": 4, "branches": 2,
         "epochs": epochs,
+        "traces": [_traces("mtl-base", ranks), _traces("mtl-par", ranks)],
+    }  # fmt: skip
+
+
+def _traces(layout: str, ranks: int) -> dict[str, object]:
+    """Steps of 1 s of which the last rank, if there are more, holds the others up for half."""
+    last = [0.5 if rank == ranks - 1 > 0 else 0.0 for rank in range(ranks)]
+    arrived = [[step + 0.5 + late for step in range(6)] for late in last]
+    return {
+        "layout": layout, "ranks_per_node": 2, "pair_seconds": [], "hosts": ["here"] * ranks,
+        "data": [[0.0] * 6] * ranks, "sending": [[0.0] * 6] * ranks,
+        "compute": [[0.5 + late] * 6 for late in last],
+        "arrived": arrived, "left": [[step + 1.0 for step in range(6)]] * ranks,
     }  # fmt: skip
 
 
@@ -118,6 +142,10 @@ def test_scaling_table_has_efficiency_spread_and_marks_shared_cores(tmp_path: Pa
     assert "weak,8,MTL-par,4 (shared),4.00,4.00,6.00,2.00" in lines
     assert "strong,8,MTL-base,1,8.00,8.00,12.0,1.00" in lines
     assert (workspace.studies / "scaling.png").stat().st_size > 1000
+    # Of the most ranks that were measured.
+    text = (workspace.studies / "scaling.md").read_text()
+    assert "MTL-par on 4 ranks: verdict: a rank that computes longer: rank 3 on node 1" in text
+    assert "on 1 ranks" not in text
 
 
 def test_memory_table_puts_measurement_beside_the_formula(tmp_path: Path) -> None:
