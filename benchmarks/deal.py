@@ -25,7 +25,7 @@ from mtlpar.core.structures import StructureBatch
 from mtlpar.graph.collate import collate
 from mtlpar.graph.settings import GraphSettings
 from mtlpar.model.multitask import MultiTaskModel, Segment
-from mtlpar.model.settings import EncoderSettings, ModelSettings
+from mtlpar.model.settings import EgnnSettings, ModelSettings
 from mtlpar.parallel.deal import deal
 from mtlpar.plan.census import take_census
 from mtlpar.plan.machine import GENERIC_CPU
@@ -35,7 +35,7 @@ from mtlpar.plan.workload import Dataset, Workload
 from mtlpar.train.work import work_of
 
 GRAPH = GraphSettings(cutoff_angstrom=5.0)
-MODEL = ModelSettings(encoder=EncoderSettings(width=64), graph=GRAPH)
+MODEL = ModelSettings(encoder=EgnnSettings(width=64), graph=GRAPH)
 MEAN_ATOMS, VARIATION = 31.2, 0.8
 POOL = 4000
 Array = npt.NDArray[np.int64]
