@@ -155,8 +155,7 @@ def write_oc20(folder: Path, structures: Sequence[Structure]) -> Path:
 
 def write_odac23(folder: Path, structures: Sequence[Structure]) -> Path:
     """A file of extended XYZ for a trajectory."""
-    path = folder / "train" / "AMILUE_0.08_0_w_CO2_2H2O_1.extxyz"
-    path.parent.mkdir()
+    path = folder / "AMILUE_0.08_0_w_CO2_2H2O_1.extxyz"
     path.write_text("".join(map(_open_catalyst_frame, structures)))
     return path
 

@@ -126,6 +126,40 @@ def test_outliers_of_qcml_are_left_out(native, tmp_path):
     assert qcml.STRUCTURES_OF_A_FILE > 0
 
 
+@pytest.mark.parametrize("name", ["oc22", "odac23"])
+def test_joined_trajectories_have_every_frame_with_its_labels(native, tmp_path, name):
+    join = importlib.import_module("join").join
+    energies = []
+    for index in range(5):
+        # Trajectories of other sizes: ASE writes what stays the same once.
+        written = native.make_structures(3, atoms=4 + index, is_crystal=True, seed=index)
+        folder = tmp_path / "raw" / str(index)
+        folder.mkdir(parents=True)
+        native.WRITERS[name](folder, written)
+        energies += [one.energy for one in written]
+    if name == "odac23":
+        # A last line that does not end must not run into the next frame.
+        for path in (tmp_path / "raw").rglob("*.extxyz"):
+            path.write_text(path.read_text().rstrip("\n"))
+    files = join(tmp_path / "raw", tmp_path / "joined", megabytes=5e-3)
+    # Two or three trajectories in each.
+    assert 1 < len(files) < 5
+    source = get_source(name)
+    assert all(source.is_data_file(path.name) for path in files)
+    blocks = [block for path in files for block in source.read(path, SourceSettings())]
+    batch = StructureBatch.concatenate(block.batch for block in blocks)
+    np.testing.assert_allclose(batch.energy, energies, atol=1e-7)
+    assert batch.forces_mask.all()
+    # Fixed atoms keep their forces.
+    springs = -native.STIFFNESS * batch.positions
+    np.testing.assert_allclose(batch.forces, springs, atol=1e-5)
+
+
+def test_nothing_to_join_is_an_error(native, tmp_path):
+    with pytest.raises(ValueError, match=r"expected files of one of \.traj, \.extxyz, got \[\]"):
+        importlib.import_module("join").join(tmp_path, tmp_path / "out", megabytes=1)
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_block_describes_one_source_and_nothing_else(name):
     # Blocks are laid over a configuration: another key in one would change that.
