@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mtlpar.cli.examples import EXAMPLES
+from mtlpar.core.collective import collective
 from mtlpar.core.log import set_up_logging
 
 # What only some commands need is imported where they need it: `mtlpar --help` answers at once, and
@@ -196,6 +197,7 @@ def run_stage(config: Config, name: str, target: str, stage: Stage, **arguments:
 
 
 @contextmanager
+@collective
 def stage_on_ranks(
     options: argparse.Namespace, config: Config, name: str, target: str, **arguments: Any
 ) -> Iterator[RankContext | None]:
@@ -236,6 +238,7 @@ def hold_share(config: Config, source: str, share: str) -> Iterator[None]:
 
 
 @contextmanager
+@collective
 def joined_ranks(options: argparse.Namespace, **arguments: Any) -> Iterator[RankContext]:
     """Meet the other ranks, if any; of what is no warning only the first one speaks then.
 

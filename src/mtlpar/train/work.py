@@ -52,7 +52,7 @@ def work_of(batch: StructureBatch, graph: GraphSettings) -> WorkArray:
 def gather_work(
     packs: Mapping[str, Pack], graph: GraphSettings, *, rank: int, world_size: int
 ) -> dict[str, WorkArray]:
-    """Work of all structures of some packs; all ranks call this together.
+    """Work of all structures of some packs.
 
     Args:
         packs: The packs, the same on all ranks.
