@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import yaml
 from helpers import REPOSITORY
+from warm import warm_programs, warm_python
 
 _KEPT = ("src", "rules", "workflow", "profiles", "envs", "Snakefile", "config.yaml")
 _SMALL_SOURCES = ("ani1x", "qm7x")
@@ -65,10 +66,11 @@ def start_snakemake(
     *arguments: str,
     environment: Mapping[str, str] | None = None,
     output: IO[str] | int = subprocess.PIPE,
+    python: Sequence[str] = (sys.executable,),
 ) -> subprocess.Popen[str]:
     """Start Snakemake on the code of a copy; it hears Ctrl-C as in a terminal."""
     return subprocess.Popen(
-        [sys.executable, "-m", "snakemake", *arguments],
+        [*python, "-m", "snakemake", *arguments],
         cwd=checkout,
         env=environment_of(checkout, environment),
         stdin=subprocess.DEVNULL,
@@ -86,8 +88,16 @@ def run_snakemake(
     environment: Mapping[str, str] | None = None,
     timeout_s: float = 1500,
 ) -> tuple[int, str]:
-    """Run Snakemake in a copy; returns its exit status and what it printed."""
-    process = start_snakemake(checkout, *arguments, environment=environment)
+    """Run Snakemake in a copy; returns its exit status and what it printed.
+
+    Snakemake and the commands of its rules are forks of what has imported everything before; where
+    the environment has programs of its own, as of a scheduler, they start as those of users do.
+    """
+    variables, python = dict(environment or {}), [sys.executable]
+    if "PATH" not in variables:
+        variables["PATH"] = f"{warm_programs()}{os.pathsep}{os.environ['PATH']}"
+        python = warm_python()
+    process = start_snakemake(checkout, *arguments, environment=variables, python=python)
     return finish(process, timeout_s=timeout_s)
 
 
@@ -107,7 +117,7 @@ def run_mtlpar(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of mtlpar in a copy."""
     return subprocess.run(
-        [sys.executable, "-m", "mtlpar", *arguments],
+        [*warm_python(), "-m", "mtlpar", *arguments],
         cwd=checkout,
         env=environment_of(checkout, environment),
         capture_output=True,

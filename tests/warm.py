@@ -1,13 +1,15 @@
-"""Ranks that begin where imports end: forks of one process that has imported everything.
+"""Programs that begin where imports end: forks of one process that has imported everything.
 
-Starting Python and importing torch takes a rank longer than most tests keep it busy. A launcher
-starts this file in place of Python, with a socket and what Python would be given:
+Starting Python and importing torch or Snakemake takes a program longer than most tests keep it
+busy. A launcher or a shell starts this file in place of Python, with a socket and what Python would
+be given:
 
     python -S warm.py SOCKET -m mtlpar train ...
 
 It hands its files, environment and folder to the server behind the socket, which forks; the fork
-runs the program, and this process ends as the fork does. Killed, it takes the fork with it. Tests
-of how ranks start, hang or die start real ones.
+runs the program, and this process ends as the fork does. Killed, it takes the fork with it. Where
+PYTHONPATH names a copy of mtlpar that was edited, the fork imports that. Tests of how programs
+start, hang or die start real ones.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import gc
 import json
 import os
 import runpy
+import shlex
 import shutil
 import signal
 import socket
@@ -28,12 +31,16 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+_STAGES = ("download", "extract", "normalize", "pack", "train", "evaluate", "report")
 _PRELOADED = (
     "torch._dynamo",
+    "matplotlib.pyplot",
+    "snakemake.cli",
     "mtlpar.cli",
     "mtlpar.config",
     "mtlpar.flow.records",
-    "mtlpar.train.stage",
+    "mtlpar.flow.snakefile",
+    *(f"mtlpar.{name}.stage" for name in _STAGES),
 )
 # Where nothing that a launcher numbers can be.
 _FIRST_FREE = 200
@@ -43,6 +50,17 @@ _SIZE_BYTES = 8
 def warm_python() -> list[str]:
     """The beginning of a command line that takes the place of ``python``."""
     return [sys.executable, "-S", __file__, _server()]
+
+
+@cache
+def warm_programs() -> Path:
+    """A folder for PATH: ``mtlpar`` in it is a fork too."""
+    folder = Path(_server()).parent / "bin"
+    folder.mkdir()
+    program = folder / "mtlpar"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(warm_python())} -m mtlpar "$@"\n')
+    program.chmod(0o755)
+    return folder
 
 
 @cache
@@ -115,6 +133,12 @@ def _serve(path: str) -> _Program | None:
 
     for name in _PRELOADED:
         __import__(name)
+    # Every job asks for some of them.
+    from mtlpar.flow.digest import code_digest
+
+    for name in sys.modules.copy():
+        if name.startswith("mtlpar.") and name.endswith(".stage"):
+            code_digest(name)
     gc.collect()
     gc.freeze()
     running: dict[int, tuple[int, socket.socket]] = {}
@@ -159,6 +183,25 @@ def _serve(path: str) -> _Program | None:
                     del running[key.data]
 
 
+def _take_code_from(path: str) -> None:
+    """Import the package from the folders of PYTHONPATH, if it is another one there."""
+    folders = [Path(folder) for folder in path.split(os.pathsep) if folder]
+    sys.path[:0] = map(str, folders)
+    packages = [folder / "mtlpar" for folder in folders if (folder / "mtlpar").is_dir()]
+    imported = Path(sys.modules["mtlpar"].__file__ or "").parent
+    if packages and _files(packages[0]) != _files(imported):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "mtlpar"]:
+            del sys.modules[name]
+
+
+def _files(package: Path) -> set[tuple[str, int, int]]:
+    """Names, sizes and times of all modules; copies have those of the original until edited."""
+    return {
+        (str(path.relative_to(package)), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in package.rglob("*.py")
+    }
+
+
 def _run(program: _Program) -> None:
     """Become the process that was asked for."""
     program.asking.close()
@@ -168,6 +211,7 @@ def _run(program: _Program) -> None:
     os.environ.clear()
     os.environ.update(program.environment)
     os.chdir(program.folder)
+    _take_code_from(program.environment.get("PYTHONPATH", ""))
     first, *rest = program.arguments
     if first == "-m":
         sys.argv = rest

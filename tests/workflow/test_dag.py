@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkout import copy_checkout, environment_of
+from checkout import copy_checkout, run_snakemake
 
 pytestmark = pytest.mark.workflow
 
@@ -42,23 +41,10 @@ def snakemake(checkout: Path) -> Callable[..., str]:
 
     def run(*arguments: str, check: bool = True) -> str:
         small = ("model__encoder={width: 8, layers: 1}", "train__epochs=1", "seed=3")
-        program = (
-            f"import sys; sys.path.insert(0, {str(checkout / 'src')!r}); "
-            "from snakemake.cli import main; main()"
-        )
-        line = [sys.executable, "-c", program, "--cores", "2", "--nolock", *arguments]
         if "--config" not in arguments:
-            line += ["--config", *small]
-        done = subprocess.run(
-            line,
-            cwd=checkout,
-            capture_output=True,
-            text=True,
-            env=environment_of(checkout),
-            check=False,
-        )
-        output = done.stdout + done.stderr
-        assert not check or done.returncode == 0, output[-5000:]
+            arguments += ("--config", *small)
+        status, output = run_snakemake(checkout, "--cores", "2", "--nolock", *arguments)
+        assert not check or status == 0, output[-5000:]
         return output
 
     return run

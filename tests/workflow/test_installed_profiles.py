@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from checkout import copy_checkout, environment_of, run_mtlpar
+from warm import warm_python
 
 pytestmark = pytest.mark.workflow
 
@@ -27,7 +27,7 @@ def home(tmp_path: Path) -> dict[str, str]:
 
 def dry_run(folder: Path, checkout: Path, home: dict[str, str], profile: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--profile", profile, "-n"],
+        [*warm_python(), "-m", "snakemake", "--profile", profile, "-n"],
         cwd=folder,
         env=environment_of(checkout, home),
         capture_output=True,
@@ -89,7 +89,7 @@ def test_the_environment_goes_to_the_jobs(checkout: Path, home: dict[str, str]) 
 
 def test_elsewhere_is_refused(tmp_path: Path, checkout: Path, home: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mtlpar", "profiles", "install"],
+        [*warm_python(), "-m", "mtlpar", "profiles", "install"],
         cwd=tmp_path,
         env=environment_of(checkout, home),
         capture_output=True,

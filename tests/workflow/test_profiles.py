@@ -19,6 +19,7 @@ import yaml
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
 from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
+from warm import warm_python
 
 from mtlpar.parallel.launch import Geometry, launch_command
 from mtlpar.study.records import STUDIES
@@ -46,7 +47,7 @@ def dry_run(tmp_path_factory):
 
     @cache
     def run(profile, *options):
-        command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", *options]
+        command = [*warm_python(), "-m", "snakemake", "--dry-run", "--nolock", *options]
         if profile != "default":
             command += ["--profile", f"profiles/{profile}"]
         command += ["--config", f"download__mirrors={folder / 'mirror'}"]
@@ -173,7 +174,7 @@ class TestDryRun:
         monkeypatch.setenv("SNAKEMAKE_PROFILE", "profiles/frontier")
         assert entries() == {"keep-going", "show-failed-logs"}
 
-    def test_only_data_and_models_become_jobs(self):
+    def test_only_data_and_models_become_jobs(self, tmp_path):
         # Clusters limit the number of jobs: downloads need the network, tables take seconds.
         code = """
 from pathlib import Path
@@ -187,8 +188,10 @@ with SnakemakeApi(OutputSettings()) as api:
     )._workflow
     print(*(rule.name for rule in flow.rules if rule.name not in flow._localrules))
 """
+        script = tmp_path / "rules.py"
+        script.write_text(code)
         result = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+            [*warm_python(), str(script)], cwd=ROOT, capture_output=True, text=True, check=True
         )
         # `all` has no shell: Snakemake never submits it.
         assert set(result.stdout.split()) == JOB_RULES | {"all"}
