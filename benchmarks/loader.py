@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import describe_machine
+from made_up import pack_attributes
 from neighbors import molecules
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
@@ -45,26 +46,12 @@ BLOCK = 4096
 
 def write_pack(path: Path, structures: StructureBatch) -> None:
     """A pack such as the stage writes, with one element."""
-    attributes = {
-        "source": BRANCH,
-        "seed": 0,
-        "split_by": "groups",
-        "level_of_theory": "none",
-        "references_ev": {"C": -1000.0},
-        "train_statistics": {
-            f"{label}_{size}": 1.0
-            for label, unit in (("energy", "ev_per_atom"), ("force", "ev_per_angstrom"))
-            for size in (f"mean_abs_{unit}", f"rms_{unit}")
-        },
-        "raw_files": {},
-        "split": "train",
-    }
     write_bp(
         path,
         [structures.slice(*bounds) for bounds in iterate_slices(len(structures), BLOCK)],
         num_structures=len(structures),
         num_atoms=structures.total_atoms,
-        attributes=attributes,
+        attributes=pack_attributes(BRANCH, {"C": -1000.0}),
         fields=[name for name, field in FIELDS.items() if field.packed],
     )
 

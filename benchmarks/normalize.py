@@ -11,20 +11,20 @@ import argparse
 import resource
 import tempfile
 import time
+from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from machine import describe_machine
+from made_up import write_extracted
 
-from mtlpar.core.files import write_json
 from mtlpar.core.hashing import mix64
 from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
-from mtlpar.graph.fingerprint import fingerprints
 from mtlpar.normalize import stage
 from mtlpar.normalize.settings import NormalizeSettings
-from mtlpar.store.bp import BpReader, write_bp
+from mtlpar.store.bp import BpReader
 from mtlpar.store.extracted import ExtractedSource
 
 SOURCE = "ani1x"
@@ -73,50 +73,24 @@ def write_source(workspace: Workspace, structures: int, atoms: int, elements: in
     """Write parts as the extract stage would; frames of a group have one composition."""
     rng = np.random.default_rng(0)
     symbols = np.array([1, 6, 7, 8]) if elements == 4 else np.arange(1, elements + 1)
-    parts = []
-    for index, first in enumerate(range(0, structures, PART_STRUCTURES)):
-        count = min(PART_STRUCTURES, structures - first)
-        groups = -(-count // FRAMES_PER_GROUP)
-        formulas = rng.choice(symbols, (groups, atoms))
-        numbers = np.repeat(formulas, FRAMES_PER_GROUP, axis=0)[:count].ravel()
-        rows = first + np.arange(count)
-        batch = StructureBatch.from_labels(
-            num_atoms=np.full(count, atoms),
-            atomic_numbers=numbers,
-            positions=rng.random((count * atoms, 3), np.float32) * 8,
-            energy=-30.0 * numbers.reshape(count, atoms).sum(axis=1) + rng.normal(size=count),
-            forces=rng.random((count * atoms, 3), np.float32) - 0.5,
-            group=mix64((rows // FRAMES_PER_GROUP).astype(np.uint64)),
-        )
-        batch.fingerprint = fingerprints(batch)
-        name = f"made-up-{index:05d}.bp"
-        write_bp(
-            workspace.extracted_folder(SOURCE) / name,
-            [batch],
-            num_structures=count,
-            num_atoms=batch.total_atoms,
-            attributes={},
-        )
-        parts.append({"name": name, "num_structures": count, "num_atoms": batch.total_atoms})
-    file = {
-        "name": "made-up",
-        "sha256": "",
-        "rows": structures,
-        "dropped": {},
-        "damage": [],
-        "checks": {},
-    }
-    manifest = {
-        "source": SOURCE,
-        "level_of_theory": "none",
-        "given_splits": False,
-        "checks": {"labels": {"isolated_atoms_ev": {}}},
-        "rows": structures,
-        "dropped": {},
-        "files": [file],
-        "parts": parts,
-    }
-    write_json(workspace.extracted_manifest(SOURCE), manifest)
+
+    def parts() -> Iterator[StructureBatch]:
+        for first in range(0, structures, PART_STRUCTURES):
+            count = min(PART_STRUCTURES, structures - first)
+            groups = -(-count // FRAMES_PER_GROUP)
+            formulas = rng.choice(symbols, (groups, atoms))
+            numbers = np.repeat(formulas, FRAMES_PER_GROUP, axis=0)[:count].ravel()
+            rows = first + np.arange(count)
+            yield StructureBatch.from_labels(
+                num_atoms=np.full(count, atoms),
+                atomic_numbers=numbers,
+                positions=rng.random((count * atoms, 3), np.float32) * 8,
+                energy=-30.0 * numbers.reshape(count, atoms).sum(axis=1) + rng.normal(size=count),
+                forces=rng.random((count * atoms, 3), np.float32) - 0.5,
+                group=mix64((rows // FRAMES_PER_GROUP).astype(np.uint64)),
+            )
+
+    write_extracted(workspace, SOURCE, parts())
 
 
 def time_reading(workspace: Workspace) -> float:

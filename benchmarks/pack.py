@@ -18,15 +18,17 @@ from typing import NamedTuple
 
 import numpy as np
 from machine import describe_machine
+from made_up import write_extracted
 
 from mtlpar.core.fields import SPLITS
-from mtlpar.core.files import write_json
 from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
+from mtlpar.normalize import stage as normalize
+from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack import stage
 from mtlpar.pack.settings import PackSettings
 from mtlpar.pack.shuffle import PACKED_FIELDS
-from mtlpar.store.bp import BpReader, write_bp
+from mtlpar.store.bp import BpReader
 
 SOURCE = "made-up"
 HYDRAGNN_BYTES_PER_ATOM = 700  # as its authors' graphs with stored edges take on disk
@@ -62,30 +64,13 @@ def main() -> None:
 def write_source(workspace: Workspace, options: argparse.Namespace) -> None:
     """Write what extract and normalize would have written."""
     rng = np.random.default_rng(0)
-    parts = []
-    for first in range(0, options.structures, options.part_structures):
-        batch = make_part(rng, min(options.part_structures, options.structures - first), options)
-        part = {"num_structures": len(batch), "num_atoms": batch.total_atoms}
-        name = f"part-{len(parts):05d}.bp"
-        write_bp(workspace.extracted_folder(SOURCE) / name, [batch], attributes={}, **part)
-        parts.append({"name": name, **part})
-    write_json(
-        workspace.extracted_manifest(SOURCE),
-        {"level_of_theory": "none", "files": [], "parts": parts},
-    )
-    split = rng.choice(3, options.structures, p=[0.8, 0.1, 0.1]).astype(np.int8)
-    workspace.splits(SOURCE).parent.mkdir(parents=True)
-    np.save(workspace.splits(SOURCE), split)
-    write_json(
-        workspace.references(SOURCE),
-        {
-            "source": SOURCE,
-            "level_of_theory": "none",
-            "split_by": "group",
-            "energies_ev": {},
-            "train_statistics": {},
-        },
-    )
+    sizes = [
+        min(options.part_structures, options.structures - first)
+        for first in range(0, options.structures, options.part_structures)
+    ]
+    write_extracted(workspace, SOURCE, (make_part(rng, size, options) for size in sizes))
+    settings = NormalizeSettings()
+    normalize.run(SOURCE, workspace=workspace, settings=settings, seed=0, jobs=options.jobs)
 
 
 def make_part(rng: np.random.Generator, count: int, options: argparse.Namespace) -> StructureBatch:
