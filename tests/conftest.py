@@ -30,6 +30,25 @@ settings.register_profile("mtlpar", deadline=None, derandomize=True)
 settings.load_profile("mtlpar")
 
 
+# Two workers take files in turn: with the longest first neither is left alone with one at the end.
+_LONGEST = (
+    "workflow/test_dag.py",
+    "workflow/test_reruns.py",
+    "workflow/test_pbs.py",
+    "parity/test_resume.py",
+    "parity/test_start_from.py",
+    "parity/test_layouts.py",
+    "parity/test_sharded_encoder.py",
+    "unit/finetune/test_distill.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 @pytest.fixture(scope="session")
 def five_sources(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Packs of five sources of very different sizes, named like the real ones; read only."""

@@ -23,7 +23,7 @@ SCRIPT = str(Path(__file__).parents[1] / "marked_ranks.py")
         # Shards of the encoder, and passes that some ranks have fewer of than others.
         (4, {"encoder_shards": 2, "max_atoms_per_pass": 30}, 40),
         # Groups of a branch, and the cosines of gradients.
-        (3, {"cosine_steps": 2, "layout": "mtl-base"}, 40),
+        pytest.param(3, {"cosine_steps": 2, "layout": "mtl-base"}, 40, marks=pytest.mark.slow),
     ],
 )
 def test_all_callers_of_a_training_are_marked(

@@ -41,7 +41,8 @@ def serial(five_sources: Workspace, tmp_path_factory: pytest.TempPathFactory) ->
     ("ranks", "layout", "ranks_per_copy"),
     [
         pytest.param(5, "mtl-par", None, id="one branch per rank"),
-        pytest.param(2, "mtl-par", None, id="several branches per rank"),
+        # Two ranks take passes in the test below.
+        pytest.param(2, "mtl-par", None, id="several branches per rank", marks=pytest.mark.slow),
         pytest.param(7, "mtl-par", None, id="uneven groups"),
         pytest.param(5, "mtl-base", 2, id="every branch on every rank"),
         pytest.param(3, "auto", None, id="what the planner takes", marks=pytest.mark.slow),

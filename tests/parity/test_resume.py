@@ -307,7 +307,9 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damaged", ["__0_0.distcp", ".metadata"])
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    "damage", ["flipped", *(pytest.param(one, marks=pytest.mark.slow) for one in ("empty", "half"))]
+)
 def test_a_damaged_checkpoint_is_named_and_training_continues_from_the_one_before(
     five_sources: Workspace,
     copy_of: Callable[[Workspace], Workspace],

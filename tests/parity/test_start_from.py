@@ -369,7 +369,7 @@ FROM = {"own": "ani1x", "other": "mptrj"}
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("mode", ["heads", "lora:2"])
+@pytest.mark.parametrize("mode", [pytest.param("heads", marks=pytest.mark.slow), "lora:2"])
 def test_ranks_take_the_steps_of_one_process_from_a_start(
     trained: Workspace, mode: str, tmp_path: Path
 ) -> None:
