@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from ase import Atoms
+from ase.build import minimize_rotation_and_translation
+from ase.mep.neb import NEB, idpp_interpolate
+from ase.optimize import FIRE
 
 from .base import BoolArray, FloatArray, IntArray, UnusableDrawError
 from .labels import Surface
 from .molecules import atomic_numbers, closest_contact, covalent_radii, sorted_by_element
-from .relaxation import Frame, relax_molecule
+from .relaxation import Frame, SurfaceCalculator, frame_of, relax_molecule
 
 IMAGES: Final = 10
 _SPRING: Final = 3.0
-_MOBILITY: Final = 0.015
+_TIME_STEP: Final = 0.1
 _LARGEST_MOVE: Final = 0.06
 _STEPS_BETWEEN_BANDS: Final = 6
 _BONDED: Final = 1.3
@@ -123,16 +127,13 @@ def draw_reaction(
     numbers = atomic_numbers(mol)
     start, end = _force_field_ends(mol, product, rng)
     surface = surface_of(numbers)
-    reactant = relax_molecule(surface, start)
-    finish = relax_molecule(surface, end)
+    reactant, finish = relax_molecule(surface, start), relax_molecule(surface, end)
     if np.array_equal(_bonds(numbers, reactant.positions), _bonds(numbers, finish.positions)):
         raise UnusableDrawError(f"{name} of {smiles} relaxes back to the reactant")
-    aligned = _aligned(reactant.positions, finish.positions)
-    finish = Frame(aligned, None, surface(aligned))
-    frames = _relaxed_path(surface, numbers, reactant, finish, bands)
+    frames = _relaxed_path(surface, numbers, reactant.positions, finish.positions, bands)
     last_band = frames[-(IMAGES - 2) :]
     top = max(last_band, key=lambda frame: frame.label.energy)
-    if top.label.energy - reactant.label.energy > _HIGHEST_BARRIER_EV:
+    if top.label.energy - frames[0].label.energy > _HIGHEST_BARRIER_EV:
         raise UnusableDrawError(f"{name} of {smiles} has an absurd barrier")
     return Reaction(name, smiles, numbers, tuple(frames), top)
 
@@ -198,61 +199,26 @@ def _bonds(numbers: IntArray, positions: FloatArray) -> BoolArray:
     return np.asarray(distances < _BONDED * (radii[:, None] + radii[None]))
 
 
-def _aligned(reference: FloatArray, positions: FloatArray) -> FloatArray:
-    """Move and rotates positions onto the reference (Kabsch)."""
-    center = positions.mean(axis=0)
-    left, _, right = np.linalg.svd((positions - center).T @ (reference - reference.mean(axis=0)))
-    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
-    return np.asarray((positions - center) @ left @ flip @ right + reference.mean(axis=0))
-
-
-def _interpolated(numbers: IntArray, start: FloatArray, end: FloatArray) -> list[FloatArray]:
-    """Interpolate with the image-dependent pair potential."""
-    from ase import Atoms
-    from ase.mep import neb as ase_neb
-
-    neb: Any = ase_neb
-    images: list[Any] = [Atoms(numbers, start) for _ in range(IMAGES - 1)] + [Atoms(numbers, end)]
-    band = neb.NEB(images, method="improvedtangent")
+def _relaxed_path(
+    surface: Surface, numbers: IntArray, start: FloatArray, end: FloatArray, bands: int
+) -> list[Frame]:
+    """All images of the interpolated path, then the inner images of each band on its way down."""
+    images = [Atoms(numbers, start) for _ in range(IMAGES - 1)] + [Atoms(numbers, end)]
+    minimize_rotation_and_translation(images[0], images[-1])
+    band = NEB(images, k=_SPRING, method="improvedtangent")
     band.interpolate()
     with warnings.catch_warnings():
         # The function builds a band of its own with a method that cannot be chosen.
         warnings.simplefilter("ignore")
-        neb.idpp_interpolate(images, traj=None, log=None, fmax=0.2, steps=60)
-    return [image.get_positions() for image in images]
-
-
-def _relaxed_path(
-    surface: Surface, numbers: IntArray, start: Frame, end: Frame, bands: int
-) -> list[Frame]:
-    geometries = _interpolated(numbers, start.positions, end.positions)
-    if not all(closest_contact(numbers, geometry) > 0.5 for geometry in geometries):
+        idpp_interpolate(band, traj=None, log=None, fmax=0.2, steps=60)
+    if not all(closest_contact(numbers, image.positions) > 0.5 for image in images):
         raise UnusableDrawError("atoms collide on the interpolated path")
-    inner = [Frame(geometry, None, surface(geometry)) for geometry in geometries[1:-1]]
-    band = [start, *inner, end]
-    frames = list(band)
+    for image in images:
+        image.calc = SurfaceCalculator(surface)
+        image.get_potential_energy()
+    frames = [frame_of(image) for image in images]
+    optimizer = FIRE(band, logfile=None, dt=_TIME_STEP, maxstep=_LARGEST_MOVE)
     for _ in range(bands):
-        for _ in range(_STEPS_BETWEEN_BANDS):
-            band = _stepped(surface, band)
-        frames += band[1:-1]
+        optimizer.run(fmax=0.0, steps=_STEPS_BETWEEN_BANDS)
+        frames += [frame_of(image) for image in images[1:-1]]
     return frames
-
-
-def _stepped(surface: Surface, band: list[Frame]) -> list[Frame]:
-    """Move the inner images of a nudged elastic band by one step downhill."""
-    moved: list[Frame] = []
-    for before, here, after in zip(band[:-2], band[1:-1], band[2:], strict=True):
-        tangent = after.positions - before.positions
-        tangent /= np.linalg.norm(tangent)
-        lengths = [
-            float(np.linalg.norm(other.positions - here.positions)) for other in (after, before)
-        ]
-        forces = here.label.forces
-        force = forces - np.vdot(forces, tangent) * tangent
-        force += _SPRING * (lengths[0] - lengths[1]) * tangent
-        step = _MOBILITY * force
-        step *= min(1.0, _LARGEST_MOVE / float(np.abs(step).max()))
-        geometry = here.positions + step
-        label = surface(geometry)
-        moved.append(Frame(geometry, None, label))
-    return [band[0], *moved, band[-1]]

@@ -1,21 +1,22 @@
-"""Quasi-Newton relaxation of molecules and of crystals with their cell."""
+"""Relaxation of molecules and of crystals with their cell, by ASE's optimisers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.filters import FrechetCellFilter
+from ase.optimize import BFGS
 
 from .base import FloatArray
 from .labels import Label, Surface
 
 _ATOM_STIFFNESS: Final = 20.0
-_BULK_STIFFNESS: Final = 1.0
-_ATOM_STEP: Final = 0.1
-_STRAIN_STEP: Final = 0.025
-_SMALLEST_CURVATURE: Final = 1e-8
+_LARGEST_STEP: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,42 @@ class Frame:
     @property
     def volume(self) -> float:
         """Volume of the cell of a crystal in Å^3."""
-        return _volume(self.cell)
+        return float(abs(np.linalg.det(self.cell)))
+
+
+class SurfaceCalculator(Calculator):
+    """A surface as a calculator of ASE, which keeps the label of the last geometry."""
+
+    implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012
+    label_of_last: Label
+
+    def __init__(self, surface: Surface) -> None:
+        """Wrap a surface; several calculators may share one."""
+        super().__init__()
+        self.surface = surface
+
+    def calculate(
+        self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes
+    ) -> None:
+        """Label the geometry.
+
+        Raises:
+            UnusableDrawError: The surface has no energy there.
+        """
+        super().calculate(atoms, properties, system_changes)
+        lattice = atoms.cell.array.copy() if atoms.pbc.all() else None
+        label = self.surface(atoms.positions.copy(), lattice)
+        self.label_of_last = label
+        self.results = {"energy": label.energy, "forces": label.forces}
+        if lattice is not None:
+            virial = 0.5 * (label.virial + label.virial.T) / atoms.get_volume()
+            self.results["stress"] = virial[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+
+
+def frame_of(atoms: Atoms) -> Frame:
+    """The last labelled geometry of atoms with a `SurfaceCalculator`."""
+    lattice = atoms.cell.array.copy() if atoms.pbc.all() else None
+    return Frame(atoms.positions.copy(), lattice, atoms.calc.label_of_last)
 
 
 def relax_molecule(
@@ -53,23 +89,15 @@ def relax_molecule(
     Args:
         surface: Surface to go down on.
         positions: Start geometry in Å, shape (atoms, 3).
-        force: Largest force component in eV/Å at which to stop.
+        force: Largest force on an atom in eV/Å at which to stop.
         steps: Largest number of steps; the last geometry is returned even if it still moves.
 
     Raises:
         UnusableDrawError: The surface has no energy at some geometry on the way.
     """
-    inverse = np.eye(positions.size) / _ATOM_STIFFNESS
-    label = surface(positions)
-    for _ in range(steps):
-        if np.abs(label.forces).max() < force:
-            break
-        gradient = -label.forces.ravel()
-        step = _limited(-inverse @ gradient, _ATOM_STEP)
-        positions = positions + step.reshape(-1, 3)
-        label = surface(positions)
-        inverse = _bfgs(inverse, step, -label.forces.ravel() - gradient)
-    return Frame(positions, None, label)
+    atoms = Atoms(surface.numbers, positions, calculator=SurfaceCalculator(surface))
+    BFGS(atoms, logfile=None, maxstep=_LARGEST_STEP, alpha=_ATOM_STIFFNESS).run(force, steps)
+    return frame_of(atoms)
 
 
 def relax_crystal(
@@ -95,54 +123,14 @@ def relax_crystal(
     Raises:
         UnusableDrawError: The surface has no energy at the start geometry or on the way.
     """
-    frame = Frame(positions, lattice, surface(positions, lattice))
-    frames = [frame]
-    volume = _volume(lattice)
-    # Strain is scaled to a length so that one Hessian serves atoms and cell.
-    length = volume ** (1.0 / 3.0)
-    inverse = np.diag(
-        np.concatenate(
-            [
-                np.full(positions.size, 1.0 / _ATOM_STIFFNESS),
-                np.full(9, length**2 / (3.0 * _BULK_STIFFNESS * volume)),
-            ]
-        )
-    )
-    while len(frames) < steps and not settled(frame):
-        gradient = _gradient(frame, length)
-        step = -inverse @ gradient
-        step[:-9] = _limited(step[:-9], _ATOM_STEP)
-        step[-9:] = _limited(step[-9:], _STRAIN_STEP * length)
-        frame = _moved(surface, frame, step, length)
-        frames.append(frame)
-        inverse = _bfgs(inverse, step, _gradient(frame, length) - gradient)
+    calculator = SurfaceCalculator(surface)
+    atoms = Atoms(surface.numbers, positions, cell=lattice, pbc=True, calculator=calculator)
+    with_cell: Any = FrechetCellFilter(atoms)
+    optimizer = BFGS(with_cell, logfile=None, maxstep=_LARGEST_STEP, alpha=_ATOM_STIFFNESS)
+    frames = []
+    # A force of zero is never reached: the caller says when it is enough.
+    for _ in optimizer.irun(fmax=0.0, steps=steps - 1):
+        frames.append(frame_of(atoms))
+        if settled(frames[-1]):
+            break
     return frames
-
-
-def _moved(surface: Surface, frame: Frame, step: FloatArray, length: float) -> Frame:
-    deformation = np.eye(3) + step[-9:].reshape(3, 3) / length
-    positions = (frame.positions + step[:-9].reshape(-1, 3)) @ deformation
-    lattice = frame.cell @ deformation
-    return Frame(positions, lattice, surface(positions, lattice))
-
-
-def _gradient(frame: Frame, length: float) -> FloatArray:
-    symmetric = 0.5 * (frame.label.virial + frame.label.virial.T)
-    return np.concatenate([-frame.label.forces.ravel(), symmetric.ravel() / length])
-
-
-def _bfgs(inverse: FloatArray, step: FloatArray, change: FloatArray) -> FloatArray:
-    curvature = float(step @ change)
-    if curvature < _SMALLEST_CURVATURE:
-        return inverse
-    mixed = np.outer(inverse @ change, step) / curvature
-    growth = (1.0 + change @ inverse @ change / curvature) / curvature
-    return np.asarray(inverse - mixed - mixed.T + growth * np.outer(step, step))
-
-
-def _limited(step: FloatArray, largest: float) -> FloatArray:
-    return step * min(1.0, largest / max(float(np.abs(step).max()), 1e-12))
-
-
-def _volume(lattice: FloatArray) -> float:
-    return float(abs(np.linalg.det(lattice)))
