@@ -2,7 +2,7 @@
 from mtlpar.flow import snakefile as flow
 from mtlpar.flow.accounting import check_status_command
 from mtlpar.flow.command_line import refuse_what_drops_a_profile
-from mtlpar.flow.measuring import MEASUREMENTS
+from mtlpar.flow.measuring import MEASUREMENTS, TRAININGS
 from mtlpar.flow.takeover import take_over
 from mtlpar.report.items import ITEMS, figure_names, table_names
 from mtlpar.study.records import STUDIES

@@ -32,46 +32,33 @@ for study, measured in MEASUREMENTS.items():
             + " --out {output} > {log} 2>&1"
 
 
-# What pre-training is worth on families that no model saw: `snakemake transfer`.
-rule transfer_record:
-    input:
-        STAGES["transfer_record"].inputs,
-    output:
-        **STAGES["transfer_record"].outputs,
-    log:
-        "logs/studies/transfer-{family}-{seed}.log",
-    conda:
-        "../envs/train-cpu.yaml"
-    threads: 1
-    resources:
-        runtime=240,
-    params:
-        settings=STAGES["transfer_record"].settings,
-        code=STAGES["transfer_record"].code,
-    shell:
-        "mtlpar study transfer --config $CONFIG_FILE --family {wildcards.family}"
-        " --seed {wildcards.seed} --out {output} > {log} 2>&1"
+# What pre-training is worth on families that no model saw, and which sources help each other:
+# `snakemake transfer`, `snakemake compatibility`.
+for study, options in TRAININGS.items():
+    RECORD = STAGES[f"{study}_record"]
 
-
-# Which sources help each other: `snakemake compatibility`.
-rule compatibility_record:
-    input:
-        STAGES["compatibility_record"].inputs,
-    output:
-        **STAGES["compatibility_record"].outputs,
-    log:
-        "logs/studies/compatibility-{mixture}-{seed}.log",
-    conda:
-        "../envs/train-cpu.yaml"
-    threads: 1
-    resources:
-        runtime=240,
-    params:
-        settings=STAGES["compatibility_record"].settings,
-        code=STAGES["compatibility_record"].code,
-    shell:
-        "mtlpar study compatibility --config $CONFIG_FILE --mixture {wildcards.mixture}"
-        " --seed {wildcards.seed} --out {output} > {log} 2>&1"
+    rule:
+        name:
+            f"{study}_record"
+        input:
+            RECORD.inputs,
+        output:
+            **RECORD.outputs,
+        log:
+            f"logs/studies/{study}-{RECORD.pattern}.log",
+        conda:
+            "../envs/train-cpu.yaml"
+        threads: 1
+        resources:
+            runtime=240,
+        params:
+            settings=RECORD.settings,
+            code=RECORD.code,
+            study=study,
+            options=options,
+        shell:
+            "mtlpar study {params.study} --config $CONFIG_FILE {params.options}"
+            " --out {output} > {log} 2>&1"
 
 
 for study in STUDIES:

@@ -109,22 +109,6 @@ class Workspace:
         """Folder with what the studies measured, their tables and figures."""
         return self.results / "studies"
 
-    def memory_record(self, layout: str, branches: int | str) -> Path:
-        """Memory of a rank for a layout and a number of branches."""
-        return self.studies / "memory" / f"{layout}-{branches}.json"
-
-    def scaling_record(self, ranks: int | str) -> Path:
-        """Epoch times on so many ranks."""
-        return self.studies / "scaling" / f"{ranks}-ranks.json"
-
-    def transfer_record(self, family: str, seed: int | str) -> Path:
-        """Errors on a family by number of labels, start and mode, with one seed."""
-        return self.studies / "transfer" / f"{family}-{seed}.json"
-
-    def compatibility_record(self, mixture: str, seed: int | str) -> Path:
-        """Errors of a model of some sources, which a plus joins, with one seed."""
-        return self.studies / "compatibility" / f"{mixture}-{seed}.json"
-
-    def comm_record(self, layout: str) -> Path:
-        """Where the time of a step goes with a layout."""
-        return self.studies / "comm" / f"{layout}.json"
+    def study_record(self, study: str, measured: str) -> Path:
+        """One measurement of a study."""
+        return self.studies / study / f"{measured}.json"

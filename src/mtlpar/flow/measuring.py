@@ -56,6 +56,14 @@ MEASUREMENTS: Final = {
 }
 """What each study measures."""
 
+TRAININGS: Final[Mapping[str, Callable[[Mapping[str, str]], str]]] = {
+    "transfer": lambda wildcards: f"--family {wildcards['family']} --seed {wildcards['seed']}",
+    "compatibility": lambda wildcards: (
+        f"--mixture {wildcards['mixture']} --seed {wildcards['seed']}"
+    ),
+}
+"""Options of the studies whose measurements are trainings, by the wildcards of their rules."""
+
 
 def study_nodes(config: Config, ranks: int) -> int:
     """Nodes for so many ranks of a study."""

@@ -20,7 +20,7 @@ from mtlpar.flow.digest import code_digest, file_of
 from mtlpar.flow.stage import Outputs, Stage, plain_settings
 from mtlpar.report.items import FIGURE_FORMATS, TABLE_FORMATS, inputs_of, outputs_of
 from mtlpar.sources.registry import get_source, reader_file
-from mtlpar.study.records import records_of
+from mtlpar.study.records import measurements
 
 ALL_SOURCES: Final = "sources"
 """Target of what works on all sources together."""
@@ -153,6 +153,11 @@ def _item_inputs(config: Config, item: str) -> list[Path]:
         models={name: entry.sources for name, entry in config.models.items()},
         sources=config.sources,
     )
+
+
+def _study_inputs(config: Config, study: str) -> list[Path]:
+    names = measurements(study, config.study, config.sources)
+    return [config.workspace.study_record(study, name) for name in names]
 
 
 def _study_outputs(config: Config, study: str) -> Outputs:
@@ -290,69 +295,68 @@ _MODELS: Final = (
     ),
 )
 
+
+def _measurement(
+    study: str,
+    target: str,
+    settings: Callable[[Config], str],
+    *,
+    code: str | None = None,
+    inputs: Callable[[Config, str], list[Path]] = lambda _config, _target: [],
+) -> Stage:
+    """The stage that makes one measurement of a study."""
+    return Stage(
+        name=f"{study}_record",
+        target=target,
+        inputs=inputs,
+        outputs=lambda config, measured: {
+            "record": [config.workspace.study_record(study, measured)]
+        },
+        settings=lambda config, _: settings(config),
+        code=_code(code or f"mtlpar.study.{study}"),
+    )
+
+
 _STUDIES: Final = (
-    Stage(
-        name="memory_record",
-        target="{layout}-{branches}",
-        outputs=lambda config, target: {
-            "record": [config.workspace.memory_record(*target.rsplit("-", 1))]
-        },
-        settings=lambda config, _: plain_settings(
-            config.study.model, config.study.memory, config.study.atoms
-        ),
-        code=_code("mtlpar.study.memory"),
+    _measurement(
+        "memory",
+        "{layout}-{branches}",
+        lambda config: plain_settings(config.study.model, config.study.memory, config.study.atoms),
     ),
-    Stage(
-        name="scaling_record",
-        target="{ranks}",
-        outputs=lambda config, ranks: {"record": [config.workspace.scaling_record(ranks)]},
-        settings=lambda config, _: plain_settings(
-            config.study.model, config.study.scaling, config.study.atoms
-        ),
-        code=_code("mtlpar.study.scaling"),
+    _measurement(
+        "scaling",
+        "{ranks}-ranks",
+        lambda config: plain_settings(config.study.model, config.study.scaling, config.study.atoms),
     ),
-    Stage(
-        name="comm_record",
-        target="{layout}",
-        outputs=lambda config, layout: {"record": [config.workspace.comm_record(layout)]},
-        settings=lambda config, _: plain_settings(
-            config.study.model, config.study.comm, config.study.atoms
-        ),
-        code=_code("mtlpar.study.comm"),
+    _measurement(
+        "comm",
+        "{layout}",
+        lambda config: plain_settings(config.study.model, config.study.comm, config.study.atoms),
     ),
-    Stage(
-        name="transfer_record",
-        target="{family}-{seed}",
-        inputs=_transfer_inputs,
-        outputs=lambda config, target: {
-            "record": [config.workspace.transfer_record(*target.rsplit("-", 1))]
-        },
-        settings=lambda config, _: plain_settings(
+    _measurement(
+        "transfer",
+        "{family}-{seed}",
+        lambda config: plain_settings(
             config.study.transfer.model_dump(mode="json", exclude={"seeds"}), config.model
         ),
-        code=_code("mtlpar.finetune.transfer"),
+        code="mtlpar.finetune.transfer",
+        inputs=_transfer_inputs,
     ),
-    Stage(
-        name="compatibility_record",
-        target="{mixture}-{seed}",
-        inputs=_compatibility_inputs,
-        outputs=lambda config, target: {
-            "record": [config.workspace.compatibility_record(*target.rsplit("-", 1))]
-        },
-        settings=lambda config, _: plain_settings(
+    _measurement(
+        "compatibility",
+        "{mixture}-{seed}",
+        lambda config: plain_settings(
             config.study.compatibility.model_dump(mode="json", exclude={"seeds"}),
             config.model,
             config.train.of_result(),
             config.evaluate,
         ),
-        code=_code("mtlpar.study.compatibility"),
+        inputs=_compatibility_inputs,
     ),
     Stage(
         name="study",
         target="{study}",
-        inputs=lambda config, study: records_of(
-            study, config.workspace, config.study, config.sources
-        ),
+        inputs=_study_inputs,
         outputs=_study_outputs,
         settings=lambda config, _: plain_settings(config.report),
         code=_code("mtlpar.report.studies"),

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mtlpar.core.paths import Workspace
     from mtlpar.study.settings import StudySettings
 
 STUDIES = ("memory", "scaling", "comm", "transfer", "compatibility")
@@ -20,31 +18,24 @@ ALL_LAYOUTS = (*LAYOUTS, SHARDED)
 _BASE_RANKS = 2
 
 
-def records_of(
-    study: str, workspace: Workspace, settings: StudySettings, sources: Sequence[str]
-) -> list[Path]:
-    """Files that a study is drawn from."""
+def measurements(study: str, settings: StudySettings, sources: Sequence[str]) -> list[str]:
+    """Names of the measurements that a study is drawn from."""
     if study == "memory":
         return [
-            workspace.memory_record(layout, branches)
+            f"{layout}-{branches}"
             for branches in settings.memory.branches
             for layout in ALL_LAYOUTS
         ]
+    if study == "scaling":
+        return [f"{ranks}-ranks" for ranks in settings.scaling.ranks]
     if study == "comm":
-        return [workspace.comm_record(layout) for layout in ALL_LAYOUTS]
+        return list(ALL_LAYOUTS)
     if study == "transfer":
-        return [
-            workspace.transfer_record(family, seed)
-            for family in settings.transfer.families
-            for seed in range(settings.transfer.seeds)
-        ]
-    if study == "compatibility":
-        return [
-            workspace.compatibility_record("+".join(mixture), seed)
-            for mixture in mixtures(sources)
-            for seed in range(settings.compatibility.seeds)
-        ]
-    return [workspace.scaling_record(ranks) for ranks in settings.scaling.ranks]
+        subjects, seeds = list(settings.transfer.families), settings.transfer.seeds
+    else:
+        subjects = ["+".join(mixture) for mixture in mixtures(sources)]
+        seeds = settings.compatibility.seeds
+    return [f"{subject}-{seed}" for subject in subjects for seed in range(seeds)]
 
 
 def mixtures(sources: Sequence[str]) -> list[tuple[str, ...]]:

@@ -122,7 +122,8 @@ def test_table_and_figure_are_written(tmp_path: Path) -> None:
     workspace = Workspace(raw=tmp_path, results=tmp_path)
     paths = []
     for record in _records():
-        paths.append(workspace.compatibility_record("+".join(record["sources"]), record["seed"]))
+        name = f"{'+'.join(record['sources'])}-{record['seed']}"
+        paths.append(workspace.study_record("compatibility", name))
         write_json(paths[-1], record)
     write_study("compatibility", paths, workspace=workspace, dpi=40)
     written = {path.suffix for path in workspace.studies.glob("compatibility.*")}

@@ -98,7 +98,7 @@ def test_seeds_are_compared_with_their_own_curve_from_scratch() -> None:
 
 def test_table_and_figure_are_written(tmp_path: Path) -> None:
     workspace = Workspace(raw=tmp_path, results=tmp_path)
-    paths = [workspace.transfer_record("molecules", seed) for seed in (0, 1)]
+    paths = [workspace.study_record("transfer", f"molecules-{seed}") for seed in (0, 1)]
     for seed, path in enumerate(paths):
         write_json(path, _record(seed, factor=1.0 + seed))
     write_study("transfer", paths, workspace=workspace, dpi=40)

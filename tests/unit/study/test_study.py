@@ -129,10 +129,12 @@ def _traces(layout: str, ranks: int) -> dict[str, object]:
 def test_scaling_table_has_efficiency_spread_and_marks_shared_cores(tmp_path: Path) -> None:
     workspace = Workspace(raw=tmp_path, results=tmp_path)
     for ranks, seconds in ((1, 8.0), (4, 4.0)):
-        write_json(workspace.scaling_record(ranks), _scaling_record(ranks, seconds))
+        write_json(
+            workspace.study_record("scaling", f"{ranks}-ranks"), _scaling_record(ranks, seconds)
+        )
     write_study(
         "scaling",
-        [workspace.scaling_record(ranks) for ranks in (1, 4)],
+        [workspace.study_record("scaling", f"{ranks}-ranks") for ranks in (1, 4)],
         workspace=workspace,
         dpi=40,
     )
@@ -152,7 +154,7 @@ def test_memory_table_puts_measurement_beside_the_formula(tmp_path: Path) -> Non
     workspace = Workspace(raw=tmp_path, results=tmp_path)
     paths = []
     for layout, formula in (("mtl-base", 40e6), ("mtl-par", 24e6)):
-        path = workspace.memory_record(layout, 2)
+        path = workspace.study_record("memory", f"{layout}-2")
         paths.append(path)
         record = {
             "layout": layout, "branches": 2, "ranks": 2, "device": "cpu",
@@ -228,8 +230,8 @@ def test_comm_table_and_figure_show_every_rank(tmp_path: Path) -> None:
             "layout": layout, "device": "cpu", "steps": 3, "batch_structures": [2, 2],
             "branches": branches, "oversubscribed": False, "ranks": [seconds, seconds],
         }  # fmt: skip
-        write_json(workspace.comm_record(layout), record)
-    paths = [workspace.comm_record(layout) for layout in ("mtl-base", "mtl-par")]
+        write_json(workspace.study_record("comm", layout), record)
+    paths = [workspace.study_record("comm", layout) for layout in ("mtl-base", "mtl-par")]
     write_study("comm", paths, workspace=workspace, dpi=40)
     lines = (workspace.studies / "comm.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * 2
