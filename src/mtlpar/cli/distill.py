@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import add_command, require_existing, require_positive
 from mtlpar.cli.model_files import model_file
-from mtlpar.cli.stages import prepare, run_stage_here
+from mtlpar.cli.stages import run_stage_here
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
-    from mtlpar.finetune.teacher import Labels
 
 
 def add_commands(commands: Commands) -> None:
@@ -91,11 +90,9 @@ def _distill(options: argparse.Namespace) -> None:
             f"--out {options.out}: there is a model that mtlpar distill did not write; name another"
         )
     from mtlpar.core.files import link
-    from mtlpar.finetune import learned
-    from mtlpar.finetune.dynamics import label_met
-    from mtlpar.finetune.replay import link_pack
-    from mtlpar.finetune.student import FIRST, STUDENT, Lessons, write_config, write_references
-    from mtlpar.finetune.teacher import Teacher, write_labels
+    from mtlpar.finetune import distill, learned
+    from mtlpar.finetune.student import STUDENT, Lessons
+    from mtlpar.finetune.teacher import Teacher
     from mtlpar.predict.rows import input_files
 
     teacher = Teacher.load(path, options.source)
@@ -107,48 +104,9 @@ def _distill(options: argparse.Namespace) -> None:
         temperature_k=options.temperature,
         assignments=options.set,
     )
-    if not (lessons.packs or lessons.structures):
-        raise ValueError(
-            f"{packed} has no packs of {teacher.source}, and no structures are given: name the "
-            "folder by --packs, or files by --structures"
-        )
-    labels: dict[str, Labels] = {}
-    write_config(folder, teacher, lessons, labels)
+    config = distill.run(
+        folder, teacher=teacher, lessons=lessons, packed=packed, command=run_stage_here
+    )
     with contextlib.chdir(folder):
-        own, kept = Path("results/packed", teacher.source), Path("labels")
-        kept.mkdir(exist_ok=True)
-        if lessons.packs:
-            link_pack(teacher.model, teacher.source, packed, own.parent)
-            inputs = {split: [own / f"{split}.bp"] for split in ("train", "val", "test")}
-            labels["taught"] = write_labels(teacher, inputs, kept, "taught", origin={})
-        if lessons.structures:
-            given = {"all": lessons.structures}
-            labels["given"] = write_labels(
-                teacher,
-                given,
-                kept,
-                "given",
-                origin={},
-                usual_ev_per_atom=labels["taught"].usual_ev_per_atom if lessons.packs else None,
-            )
-        write_references(teacher, own if lessons.packs else None)
-        config = write_config(folder, teacher, lessons, labels)
-        for kind in labels:
-            prepare(lessons.sources(teacher.source)[kind])
-        if lessons.frames:
-            run_stage_here("train", "--model", FIRST)
-            labels["dynamics"] = label_met(
-                teacher,
-                config.workspace.model(FIRST),
-                own.parent,
-                kept,
-                frames=lessons.frames,
-                temperature_k=lessons.temperature_k,
-                usual_ev_per_atom=next(iter(labels.values())).usual_ev_per_atom,
-            )
-            config = write_config(folder, teacher, lessons, labels)
-            prepare(lessons.sources(teacher.source)["dynamics"])
-        run_stage_here("train", "--model", STUDENT)
-        run_stage_here("evaluate", "--model", STUDENT)
         link(config.workspace.model(STUDENT), out)
         sys.stdout.write(f"\n{learned.text(config, teacher)}\n\nmodel: {out}\n")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import add_command, require_existing
 from mtlpar.cli.model_files import model_file
-from mtlpar.cli.stages import prepare, run_stage_here
+from mtlpar.cli.stages import run_stage_here
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
@@ -95,6 +95,7 @@ def _finetune(options: argparse.Namespace) -> None:
     path = model_file(options.model).resolve()
     require_existing(options.data)
     from mtlpar.finetune import branches, explain
+    from mtlpar.finetune.folder import prepare
     from mtlpar.finetune.project import MODEL, Request, write_config
     from mtlpar.model.saved import load_model
     from mtlpar.store.pack import Pack
@@ -119,7 +120,7 @@ def _finetune(options: argparse.Namespace) -> None:
     folder = options.out.resolve()
     write_config(folder, request, model)
     with contextlib.chdir(folder):
-        prepare(options.name)
+        prepare(options.name, run_stage_here)
         with Pack.open(Path("results/packed", options.name, "train.bp")) as pack:
             candidates = branches.rank_branches(model, pack)
             chosen = options.branch or candidates[0].branch
@@ -128,7 +129,7 @@ def _finetune(options: argparse.Namespace) -> None:
         write_config(folder, request, model, branch=chosen, replay=replay)
         for source, given in replay.items():
             if given is not None:
-                prepare(source)
+                prepare(source, run_stage_here)
         if options.explain:
             sys.stdout.write(f"{explain.text(Path('config.yaml'), model)}\n")
             return

@@ -9,12 +9,6 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 
-def prepare(source: str) -> None:
-    """Bring a source of the present folder from its files to packs."""
-    for stage in ("download", "extract", "normalize", "pack"):
-        run_stage_here(stage, "--source", source)
-
-
 def run_stage_here(stage: str, option: str, target: str) -> None:
     """Run a command in the present folder, unless its outputs are there and would be the same."""
     from mtlpar.cli import build_parser

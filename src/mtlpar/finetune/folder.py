@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +13,17 @@ import yaml
 from mtlpar.core.files import read_text, write_text
 from mtlpar.core.hashing import json_digest
 
+Command = Callable[[str, str, str], None]
+"""Runs a stage in the present folder: its name, the option of its target, the target."""
+
 # The first line says whether what follows is still as it was written.
 _MARK: Final = "# Written by `mtlpar {}`. Digest of all below: "
+
+
+def prepare(source: str, command: Command) -> None:
+    """Bring a source of the present folder from its files to packs."""
+    for stage in ("download", "extract", "normalize", "pack"):
+        command(stage, "--source", source)
 
 
 def write_own_config(folder: Path, content: Mapping[str, Any], *, command: str, model: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from mtlpar.core.files import scratch_folder, write_json, write_text
 from mtlpar.core.products import MetricsRecord
 from mtlpar.core.records import read_record
 from mtlpar.finetune.branches import rank_branches
-from mtlpar.finetune.folder import only_packs
+from mtlpar.finetune.folder import Command, only_packs, prepare
 from mtlpar.finetune.replay import link_packs
 from mtlpar.model.saved import SavedModel, load_model
 from mtlpar.sources.registry import packaged_names
@@ -38,9 +38,6 @@ logger = logging.getLogger(__name__)
 SCRATCH: Final = "scratch"
 _FEWEST_STEPS_PER_EPOCH: Final = 20
 """Shorter epochs would spend their time on validation and checkpoints."""
-
-Command = Callable[[str, str, str], None]
-"""Runs a stage in the present folder: its name, the option of its target, the target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,8 +176,7 @@ class _Cell:
     ) -> list[dict[str, Any]]:
         """Train and test all variants in the present folder."""
         self._write_config(variants, {}, ())
-        for stage in ("download", "extract", "normalize", "pack"):
-            command(stage, "--source", self.family)
+        prepare(self.family, command)
         starts = {one.start.name: one.start for one in variants if one.start is not None}
         with Pack.open(Path("results/packed", self.family, "train.bp")) as pack:
             branches = {

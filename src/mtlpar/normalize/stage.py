@@ -105,18 +105,19 @@ def run(
     spread = measure_spread(rest.target[in_train])
     leaks = _check_leaks(source, books.split, rows, split_by)
     is_leaky = any(leaks.values())
+    outliers = find_outliers(
+        rest.target,
+        books,
+        rows.structure_id,
+        spread=spread,
+        deviations=settings.outlier_deviations,
+    )
     checks: dict[str, Any] = {
         "source": source,
         "split_by": split_by,
         **count_contradictions(source, rows),
         "in_several_splits": leaks,
-        "energy_outliers": find_outliers(
-            rest.target,
-            books,
-            rows.structure_id,
-            spread=spread,
-            deviations=settings.outlier_deviations,
-        ),
+        "energy_outliers": outliers,
         "ingest": extracted.manifest.checks.given(),
         "files": {file.name: file.checks.given() for file in extracted.manifest.files},
     }
@@ -126,15 +127,19 @@ def run(
         "leaky": is_leaky,
         "train_digest": extracted.train_digest(books.split),
     }
-    ledger = books.close(
-        split_by, is_leaky=is_leaky, without={label: ~rows for label, rows in has.items()}
-    )
+    without = {label: ~rows for label, rows in has.items()}
+    ledger = books.close(split_by, is_leaky=is_leaky, without=without)
     extracted.write_splits(books.split)
     write_content(workspace.references(source), ReferencesRecord, references)
     write_content(workspace.checks(source), ChecksRecord, checks)
     ledger.write(workspace.ledger(source))
-    _report(source, ledger, fit, spread, checks["energy_outliers"])
-    if levels := find_two_levels(rest.target[in_train]):
+    _report(source, ledger, fit, spread, outliers)
+    _warn_of_two_levels(source, rest.target[in_train])
+
+
+def _warn_of_two_levels(source: str, train: npt.NDArray[np.float64]) -> None:
+    """Warn where energies per atom less references (eV, (S,)) look like two levels of theory."""
+    if levels := find_two_levels(train):
         logger.warning(
             "%s: the energies of train fall into two groups %.3g eV/atom apart (%d and %d "
             "structures): perhaps two levels of theory in one source. Tell them apart with "

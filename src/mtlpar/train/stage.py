@@ -97,29 +97,7 @@ def run(
                 for line in (*labels_not_learned(recipe), *states_not_seen(recipe)):
                     logger.warning("%s", line)
         _check_ranks(recipe)
-        job = _RankTraining(recipe, workspace, context)
-        job.agree_on_references()
-        trainer = job.trainer(stop)
-        context.failures.describe_with(lambda ranks, what: _loss_of(trainer, ranks, what))
-        with failing_together():
-            if context.rank == 0:
-                continue_shorter(recipe, job.checkpoints)
-        trainer.resume()
-        history = job.history(trainer.progress.step)
-        try:
-            progress = trainer.run(history)
-            uncertainty = job.uncertainty(trainer)
-        except RuntimeError as error:
-            if report := context.failures.explain(error):
-                raise RankLostError(report) from error
-            raise
-        finally:
-            history.close()
-        if context.rank == 0:
-            job.export(progress, uncertainty)
-            history.publish(workspace.training_metrics(name))
-            job.checkpoints.mark_finished(progress)
-            logger.info("%s: wrote %s", name, workspace.model(name))
+        _RankTraining(recipe, workspace, context).run(stop)
     if dist.is_initialized():
         dist.barrier()
 
@@ -217,6 +195,38 @@ class _RankTraining:
         self.references = {source: one.references for source, one in recipe.headers.items()}
         if context.rank == 0:
             write_json(self.checkpoints.folder / RUN, recipe.describe())
+
+    @collective
+    def run(self, stop: StopRequest) -> None:
+        """Train, from the last checkpoint if there is one; the first rank writes the results.
+
+        Raises:
+            RankLostError: If another rank is gone or hangs.
+            Interrupted: If it was asked to stop.
+        """
+        failures, name = self.context.failures, self.recipe.name
+        self.agree_on_references()
+        trainer = self.trainer(stop)
+        failures.describe_with(lambda ranks, what: _loss_of(trainer, ranks, what))
+        with failing_together():
+            if self.context.rank == 0:
+                continue_shorter(self.recipe, self.checkpoints)
+        trainer.resume()
+        history = self.history(trainer.progress.step)
+        try:
+            progress = trainer.run(history)
+            uncertainty = self.uncertainty(trainer)
+        except RuntimeError as error:
+            if report := failures.explain(error):
+                raise RankLostError(report) from error
+            raise
+        finally:
+            history.close()
+        if self.context.rank == 0:
+            self.export(progress, uncertainty)
+            history.publish(self.workspace.training_metrics(name))
+            self.checkpoints.mark_finished(progress)
+            logger.info("%s: wrote %s", name, self.workspace.model(name))
 
     @collective
     def agree_on_references(self) -> None:

@@ -1,0 +1,86 @@
+"""From a teacher to its student: labels, an earlier student if dynamics are wanted, training."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+from mtlpar.config import Config
+from mtlpar.core.fields import SPLITS
+from mtlpar.finetune.dynamics import label_met
+from mtlpar.finetune.folder import Command, prepare
+from mtlpar.finetune.replay import link_pack
+from mtlpar.finetune.student import FIRST, STUDENT, Lessons, write_config, write_references
+from mtlpar.finetune.teacher import Labels, Teacher, write_labels
+
+_PACKS: Final = Path("results", "packed")
+_LABELS: Final = Path("labels")
+
+
+def run(
+    folder: Path, *, teacher: Teacher, lessons: Lessons, packed: Path, command: Command
+) -> Config:
+    """Teach a student in a folder; the same call goes on where one was interrupted.
+
+    Args:
+        folder: Where configuration, labels and results go.
+        teacher: Who teaches.
+        lessons: What on.
+        packed: Folder of the packs of the teacher's sources.
+        command: Runs a stage.
+
+    Returns:
+        The configuration of the folder.
+
+    Raises:
+        ValueError: If settings have a mistake, the folder is another's, there is nothing to teach
+            on, or a pack or a file of structures is missing or damaged.
+    """
+    if not (lessons.packs or lessons.structures):
+        raise ValueError(
+            f"{packed} has no packs of {teacher.source}, and no structures are given: name the "
+            "folder by --packs, or files by --structures"
+        )
+    write_config(folder, teacher, lessons, {})
+    with contextlib.chdir(folder):
+        labels = _label_what_is_there(teacher, lessons, packed)
+        write_references(teacher, _PACKS / teacher.source if lessons.packs else None)
+        config = write_config(folder, teacher, lessons, labels)
+        names = lessons.sources(teacher.source)
+        for kind in labels:
+            prepare(names[kind], command)
+        if lessons.frames:
+            command("train", "--model", FIRST)
+            labels["dynamics"] = label_met(
+                teacher,
+                config.workspace.model(FIRST),
+                _PACKS,
+                _LABELS,
+                frames=lessons.frames,
+                temperature_k=lessons.temperature_k,
+                usual_ev_per_atom=next(iter(labels.values())).usual_ev_per_atom,
+            )
+            config = write_config(folder, teacher, lessons, labels)
+            prepare(names["dynamics"], command)
+        command("train", "--model", STUDENT)
+        command("evaluate", "--model", STUDENT)
+    return config
+
+
+def _label_what_is_there(teacher: Teacher, lessons: Lessons, packed: Path) -> dict[str, Labels]:
+    """Let the teacher label the packs of its source and the structures that are given, by kind."""
+    _LABELS.mkdir(exist_ok=True)
+    labels = {}
+    usual = None
+    if lessons.packs:
+        link_pack(teacher.model, teacher.source, packed, _PACKS)
+        packs = {split: [_PACKS / teacher.source / f"{split}.bp"] for split in SPLITS}
+        labels["taught"] = write_labels(teacher, packs, _LABELS, "taught", origin={})
+        usual = labels["taught"].usual_ev_per_atom
+    if lessons.structures:
+        given = {"all": lessons.structures}
+        labels["given"] = write_labels(
+            teacher, given, _LABELS, "given", origin={}, usual_ev_per_atom=usual
+        )
+    return labels
