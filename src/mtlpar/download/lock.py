@@ -26,7 +26,7 @@ class LockedFile(Settings):
     sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class _Content(Settings):
+class _LockFile(Settings):
     source: str
     files: tuple[LockedFile, ...]
 
@@ -50,7 +50,7 @@ class Lock:
         self.files: dict[str, LockedFile] = {}
         if self.path.is_file():
             try:
-                content = _Content.model_validate_json(read_text(self.path))
+                content = _LockFile.model_validate_json(read_text(self.path))
             except ValidationError as error:
                 raise ValueError(
                     f"{self.path} is no lock file: {error.errors()[0]['msg']}. Restore it from "

@@ -354,7 +354,7 @@ def _load(path: Path, device: torch.device | str, dtype: torch.dtype | None) -> 
     digest = _checked_digest(content, path)
     content = _upgrade(content, path)
     try:
-        whole = _Content.model_validate(content)
+        whole = _ModelFile.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -379,7 +379,7 @@ def _load(path: Path, device: torch.device | str, dtype: torch.dtype | None) -> 
     )
 
 
-class _Content(BaseModel):
+class _ModelFile(BaseModel):
     """What a file of the current format holds."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
@@ -395,7 +395,7 @@ class _Content(BaseModel):
     state: dict[str, Tensor] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _knows_every_source(self) -> _Content:
+    def _knows_every_source(self) -> _ModelFile:
         for source in (source for sources in self.branches.values() for source in sources):
             if not self.references_ev.get(source):
                 raise ValueError(f"there are no reference energies of {source}")

@@ -167,7 +167,7 @@ def _memory_legend(layouts: Sequence[str]) -> list[Line2D]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Epoch:
+class _ScalingPoint:
     """Epoch times of one layout, batch size and number of ranks."""
 
     scaling: str
@@ -251,7 +251,7 @@ def draw_scaling(records: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _draw_line(axes: Axes, line: Sequence[_Epoch], marker: str) -> None:
+def _draw_line(axes: Axes, line: Sequence[_ScalingPoint], marker: str) -> None:
     ranks = [epoch.ranks for epoch in line]
     medians = [epoch.median for epoch in line]
     ideal = [
@@ -295,9 +295,9 @@ def _scaling_legend(batches: Sequence[int], layouts: Sequence[str]) -> list[Line
     return lines
 
 
-def _epochs(records: Sequence[Mapping[str, Any]]) -> list[_Epoch]:
+def _epochs(records: Sequence[Mapping[str, Any]]) -> list[_ScalingPoint]:
     epochs = [
-        _Epoch(
+        _ScalingPoint(
             epoch["scaling"],
             epoch["batch"],
             epoch["layout"],
