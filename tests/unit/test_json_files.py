@@ -16,7 +16,7 @@ from mtlpar.cli import main
 from mtlpar.config import Config, load_config
 from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
-from mtlpar.core.records import read_sealed, write_sealed
+from mtlpar.core.records import read_digested, write_digested
 from mtlpar.evaluate import stage as evaluate
 from mtlpar.extract import stage as extract
 from mtlpar.flow.lineage import describe
@@ -32,9 +32,9 @@ from mtlpar.report.load import read_errors, read_history
 from mtlpar.report.reference_plots import draw_references
 from mtlpar.report.settings import ReportSettings
 from mtlpar.store.bp import BpReader
+from mtlpar.store.checksums import check_checksums
 from mtlpar.store.extracted import ExtractedSource
 from mtlpar.store.pack import Pack
-from mtlpar.store.seal import check_seal
 from mtlpar.train.checkpoint import CheckpointFolder, read_progress
 from mtlpar.train.history import read_lines
 from mtlpar.train.watch import draw
@@ -143,7 +143,7 @@ FILES: dict[str, Callable[[Config, Path], object]] = {
     ),
     "results/metrics/{model}/{source}.json": _metrics,
     "results/checkpoints/{model}/*/step-*/progress.json": lambda _, path: read_progress(path),
-    "results/checkpoints/{model}/*/step-*/seal.json": lambda _, path: check_seal(path.parent),
+    "results/checkpoints/{model}/*/step-*/seal.json": lambda _, path: check_checksums(path.parent),
     "results/checkpoints/{model}/*/step-*/finished.json": lambda _, path: CheckpointFolder(
         path.parent.parent, rank=0
     ).latest(),
@@ -251,9 +251,9 @@ def test_a_damaged_log_of_attempts_costs_no_outcome(run: Config) -> None:
 
 def test_records_of_pieces_that_are_damaged_are_done_again(tmp_path: Path) -> None:
     path = tmp_path / "one.piece.json"
-    write_sealed(path, {"rows": 3, "parts": []})
-    assert read_sealed(path) == {"rows": 3, "parts": []}
+    write_digested(path, {"rows": 3, "parts": []})
+    assert read_digested(path) == {"rows": 3, "parts": []}
     whole = path.read_bytes()
     for text in (*WHOLE, whole.replace(b"3", b"4"), whole[:20]):
         path.write_bytes(text)
-        assert read_sealed(path) is None
+        assert read_digested(path) is None

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from mtlpar.core.ledger import SplitBy
-from mtlpar.core.records import LARGEST, Count, Digest, Record, SealedRecord, Symbol
+from mtlpar.core.records import LARGEST, Count, Digest, DigestedRecord, Record, Symbol
 
 Counts = dict[str, Count]
 Split = Literal["train", "val", "test"]
@@ -153,7 +153,7 @@ class TrainStatistics(Record):
     stress_rms_ev_per_cubic_angstrom: Error = None
 
 
-class ReferencesRecord(SealedRecord):
+class ReferencesRecord(DigestedRecord):
     """``results/normalized/<source>/references.json``; see `mtlpar.normalize.fit.ReferenceFit`.
 
     ``train_digest`` says on which structures and energies.

@@ -39,7 +39,7 @@ class Record(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
-class SealedRecord(Record):
+class DigestedRecord(Record):
     """A record whose numbers other stages believe: it carries a digest of all its other keys."""
 
     digest: str
@@ -132,7 +132,7 @@ def parse_record(content: bytes | str, kind: type[T], *, where: str, advice: str
         record = kind.model_validate_json(content)
     except ValidationError as error:
         raise ValueError(f"{where}{_explain(error)}; {advice}") from None
-    if isinstance(record, SealedRecord) and record.digest != record.digest_of_content():
+    if isinstance(record, DigestedRecord) and record.digest != record.digest_of_content():
         raise ValueError(
             f"{where} is damaged or was edited by hand: its digest is "
             f"{_shown(record.digest)}, expected {record.digest_of_content()!r}; {advice}"
@@ -151,29 +151,29 @@ def write_content(path: Path, kind: type[Record], content: Mapping[str, Any]) ->
     Raises:
         ValidationError: If the content has another shape.
     """
-    if issubclass(kind, SealedRecord):
-        unsealed = kind.model_validate_json(json.dumps({**content, "digest": ""}))
-        content = {**content, "digest": unsealed.digest_of_content()}
+    if issubclass(kind, DigestedRecord):
+        without = kind.model_validate_json(json.dumps({**content, "digest": ""}))
+        content = {**content, "digest": without.digest_of_content()}
     kind.model_validate_json(json.dumps(content))
     write_json(path, content)
 
 
-def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+def write_digested(path: Path, content: Mapping[str, Any]) -> None:
     """Write what only the same stage reads again, with a digest of it."""
     write_json(path, {"content": content, "digest": json_digest(content)})
 
 
-def read_sealed(path: Path) -> dict[str, Any] | None:
-    """Read what `write_sealed` wrote; None if it is not there, damaged or edited.
+def read_digested(path: Path) -> dict[str, Any] | None:
+    """Read what `write_digested` wrote; None if it is not there, damaged or edited.
 
     Such a file says what need not be done again: without it, it is done again.
     """
     if not path.is_file():
         return None
     try:
-        sealed = read_json(path)
-        content = sealed["content"]
-        is_sound = json_digest(content) == sealed["digest"] and isinstance(content, dict)
+        found = read_json(path)
+        content = found["content"]
+        is_sound = json_digest(content) == found["digest"] and isinstance(content, dict)
     except (ValueError, KeyError, TypeError):
         is_sound = False
     if not is_sound:

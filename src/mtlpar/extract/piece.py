@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from tqdm import tqdm
 
-from mtlpar.core.records import read_sealed, write_sealed
+from mtlpar.core.records import read_digested, write_digested
 from mtlpar.core.structures import StructureBatch
 from mtlpar.extract.checks import check
 from mtlpar.extract.findings import Findings
@@ -99,13 +99,13 @@ def extract_piece(task: PieceTask) -> PieceResult:
     result.seconds = time.perf_counter() - start
     content = {item.name: getattr(result, item.name) for item in fields(result)}
     content["findings"] = result.findings.to_record()
-    write_sealed(task.record, {"fingerprint": task.fingerprint, **content})
+    write_digested(task.record, {"fingerprint": task.fingerprint, **content})
     return result
 
 
 def read_record(path: Path, fingerprint: str) -> PieceResult | None:
     """The outcome that an earlier, interrupted or shared, run recorded for a piece, if any."""
-    content = read_sealed(path)
+    content = read_digested(path)
     if content is None or content.pop("fingerprint") != fingerprint:
         return None
     result = PieceResult(**content)

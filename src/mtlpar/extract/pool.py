@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from mtlpar.core.files import file_digest
 from mtlpar.core.processes import Workers
-from mtlpar.core.records import read_sealed, write_sealed
+from mtlpar.core.records import read_digested, write_digested
 from mtlpar.extract.piece import PieceResult, PieceTask, extract_piece, read_record
 from mtlpar.sources.base import Piece
 
@@ -116,7 +116,7 @@ def _extract_file(file: PieceTask, mine: slice, submit: Submit) -> list[PieceRes
                     raise
                 return [PieceResult(damage=[*changes, str(error)])]
         content = {"fingerprint": file.fingerprint, "pieces": len(pieces), "damage": changes}
-        write_sealed(file.record, content)
+        write_digested(file.record, content)
         tasks = [
             replace(file, piece=piece, name=name)
             for piece, name in zip(pieces, _piece_names(file, len(pieces)), strict=True)
@@ -152,7 +152,7 @@ def _changes_since_download(file: PieceTask) -> list[str]:
 
 def _recorded(file: PieceTask, mine: slice) -> list[PieceResult] | None:
     """Outcomes of an earlier run, if it did all of ``mine``: then nothing need be unpacked."""
-    content = read_sealed(file.record)
+    content = read_digested(file.record)
     if content is None or content["fingerprint"] != file.fingerprint:
         return None
     results = [PieceResult(damage=content["damage"])]

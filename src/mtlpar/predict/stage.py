@@ -23,7 +23,7 @@ from tqdm import tqdm
 from mtlpar.core.collective import collective
 from mtlpar.core.files import atomic_path, file_digest
 from mtlpar.core.hashing import json_digest
-from mtlpar.core.records import read_sealed, write_sealed
+from mtlpar.core.records import read_digested, write_digested
 from mtlpar.model.choice import AUTO, Choice, SourceChooser
 from mtlpar.model.saved import SavedModel, StructurePrediction
 from mtlpar.parallel.agree import failing_together, gather
@@ -150,14 +150,14 @@ def _identity(files: Sequence[Path], model_file: Path, wanted: Wanted) -> str:
 def _prepare(parts: Path, identity: str) -> None:
     """Make room for the parts; those of another run are removed."""
     note = parts / "run.json"
-    if read_sealed(note) == {"identity": identity}:
+    if read_digested(note) == {"identity": identity}:
         done = len(list(parts.glob("*.extxyz")))
         logger.info("%s: going on after %d chunk(s) of %d rows", parts, done, CHUNK_ROWS)
         return
     if parts.exists():
         shutil.rmtree(parts)
     parts.mkdir(parents=True)
-    write_sealed(note, {"identity": identity})
+    write_digested(note, {"identity": identity})
 
 
 def _chunks(files: Sequence[Path], context: RankContext) -> Iterator[tuple[int, list[Row] | None]]:

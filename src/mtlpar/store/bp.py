@@ -25,8 +25,8 @@ from mtlpar.core.hidden import torch_hidden
 from mtlpar.core.records import parse_record
 from mtlpar.core.structures import StructureBatch, label_bits
 from mtlpar.store.adios import open_to_write
+from mtlpar.store.checksums import check_checksums, write_checksums
 from mtlpar.store.header import SCHEMA_VERSION, BpHeader
-from mtlpar.store.seal import check_seal, write_seal
 
 with torch_hidden():
     import adios2
@@ -88,7 +88,7 @@ def write_bp(
             stream.end_step()
         # The profile holds timings: with it, equal data would not give equal bytes.
         (temporary / "profiling.json").unlink(missing_ok=True)
-        write_seal(temporary)
+        write_checksums(temporary)
 
 
 class _Writer:
@@ -199,7 +199,7 @@ class BpReader(Generic[Header]):
             raise ValueError(missing(path, stage))
         if not path.is_dir():
             raise ValueError(f"{path} is not a .bp folder; {run_first(stage)}")
-        check_seal(path)
+        check_checksums(path)
         try:
             self._reader = adios2.FileReader(str(path))
             text = self._reader.read_attribute(_HEADER)

@@ -3,8 +3,8 @@
 A checkpoint is a folder ``step-<n>`` made by `torch.distributed.checkpoint`: tensors by name, such
 as ``model.heads.ani1x.energy.0.weight``, each stored once however many ranks hold it. Ranks read
 the names they own, so a run may continue on another number of ranks. ``progress.json`` beside the
-tensors is written before the folder gets its name, and so is a seal over all of them: torch itself
-loads flipped bits without a word. That training ended well is noted beside the seal, later.
+tensors is written before the folder gets its name, and so are checksums of all of them: torch
+itself loads flipped bits without a word. That training ended well is noted beside them, later.
 
 Nothing else is needed to continue bit by bit: order and content of the batches follow from the
 seed and the step, and nothing in a step is random.
@@ -45,7 +45,7 @@ from mtlpar.core.records import (
 )
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.parallel.agree import AgreedError, failing_together
-from mtlpar.store.seal import SEAL, check_seal, write_seal
+from mtlpar.store.checksums import CHECKSUMS, check_checksums, write_checksums
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ RUN: Final = "run.json"
 """Name of the file beside the checkpoints that says which training made them."""
 HISTORY: Final = "metrics.jsonl"
 """Name of the file beside the checkpoints that says what happened."""
-_SEALED_SINCE: Final = 6
+_CHECKSUMS_SINCE: Final = 6
 _PROGRESS: Final = "progress.json"
 _FINISHED: Final = "finished.json"
 _PREFIX: Final = "step-"
@@ -118,7 +118,7 @@ class _Saved(Record):
 
 
 class _Finished(Record):
-    """``finished.json``: the seal of the checkpoint that it was written to."""
+    """``finished.json``: the digest of the checksums of the checkpoint that it was written to."""
 
     seal: Digest
 
@@ -157,7 +157,7 @@ def _from_version_4(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_version_5(content: dict[str, Any]) -> dict[str, Any]:
-    """Version 5 lay outside the seal, and did not say of which training it was."""
+    """Version 5 had no checksum, and did not say of which training it was."""
     return {**content, "format_version": 6, "training": None}
 
 
@@ -174,7 +174,7 @@ def read_progress(path: Path) -> TrainingProgress:
     """Read ``progress.json`` of this or an older version.
 
     Raises:
-        ValueError: If it is damaged, lies outside its seal, is that of another step or training, or
+        ValueError: If it is damaged, has no checksum, is that of another step or training, or
             was written by a newer version.
     """
     content = read_json(path)
@@ -188,8 +188,8 @@ def read_progress(path: Path) -> TrainingProgress:
         content = _UPGRADES[version](content)
     saved = parse_record(json.dumps(content), _Saved, where=str(path), advice=_ADVICE)
     folder = path.parent
-    if written_as >= _SEALED_SINCE:
-        check_seal(folder, only=_PROGRESS, advice=_ADVICE)
+    if written_as >= _CHECKSUMS_SINCE:
+        check_checksums(folder, only=_PROGRESS, advice=_ADVICE)
         expected = {"training": folder.parent.name, "step": _step_of(folder)}
         check_expected(saved, expected, where=str(path), advice=_ADVICE)
     progress = TrainingProgress(**saved.model_dump(exclude={"format_version", "training"}))
@@ -213,7 +213,7 @@ def _is_finished(folder: Path) -> bool:
     if not path.exists():
         return False
     note = read_record(path, _Finished, stage="train")
-    expected = {"seal": file_digest(folder / SEAL)}
+    expected = {"seal": file_digest(folder / CHECKSUMS)}
     check_expected(note, expected, where=str(path), advice=_ADVICE)
     return True
 
@@ -235,14 +235,14 @@ def all_progress(folder: Path) -> list[TrainingProgress]:
 
 
 def _checked(folder: Path) -> TrainingProgress:
-    """Progress of a checkpoint, once all of its files were compared with its seal.
+    """Progress of a checkpoint, once all of its files were compared with its checksums.
 
     Raises:
         ValueError: If one of them is missing, damaged or not of this checkpoint.
     """
-    # Earlier versions did not seal, which their progress says.
-    if (folder / SEAL).exists():
-        check_seal(folder, advice=_ADVICE)
+    # Earlier versions wrote no checksums, which their progress says.
+    if (folder / CHECKSUMS).exists():
+        check_checksums(folder, advice=_ADVICE)
     return read_progress(folder / _PROGRESS)
 
 
@@ -287,10 +287,10 @@ class CheckpointFolder:
             remove(temporary)
             shutil.copytree(theirs, temporary)
             # They are checkpoints of this training from now on.
-            for name in (SEAL, _FINISHED):
+            for name in (CHECKSUMS, _FINISHED):
                 remove(temporary / name)
             self._write_progress(temporary, progress if step == progress.step else found)
-            write_seal(temporary)
+            write_checksums(temporary)
             temporary.rename(final)
 
     @collective
@@ -353,9 +353,9 @@ class CheckpointFolder:
         """Note in the newest checkpoint that training ended well; only rank 0 calls this."""
         progress.finished = True
         folder = self.path(progress.step)
-        # The seal stays as it is: a kill between two files must not leave one that does not fit.
-        if (folder / SEAL).exists():
-            note = _Finished(seal=file_digest(folder / SEAL))
+        # The checksums stay as they are: a kill between two files must not leave what does not fit.
+        if (folder / CHECKSUMS).exists():
+            note = _Finished(seal=file_digest(folder / CHECKSUMS))
             write_record(folder / _FINISHED, note)
 
     @collective
@@ -384,7 +384,7 @@ class CheckpointFolder:
 
     @collective
     def _check(self, path: Path, *, alone: bool) -> None:
-        """Compare a checkpoint with its seal and its place; one rank does so for all."""
+        """Compare a checkpoint with its checksums and its place; one rank does so for all."""
         with nullcontext() if alone else failing_together():
             if alone or self.rank == 0:
                 _checked(path)
@@ -408,7 +408,7 @@ class CheckpointFolder:
         if self.rank == 0:
             # Rank 0 wrote the metadata after hearing from all others: the folder is complete.
             self._write_progress(temporary, progress)
-            write_seal(temporary)
+            write_checksums(temporary)
             remove(final)
             temporary.rename(final)
             self._prune({progress.best_step, *progress.before_cooldown})

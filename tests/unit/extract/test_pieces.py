@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mtlpar.core import processes
 from mtlpar.core.files import read_json
 from mtlpar.core.paths import Workspace
-from mtlpar.core.records import read_sealed, write_sealed
+from mtlpar.core.records import read_digested, write_digested
 from mtlpar.download import stage as download
 from mtlpar.download.settings import DownloadSettings
 from mtlpar.extract import piece
@@ -152,9 +152,9 @@ def test_pieces_of_other_settings_or_other_code_are_not_used(raw, tmp_path):
     assert read_json(workspace.extracted_manifest("mptrj"))["dropped"]["force_too_large"] > 0
     workspace = extracted(raw, tmp_path, "mptrj", share=Share(), code="old")
     record = next(workspace.extracted_folder("mptrj").glob("*-00000.piece.json"))
-    content = read_sealed(record)
+    content = read_digested(record)
     assert content is not None
-    write_sealed(record, {**content, "rows": 10**6})
+    write_digested(record, {**content, "rows": 10**6})
     workspace = extracted(raw, tmp_path, "mptrj", code="new")
     assert read_json(workspace.extracted_manifest("mptrj"))["rows"] == 840
 

@@ -170,7 +170,7 @@ def test_a_flipped_bit_is_refused_or_harmless(
             batch = reader.read()
     except ValueError:
         return
-    # Only blanks of the seal may change without harm.
+    # Only blanks of the checksums may change without harm.
     assert name == "seal.json"
     _assert_equal(batch, make_structures(20, seed=5))
 

@@ -57,7 +57,7 @@ def _put(path: Path, place: Path) -> None:
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_training_refuses_the_pack_of_another_split(workspace: Workspace, split: str) -> None:
-    # It trained on the test set: the seal of a folder says nothing of where it lies.
+    # It trained on the test set: the checksums of a folder say nothing of where it lies.
     _put(workspace.pack("qm7x", "test"), workspace.pack("qm7x", split))
     with pytest.raises(ValueError, match=rf"{split}\.manifest\.json .* split is '{split}', exp"):
         run_alone(workspace, BRANCHES, epochs=1)

@@ -201,7 +201,7 @@ class _Block:
         self.grad_radial, self.grad_unit = grads.radial[:, self._edges], grads.unit[:, self._edges]
         self.grad_ends = grads.ends[self._atoms]
 
-    def point_at(self, geometry: _Geometry) -> None:
+    def point_at(self, geometry: _EdgeGeometry) -> None:
         """Look at the edges of this step."""
         atoms = len(geometry.ends)
         self.sender = geometry.sender[self._edges]
@@ -216,7 +216,7 @@ class _Block:
         self.directions.copy_(self._unit)
 
 
-class _Geometry:
+class _EdgeGeometry:
     """What all layers share of one step.
 
     Attributes:
@@ -243,7 +243,7 @@ class _Geometry:
 
 
 class _EdgeGrads(NamedTuple):
-    """Gradients of what `_Geometry` has.
+    """Gradients of what `_EdgeGeometry` has.
 
     Attributes:
         radial: Of the radial functions, (K, n).
@@ -256,7 +256,7 @@ class _EdgeGrads(NamedTuple):
     unit: Tensor
 
     @classmethod
-    def like(cls, geometry: _Geometry) -> _EdgeGrads:
+    def like(cls, geometry: _EdgeGeometry) -> _EdgeGrads:
         """Memory for them."""
         ends = geometry.ends[:, :, :3]
         return cls(*(torch.empty_like(one) for one in (geometry.radial, ends, geometry.unit)))
@@ -366,12 +366,14 @@ class EgnnInference:
         gradient = geometry.gradient(self._edge_grads).index_select(1, table.place)
         return energies, gradient, last
 
-    def _lay_out(self, z: Tensor, edge_index: Tensor, vector: Tensor) -> tuple[_Table, _Geometry]:
+    def _lay_out(
+        self, z: Tensor, edge_index: Tensor, vector: Tensor
+    ) -> tuple[_Table, _EdgeGeometry]:
         """Divide the edges into blocks, with the memory of the step before if it fits."""
         atoms, columns = self._shape
         basis = self._encoder.basis
         table = _Table(z, edge_index, vector, basis, columns if atoms == len(z) else 0)
-        geometry = _Geometry(table, basis)
+        geometry = _EdgeGeometry(table, basis)
         if self._shape != (len(z), table.columns):
             self._shape = (len(z), table.columns)
             self._edge_grads = _EdgeGrads.like(geometry)

@@ -1,9 +1,9 @@
-"""The seal of a folder: which files it holds, how long they are, and checksums.
+"""Checksums of a folder: which files it holds, how long they are, and their SHA-256.
 
 ADIOS2 hangs on a truncated file and crashes on damaged metadata, so a folder is checked before
 ADIOS2 sees it. Metadata files are small and checked whole. The data files can be huge: only their
 length is checked here, their content by the checksums of `mtlpar.store.bp` when it is read.
-Checkpoints are sealed too, and checked whole.
+Checkpoints have them too, and are checked whole.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from typing import Any, Final
 
 from mtlpar.core.files import file_digest, read_json, write_json
 
-SEAL: Final = "seal.json"
+CHECKSUMS: Final = "seal.json"
+"""The name is part of the format of packs and checkpoints."""
 _ADVICE: Final = "write or copy the folder again"
 
 
-def write_seal(folder: Path) -> None:
-    """Seal a finished folder."""
+def write_checksums(folder: Path) -> None:
+    """Write the checksums of a finished folder into it."""
     files: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.iterdir()):
         files[path.name] = {"bytes": path.stat().st_size}
         if not _is_data(path.name):
             files[path.name]["sha256"] = file_digest(path)
-    write_json(folder / SEAL, files)
+    write_json(folder / CHECKSUMS, files)
 
 
-def check_seal(folder: Path, *, only: str | None = None, advice: str = _ADVICE) -> None:
-    """Make sure that a folder holds the files that were sealed.
+def check_checksums(folder: Path, *, only: str | None = None, advice: str = _ADVICE) -> None:
+    """Make sure that a folder holds the files as they were written.
 
     Args:
         folder: The folder.
@@ -36,24 +37,24 @@ def check_seal(folder: Path, *, only: str | None = None, advice: str = _ADVICE) 
         advice: What to do if it does not.
 
     Raises:
-        ValueError: If it has no seal, or if a file is missing, truncated or damaged.
+        ValueError: If it has no checksums, or if a file is missing, truncated or damaged.
     """
-    if not (folder / SEAL).is_file():
+    if not (folder / CHECKSUMS).is_file():
         raise ValueError(
-            f"{folder} was not written by mtlpar, or not to the end: no {SEAL} in it; {advice}"
+            f"{folder} was not written by mtlpar, or not to the end: no {CHECKSUMS} in it; {advice}"
         )
     try:
-        files = read_json(folder / SEAL)
+        files = read_json(folder / CHECKSUMS)
         if not files:
-            raise ValueError(f"{folder / SEAL} names no files; {advice}")
-        for name, sealed in files.items() if only is None else [(only, files[only])]:
+            raise ValueError(f"{folder / CHECKSUMS} names no files; {advice}")
+        for name, expected in files.items() if only is None else [(only, files[only])]:
             problem = _compare(
-                folder / name, sealed["bytes"], None if _is_data(name) else sealed["sha256"]
+                folder / name, expected["bytes"], None if _is_data(name) else expected["sha256"]
             )
             if problem:
                 raise ValueError(f"{folder / name} {problem}; {advice}")
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / SEAL} is damaged ({error!r}); {advice}") from error
+        raise ValueError(f"{folder / CHECKSUMS} is damaged ({error!r}); {advice}") from error
 
 
 def _is_data(name: str) -> bool:

@@ -17,7 +17,7 @@ from training import ask_to_stop, run_alone
 from mtlpar.core.paths import Workspace
 from mtlpar.model.saved import load_model
 from mtlpar.parallel.agree import AgreedError, Interrupted
-from mtlpar.store.seal import SEAL
+from mtlpar.store.checksums import CHECKSUMS
 from mtlpar.train.checkpoint import CheckpointFolder, TrainingProgress, read_progress
 from mtlpar.train.history import read_lines
 
@@ -79,8 +79,8 @@ DAMAGE: dict[str, tuple[Callable[[Workspace], object], str]] = {
         lambda work: _swap(*_steps(work)[-2:]),
         r"step-00000005/progress\.json: step is 4, expected 5: it belongs elsewhere",
     ),
-    "no seal": (
-        lambda work: (_steps(work)[-1] / SEAL).unlink(),
+    "no checksums": (
+        lambda work: (_steps(work)[-1] / CHECKSUMS).unlink(),
         r"step-00000005 was not written by mtlpar, or not to the end: no seal\.json",
     ),
     "an empty object": (
@@ -99,8 +99,8 @@ DAMAGE: dict[str, tuple[Callable[[Workspace], object], str]] = {
         lambda work: _edit(_steps(work)[-1] / "progress.json", best_score="good"),
         r"progress\.json: best_score is 'good', expected a valid number",
     ),
-    "a seal of another shape": (
-        lambda work: (_steps(work)[-1] / SEAL).write_text('{"progress.json": 3}'),
+    "checksums of another shape": (
+        lambda work: (_steps(work)[-1] / CHECKSUMS).write_text('{"progress.json": 3}'),
         r"seal\.json is damaged",
     ),
     "a note of another checkpoint": (
@@ -153,25 +153,25 @@ def test_the_best_checkpoint_is_looked_at_before_it_is_exported(workspace: Works
         )
 
 
-def test_an_unsealed_checkpoint_of_an_older_version_is_continued(workspace: Workspace) -> None:
+def test_an_older_checkpoint_without_checksums_is_continued(workspace: Workspace) -> None:
     for path in _steps(workspace):
         content = json.loads((path / "progress.json").read_text())
         del content["training"]
         (path / "progress.json").write_text(json.dumps({**content, "format_version": 4}))
-        (path / SEAL).unlink()
+        (path / CHECKSUMS).unlink()
     run_alone(workspace, BRANCHES, **OPTIONS)
     assert load_model(workspace.model("mtl")).training["steps"] == 8
 
 
-def test_that_a_training_ended_well_is_noted_without_touching_the_seal(tmp_path: Path) -> None:
-    # A kill between progress and seal would leave a checkpoint that nothing accepts.
+def test_that_a_training_ended_well_is_noted_without_touching_the_checksums(tmp_path: Path) -> None:
+    # A kill between progress and checksums would leave a checkpoint that nothing accepts.
     checkpoints = CheckpointFolder(tmp_path / "run", rank=0)
     progress = TrainingProgress(step=3)
     checkpoints.save({"model.weight": torch.ones(3)}, progress)
     checkpoints.wait()
-    seal = (checkpoints.path(3) / SEAL).read_bytes()
+    checksums = (checkpoints.path(3) / CHECKSUMS).read_bytes()
     checkpoints.mark_finished(progress)
-    assert (checkpoints.path(3) / SEAL).read_bytes() == seal
+    assert (checkpoints.path(3) / CHECKSUMS).read_bytes() == checksums
     latest = CheckpointFolder(tmp_path / "run", rank=0).latest()
     assert latest is not None
     assert latest.finished
