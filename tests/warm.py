@@ -208,6 +208,8 @@ def _run(program: _Program) -> None:
     for number, file in program.files.items():
         os.dup2(file, number, inheritable=True)
         os.close(file)
+    # Python's own remember whether what the server wrote to could be sought.
+    sys.stdout, sys.stderr = (os.fdopen(fd, "w", buffering=1, closefd=False) for fd in (1, 2))
     os.environ.clear()
     os.environ.update(program.environment)
     os.chdir(program.folder)
