@@ -43,10 +43,10 @@ SLOW = {
     "loader": "--structures 300 --batch 16 --rounds 1 --steps 1",
     "step": "--edges 100 --memory-edges 200 --repeats 1 --train-steps 2 --threads 1",
 }
-# These compute data of their own, or need a trained model, another build or a GPU.
+# These compute data of their own, take long, or need a trained model, another build or a GPU.
 NEED_MORE = {
-    "accuracy", "ccsd", "choice", "distill", "dynamics", "finetune", "gpu", "identity", "labels",
-    "planner", "predict", "schedule", "stress",
+    "accuracy", "catalogue", "ccsd", "choice", "conservative", "deal", "distill", "dynamics",
+    "finetune", "gpu", "identity", "labels", "planner", "predict", "schedule", "stress",
 }  # fmt: skip
 
 
