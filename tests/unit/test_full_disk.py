@@ -54,3 +54,36 @@ def test_a_stage_without_room_says_so_in_one_line_and_leaves_nothing(
     assert not list(folder.glob(".*.tmp"))
     done = run(stage, tmp_path, "--jobs", str(jobs))
     assert done.returncode == 0, done.stderr
+
+
+_WRITE = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from mtlpar.store.adios import open_to_write
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    with open_to_write(Path(sys.argv[2])) as stream:
+        stream.begin_step()
+        for index in range(50):
+            stream.write(f"x{index}", np.arange(128.0), [128], [0], [128])
+        stream.end_step()
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 10, 100, 1000, 20_000, 50_000])
+def test_a_disk_that_fills_up_at_any_byte_of_a_file_ends_nothing_but_the_write(
+    tmp_path, limit_bytes
+):
+    # In the header, the index, the metadata or the data. Where ADIOS2 cannot even close a file it
+    # aborts the process, in the middle or after the error was told.
+    done = subprocess.run(
+        [sys.executable, "-c", _WRITE, str(limit_bytes), str(tmp_path / "a.bp")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "File too large\n", "")

@@ -86,8 +86,6 @@ def write_bp(
                 )
             writer.describe(attributes)
             stream.end_step()
-        # The profile holds timings: with it, equal data would not give equal bytes.
-        (temporary / "profiling.json").unlink(missing_ok=True)
         write_checksums(temporary)
 
 
