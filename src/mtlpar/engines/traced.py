@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from mtlpar.core.quiet import without_jit_warnings
 from mtlpar.model.describe import CONSERVATIVE_INSTEAD, NO_GRADIENT
 from mtlpar.model.encoder import MAX_CHARGE
 from mtlpar.model.heads import Branch
@@ -128,7 +129,8 @@ def example() -> tuple[Tensor, ...]:
 def as_torchscript(graph: fx.GraphModule) -> torch.jit.ScriptModule:
     """The same graph in TorchScript, which other engines read."""
     graph = fx.GraphModule(graph, _plain(graph))
-    return torch.jit.script(graph)
+    with without_jit_warnings():
+        return torch.jit.script(graph)
 
 
 def _plain(graph: fx.GraphModule) -> fx.Graph:

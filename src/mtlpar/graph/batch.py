@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mtlpar.core.quiet import without_jit_warnings
+
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
 
@@ -82,6 +84,7 @@ class GraphBatch:
     def to_pyg(self) -> Batch:
         """The same tensors as a PyTorch Geometric `Batch`, for its models and transforms."""
         # Importing it takes longer than importing torch, and nothing else here needs it.
-        from torch_geometric.data import Batch
+        with without_jit_warnings():
+            from torch_geometric.data import Batch
 
         return Batch(**self.tensors())

@@ -20,7 +20,7 @@ from mtlpar.machine.ranks import (
     check_ranks,
     gather_ranks,
 )
-from mtlpar.machine.software import check_environment, check_scheduler, check_versions
+from mtlpar.machine.software import check_environment, check_mpi, check_scheduler, check_versions
 from mtlpar.machine.storage import check_file_system, check_store
 from mtlpar.parallel.allocation import Allocation
 from mtlpar.parallel.launch import Geometry
@@ -61,7 +61,7 @@ def examine(
     if context.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         findings += [*check_store(folder), *check_file_system(folder)]
-        findings += [*check_scheduler(allocation)]
+        findings += [*check_mpi(), *check_scheduler(allocation)]
     if context.world_size > 1:
         dist.barrier()
     return findings

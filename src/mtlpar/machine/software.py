@@ -14,6 +14,8 @@ import torch
 
 from mtlpar.machine.finding import Finding, Level
 from mtlpar.parallel.allocation import Allocation, run_client, seconds_left
+from mtlpar.parallel.launch import find_program
+from mtlpar.parallel.mpi_pair import look_at
 
 _PACKAGES: Final = ("mtlpar", "torch", "torch_geometric", "numpy", "adios2", "mpi4py", "snakemake")
 
@@ -40,6 +42,17 @@ def check_versions() -> list[Finding]:
         advice = "its packages shadow the environment's: export PYTHONNOUSERSITE=1 in env.sh"
         findings.append(Finding("user site", site.getusersitepackages(), "note", advice))
     return findings
+
+
+def check_mpi() -> list[Finding]:
+    """Whether the launcher of this environment and mpi4py's library are of one MPI."""
+    program = find_program("mpiexec")
+    if program is None:
+        return [Finding("MPI", "no mpiexec here; under Slurm ranks are started by srun")]
+    pair = look_at(program)
+    if pair.differ:
+        return [Finding("MPI", str(pair), "FAULT", pair.advice)]
+    return [Finding("MPI", str(pair))]
 
 
 def check_environment(environment: Mapping[str, str], *, nodes: int, device: str) -> list[Finding]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from mtlpar.parallel.allocation import Allocation, seconds_left
+from mtlpar.parallel.mpi_pair import look_at
 
 logger = logging.getLogger(__name__)
 
@@ -123,10 +124,10 @@ def launch_command(
     elif kind == "pals":
         prefix = _pals(geometry, variables)
     elif kind == "mpiexec":
-        program = _find_program("mpiexec") or "mpiexec"
+        program = find_program("mpiexec") or "mpiexec"
         prefix = [program, "-n", str(geometry.world_size), *_ONE_RANK]
     elif kind == "torchrun":
-        program = _find_program("torchrun") or "torchrun"
+        program = find_program("torchrun") or "torchrun"
         size = f"--nproc-per-node={geometry.world_size}"
         prefix = [program, "--standalone", "--no-python", size, *_ONE_RANK]
     else:
@@ -148,10 +149,19 @@ def launch(
         command: Program and arguments of one rank.
         launcher: As in `launch_command`.
         walltime_min: Minutes that the job asked for; ranks learn from it when to stop.
+
+    Raises:
+        ValueError: If there is no such launcher, it cannot start these ranks, or it is of another
+            MPI than the one by which they meet.
     """
     line = launch_command(geometry, command, launcher=launcher)
     if shutil.which(line[0]) is None:
         raise ValueError(f"{line[0]!r} is not on PATH; cannot run {shlex.join(line)}")
+    if Path(line[0]).name == "mpiexec" and _RANK in line:
+        pair = look_at(line[0])
+        if pair.differ:
+            raise ValueError(f"ranks would not find each other: {pair}; {pair.advice}")
+        logger.debug("%s", pair)
     variables = {
         **_without_gpu_geometry(os.environ),
         # All of them: torch takes the largest, and Snakemake sets them to the threads of the rule,
@@ -274,12 +284,12 @@ def _detect(geometry: Geometry, variables: Mapping[str, str]) -> Launcher:
         return "pals"
     if geometry.world_size > 1:
         for program in ("mpiexec", "torchrun"):
-            if _find_program(program):
+            if find_program(program):
                 return program
     return "none"
 
 
-def _find_program(name: str) -> str | None:
+def find_program(name: str) -> str | None:
     """Where a program of this environment is, or else one on PATH.
 
     The environment comes first, because the ``mpiexec`` of its ``mpich`` package belongs to its

@@ -88,7 +88,8 @@ def distributed_context(
         with ends_within(timeout_s, _NO_START.format(timeout_s), ended=ended_ranks()):
             from mpi4py import MPI
 
-        _check_world(MPI.COMM_WORLD.size, expected)
+        library = MPI.Get_library_version().partition("\n")[0]
+        _check_world(MPI.COMM_WORLD.size, expected, library)
         if MPI.COMM_WORLD.size > 1:
             with _mpi_ranks(timeout, first) as context:
                 yield context
@@ -241,10 +242,11 @@ def _expected_world_size(variables: Mapping[str, str]) -> int:
     return int(variables.get(EXPECTED_WORLD_SIZE, "0"))
 
 
-def _check_world(found: int, expected: int) -> None:
+def _check_world(found: int, expected: int, library: str = "the MPI library") -> None:
     if expected and found != expected:
         raise ValueError(
-            f"MPI finds {found} rank(s), but {expected} were launched: launcher and MPI library do "
-            "not belong together. Under Slurm set MTLPAR_SRUN_MPI (pmi2 for the mpich wheel, "
-            "nothing on Cray); elsewhere use the mpiexec of the MPI that mpi4py was built with."
+            f"MPI finds {found} rank(s), but {expected} were launched: {library} and the launcher "
+            "do not belong together. Under Slurm set MTLPAR_SRUN_MPI (pmi2 for the mpich wheel, "
+            "pmix for Open MPI, nothing on Cray); elsewhere use the mpiexec of the MPI that mpi4py "
+            "was built with."
         )

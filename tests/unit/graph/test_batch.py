@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -55,3 +57,23 @@ def test_a_batch_cannot_be_changed_and_moving_it_makes_another() -> None:
     assert {tensor.device.type for tensor in moved.tensors().values()} == {"meta"}
     assert {tensor.device.type for tensor in batch.tensors().values()} == {"cpu"}
     assert moved.num_edges == batch.num_edges
+
+
+def test_a_batch_for_pyg_warns_of_nothing_that_users_can_change() -> None:
+    # PyG calls torch.jit.script as it is imported, of which newer versions of torch warn aloud.
+    code = (
+        "import warnings\n"
+        "from mtlpar.core.quiet import without_jit_warnings\n"
+        "with without_jit_warnings():\n"
+        "    warnings.warn('`torch.jit.script` is deprecated. Please switch.', FutureWarning)\n"
+        "import torch\n"
+        "from mtlpar.graph.batch import GraphBatch\n"
+        "empty = GraphBatch.__new__(GraphBatch)\n"
+        "GraphBatch.tensors = lambda self: {}\n"
+        "empty.to_pyg()\n"
+    )
+    error = "error:`torch.jit.script` is deprecated"
+    done = subprocess.run(
+        [sys.executable, "-W", error, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
