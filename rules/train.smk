@@ -11,8 +11,9 @@ rule train:
         "logs/train/{model}.log",
     benchmark:
         "logs/benchmarks/train/{model}.tsv"
-    # The longest trainings first: those of most sources.
-    priority: lambda wildcards: len(CONFIG.models[wildcards.model].sources)
+    # The longest trainings first, and of these the ones that take most cores, which would otherwise
+    # stay idle one by one until all are free.
+    priority: lambda wildcards: flow.training_priority(CONFIG, wildcards.model)
     conda:
         "../envs/train-cpu.yaml"
     threads: lambda wildcards: flow.local_ranks(CONFIG, wildcards.model)

@@ -156,3 +156,8 @@ def after_failure(logs: Sequence[str], *, is_main_process: bool) -> None:
 def local_ranks(config: Config, model: str) -> int:
     """Ranks for a model on one machine: one per branch, so that MTL-par is what runs."""
     return len(config.models[model].branches)
+
+
+def training_priority(config: Config, model: str) -> int:
+    """Grows with the sources that a model learns from and the ranks that it takes."""
+    return len(config.models[model].sources) + local_ranks(config, model)

@@ -85,3 +85,11 @@ def test_what_jobs_would_not_be_told_is_refused() -> None:
     workflow = SimpleNamespace(modifier=modifier, config_settings=settings)
     with pytest.raises(ValueError, match="--replace-workflow-config"):
         snakefile.read_config(workflow, {})
+
+
+def test_trainings_that_take_more_cores_start_first_and_of_these_the_longest() -> None:
+    # One that waits for two free cores behind trainings on one keeps a core idle meanwhile.
+    config = config_with()
+    priority = {name: snakefile.training_priority(config, name) for name in config.models}
+    assert priority["mtl"] == priority["mtl_conservative"] > priority["baseline"]
+    assert priority["baseline"] > max(priority[source] for source in config.sources)
