@@ -756,7 +756,11 @@ def test_what_a_file_begins_with_says_which_database_it_is_not_its_name(tmp_path
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("some.db.gz", gzip.compress(b"SQLite format 3\0" + bytes(99)), "SQLite.* unpack it"),
+        (
+            "some.db.gz",
+            gzip.compress(b"SQLite format 3\0" + bytes(99), mtime=0),
+            "SQLite.* unpack it",
+        ),
         ("some.db", b"{}", "begins with b'{}', expected an SQLite database"),
         ("some.traj", b"", "is empty, expected an ASE trajectory"),
         ("some.json", b'{"a": 1}\n{"b": 2}\n', "several JSON documents"),
