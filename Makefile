@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mpi,workflow,sample,trackers,docs,dev]'
 	@touch $@
 
-quickstart: $(STAMP)  ## Download, train eight models and evaluate on the embedded sample
+quickstart: $(STAMP)  ## Download, train nine models and evaluate on the embedded sample
 	$(BIN)/snakemake --profile profiles/local --cores $(CORES)
 	@$(BIN)/mtlpar report --html report.html
 	@$(BIN)/mtlpar report --summary

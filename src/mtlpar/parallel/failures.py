@@ -8,8 +8,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -85,13 +85,18 @@ class FailureDetector:
         """
         self._store = store
 
-    def describe_with(self, describe: Callable[[Sequence[int], str], str]) -> None:
-        """Set what explains to the user that ranks are lost.
+    @contextmanager
+    def described_by(self, describe: Callable[[Sequence[int], str], str]) -> Iterator[None]:
+        """Explain to the user in these words that ranks are lost, for as long as the block lasts.
 
         Args:
             describe: Called with their numbers and with what happened to them, by any thread.
         """
         self._describe = describe
+        try:
+            yield
+        finally:
+            self._describe = _describe_plainly
 
     def report_dead(self, *, patience_s: float = 2.0) -> str | None:
         """A message about ranks that have died; None if none has.

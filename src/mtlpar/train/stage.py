@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -204,10 +205,16 @@ class _RankTraining:
             RankLostError: If another rank is gone or hangs.
             Interrupted: If it was asked to stop.
         """
-        failures, name = self.context.failures, self.recipe.name
         self.agree_on_references()
         trainer = self.trainer(stop)
-        failures.describe_with(lambda ranks, what: _loss_of(trainer, ranks, what))
+        # Not for longer: ranks are watched until the process ends, and packs that are still open
+        # then are reported as leaks by the library that opened them.
+        with self.context.failures.described_by(partial(_loss_of, trainer)):
+            self._run(trainer)
+
+    @collective
+    def _run(self, trainer: Trainer) -> None:
+        name = self.recipe.name
         with failing_together():
             if self.context.rank == 0:
                 continue_shorter(self.recipe, self.checkpoints)
@@ -217,7 +224,7 @@ class _RankTraining:
             progress = trainer.run(history)
             uncertainty = self.uncertainty(trainer)
         except RuntimeError as error:
-            if report := failures.explain(error):
+            if report := self.context.failures.explain(error):
                 raise RankLostError(report) from error
             raise
         finally:
