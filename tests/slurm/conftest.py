@@ -9,16 +9,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from checkout import copy_checkout, edit_profile, make_small, run_snakemake
+from checkout import run_snakemake
 from slurm import cluster
 from slurm.runs import (
-    FOR_TESTS,
-    IMPATIENT,
     LOCAL,
     SLURM,
     Environment,
     metrics,
+    small_checkout,
     untrained_copy,
+    with_clients_of,
 )
 
 
@@ -39,8 +39,8 @@ def slurm() -> Iterator[Environment]:
 
 
 @pytest.fixture(scope="session")
-def site(slurm: Environment, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """Slurm, and stand-ins for what Frontier's env.sh finds on the machine."""
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Stand-ins for what Frontier's env.sh finds on the machine, without a Slurm."""
     programs = tmp_path_factory.mktemp("site")
     base = programs / "base" / "etc" / "profile.d"
     base.mkdir(parents=True)
@@ -51,7 +51,7 @@ def site(slurm: Environment, tmp_path_factory: pytest.TempPathFactory) -> Enviro
     # pmi2 goes with the mpich wheel, Frontier itself has Cray's MPI; why libfabric: see
     # profiles/slurm/env.sh.
     return {
-        "PATH": f"{slurm['PATH'].split(':')[0]}:{programs}:{os.environ['PATH']}",
+        "PATH": f"{programs}:{os.environ['PATH']}",
         "MTLPAR_SRUN_MPI": "pmi2",
         "MPIR_CVAR_CH4_NETMOD": "ofi",
         "FI_PROVIDER": "tcp",
@@ -59,14 +59,15 @@ def site(slurm: Environment, tmp_path_factory: pytest.TempPathFactory) -> Enviro
 
 
 @pytest.fixture(scope="session")
+def site(slurm: Environment, stand_ins: Environment) -> Environment:
+    """Slurm, and the stand-ins."""
+    return with_clients_of(slurm, stand_ins)
+
+
+@pytest.fixture(scope="session")
 def packed(site: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small copy of the repository in which all up to a table ran through profiles/slurm."""
-    checkout = copy_checkout(tmp_path_factory.mktemp("slurm") / "mtlpar")
-    make_small(checkout)
-    with (checkout / "Snakefile").open("a") as stream:
-        stream.write(IMPATIENT)
-    for profile in ("slurm", "frontier"):
-        edit_profile(checkout, profile, FOR_TESTS)
+    checkout = small_checkout(tmp_path_factory.mktemp("slurm") / "mtlpar")
     status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
     assert status == 0, output[-5000:]
     return checkout

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkout import edit_profile, start_snakemake
+from checkout import copy_checkout, edit_profile, make_small, start_snakemake
 from slurm.cluster import ACCOUNT
 
 Environment = Mapping[str, str]
@@ -78,6 +78,17 @@ UNTIL_A_SIGNAL = _SIGNALS + _REST.format(rest="while not _signals: _time.sleep(0
 UNTIL_THE_DEADLINE = _REST.format(rest="_time.sleep(max(0, _time_left_s()))")
 
 
+def small_checkout(folder: Path) -> Path:
+    """A small copy of the repository, with profiles for the clusters of these tests."""
+    checkout = copy_checkout(folder)
+    make_small(checkout)
+    with (checkout / "Snakefile").open("a") as stream:
+        stream.write(IMPATIENT)
+    for profile in ("slurm", "frontier"):
+        edit_profile(checkout, profile, FOR_TESTS)
+    return checkout
+
+
 def untrained_copy(packed: Path, checkout: Path, edit: str = "") -> Path:
     """Copy a finished run without what training and later stages wrote, and edit its training."""
     shutil.copytree(packed, checkout, symlinks=True)
@@ -120,10 +131,9 @@ def in_background(checkout: Path, *arguments: str, site: Environment) -> Iterato
     output.close()
 
 
-def with_clients_of(other: Environment, site: Environment) -> Environment:
-    """A site in which the clients talk to another cluster."""
-    own, others = other["PATH"].split(":")[0], site["PATH"].split(":", 1)[1]
-    return {**site, "PATH": f"{own}:{others}"}
+def with_clients_of(cluster: Environment, site: Environment) -> Environment:
+    """A site in which the clients talk to a cluster, whatever others it has."""
+    return {**site, "PATH": f"{cluster['PATH'].split(':')[0]}:{site['PATH']}"}
 
 
 def set_train(checkout: Path, **resources: Any) -> Path:
