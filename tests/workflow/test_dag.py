@@ -118,15 +118,6 @@ def test_the_mtl_model_was_trained_on_a_rank_per_core_with_branches_of_its_own(
     assert set(ranks.values()) == {"0", "1"}
 
 
-def test_logs_of_trainings_end_with_the_model_and_not_with_complaints_of_libraries(
-    finished: Path,
-) -> None:
-    # ADIOS2's bindings list what is still open when a process of several ranks ends.
-    for model in MODELS:
-        lines = (finished / f"logs/train/{model}.log").read_text().splitlines()
-        assert f"{model}: wrote" in lines[-1], lines[-3:]
-
-
 def test_a_second_run_has_nothing_to_do(finished: Path, snakemake: Callable[..., str]) -> None:
     assert "Nothing to be done" in snakemake()
 
