@@ -104,12 +104,12 @@ def main() -> None:
             seconds[way] = min(seconds[way], found)
         text = ", ".join(f"{way} {1e3 * value:.1f} ms" for way, value in seconds.items())
         print(f"{kind}, {edges} edges: {text}")
-        print(f"  conservative {seconds['blocks'] / seconds['direct']:.2f} times direct;")
-        print(f"  blocks {seconds['blocks'] / seconds['ordinary']:.2f} of ordinary operations")
+        print(f"  ratio of conservative to direct: {seconds['blocks'] / seconds['direct']:.2f}")
+        print(f"  ratio to ordinary operations: {seconds['blocks'] / seconds['ordinary']:.2f}")
         grown = {way: run(way, kind, 1) for way in WAYS}
         text = ", ".join(f"{way} {mib:.0f} MiB" for way, (_, _, mib) in grown.items())
         print(f"{kind}, {grown['direct'][0]} edges: {text}")
-        print(f"  blocks {grown['blocks'][2] / grown['ordinary'][2]:.2f} of ordinary operations")
+        print(f"  ratio to ordinary operations: {grown['blocks'][2] / grown['ordinary'][2]:.2f}")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ SMALLEST = {
 }
 # The same, but for what they import or start.
 SLOW = {
+    "allocator": "--rounds 2 --repeats 1",
+    "conservative": "--rounds 2 --repeats 1",
     "ddstore": "--total-atoms 2000 --atoms 14 --rounds 1",
     "extract": "--megabytes 1 --repeats 1",
     "imports": "--rounds 1",
@@ -45,7 +47,7 @@ SLOW = {
 }
 # These compute data of their own, take long, or need a trained model, another build or a GPU.
 NEED_MORE = {
-    "accuracy", "catalogue", "ccsd", "choice", "conservative", "deal", "distill", "dynamics",
+    "accuracy", "catalogue", "ccsd", "choice", "deal", "distill", "dynamics",
     "finetune", "gpu", "identity", "labels", "planner", "predict", "schedule", "stress",
 }  # fmt: skip
 
