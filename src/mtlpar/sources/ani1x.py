@@ -28,17 +28,16 @@ from mtlpar.sources.hdf5 import (
     HDF5_ERRORS,
     announced_rows,
     array,
-    chosen,
     dataset,
     even_pieces,
     names,
     open_file,
+    read_groups,
 )
 from mtlpar.sources.reading import (
     BLOCK_STRUCTURES,
     Progress,
     as_atomic_numbers,
-    collect_groups,
     damage_named,
 )
 from mtlpar.sources.settings import SourceSettings
@@ -101,16 +100,7 @@ def read_formulas(
     Raises:
         ValueError: If the file is damaged or laid out otherwise.
     """
-    progress = Progress(path)
-    first = piece is None or piece.start == 0
-    with damage_named(progress, *HDF5_ERRORS), open_file(path, to_end=first) as file:
-        yield from collect_groups(
-            progress,
-            chosen(names(file, where=str(path)), piece),
-            partial(read_group, file),
-            partial(announced, file),
-            *HDF5_ERRORS,
-        )
+    return read_groups(path, piece, partial(names, where=str(path)), read_group, announced)
 
 
 def read(path: Path, _settings: SourceSettings, piece: Piece | None = None) -> Iterator[RawBlock]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -13,8 +14,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from mtlpar.sources.base import Piece
+from mtlpar.sources.base import Piece, RawBlock
 from mtlpar.sources.file_kinds import HDF5, require_kind
+from mtlpar.sources.reading import Progress, collect_groups, damage_named
 
 HDF5_ERRORS: Final = (
     OSError, RuntimeError, KeyError, TypeError, OverflowError, MemoryError, SystemError,
@@ -56,6 +58,37 @@ def open_file(path: Path, *, to_end: bool = False) -> Iterator[h5py.File]:
         yield file
     if to_end:
         _refuse_more(path)
+
+
+def read_groups(
+    path: Path,
+    piece: Piece | None,
+    keys: Callable[[h5py.File], list[str]],
+    read_group: Callable[[h5py.File, str, str], Iterator[RawBlock]],
+    announced: Callable[[h5py.File, str], int],
+) -> Iterator[RawBlock]:
+    """Stream a file, or some of its groups, one group after the other.
+
+    Args:
+        path: The file.
+        piece: Which groups; all if None.
+        keys: Names the groups of a file.
+        read_group: Reads a group: the file, its key, and where that is, for messages.
+        announced: How many rows a damaged group was to have.
+
+    Raises:
+        ValueError: If the file is damaged or laid out otherwise.
+    """
+    progress = Progress(path)
+    first = piece is None or piece.start == 0
+    with damage_named(progress, *HDF5_ERRORS), open_file(path, to_end=first) as file:
+        yield from collect_groups(
+            progress,
+            chosen(keys(file), piece),
+            partial(read_group, file),
+            partial(announced, file),
+            *HDF5_ERRORS,
+        )
 
 
 def _refuse_more(path: Path) -> None:

@@ -26,16 +26,15 @@ from mtlpar.sources.base import Piece, RawBlock, Source
 from mtlpar.sources.hdf5 import (
     HDF5_ERRORS,
     announced_rows,
-    chosen,
     even_pieces,
     float_array,
     names,
     open_file,
+    read_groups,
 )
 from mtlpar.sources.reading import (
     Progress,
     as_atomic_numbers,
-    collect_groups,
     damage_named,
     reduced_formula,
 )
@@ -54,16 +53,12 @@ def read(path: Path, _settings: SourceSettings, piece: Piece | None = None) -> I
     Raises:
         ValueError: If the file is damaged or laid out otherwise.
     """
-    progress = Progress(path)
-    first = piece is None or piece.start == 0
-    with damage_named(progress, *HDF5_ERRORS), open_file(path, to_end=first) as file:
-        yield from collect_groups(
-            progress,
-            chosen(names(file, where=str(path)), piece),
-            partial(_read_molecule, file),
-            lambda key: announced_rows(file, [key], _POSITIONS, _ENERGY),
-            *HDF5_ERRORS,
-        )
+    keys = partial(names, where=str(path))
+    return read_groups(path, piece, keys, _read_molecule, _announced)
+
+
+def _announced(file: h5py.File, key: str) -> int:
+    return announced_rows(file, [key], _POSITIONS, _ENERGY)
 
 
 @contextmanager

@@ -26,17 +26,16 @@ from mtlpar.sources.base import Piece, RawBlock, Source
 from mtlpar.sources.hdf5 import (
     HDF5_ERRORS,
     announced_rows,
-    chosen,
     even_pieces,
     float_array,
     names,
     open_file,
+    read_groups,
 )
 from mtlpar.sources.reading import (
     FloatArray,
     Progress,
     as_atomic_numbers,
-    collect_groups,
     damage_named,
 )
 from mtlpar.sources.settings import SourceSettings
@@ -70,16 +69,7 @@ def read(path: Path, _settings: SourceSettings, piece: Piece | None = None) -> I
     Raises:
         ValueError: If the file is damaged or laid out otherwise.
     """
-    progress = Progress(path)
-    first = piece is None or piece.start == 0
-    with damage_named(progress, *HDF5_ERRORS), open_file(path, to_end=first) as file:
-        yield from collect_groups(
-            progress,
-            chosen(_reactions(file, path), piece),
-            partial(_read_reaction, file),
-            partial(_count_rows, file),
-            *HDF5_ERRORS,
-        )
+    return read_groups(path, piece, partial(_reactions, path=path), _read_reaction, _count_rows)
 
 
 @contextmanager
