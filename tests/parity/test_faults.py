@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from warm import warm_python
 
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.paths import Workspace
+from mtlpar.parallel import failures
 from mtlpar.parallel.failures import FailureDetector
 
 OWNERS = {
@@ -70,6 +72,27 @@ def test_ranks_of_other_nodes_are_told_who_died() -> None:
     other.kill()
     other.wait()
     assert on_the_other.dead(patience_s=0) == (0,)
+
+
+def test_who_ends_all_waits_for_the_report_of_a_slow_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a busy node a rank may notice seconds later: its report would be lost with it.
+    for name, seconds in {"_REPORT_GRACE_S": 0.0, "_PASS_ON_S": 0.0}.items():
+        monkeypatch.setattr(failures, name, seconds)
+    store, lost = HashStore(), subprocess.Popen(["sleep", "60"])
+    places = [("other", 1), ("other", 2), (socket.gethostname(), lost.pid)]
+    fast, slow = FailureDetector(places, rank=0), FailureDetector(places, rank=1)
+    for detector in (fast, slow):
+        detector.connect(store)
+    lost.kill()
+    lost.wait()
+    assert "rank 2 died" in str(fast.report_dead())
+    ending = threading.Thread(target=fast.let_others_report)
+    ending.start()
+    ending.join(0.5)
+    assert ending.is_alive()
+    assert "rank 2 died" in str(slow.report_dead())
+    slow.let_others_report()
+    ending.join()
 
 
 def test_processes_that_were_never_seen_are_not_missed() -> None:

@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REPORT_GRACE_S: Final = 3.0
-"""How long a rank that fails gives the others to report what they know, before it ends them all.
-
-Launchers end all ranks at once when one aborts, and drop what they have not yet passed on.
-"""
-
+_REPORT_GRACE_S: Final = 3.0
+_REPORT_LIMIT_S: Final = 15.0
+_PASS_ON_S: Final = 1.0
 _DEAD: Final = "mtlpar/dead"
 _GAVE_UP: Final = "mtlpar/gave-up"
+_REPORTS: Final = "mtlpar/reports"
 # As gloo says it: a partner that is there, but does not come.
 _TIMED_OUT: Final = "Timed out waiting"
 _LOOK_INTERVAL_S: Final = 0.1
@@ -64,6 +62,8 @@ class FailureDetector:
         self._store: Store | None = None
         self._dead: tuple[int, ...] = ()
         self._is_announced = False
+        self._is_counted = False
+        self._lost: Sequence[int] = ()
         self._describe: Callable[[Sequence[int], str], str] = _describe_plainly
 
     @classmethod
@@ -105,7 +105,7 @@ class FailureDetector:
             patience_s: As for `dead`.
         """
         dead = self.dead(patience_s=patience_s)
-        return self._describe(dead, "died") if dead else None
+        return self._report(dead, "died") if dead else None
 
     def explain(self, error: RuntimeError) -> str | None:
         """A message for the user in place of a library's; None if all ranks are well.
@@ -115,7 +115,7 @@ class FailureDetector:
         """
         report = self.report_dead()
         if report is None and _TIMED_OUT in str(error) and (silent := self._silent()):
-            return self._describe(silent, "hangs, or waits for something else")
+            return self._report(silent, "hangs, or waits for something else")
         return report
 
     def announce(self, text: str) -> None:
@@ -123,6 +123,25 @@ class FailureDetector:
         if not self._is_announced:
             self._is_announced = True
             logger.error("rank %d of %d: %s", self._rank, self._size, text)
+
+    def let_others_report(self) -> None:
+        """Wait until the other ranks have reported what they know, but not for ever.
+
+        To be called before a rank ends them all: launchers end all ranks at once when one aborts,
+        and drop what they have not yet passed on.
+        """
+        start = time.monotonic()
+        more, self._is_counted = int(not self._is_counted), True
+        while (reports := self._count_reports(more)) is not None and self._lost:
+            if reports >= self._size - len(self._lost):
+                time.sleep(_PASS_ON_S)
+                return
+            if time.monotonic() > start + _REPORT_LIMIT_S:
+                return
+            more = 0
+            time.sleep(_LOOK_INTERVAL_S)
+        # Who cannot be asked gets the time that a rank on an idle node takes.
+        time.sleep(max(0.0, start + _REPORT_GRACE_S - time.monotonic()))
 
     def dead(self, *, patience_s: float = 2.0) -> tuple[int, ...]:
         """Ranks that died first, of those that anybody can see.
@@ -139,6 +158,19 @@ class FailureDetector:
             # rank too: MPICH's leaves it a tenth of a second.
             time.sleep(0.005 if self._sees_all else _LOOK_INTERVAL_S)
         return self._dead
+
+    def _report(self, lost: Sequence[int], what: str) -> str:
+        self._lost = lost
+        return self._describe(lost, what)
+
+    def _count_reports(self, more: int) -> int | None:
+        """Count reports of all ranks, with so many more; None if nobody can be asked."""
+        try:
+            return self._store.add(_REPORTS, more) if self._store else None
+        except RuntimeError:
+            # The store is gone with the rank that held it.
+            self._store = None
+            return None
 
     def _look(self) -> tuple[int, ...]:
         found = tuple(rank for rank, process in self._seen.items() if not _lives(process))
@@ -175,7 +207,7 @@ class FailureDetector:
         # Whoever hangs may hold the store, and an answer is waited for in C, for ever.
         asking = threading.Thread(target=ask, name="mtlpar-ask", daemon=True)
         asking.start()
-        asking.join(REPORT_GRACE_S)
+        asking.join(_REPORT_GRACE_S)
         return (0,) if len(silent) == self._size else tuple(silent)
 
 

@@ -6,7 +6,6 @@ import datetime
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from mtlpar.core.collective import collective
 from mtlpar.parallel.agree import EndedTogether
 from mtlpar.parallel.device import local_device
-from mtlpar.parallel.failures import REPORT_GRACE_S, FailureDetector, RankLostError
+from mtlpar.parallel.failures import FailureDetector, RankLostError
 from mtlpar.parallel.launch import EXPECTED_WORLD_SIZE, ended_ranks
 from mtlpar.parallel.watchdog import ends_with_others, ends_within
 
@@ -140,16 +139,16 @@ def _mpi_ranks(
         raise
     except RankLostError as error:
         failures.announce(str(error))
-        _end_all(world)
+        _end_all(world, failures)
     except BaseException:
         dead = f"{words}. " if (words := failures.report_dead()) else ""
         logger.exception("%srank %d of %d failed; stopping all", dead, world.rank, world.size)
-        _end_all(world)
+        _end_all(world, failures)
 
 
-def _end_all(world: MPI.Intracomm) -> NoReturn:
+def _end_all(world: MPI.Intracomm, failures: FailureDetector) -> NoReturn:
     """End the other ranks too, which wait in a collective and would wait for ever."""
-    time.sleep(REPORT_GRACE_S)
+    failures.let_others_report()
     world.Abort(1)
     # Abort returns where the launcher is gone already. Leaving in good order would wait for the
     # dead, with whom this rank may share memory.
@@ -195,7 +194,7 @@ def _torchrun_ranks(
         except RankLostError as error:
             failures.announce(str(error))
             # The first rank to leave takes the others with it.
-            time.sleep(REPORT_GRACE_S)
+            failures.let_others_report()
             os._exit(1)
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from mtlpar.parallel.failures import REPORT_GRACE_S, FailureDetector
+from mtlpar.parallel.failures import FailureDetector
 
 _LOOK_INTERVAL_S: Final = 1.0
 # Where connections break ranks notice by themselves in this time, and clean up.
@@ -77,7 +77,8 @@ def ends_with_others(failures: FailureDetector) -> Iterator[None]:
             report = failures.report_dead(patience_s=0)
             if report and not left.wait(_GRACE_S):
                 failures.announce(report)
-                if not left.wait(REPORT_GRACE_S):
+                failures.let_others_report()
+                if not left.is_set():
                     os._exit(1)
 
     threading.Thread(target=watch, name="mtlpar-watch", daemon=True).start()

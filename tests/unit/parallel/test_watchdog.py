@@ -37,12 +37,12 @@ def test_nobody_waits_for_the_watcher() -> None:
 
 _WAITS_FOR_ANOTHER = """
 import os, socket, subprocess, sys, time
-from mtlpar.parallel import watchdog
+from mtlpar.parallel import failures, watchdog
 from mtlpar.parallel.failures import FailureDetector
-watchdog._LOOK_INTERVAL_S, watchdog._GRACE_S, watchdog.REPORT_GRACE_S = 0.05, {grace}, 0.1
+watchdog._LOOK_INTERVAL_S, watchdog._GRACE_S, failures._REPORT_GRACE_S = 0.05, {grace}, 0.1
 other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-failures = FailureDetector([(socket.gethostname(), pid) for pid in (os.getpid(), other.pid)])
-with watchdog.ends_with_others(failures):
+detector = FailureDetector([(socket.gethostname(), pid) for pid in (os.getpid(), other.pid)])
+with watchdog.ends_with_others(detector):
     other.kill()
     time.sleep({work})
 print("went on")
