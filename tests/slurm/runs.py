@@ -74,6 +74,11 @@ def _note_and_tell(self, number, frame):
     _signals.append(number)
 _stopping.StopRequest._note = _note_and_tell
 """
+# Neither signals nor the deadline, which a busy machine reaches before the rest begins.
+DEAF = """
+import mtlpar.train.stopping as _stopping
+_stopping.StopRequest.reason = property(lambda _: None)
+"""
 UNTIL_A_SIGNAL = _SIGNALS + _REST.format(rest="while not _signals: _time.sleep(0.1)")
 UNTIL_THE_DEADLINE = _REST.format(rest="_time.sleep(max(0, _time_left_s()))")
 

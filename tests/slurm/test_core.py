@@ -23,6 +23,7 @@ from checkout import (
 )
 from slurm.cluster import ACCOUNT
 from slurm.runs import (
+    DEAF,
     FOR_LONG,
     FRONTIER,
     SLURM,
@@ -57,7 +58,7 @@ ONE_NODE = {"set-resources.train.nodes": 1}
 @pytest.fixture(scope="module")
 def killed_run(packed: Path, site: Environment) -> Iterator[Background]:
     """A training that does not hear that its time is over, and is killed."""
-    checkout = untrained_copy(packed, packed.parent / "killed", FOR_LONG)
+    checkout = untrained_copy(packed, packed.parent / "killed", DEAF + FOR_LONG)
     set_train(checkout, runtime="1 * attempt", slurm_extra=None)
     yield from in_background(checkout, *SLURM, "table1", site=site)
 
