@@ -14,8 +14,7 @@ import torch
 
 from mtlpar.machine.finding import Finding, Level
 from mtlpar.parallel.allocation import Allocation, run_client, seconds_left
-from mtlpar.parallel.launch import find_program
-from mtlpar.parallel.mpi_pair import look_at
+from mtlpar.parallel.launch import Geometry, mpi_pair
 
 _PACKAGES: Final = ("mtlpar", "torch", "torch_geometric", "numpy", "adios2", "mpi4py", "snakemake")
 
@@ -45,11 +44,10 @@ def check_versions() -> list[Finding]:
 
 
 def check_mpi() -> list[Finding]:
-    """Whether the launcher of this environment and mpi4py's library are of one MPI."""
-    program = find_program("mpiexec")
-    if program is None:
+    """Whether what starts ranks here and mpi4py's library are of one MPI."""
+    pair = mpi_pair(Geometry(ranks_per_node=2))
+    if pair is None:
         return [Finding("MPI", "no mpiexec here; under Slurm ranks are started by srun")]
-    pair = look_at(program)
     if pair.differ:
         return [Finding("MPI", str(pair), "FAULT", pair.advice)]
     return [Finding("MPI", str(pair))]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from mtlpar.parallel.allocation import Allocation, seconds_left
-from mtlpar.parallel.mpi_pair import look_at
+from mtlpar.parallel.mpi_pair import MpiPair, look_at, look_at_pals, look_at_srun
 
 logger = logging.getLogger(__name__)
 
@@ -157,11 +157,10 @@ def launch(
     line = launch_command(geometry, command, launcher=launcher)
     if shutil.which(line[0]) is None:
         raise ValueError(f"{line[0]!r} is not on PATH; cannot run {shlex.join(line)}")
-    if Path(line[0]).name == "mpiexec" and _RANK in line:
-        pair = look_at(line[0])
-        if pair.differ:
-            raise ValueError(f"ranks would not find each other: {pair}; {pair.advice}")
-        logger.debug("%s", pair)
+    pair = mpi_pair(geometry, launcher=launcher)
+    if pair and pair.differ:
+        raise ValueError(f"ranks would not find each other: {pair}; {pair.advice}")
+    logger.debug("%s", pair)
     variables = {
         **_without_gpu_geometry(os.environ),
         # All of them: torch takes the largest, and Snakemake sets them to the threads of the rule,
@@ -180,6 +179,24 @@ def launch(
         variables[_DEADLINE] = f"{time.time() + left - reserve:.0f}"
     logger.info("%s", shlex.join(line).replace(f"{shlex.join(_ONE_RANK)} ", ""))
     os.execvpe(line[0], line, variables)
+
+
+def mpi_pair(geometry: Geometry, *, launcher: Launcher = "auto") -> MpiPair | None:
+    """What would start these ranks and the MPI by which they would meet; None if they need none.
+
+    Args:
+        geometry: Shape of the run.
+        launcher: As in `launch_command`.
+    """
+    kind = _detect(geometry, os.environ) if launcher == "auto" else launcher
+    if geometry.world_size == 1:
+        return None
+    if kind == "srun":
+        return look_at_srun(os.environ.get(_SRUN_MPI, ""))
+    if kind == "pals":
+        return look_at_pals("mpiexec")
+    program = find_program("mpiexec") if kind == "mpiexec" else None
+    return look_at(program) if program else None
 
 
 def current_allocation(environment: Mapping[str, str] | None = None) -> Allocation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,12 @@ _PATIENCE_S: Final = 60.0
 _FAMILIES: Final = {
     "Open MPI": ("Open MPI", "OpenRTE", "PRRTE"),
     "MPICH": ("HYDRA", "MPICH", "Intel(R) MPI", "MVAPICH"),
+}
+# Plugins of srun by which a library's ranks do not meet: each becomes a world of one, or aborts.
+_NOT_BY: Final = {
+    # Since version 5 it knows PMIx only.
+    r"Open MPI v([5-9]|\d\d)": ("none", "pmi2", "cray_shasta"),
+    r"Open MPI|MPICH|CRAY MPICH|MPI VERSION +: CRAY|Intel\(R\) MPI|MVAPICH": ("none",),
 }
 _ABI: Final = {"Open MPI": "openmpi", "MPICH": "mpich"}
 # In a process of its own: a library that does not load, or aborts, ends only that.
@@ -30,47 +37,74 @@ class MpiPair:
     """A launcher and a library of MPI.
 
     Attributes:
-        program: The launcher.
-        launcher: Its family; None if it does not say.
+        launcher: What starts the ranks, and what is known of it.
         library: What the library that mpi4py loads says of itself; empty if there is none.
         place: Its file.
+        differ: Whether ranks that the one starts are known not to find each other by the other.
+        advice: What to do then.
     """
 
-    program: str
-    launcher: str | None
+    launcher: str
     library: str
     place: str
-
-    @property
-    def differ(self) -> bool:
-        """Whether they are known to be of two families, whose ranks do not find each other."""
-        return None not in (self.launcher, _family(self.library)) and (
-            self.launcher != _family(self.library)
-        )
+    differ: bool
+    advice: str
 
     def __str__(self) -> str:
         library = f"{self.library} ({self.place})" if self.library else "none that loads"
-        return f"{self.program} is of {self.launcher or 'unknown make'}, mpi4py's library {library}"
-
-    @property
-    def advice(self) -> str:
-        """What to do if they differ."""
-        return (
-            "keep one of the two MPIs in this environment, put the other's mpiexec first on PATH, "
-            f"or set MPI4PY_MPIABI={_ABI.get(self.launcher or '', 'mpich')} and MPI4PY_LIBMPI to "
-            "the libmpi.so of this launcher"
-        )
+        return f"{self.launcher}, mpi4py's library {library}"
 
 
 def look_at(program: str) -> MpiPair:
-    """Ask a launcher, and the library that mpi4py loads, what they are.
+    """Ask an ``mpiexec``, and the library that mpi4py loads, what they are.
 
     Args:
         program: The launcher.
     """
+    return _of_family(program, _family(_said_by([program, "--version"])))
+
+
+def look_at_pals(program: str) -> MpiPair:
+    """Ask the library that mpi4py loads whether it is one that Cray PALS starts.
+
+    Args:
+        program: The launcher, whose version names no family.
+    """
+    return _of_family(program, "MPICH")
+
+
+def look_at_srun(plugin: str) -> MpiPair:
+    """Ask the library that mpi4py loads whether its ranks meet by a plugin of srun.
+
+    Args:
+        plugin: Given to ``srun --mpi``; empty for the default of this Slurm.
+    """
+    library, place = _library()
+    default = re.search(r"^MpiDefault\s*=\s*(\S+)", _said_by(["scontrol", "show", "config"]), re.M)
+    name = plugin or (default[1] if default else "")
+    differ = any(name in plugins and re.match(of, library) for of, plugins in _NOT_BY.items())
+    advice = (
+        "set MTLPAR_SRUN_MPI in the profile's env.sh (pmix for Open MPI, pmi2 for the mpich "
+        "wheel); `srun --mpi=list` shows what this Slurm has"
+    )
+    return MpiPair(f"srun --mpi={name or '(unknown)'}", library, place, differ, advice)
+
+
+def _of_family(program: str, family: str | None) -> MpiPair:
+    library, place = _library()
+    differ = None not in (family, _family(library)) and family != _family(library)
+    advice = (
+        "keep one of the two MPIs in this environment, put the other's mpiexec first on PATH, "
+        f"or set MPI4PY_MPIABI={_ABI.get(family or '', 'mpich')} and MPI4PY_LIBMPI to "
+        "the libmpi.so of this launcher"
+    )
+    return MpiPair(f"{program} is of {family or 'unknown make'}", library, place, differ, advice)
+
+
+def _library() -> tuple[str, str]:
+    """What the library that mpi4py loads says of itself, and its file."""
     library, _, place = _said_by([sys.executable, "-c", _ASK]).partition("\n")
-    family = _family(_said_by([program, "--version"]))
-    return MpiPair(program, family, " ".join(library.split()), place.strip())
+    return " ".join(library.split()), place.strip()
 
 
 def _family(version: str) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 from mtlpar.machine.software import check_mpi
 from mtlpar.parallel import launch
 from mtlpar.parallel.launch import Geometry
-from mtlpar.parallel.mpi_pair import MpiPair, look_at
+from mtlpar.parallel.mpi_pair import look_at, look_at_pals, look_at_srun
 
 pytest.importorskip("mpi4py")
 
@@ -70,13 +70,84 @@ def test_launch_refuses_two_mpis_and_says_what_to_set(launcher_that_says, monkey
 
 def test_doctor_names_two_mpis_as_a_fault(launcher_that_says, monkeypatch) -> None:
     program = launcher_that_says(OPEN_MPI)
-    monkeypatch.setattr("mtlpar.machine.software.find_program", lambda _: program)
+    monkeypatch.setattr(launch, "find_program", lambda _: program)
     (finding,) = check_mpi()
     assert (finding.check, finding.level) == ("MPI", "FAULT")
     assert program in finding.result
     assert "MPI4PY_LIBMPI" in finding.advice
 
 
-def test_two_libraries_of_one_family_belong_together() -> None:
-    pair = MpiPair("mpiexec", "MPICH", "Intel(R) MPI Library 2021.14", "/opt/libmpi.so.12")
-    assert not pair.differ
+OPEN_MPI_5 = "Open MPI v5.0.8, package: Open MPI conda@1 Distribution"
+
+
+@pytest.fixture
+def library_that_says(monkeypatch):
+    """Let mpi4py load a library that says this of itself."""
+
+    def load(words: str) -> None:
+        monkeypatch.setattr("mtlpar.parallel.mpi_pair._ASK", f"print({words!r}); print('/lib')")
+
+    return load
+
+
+def test_two_libraries_of_one_family_belong_together(launcher_that_says, library_that_says) -> None:
+    library_that_says("Intel(R) MPI Library 2021.14 for Linux* OS")
+    assert not look_at(launcher_that_says(HYDRA)).differ
+
+
+@pytest.mark.parametrize(
+    ("plugin", "library", "differ"),
+    [
+        # Open MPI 5 dropped PMI-1 and PMI-2; version 4 can be built with them.
+        ("pmi2", OPEN_MPI_5, True),
+        ("pmi2", "Open MPI v4.1.6, package: Debian", False),
+        ("pmix", OPEN_MPI_5, False),
+        ("pmi2", "MPICH Version: 4.3.0", False),
+        # Every process would be rank 0 of 1.
+        ("none", "MPICH Version: 4.3.0", True),
+        ("none", OPEN_MPI_5, True),
+        ("cray_shasta", "MPI VERSION    : CRAY MPICH version 8.1.31.11", False),
+        # Its own libpmi decides.
+        ("pmi2", "Something else 1.0", False),
+    ],
+)
+def test_plugins_of_srun_that_a_library_does_not_speak_differ(
+    library_that_says, plugin: str, library: str, differ: bool
+) -> None:
+    library_that_says(library)
+    assert look_at_srun(plugin).differ is differ
+
+
+def test_the_default_plugin_of_a_slurm_is_looked_up(
+    tmp_path: Path, library_that_says, monkeypatch
+) -> None:
+    library_that_says(OPEN_MPI_5)
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho 'MpiDefault              = none'\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    pair = look_at_srun("")
+    assert pair.differ
+    assert "srun --mpi=none, mpi4py's library Open MPI v5" in str(pair)
+
+
+def test_launch_refuses_a_plugin_before_srun_starts(
+    tmp_path: Path, library_that_says, monkeypatch
+) -> None:
+    library_that_says(OPEN_MPI_5)
+    (tmp_path / "srun").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("MTLPAR_SRUN_MPI", "pmi2")
+    monkeypatch.setattr(launch.os, "execvpe", lambda *_: pytest.fail("started"))
+    with pytest.raises(ValueError, match=r"srun --mpi=pmi2.*Open MPI v5.*pmix for Open MPI"):
+        launch.launch(Geometry(nodes=2), [sys.executable])
+    (finding,) = check_mpi()
+    assert (finding.level, "MTLPAR_SRUN_MPI" in finding.advice) == ("FAULT", True)
+
+
+def test_pals_starts_ranks_of_its_family_only(library_that_says) -> None:
+    library_that_says(OPEN_MPI_5)
+    assert look_at_pals("mpiexec").differ
+    library_that_says("MPICH Version: 5.0.0a1 (Aurora)")
+    assert not look_at_pals("mpiexec").differ
