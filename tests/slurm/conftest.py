@@ -12,8 +12,8 @@ import pytest
 from checkout import run_snakemake
 from slurm import cluster
 from slurm.runs import (
+    FRONTIER,
     LOCAL,
-    SLURM,
     Environment,
     metrics,
     small_checkout,
@@ -66,9 +66,9 @@ def site(slurm: Environment, stand_ins: Environment) -> Environment:
 
 @pytest.fixture(scope="session")
 def packed(site: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small copy of the repository in which all up to a table ran through profiles/slurm."""
+    """A small copy of the repository in which all up to a table ran through profiles/frontier."""
     checkout = small_checkout(tmp_path_factory.mktemp("slurm") / "mtlpar")
-    status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
+    status, output = run_snakemake(checkout, *FRONTIER, "table1", environment=site)
     assert status == 0, output[-5000:]
     return checkout
 

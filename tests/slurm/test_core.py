@@ -25,7 +25,6 @@ from slurm.cluster import ACCOUNT
 from slurm.runs import (
     DEAF,
     FOR_LONG,
-    FRONTIER,
     SLURM,
     Background,
     Environment,
@@ -63,19 +62,11 @@ def killed_run(packed: Path, site: Environment) -> Iterator[Background]:
     yield from in_background(checkout, *SLURM, "table1", site=site)
 
 
-@pytest.fixture(scope="module")
-def frontier_run(packed: Path, site: Environment) -> Iterator[Background]:
-    """Everything through profiles/frontier itself, shape and account aside."""
-    checkout = fresh_copy(packed, packed.parent / "frontier")
-    yield from in_background(checkout, *FRONTIER, site=site)
-
-
-def test_the_sample_dag_runs_through_the_slurm_profile(
-    packed: Path, site: Environment, killed_run: Background, frontier_run: Background
+def test_the_sample_dag_runs_through_the_frontier_profile(
+    packed: Path, site: Environment, killed_run: Background
 ) -> None:
-    # These mostly wait, from now on.
-    for run in (killed_run, frontier_run):
-        assert run.process.poll() is None
+    # It mostly waits, from now on.
+    assert killed_run.process.poll() is None
     assert_whole(packed)
     assert set(states(site, packed)) == {"COMPLETED"}
     assert "mtl: 4 rank(s)" in (packed / "logs/train/mtl.log").read_text()
@@ -158,11 +149,11 @@ def test_a_training_that_slurm_kills_at_its_walltime_goes_on_in_a_new_job(
     assert_as_if_undisturbed(killed_run.checkout, undisturbed, site)
 
 
-def test_the_sample_dag_runs_through_the_frontier_profile(
-    packed: Path, frontier_run: Background, site: Environment
-) -> None:
-    frontier_run.end()
-    checkout = frontier_run.checkout
+@pytest.mark.slow
+def test_everything_runs_through_the_slurm_profile(packed: Path, site: Environment) -> None:
+    checkout = fresh_copy(packed, packed.parent / "other")
+    status, output = run_snakemake(checkout, *SLURM, environment=site)
+    assert status == 0, output[-5000:]
     assert_whole(checkout)
     assert set(states(site, checkout)) == {"COMPLETED"}
     assert "mtl: 4 rank(s)" in (checkout / "logs/train/mtl.log").read_text()

@@ -133,6 +133,7 @@ def test_a_stopwatch_splits_what_a_rank_does_and_forgets_nothing() -> None:
     assert rows[1]["arrived"] == 7.75 + 1 + 2.375 + 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.mpi
 def test_ranks_that_are_held_up_on_purpose_are_named(tmp_path: Path) -> None:
     # Delays of 0.4 s by wrapping what ranks call, on real ranks: whatever a busy machine adds.
