@@ -31,7 +31,7 @@ def assign_splits(
 
     A unit's hash decides, so that neither other units nor their order matter. Only where this
     leaves a requested split without any unit (few groups), the training units with the smallest
-    hashes fill it. Official splits win where the source has them.
+    hashes fill it, as long as train has others. Official splits win where the source has them.
 
     Args:
         unit: Hash of what must stay in one split, (S,).
@@ -44,8 +44,7 @@ def assign_splits(
         Split of each structure as its position in `SPLITS`, (S,).
 
     Raises:
-        ValueError: If there are too few units for the requested splits, or if a unit lies in two
-            official splits.
+        ValueError: If a unit lies in two official splits.
     """
     # Frames of a group stand together: one row of each run is enough, and there are few runs.
     starts = _run_starts(unit, official_split)
@@ -126,16 +125,8 @@ def _fill_empty(
         if not is_wanted or (split == target).any():
             continue
         in_train = np.flatnonzero(split == TRAIN)
-        if len(in_train) < 2:
-            raise ValueError(
-                f"only {len(split)} group(s): too few for train and {SPLITS[target]} without "
-                "frames of one group on both sides. Add data of other groups (molecules, "
-                "reactions, materials), name smaller groups by group_key, give splits of your own "
-                "(custom_sources.*.splits), or deal frames: normalize.split=blocks (of each group "
-                "the last ones are tested) or normalize.split=frames (at random), for one source "
-                "normalize.split.NAME=blocks"
-            )
-        split[in_train[np.argmin(draw[in_train])]] = target
+        if len(in_train) > 1:
+            split[in_train[np.argmin(draw[in_train])]] = target
 
 
 def first_of_duplicates(

@@ -20,6 +20,7 @@ from mtlpar.core.records import write_content
 from mtlpar.core.references import References
 from mtlpar.normalize.books import Books
 from mtlpar.normalize.duplicates import Rows, count_contradictions, find_duplicates, join_groups
+from mtlpar.normalize.empty import require_every_split
 from mtlpar.normalize.fit import Moments, ReferenceFit, solve_references
 from mtlpar.normalize.given import given_references, require_elements
 from mtlpar.normalize.parts import (
@@ -77,8 +78,8 @@ def run(
         jobs: Processes that read parts at the same time.
 
     Raises:
-        ValueError: If the source has too few groups or no training structures, if given references
-            are wrong or incomplete, or if a group or a structure is in two splits.
+        ValueError: If the source has too few groups, if a split is left without structures, if
+            given references are wrong or incomplete, or if a group or a structure is in two splits.
     """
     extracted = ExtractedSource(workspace, source)
     extracted.check_parts()
@@ -95,6 +96,7 @@ def run(
     books = Books(extracted.manifest, split)
     for reason, mask in duplicates.items():
         books.drop(mask, reason)
+    require_every_split(source, books.close(split_by, is_leaky=False, without={}), rows.group)
     with Workers(jobs, hint=_HINT) as workers:
         fit = _take_references(extracted, books.split, given, has["energy"], workers)
         rest = _take_off(extracted, books.split, fit.references, workers)
@@ -129,6 +131,8 @@ def run(
     }
     without = {label: ~rows for label, rows in has.items()}
     ledger = books.close(split_by, is_leaky=is_leaky, without=without)
+    # Again: structures of elements that train has not are gone since.
+    require_every_split(source, ledger, rows.group)
     extracted.write_splits(books.split)
     write_content(workspace.references(source), ReferencesRecord, references)
     write_content(workspace.checks(source), ChecksRecord, checks)

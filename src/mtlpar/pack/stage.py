@@ -15,7 +15,6 @@ from tqdm import tqdm
 from mtlpar.core.fields import LABELS, SPLITS
 from mtlpar.core.files import remove, remove_leftovers, scratch_folder
 from mtlpar.core.hashing import derive_seed, json_digest
-from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
 from mtlpar.core.processes import Workers
 from mtlpar.core.products import ReferencesRecord
@@ -61,7 +60,7 @@ def run(
         jobs: Processes that sort and gather at the same time.
 
     Raises:
-        ValueError: If a split is empty or out of date, a part is damaged, references are not those
+        ValueError: If splits are out of date, a part is damaged, references are not those
             of the splits, or the disk lacks room.
     """
     extracted = ExtractedSource(workspace, source)
@@ -73,10 +72,12 @@ def run(
         stage="normalize",
         expected={"source": source, "train_digest": extracted.train_digest(split)},
     )
-    counts = _count(split, workspace.ledger(source))
     shuffle = Shuffle(
         seeds=tuple(derive_seed(seed, "shuffle", source, name) for name in SPLITS),
-        num_blocks=tuple(-(-count // settings.block_structures) for count in counts),
+        num_blocks=tuple(
+            -(-int((split == index).sum()) // settings.block_structures)
+            for index in range(len(SPLITS))
+        ),
     )
     folder = workspace.pack(source, SPLITS[0]).parent
     for name in SPLITS:
@@ -94,26 +95,6 @@ def run(
             of_split = {**attributes, "split": name, "num_labels": labels}
             _write_split(workspace.pack(source, name), index, runs, shuffle, of_split, workers)
     _write_manifests(workspace, source)
-
-
-def _count(split: npt.NDArray[np.int8], ledger: Path) -> list[int]:
-    counts = [int((split == index).sum()) for index in range(len(SPLITS))]
-    for name, count in zip(SPLITS, counts, strict=True):
-        if count == 0:
-            raise ValueError(
-                f"{ledger.stem}: no structure for the split {name!r}: {_account(ledger)}. "
-                f"{ledger} has this by file. Give more structures, or change how they are dealt: "
-                "normalize.*_fraction, normalize.split or custom_sources.*.group_key"
-            )
-    return counts
-
-
-def _account(ledger: Path) -> str:
-    """Where the rows of a source went, in words."""
-    books = Ledger.read(ledger)
-    splits = ", ".join(f"{books.splits[name]} {name}" for name in SPLITS)
-    dropped = ", ".join(f"{count} {reason}" for reason, count in books.dropped.items())
-    return f"{books.rows} rows = {splits}, dropped: {dropped or 'none'}"
 
 
 def _check_disk(extracted: ExtractedSource, folder: Path) -> None:

@@ -87,9 +87,8 @@ def test_few_groups_still_fill_every_split(count: int) -> None:
     assert set(split.tolist()) == {TRAIN, VAL, TEST}
 
 
-def test_too_few_groups_are_an_error_with_advice() -> None:
-    with pytest.raises(ValueError, match=r"too few for train and .*normalize\.split=blocks"):
-        _split(_groups(1))
+def test_the_last_group_of_train_fills_no_other_split() -> None:
+    assert (_split(_groups(1), val_fraction=0.05, test_fraction=0.05) == TRAIN).all()
 
 
 def test_one_copy_of_each_duplicate_stays_whatever_the_order() -> None:

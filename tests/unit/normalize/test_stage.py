@@ -146,11 +146,6 @@ def test_splits_by_frames_deal_groups_out_and_say_so(tmp_path: Path) -> None:
     assert read_json(workspace.references("ani1x"))["split_by"] == "frames"
 
 
-def test_a_source_with_too_few_groups_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^ani1x: only 2 group\(s\): too few"):
-        _run(tmp_path, make_structures(6, seed=1))
-
-
 def test_a_split_that_leaks_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Whatever makes the splits: the finished ones are looked at.
     monkeypatch.setattr(stage, "assign_splits", lambda unit, *_, **__: np.arange(60) % 3)

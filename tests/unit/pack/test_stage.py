@@ -245,17 +245,6 @@ def test_splits_of_another_extraction_are_refused(tmp_path: Path) -> None:
         stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
 
 
-def test_an_empty_split_is_told_with_what_became_of_all_rows(tmp_path: Path) -> None:
-    # Groups of one element each: what validation and test hold is in none of train.
-    columns = make_structures(12, seed=1).columns()
-    owner = np.repeat(np.arange(12), columns["num_atoms"])
-    columns["group"] = np.arange(12, dtype=np.uint64) // 4
-    columns["atomic_numbers"] = (owner // 4 + 6).astype(columns["atomic_numbers"].dtype)
-    told = r"no structure for the split 'val': 12 rows = 4 train, 0 val, 0 test, dropped: 8 element"
-    with pytest.raises(ValueError, match=told):
-        _pack(tmp_path, StructureBatch(columns))
-
-
 @pytest.mark.parametrize("left_bytes", [None, 0, 50, 300])
 def test_splits_that_are_missing_or_damaged_are_named(
     tmp_path: Path, left_bytes: int | None
