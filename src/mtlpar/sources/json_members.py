@@ -9,6 +9,8 @@ so nothing that a string holds can move a cut.
 from __future__ import annotations
 
 import gc
+import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -143,14 +145,32 @@ def _parse(document: bytes, place: str) -> Any:
     # The collector would visit every new list again and again: half of the time of parsing.
     gc.disable()
     try:
-        parsed = orjson.loads(document)
-    except orjson.JSONDecodeError as error:
+        parsed = _loads(document)
+    except ValueError as error:
         raise JsonDamageError(f"no JSON in {place}: {error}") from error
     finally:
         gc.enable()
     if _count_keys(parsed) < _count_colons(document):
         raise RepeatedKeyError(f"a key is repeated in {place}")
     return parsed
+
+
+def _loads(document: bytes) -> Any:
+    try:
+        return orjson.loads(document)
+    except orjson.JSONDecodeError as error:
+        # Half of a surrogate pair, or a number that no float64 holds: Python takes them, and where
+        # they are no label they cost nothing.
+        try:
+            return json.loads(document, parse_float=_float_or_text)
+        except RecursionError:
+            raise error from None
+
+
+def _float_or_text(text: str) -> float | str:
+    """A number; one that is too large stays text, which no label is."""
+    number = float(text)
+    return number if math.isfinite(number) else text
 
 
 def _count_keys(value: Any) -> int:

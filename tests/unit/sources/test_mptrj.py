@@ -198,6 +198,14 @@ def test_what_python_writes_for_no_number_costs_nothing_in_a_field_that_is_not_r
     assert (len(block.batch), dict(block.dropped), block.damage) == (3, {}, None)
 
 
+@pytest.mark.parametrize("value", ["1e999", r'"\ud800"', r'{"\udc00": -1e400}'])
+def test_what_only_python_reads_costs_nothing_in_a_field_that_is_not_read(mptrj_file, frame, value):
+    # Python's own parser takes both, and all of mp-2 was gone.
+    members = json.dumps({"mp-1": {"a": frame()}, "mp-2": {"a": {**frame(), "note": 7.25}}})
+    [block] = get_source("mptrj").read(mptrj_file(members.replace("7.25", value)), SourceSettings())
+    assert (len(block.batch), dict(block.dropped), block.damage) == (2, {}, None)
+
+
 @pytest.mark.parametrize("key", ["uncorrected_total_energy", "force", "stress"])
 def test_a_label_that_is_no_number_costs_its_frame_and_is_named(mptrj_file, frame, key):
     bad = json.dumps({"a": {**frame(), key: float("nan")}, "b": frame()})
