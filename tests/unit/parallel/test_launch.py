@@ -247,7 +247,12 @@ def test_a_rank_that_dies_before_mpi_has_started_ends_the_others(end: str, told:
 @pytest.mark.mpi
 def test_a_rank_that_waits_for_another_in_vain_is_ended_with_advice() -> None:
     # In MPI_Init, where no signal and no thread of Python's would end it.
-    late = "import os, time; time.sleep(60 * int(os.environ['PMI_RANK']))\n"
+    # Rank 1 comes when rank 0 has given up, so that neither waits for a launcher that looks on.
+    late = (
+        "import os, time\n"
+        "while os.environ['PMI_RANK'] == '1' and not open(os.environ['MTLPAR_ENDED']).read():\n"
+        "    time.sleep(0.1)\n"
+    )
     meet = MEET.replace("distributed_context(", "distributed_context(timeout_s=2, ")
     done = subprocess.run(
         [
