@@ -324,6 +324,11 @@ class MemoryRecord(StudyRecord):
     moments_bytes: Annotated[float, Field(ge=0, le=LARGEST)]
     formula_bytes: Annotated[float, Field(ge=0, le=LARGEST)]
 
+    @property
+    def held_bytes(self) -> float:
+        """What the formula is of."""
+        return self.parameters_bytes + self.gradients_bytes + self.moments_bytes
+
 
 class EpochTimes(StudyRecord):
     """Epoch times of a layout in seconds, one for each repeat."""
@@ -444,6 +449,11 @@ class LevelsRecord(StudyRecord):
     shared: Count
     mean: float | None
     spread: Annotated[float, Field(ge=0)] | None
+
+    @property
+    def difference(self) -> tuple[float, float] | None:
+        """Mean and standard deviation of the difference; None where nothing is shared."""
+        return None if self.mean is None or self.spread is None else (self.mean, self.spread)
 
 
 class CompatibilityRecord(StudyRecord):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from mtlpar.report.grid import Cell, Grid, format_number
-from mtlpar.report.style import FAINT, INK, PALETTE
+from mtlpar.core.products import CommRecord, StepTimes
+from mtlpar.report.grid import Grid, format_number, text_row
+from mtlpar.report.layouts import LAYOUTS, rank_title
+from mtlpar.report.style import FAINT, INK, PALETTE, plain_axes
 
-_TITLES: Final = {
-    "mtl-base": "MTL-base",
-    "mtl-par": "MTL-par",
-    "mtl-par-sharded": "MTL-par, encoder sharded",
-}
 # What adds up to a step, in the order in which it is stacked.
 _PARTS: Final = {
     "data": ("Data", PALETTE[5]),
@@ -33,27 +30,24 @@ _HIDDEN: Final = {
 _MILLI: Final = 1e3
 
 
-def comm_grid(records: Sequence[Mapping[str, Any]]) -> Grid:
+def comm_grid(records: Sequence[CommRecord]) -> Grid:
     """Milliseconds of every part of the mean step, a row per layout and rank."""
     columns = {**_PARTS, "step": ("Step", ""), **_HIDDEN}
     rows = tuple(
-        tuple(
-            Cell(text)
-            for text in (
-                _TITLES[record["layout"]],
-                f"{rank}{' (shared)' if record['oversubscribed'] else ''}",
-                " ".join(record["branches"][rank]),
-                *(format_number(_MILLI * seconds[part]) for part in columns),
-            )
+        text_row(
+            LAYOUTS[record.layout].title,
+            rank_title(rank, oversubscribed=record.oversubscribed),
+            " ".join(record.branches[rank]),
+            *(format_number(_MILLI * getattr(seconds, part)) for part in columns),
         )
         for record in records
-        for rank, seconds in enumerate(record["ranks"])
+        for rank, seconds in enumerate(record.ranks)
     )
-    sizes = ", ".join(map(str, records[0]["batch_structures"]))
+    sizes = ", ".join(map(str, records[0].batch_structures))
     return Grid(
         label="comm",
         title="Where the time of a step goes",
-        caption=f"Milliseconds of the mean of {records[0]['steps']} steps, measured with the "
+        caption=f"Milliseconds of the mean of {records[0].steps} steps, measured with the "
         f"profiler; {sizes} structures of the branches in a step. Compute is the forward and "
         "backward pass. Sums of gradients are exposed where a rank waits for them after its "
         "backward pass, and hidden within compute. They run once the last rank has sent its part; "
@@ -66,16 +60,16 @@ def comm_grid(records: Sequence[Mapping[str, Any]]) -> Grid:
     )
 
 
-def draw_comm(records: Sequence[Mapping[str, Any]]) -> Figure:
+def draw_comm(records: Sequence[CommRecord]) -> Figure:
     """A stacked bar per rank; beside it, thin, what is hidden behind compute."""
     figure = Figure(figsize=(1.0 + 3.0 * len(records), 3.4))
     panels = figure.subplots(1, len(records), sharey=True, squeeze=False)[0]
     for axes, record in zip(panels, records, strict=True):
-        _draw_ranks(axes, record["ranks"])
-        shared = ", sharing cores" if record["oversubscribed"] else ""
-        axes.set_title(_TITLES[record["layout"]])
+        _draw_ranks(axes, record.ranks)
+        shared = ", sharing cores" if record.oversubscribed else ""
+        axes.set_title(LAYOUTS[record.layout].title)
         axes.set_xlabel(f"Rank{shared}")
-        axes.set_xticks(range(len(record["ranks"])), _labels(record["branches"]))
+        axes.set_xticks(range(len(record.ranks)), _labels(record.branches))
     panels[0].set_ylabel("Mean step (ms), measured")
     legend = [Patch(color=color, label=title) for title, color in _PARTS.values()]
     legend += [
@@ -86,27 +80,25 @@ def draw_comm(records: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _draw_ranks(axes: Axes, ranks: Sequence[Mapping[str, float]]) -> None:
+def _draw_ranks(axes: Axes, ranks: Sequence[StepTimes]) -> None:
     places = range(len(ranks))
     bottom = [0.0] * len(ranks)
     for part, (_, color) in _PARTS.items():
-        heights = [_MILLI * seconds[part] for seconds in ranks]
+        heights = [_MILLI * getattr(seconds, part) for seconds in ranks]
         axes.bar(places, heights, 0.6, bottom=bottom, color=color, edgecolor=INK, linewidth=0.3)
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     # Hidden sums end with the backward pass, so they are drawn down from there.
-    top = [_MILLI * (seconds["data"] + seconds["compute"]) for seconds in ranks]
+    top = [_MILLI * (seconds.data + seconds.compute) for seconds in ranks]
     for part, (_, color) in _HIDDEN.items():
-        heights = [_MILLI * seconds[part] for seconds in ranks]
+        heights = [_MILLI * getattr(seconds, part) for seconds in ranks]
         top = [high - height for high, height in zip(top, heights, strict=True)]
         axes.bar(
             [place + 0.38 for place in places], heights, 0.12, bottom=top,
             facecolor="white", edgecolor=color, hatch="//////",
             linewidth=[0.8 if height else 0.0 for height in heights],
         )  # fmt: skip
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(visible=True, axis="y", color="#e5e5e5", linewidth=0.6)
+    plain_axes(axes)
     axes.tick_params(axis="x", length=0, labelcolor=FAINT)
-    axes.set_axisbelow(True)
 
 
 def _labels(branches: Sequence[Sequence[str]]) -> list[str]:

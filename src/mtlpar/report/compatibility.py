@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -14,7 +14,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from scipy.stats import t as student
 
-from mtlpar.report.grid import Cell, Grid, format_number
+from mtlpar.core.products import CompatibilityRecord, LevelsRecord
+from mtlpar.report.grid import Cell, Grid, format_number, text_row
 from mtlpar.report.heatmap import draw_cell
 from mtlpar.report.names import source_title
 from mtlpar.report.style import DIVERGING, FAINT
@@ -70,18 +71,18 @@ def ratio_of(together: Sequence[float], alone: Sequence[float]) -> Ratio:
 class Measured:
     """Records of a study, by sources and seed."""
 
-    records: Mapping[Sources, Mapping[int, Mapping[str, Any]]]
+    records: Mapping[Sources, Mapping[int, CompatibilityRecord]]
 
     @classmethod
-    def of(cls, records: Sequence[Mapping[str, Any]]) -> Measured:
+    def of(cls, records: Sequence[CompatibilityRecord]) -> Measured:
         """Gather records.
 
         Raises:
             ValueError: If they are of one source.
         """
-        found: dict[Sources, dict[int, Mapping[str, Any]]] = {}
-        for record in sorted(records, key=lambda one: int(one["seed"])):
-            found.setdefault(tuple(record["sources"]), {})[record["seed"]] = record
+        found: dict[Sources, dict[int, CompatibilityRecord]] = {}
+        for record in sorted(records, key=lambda one: one.seed):
+            found.setdefault(record.sources, {})[record.seed] = record
         if max(map(len, found)) < 2:
             raise ValueError("compatibility is of two sources at least; list more in sources")
         return cls(found)
@@ -91,7 +92,7 @@ class Measured:
         """All sources."""
         return max(self.records, key=len)
 
-    def pair(self, one: str, other: str) -> Mapping[int, Mapping[str, Any]]:
+    def pair(self, one: str, other: str) -> Mapping[int, CompatibilityRecord]:
         """Records of a pair by seed, in whichever order."""
         return self.records[(one, other) if (one, other) in self.records else (other, one)]
 
@@ -99,23 +100,24 @@ class Measured:
         """What another source, or all of them, does to the errors of one; None without labels."""
         mixture = self.records[self.sources] if other == _ALL else self.pair(source, other)
         alone = self.records[(source,)]
-        if label not in alone[min(alone)]["errors"][source]:
+        if label not in alone[min(alone)].errors[source]:
             return None
         return ratio_of(
-            *([run[seed]["errors"][source][label] for seed in alone] for run in (mixture, alone))
+            *([run[seed].errors[source][label] for seed in alone] for run in (mixture, alone))
         )
 
     def cosine(self, one: str, other: str) -> float:
         """Mean cosine of the encoder's gradients in the model of all, over the seeds."""
         names = (f"{one} {other}", f"{other} {one}")
         runs = self.records[self.sources].values()
-        found = [run["cosines"][name] for run in runs for name in names if name in run["cosines"]]
+        found = [run.cosines[name] for run in runs for name in names if name in run.cosines]
         return float(np.mean(found))
 
-    def levels(self, one: str, other: str) -> Mapping[str, Any]:
+    def levels(self, one: str, other: str) -> LevelsRecord:
         """How far their levels of theory are apart; the same with every seed."""
         runs = self.pair(one, other)
-        found: Mapping[str, Any] = runs[min(runs)]["levels"]
+        found = runs[min(runs)].levels
+        assert found is not None, "records of two sources have levels"
         return found
 
     def may_share_a_branch(self, one: str, other: str) -> bool:
@@ -130,13 +132,13 @@ class Measured:
         if any(ratio is not None and ratio.verdict == "harm" for ratio in ratios):
             return False
         levels = self.levels(one, other)
-        if levels["same"] or levels["shared"] < _FEWEST_SHARED:
-            return bool(levels["same"])
+        if levels.difference is None or levels.same or levels.shared < _FEWEST_SHARED:
+            return levels.same
         errors = [
-            np.mean([run["errors"][source]["energy"] for run in self.records[(source,)].values()])
+            np.mean([run.errors[source]["energy"] for run in self.records[(source,)].values()])
             for source in (one, other)
         ]
-        return bool(np.hypot(levels["mean"], levels["spread"]) < min(errors))
+        return bool(np.hypot(*levels.difference) < min(errors))
 
 
 def suggested_branches(measured: Measured) -> list[Sources]:
@@ -151,7 +153,7 @@ def suggested_branches(measured: Measured) -> list[Sources]:
     return groups
 
 
-def compatibility_grid(records: Sequence[Mapping[str, Any]]) -> Grid:
+def compatibility_grid(records: Sequence[CompatibilityRecord]) -> Grid:
     """What each source gains or loses by each other one, and by all."""
     measured = Measured.of(records)
     partners = {
@@ -165,7 +167,7 @@ def compatibility_grid(records: Sequence[Mapping[str, Any]]) -> Grid:
         title="Which sources help each other",
         caption="Test error of a source when the encoder is trained with another one, or all, "
         f"too, over that of the source alone: geometric mean over {seeds} seeds with the interval "
-        f"of 95 % by their spread (Student's t), {records[0]['epochs']} epochs each. Gain or harm: "
+        f"of 95 % by their spread (Student's t), {records[0].epochs} epochs each. Gain or harm: "
         "the interval is below or above 1. Cosine: of the encoder's gradients in that of all. "
         "Shared: geometries that both have; mean and spread of the difference of their energies "
         "there (source minus the other), references removed. Suggested branches, where no two "
@@ -188,23 +190,18 @@ def _row(measured: Measured, source: str, other: str) -> tuple[Cell, ...]:
             else [f"{ratio.mean:.2f}", f"{ratio.low:.2f} to {ratio.high:.2f}", ratio.verdict]
         )
     if other == _ALL:
-        return tuple(Cell(text) for text in (*texts, *[_NONE] * 4))
+        return text_row(*texts, *[_NONE] * 4)
     levels = measured.levels(source, other)
     texts.append(f"{measured.cosine(source, other):.2f}")
-    if levels["shared"]:
-        # The record has the difference of the first source minus the second.
-        sign = 1 if measured.sources.index(source) < measured.sources.index(other) else -1
-        texts += [
-            str(levels["shared"]),
-            format_number(sign * levels["mean"]),
-            format_number(levels["spread"]),
-        ]
-    else:
-        texts += [_NONE] * 3
-    return tuple(Cell(text) for text in texts)
+    if levels.difference is None:
+        return text_row(*texts, *[_NONE] * 3)
+    mean, spread = levels.difference
+    # The record has the difference of the first source minus the second.
+    sign = 1 if measured.sources.index(source) < measured.sources.index(other) else -1
+    return text_row(*texts, str(levels.shared), format_number(sign * mean), format_number(spread))
 
 
-def draw_compatibility(records: Sequence[Mapping[str, Any]]) -> Figure:
+def draw_compatibility(records: Sequence[CompatibilityRecord]) -> Figure:
     """Heat maps: ratios of errors of energies and forces, and cosines of gradients."""
     measured = Measured.of(records)
     count = len(measured.sources)

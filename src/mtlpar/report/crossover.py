@@ -11,15 +11,23 @@ from matplotlib.figure import Figure
 
 from mtlpar.plan.predict import PLANS, Plan
 from mtlpar.plan.recommend import Crossover, Question, fastest
-from mtlpar.report.style import FAINT, INK, PALETTE, house_style, save_figure
+from mtlpar.report.layouts import LAYOUTS, Look
+from mtlpar.report.style import (
+    FAINT,
+    INK,
+    PALETTE,
+    house_style,
+    numbers_axis,
+    plain_axes,
+    save_figure,
+)
 
-_TITLES: Final[dict[Plan, str]] = {
-    "mtl-base": "MTL-base",
-    "mtl-par even": "MTL-par, equal groups",
-    "mtl-par": "MTL-par, groups by cost",
-    "mtl-par sharded": "MTL-par, encoder sharded",
+_LOOKS: Final[dict[Plan, Look]] = {
+    "mtl-base": LAYOUTS["mtl-base"],
+    "mtl-par even": Look("MTL-par, equal groups", PALETTE[6]),
+    "mtl-par": Look("MTL-par, groups by cost", LAYOUTS["mtl-par"].color),
+    "mtl-par sharded": LAYOUTS["mtl-par-sharded"],
 }
-_COLORS: Final = dict(zip(PLANS, (PALETTE[2], PALETTE[6], PALETTE[1], PALETTE[3]), strict=True))
 # Colours of the map saturate at this factor between the layouts.
 _SATURATION: Final = 2.0
 
@@ -62,17 +70,16 @@ def _draw_times(axes: Axes, question: Question, result: Crossover) -> None:
         axes.plot(
             result.ranks,
             [1e3 * value for value in seconds],
-            color=_COLORS[plan],
-            label=_TITLES[plan],
+            color=_LOOKS[plan].color,
+            label=_LOOKS[plan].title,
             marker=".",
         )
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(result.ranks[::2], [str(ranks) for ranks in result.ranks[::2]])
+    numbers_axis(axes, result.ranks[::2])
     axes.set_ylim(bottom=0)
     axes.set_xlabel("Ranks")
     axes.set_ylabel("Step (ms), predicted")
     axes.set_title(f"{question.branches} branches, batch grows with ranks")
-    _finish(axes)
+    plain_axes(axes)
 
 
 def _draw_memory(axes: Axes, question: Question, result: Crossover) -> None:
@@ -82,18 +89,17 @@ def _draw_memory(axes: Axes, question: Question, result: Crossover) -> None:
             result.predictions[count, ranks][plan].memory.device / 2**30
             for count in result.branches
         ]
-        axes.plot(result.branches, sizes, color=_COLORS[plan], marker=".")
+        axes.plot(result.branches, sizes, color=_LOOKS[plan].color, marker=".")
     limit = question.machine.device_memory_gib
     if limit < 4 * axes.get_ylim()[1]:
         axes.axhline(limit, color=INK, linewidth=0.8, linestyle="--")
         axes.annotate("memory of a device", (result.branches[0], limit), fontsize=7.5, va="bottom")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(result.branches, [str(count) for count in result.branches])
+    numbers_axis(axes, result.branches)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("Branches")
     axes.set_ylabel("Memory per rank (GiB), predicted")
     axes.set_title(f"{ranks} ranks")
-    _finish(axes)
+    plain_axes(axes)
 
 
 def _draw_map(axes: Axes, result: Crossover) -> None:
@@ -114,9 +120,3 @@ def _draw_map(axes: Axes, result: Crossover) -> None:
     axes.set_xlabel("Ranks")
     axes.set_ylabel("Branches")
     axes.set_title("Step of MTL-base over MTL-par\n(bold: some MTL-par is fastest)")
-
-
-def _finish(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(visible=True, axis="y", color="#e5e5e5", linewidth=0.6)
-    axes.set_axisbelow(True)

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from mtlpar.report.items import ENERGY_MAE, FORCE_MAE, STRESS_MAE, Quantity, Scope
 from mtlpar.report.load import Epoch, read_history
 from mtlpar.report.names import is_single_source, model_titles, source_title
-from mtlpar.report.style import INK, PALETTE, leave_empty, plain_log_axis
+from mtlpar.report.style import INK, PALETTE, leave_empty, plain_axes, plain_log_axis
 
 _SINGLE: Final = "Single-source model"
 _QUANTITIES: Final = (ENERGY_MAE, FORCE_MAE, STRESS_MAE)
@@ -97,6 +97,4 @@ def _finish_panel(axes: Axes) -> None:
     # One tick is enough: a run of one epoch has no other.
     whole = MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
     axes.xaxis.set_major_locator(whole)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(visible=True, axis="y", color="#e5e5e5", linewidth=0.6)
-    axes.set_axisbelow(True)
+    plain_axes(axes)

@@ -1,12 +1,17 @@
-"""One table for people, and its ways onto a page: Markdown, LaTeX, HTML and plain text."""
+"""One table, and its ways onto a page: CSV, Markdown, LaTeX, HTML and plain text."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from pathlib import Path
 from typing import Final
+
+from mtlpar.core.files import write_text
 
 _SIGNIFICANT = 3
 _SMALLEST_EXPONENT, _LARGEST_EXPONENT = -4, 5
@@ -62,6 +67,29 @@ class Grid:
     last_rows: int = 0
 
 
+def text_row(*texts: str) -> tuple[Cell, ...]:
+    """A row of plain texts."""
+    return tuple(Cell(text) for text in texts)
+
+
+def write_grid(
+    folder: Path, name: str, grid: Grid, *, rows: Sequence[CsvRow] | None = None
+) -> None:
+    """Write a table as CSV, Markdown and LaTeX.
+
+    Args:
+        folder: Where to write.
+        name: Stem of the files.
+        grid: The table.
+        rows: What the CSV holds, head and rows, if it is not what people read.
+    """
+    if rows is None:
+        rows = [grid.header, *(tuple(cell.text for cell in row) for row in grid.rows)]
+    write_text(folder / f"{name}.csv", to_csv(rows))
+    write_text(folder / f"{name}.md", to_markdown(grid))
+    write_text(folder / f"{name}.tex", to_latex(grid))
+
+
 def format_number(value: float) -> str:
     """Write a number with three significant digits, without an exponent where that is readable.
 
@@ -82,6 +110,13 @@ def format_number(value: float) -> str:
 def escape_latex(text: str) -> str:
     """Write any text so that LaTeX prints it as it is."""
     return "".join(_LATEX.get(character, character) for character in text)
+
+
+def to_csv(rows: Sequence[CsvRow]) -> str:
+    """Write rows as comma-separated values."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue()
 
 
 def to_markdown(grid: Grid) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from mtlpar.core.files import missing, write_text
-from mtlpar.report.grid import to_html
+from mtlpar.report.grid import to_csv, to_html
 from mtlpar.report.items import Item, Scope, outputs_of
 from mtlpar.report.leaky import leaky_note
-from mtlpar.report.tables import make_table, to_csv
+from mtlpar.report.tables import make_table
 
 # What a reader looks for first; everything else follows in its own order.
 _FIRST: Final = ("table1", "table2", "heatmap_energy", "heatmap_force")

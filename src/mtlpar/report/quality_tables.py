@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from mtlpar.core.products import ChecksRecord, LeakPair, LeaksRecord, ReferencesRecord
 from mtlpar.core.records import read_record
-from mtlpar.report.grid import Cell, CsvRow, Grid, format_number
+from mtlpar.report.grid import Cell, CsvRow, Grid, format_number, text_row
 from mtlpar.report.items import Scope
 from mtlpar.report.names import source_title
 
@@ -102,7 +102,7 @@ def leak_grid(scope: Scope) -> Grid:
             max((p.same_composition for p in other), default=0),
         )
         texts = (source_title(source), within.split_by, *(f"{n:,}" for n in numbers))
-        rows.append(tuple(Cell(text) for text in texts))
+        rows.append(text_row(*texts))
     return Grid(
         label="leaks",
         title="Leaks between splits",
@@ -158,7 +158,7 @@ def reference_grid(scope: Scope) -> Grid:
             _text(residuals.robust_deviation_ev_per_atom),
             ", ".join(content.undetermined) or "none",
         )
-        rows.append(tuple(Cell(text) for text in texts))
+        rows.append(text_row(*texts))
     return Grid(
         label="references",
         title="Reference energies",

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import matplotlib.style
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    Locator,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+)
 
 from mtlpar.core.files import atomic_path
 from mtlpar.report.items import FIGURE_FORMATS
@@ -81,6 +89,43 @@ def leave_empty(axes: Axes, why: str) -> None:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelleft=False)
     axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", color=FAINT)
+
+
+def plain_axes(axes: Axes) -> None:
+    """Leave two spines, and faint lines behind the data to read values by."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=True, axis="y", color="#e5e5e5", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def numbers_axis(axes: Axes, values: Sequence[int], *, base: int = 2) -> None:
+    """Make the x axis logarithmic, with ticks at the numbers that were looked at."""
+    axes.set_xscale("log", base=base)
+    axes.xaxis.set_major_locator(FixedLocator(values))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def draw_repeats(
+    axes: Axes,
+    repeats: Mapping[int, Sequence[float]],
+    middle: Callable[[Sequence[float]], float],
+    **line: Any,
+) -> ErrorbarContainer:
+    """Draw a line through the middles of repeats, with bars from the smallest to the largest.
+
+    Args:
+        axes: Where to draw.
+        repeats: Values by place on the x axis.
+        middle: What the line goes through, such as the mean.
+        line: Looks of the line.
+    """
+    middles = [middle(values) for values in repeats.values()]
+    spread = [
+        [at - min(values) for at, values in zip(middles, repeats.values(), strict=True)],
+        [max(values) - at for at, values in zip(middles, repeats.values(), strict=True)],
+    ]
+    return axes.errorbar([*repeats], middles, yerr=spread, capsize=2, **line)
 
 
 def plain_log_axis(axes: Axes) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from mtlpar.core.files import write_text
 from mtlpar.core.paths import Workspace
 from mtlpar.report.branches import branch_grid, branch_rows
 from mtlpar.report.grid import (
@@ -17,9 +14,8 @@ from mtlpar.report.grid import (
     CsvRow,
     Grid,
     format_number,
-    to_latex,
-    to_markdown,
     to_text,
+    write_grid,
 )
 from mtlpar.report.items import ITEMS, Item, Scope
 from mtlpar.report.leaky import label_grid, leaky_note
@@ -59,10 +55,7 @@ def write_table(item: Item, scope: Scope) -> None:
         ValueError: If an input is missing or not usable.
     """
     rows, grid = make_table(item, scope)
-    folder: Path = scope.workspace.tables
-    write_text(folder / f"{item.name}.csv", to_csv(rows))
-    write_text(folder / f"{item.name}.md", to_markdown(grid))
-    write_text(folder / f"{item.name}.tex", to_latex(grid))
+    write_grid(scope.workspace.tables, item.name, grid, rows=rows)
 
 
 def make_table(item: Item, scope: Scope) -> tuple[list[CsvRow], Grid]:
@@ -219,10 +212,3 @@ def _why_untested(table: ErrorTable) -> str:
 
 def _with_mean(errors: Mapping[str, float], zero: Mapping[str, float]) -> dict[str, float]:
     return {**errors, MEAN: mean_error(errors, zero)}
-
-
-def to_csv(rows: Sequence[CsvRow]) -> str:
-    """Write rows as comma-separated values."""
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue()

@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.optimize import isotonic_regression
 
 from mtlpar.core.error_names import ERROR_UNITS
-from mtlpar.report.grid import Cell, Grid, format_number
-from mtlpar.report.style import FAINT, PALETTE, plain_log_axis
+from mtlpar.core.products import ErrorsByLabel, TransferCell, TransferRecord
+from mtlpar.report.grid import Cell, Grid, format_number, text_row
+from mtlpar.report.style import (
+    FAINT,
+    PALETTE,
+    draw_repeats,
+    numbers_axis,
+    plain_axes,
+    plain_log_axis,
+)
 
 _LABELS: Final = ("energy", "forces")
 _SCRATCH: Final = "scratch"
@@ -44,36 +51,30 @@ Curves = dict[str, dict[str, dict[int, _Point]]]
 """Points by family, variant and number of labels."""
 
 
-def curves_of(records: Sequence[Mapping[str, Any]]) -> Curves:
+def curves_of(records: Sequence[TransferRecord]) -> Curves:
     """Gather the records of all families and seeds."""
     found: Curves = {}
-    for record in sorted(records, key=lambda one: int(one["seed"])):
-        family = found.setdefault(record["family"], {})
-        for cell in record["cells"]:
+    for record in sorted(records, key=lambda one: one.seed):
+        family = found.setdefault(record.family, {})
+        for cell in record.cells:
             points = family.setdefault(_name_of(cell, record), {})
-            point = points.setdefault(
-                int(cell["labels"]), _Point(errors=defaultdict(list), forgotten=[])
-            )
+            point = points.setdefault(cell.labels, _Point(errors=defaultdict(list), forgotten=[]))
             for label in _LABELS:
-                if label in cell["errors"]:
-                    point.errors[label].append(cell["errors"][label])
-            if cell["pretraining"]:
-                before = record["before"][cell["start"]]
-                point.forgotten.append(_growth(before, cell["pretraining"]))
+                if label in cell.errors:
+                    point.errors[label].append(cell.errors[label])
+            if cell.start is not None and cell.pretraining:
+                point.forgotten.append(_growth(record.before[cell.start], cell.pretraining))
     return found
 
 
-def _name_of(cell: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+def _name_of(cell: TransferCell, record: TransferRecord) -> str:
     """What a variant is called; the model of one source is another one for each family."""
-    start = cell["start"]
-    if start is None:
+    if cell.start is None:
         return _SCRATCH
-    return f"{'single source' if start == record['single'] else start}, {cell['mode']}"
+    return f"{'single source' if cell.start == record.single else cell.start}, {cell.mode}"
 
 
-def _growth(
-    before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]
-) -> float:
+def _growth(before: Mapping[str, ErrorsByLabel], after: Mapping[str, ErrorsByLabel]) -> float:
     """Mean ratio of errors after and before, over sources and labels (geometric)."""
     ratios = [
         after[source][label] / before[source][label]
@@ -109,7 +110,7 @@ def labels_saved(scratch: Mapping[int, float], labels: int, error: float) -> flo
     return float(needed / labels)
 
 
-def transfer_grid(records: Sequence[Mapping[str, Any]]) -> Grid:
+def transfer_grid(records: Sequence[TransferRecord]) -> Grid:
     """Errors by family, number of labels and start, and what the start saves."""
     rows = []
     for family, variants in curves_of(records).items():
@@ -117,9 +118,9 @@ def transfer_grid(records: Sequence[Mapping[str, Any]]) -> Grid:
         for labels in sorted(scratch):
             for name, points in variants.items():
                 rows.append(_row(family, labels, name, points[labels], scratch))
-    seeds = len({record["seed"] for record in records})
-    singles = {record["family"]: record["single"] for record in records}
-    steps = records[0]["steps"]
+    seeds = len({record.seed for record in records})
+    singles = {record.family: record.single for record in records}
+    steps = records[0].steps
     return Grid(
         label="transfer",
         title="What pre-training saves",
@@ -152,7 +153,7 @@ def _row(
         f"{_times(min(saved), largest)} to {_times(max(saved), largest)}" if saved else "",
         f"{np.mean(point.forgotten):.2f}" if point.forgotten else "",
     ]
-    return tuple(Cell(text) for text in texts)
+    return text_row(*texts)
 
 
 def _saved(point: _Point, labels: int, scratch: Mapping[int, _Point]) -> list[float]:
@@ -171,7 +172,7 @@ def _range(values: Sequence[float]) -> str:
     return f"{format_number(min(values))} to {format_number(max(values))}"
 
 
-def draw_transfer(records: Sequence[Mapping[str, Any]]) -> Figure:
+def draw_transfer(records: Sequence[TransferRecord]) -> Figure:
     """Learning curves by family, and below them what became of the pre-training."""
     curves = curves_of(records)
     names = list(dict.fromkeys(name for variants in curves.values() for name in variants))
@@ -190,7 +191,9 @@ def draw_transfer(records: Sequence[Mapping[str, Any]]) -> Figure:
         axes[2, column].axhline(1.0, color=FAINT, linewidth=0.8, linestyle=":")
         axes[2, column].set_xlabel("Labels")
         for one in axes[:, column]:
-            _log_axes(one, sorted(next(iter(variants.values()))))
+            numbers_axis(one, sorted(next(iter(variants.values()))), base=10)
+            plain_log_axis(one)
+            plain_axes(one)
     for row, label in enumerate(_LABELS):
         axes[row, 0].set_ylabel(f"{label.capitalize()} MAE ({ERROR_UNITS[label]})")
     axes[2, 0].set_ylabel("Error on pre-training,\nafter / before")
@@ -203,31 +206,13 @@ def _draw_curve(
     axes: Axes, values: Mapping[int, Sequence[float]], color: str, *, is_base: bool
 ) -> None:
     """A line through the means with bars from the smallest to the largest value."""
-    labels = sorted(values)
-    means = np.array([np.mean(values[k]) for k in labels])
-    spread = [
-        means - [min(values[k]) for k in labels],
-        np.array([max(values[k]) for k in labels]) - means,
-    ]
-    axes.errorbar(
-        labels,
-        means,
-        yerr=spread,
+    draw_repeats(
+        axes,
+        dict(sorted(values.items())),
+        lambda repeats: float(np.mean(repeats)),
         color=color,
         linewidth=1.8 if is_base else 1.2,
         linestyle="--" if is_base else "-",
         marker="o",
         markersize=3,
-        capsize=2,
     )
-
-
-def _log_axes(axes: Axes, labels: Sequence[int]) -> None:
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(labels))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    plain_log_axis(axes)
-    axes.grid(visible=True, axis="y", color="#e5e5e5", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)

@@ -7,7 +7,7 @@ from typing import Final
 
 from mtlpar.core.products import MetricsRecord, UncertaintyQuality
 from mtlpar.core.records import read_record
-from mtlpar.report.grid import Cell, CsvRow, Grid, format_number
+from mtlpar.report.grid import CsvRow, Grid, format_number, text_row
 from mtlpar.report.items import Scope
 from mtlpar.report.names import model_titles, source_title
 
@@ -39,18 +39,15 @@ def uncertainty_grid(scope: Scope) -> Grid:
     titles = model_titles(scope.models, sources=scope.sources)
     found = [*read_uncertainties(scope, scope.models)]
     rows = tuple(
-        tuple(
-            Cell(text)
-            for text in (
-                titles[model],
-                source_title(source),
-                record.level_of_theory,
-                *(_text(_plain(quality, name)) for name in _COLUMNS),
-            )
+        text_row(
+            titles[model],
+            source_title(source),
+            record.level_of_theory,
+            *(_text(_plain(quality, name)) for name in _COLUMNS),
         )
         for model, source, record, quality in found
     )
-    nothing = (Cell("No model of this run knows any"), *[Cell(_NONE)] * (len(_COLUMNS) + 2))
+    nothing = text_row("No model of this run knows any", *[_NONE] * (len(_COLUMNS) + 2))
     return Grid(
         label="uncertainty",
         title="Uncertainty of energies",

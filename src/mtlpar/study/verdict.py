@@ -19,10 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from mtlpar.core.products import StepTraces
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -77,12 +79,12 @@ class Steps:
     pair_seconds: Sequence[float] = ()
 
     @classmethod
-    def of(cls, trace: Mapping[str, Any]) -> Steps:
-        """Those of a record, see `mtlpar.core.products.StepTraces`."""
+    def of(cls, trace: StepTraces) -> Steps:
+        """Those of a record."""
         return cls(
-            **{name: np.array(trace[name]) for name in COLUMNS},
-            ranks_per_node=trace["ranks_per_node"],
-            pair_seconds=trace["pair_seconds"],
+            **{name: np.array(getattr(trace, name)) for name in COLUMNS},
+            ranks_per_node=trace.ranks_per_node,
+            pair_seconds=trace.pair_seconds,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from mtlpar.core.files import write_json
 from mtlpar.core.paths import Workspace
+from mtlpar.core.products import CompatibilityRecord
 from mtlpar.report.compatibility import (
     Measured,
     compatibility_grid,
@@ -56,6 +58,10 @@ def _records(*, difference: float = 0.01, shared: int = 50) -> list[dict[str, An
     return records
 
 
+def _typed(records: list[dict[str, Any]]) -> list[CompatibilityRecord]:
+    return [CompatibilityRecord.model_validate_json(json.dumps(record)) for record in records]
+
+
 def test_a_verdict_needs_a_difference_beyond_the_spread_of_the_seeds() -> None:
     alone = (1.0, 1.0, 1.0)
     assert ratio_of((0.8, 0.81, 0.79), alone).verdict == "gain"
@@ -78,7 +84,7 @@ def test_seeds_are_compared_with_themselves() -> None:
 def test_directions_of_a_pair_have_verdicts_of_their_own() -> None:
     rows = {
         (row[0].text, row[1].text): [cell.text for cell in row]
-        for row in compatibility_grid(_records()).rows
+        for row in compatibility_grid(_typed(_records())).rows
     }
     assert len(rows) == 9
     assert rows["one", "two"][2] == "0.50"
@@ -107,7 +113,7 @@ def test_a_branch_is_shared_where_levels_differ_by_less_than_the_error(
     difference: float, shared: int, expected: list[tuple[str, ...]]
 ) -> None:
     records = _records(difference=difference, shared=shared)
-    assert suggested_branches(Measured.of(records)) == expected
+    assert suggested_branches(Measured.of(_typed(records))) == expected
 
 
 def test_harm_keeps_sources_of_one_level_apart() -> None:
@@ -115,7 +121,7 @@ def test_harm_keeps_sources_of_one_level_apart() -> None:
     for record in records:
         if record["levels"]:
             record["levels"]["same"] = True
-    assert suggested_branches(Measured.of(records)) == [("one", "two"), ("three",)]
+    assert suggested_branches(Measured.of(_typed(records))) == [("one", "two"), ("three",)]
 
 
 def test_table_and_figure_are_written(tmp_path: Path) -> None:

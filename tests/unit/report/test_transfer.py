@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from mtlpar.core.files import write_json
 from mtlpar.core.paths import Workspace
+from mtlpar.core.products import TransferRecord
 from mtlpar.report.studies import write_study
 from mtlpar.report.transfer import curves_of, labels_saved, transfer_grid
 
@@ -50,6 +52,10 @@ def _record(seed: int, *, factor: float) -> dict[str, Any]:
     }
 
 
+def _typed(*records: dict[str, Any]) -> list[TransferRecord]:
+    return [TransferRecord.model_validate_json(json.dumps(record)) for record in records]
+
+
 def test_half_the_error_of_a_square_root_law_saves_three_quarters_of_the_labels() -> None:
     scratch = {labels: 1 / np.sqrt(labels) for labels in LABELS}
     assert labels_saved(scratch, 100, 0.5 / np.sqrt(100)) == pytest.approx(4.0)
@@ -73,11 +79,11 @@ def test_the_model_of_one_source_has_one_name_in_all_families() -> None:
     record = _record(0, factor=1.0)
     record["cells"].append(_cell(10, "qm7x", 0.1, pretraining=1.0))
     record["before"]["qm7x"] = record["before"]["mtl"]
-    assert "single source, full" in curves_of([record])["molecules"]
+    assert "single source, full" in curves_of(_typed(record))["molecules"]
 
 
 def test_the_table_has_means_ranges_and_what_was_forgotten() -> None:
-    grid = transfer_grid([_record(0, factor=1.0), _record(1, factor=3.0)])
+    grid = transfer_grid(_typed(_record(0, factor=1.0), _record(1, factor=3.0)))
     rows = {(row[1].text, row[2].text): [cell.text for cell in row] for row in grid.rows}
     assert len(rows) == 2 * len(LABELS)
     scratch, started = rows["10", "scratch"], rows["10", "mtl, full"]
@@ -91,7 +97,7 @@ def test_the_table_has_means_ranges_and_what_was_forgotten() -> None:
 
 def test_seeds_are_compared_with_their_own_curve_from_scratch() -> None:
     # Pooled curves would mix a hard draw of labels with an easy one.
-    curves = curves_of([_record(1, factor=3.0), _record(0, factor=1.0)])
+    curves = curves_of(_typed(_record(1, factor=3.0), _record(0, factor=1.0)))
     forces = curves["molecules"]["scratch"][10].errors["forces"]
     assert forces == pytest.approx([1 / np.sqrt(10), 3 / np.sqrt(10)])
 

@@ -16,13 +16,14 @@ from warm import warm_python
 from mtlpar.config import load_config
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.paths import Workspace
-from mtlpar.core.products import ScalingRecord
+from mtlpar.core.products import MemoryRecord, ScalingRecord
 from mtlpar.core.records import read_record
 from mtlpar.flow import measuring
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.machine import GENERIC_CPU
-from mtlpar.report.studies import draw_memory, write_study
+from mtlpar.report.memory import draw_memory
+from mtlpar.report.studies import write_study
 from mtlpar.report.style import house_style
 from mtlpar.study import scaling
 from mtlpar.study.calibrate import MeasuredStep, calibrate, fit_link, fit_rates
@@ -170,10 +171,10 @@ def test_memory_table_puts_measurement_beside_the_formula(tmp_path: Path) -> Non
 def test_the_legend_of_the_memory_figure_lies_within_it() -> None:
     # All three layouts: the longest names, and the most entries.
     records = [
-        {
-            "layout": layout, "branches": branches, "formula_bytes": 4e7, "peak_bytes": 5e7,
-            "parameters_bytes": 1e7, "gradients_bytes": 1e7, "moments_bytes": 2e7,
-        }
+        MemoryRecord(
+            layout=layout, branches=branches, ranks=2, device="cpu", formula_bytes=4e7,
+            peak_bytes=5e7, parameters_bytes=1e7, gradients_bytes=1e7, moments_bytes=2e7,
+        )
         for layout in ("mtl-base", "mtl-par", "mtl-par-sharded")
         for branches in (2, 16)
     ]  # fmt: skip
