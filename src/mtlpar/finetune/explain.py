@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from mtlpar.config import Config, load_config
+from mtlpar.config.schema import StartFrom
 from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
 from mtlpar.evaluate.errors import predict_dataset, sums_of, zero_of
 from mtlpar.finetune.project import MODEL
@@ -18,7 +18,7 @@ from mtlpar.model.moving import set_moving
 from mtlpar.model.multitask import MultiTaskModel, count_parameters
 from mtlpar.model.predict import predict_batches
 from mtlpar.model.saved import SavedModel, load_model
-from mtlpar.model.start import architecture_from, start_from
+from mtlpar.model.start import architecture_from, start_branch, start_from
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.pack import Pack
 from mtlpar.train.kept import kept_branches
@@ -50,11 +50,10 @@ def text(path: Path, model: SavedModel) -> str:
     set_moving(network, entry.start_from.mode, seed=config.seed)
     own = next(iter(entry.sources))
     branch = entry.start_from.branches[own]
-    kept = [name for name in kept_branches(model, entry.branches) if name not in entry.branches]
     lines = [
         f"mode {entry.start_from.mode}",
-        *_moving(network),
-        f"  kept as they are: {', '.join(kept) or 'no other branch'}",
+        f"  {'encoder':20} {_moving(network.encoder)}",
+        *_become(network, model, entry.start_from, entry.branches),
         "",
         *_references(packs[own], model, branch),
         "",
@@ -112,12 +111,32 @@ def _before_and_after(
     return lines
 
 
-def _moving(network: MultiTaskModel) -> list[str]:
-    parts: dict[str, Any] = {"encoder": network.encoder, **dict(network.heads.items())}
-    return [
-        f"  {name:20} {_moving_parameters(part):>10,} of {count_parameters(part):,} parameters move"
-        for name, part in parts.items()
-    ]
+def _become(
+    network: MultiTaskModel,
+    model: SavedModel,
+    start: StartFrom,
+    branches: Mapping[str, tuple[str, ...]],
+) -> list[str]:
+    """What becomes of each branch: those that are fed, then all others of the start."""
+    lines = []
+    for name, sources in branches.items():
+        like = start_branch(name, model, start.branches)
+        origin = "trained on" if name == like else f"new, starts from {like or 'random weights'}"
+        fed = f"fed by {', '.join(sources)}"
+        lines.append(f"  {name:20} {_moving(network.heads[name])}; {origin}, {fed}")
+    encoder_moves = _moving_parameters(network.encoder) > 0
+    if not start.keep_branches:
+        becomes = "left out of the new model file"
+    elif encoder_moves:
+        becomes = "weights stay; what it predicts drifts with the encoder, which is measured"
+    else:
+        becomes = "stays: it predicts the same to the last bit"
+    others = [name for name in kept_branches(model, branches) if name not in branches]
+    return [*lines, *(f"  {name:20} {becomes}" for name in others)]
+
+
+def _moving(part: torch.nn.Module) -> str:
+    return f"{_moving_parameters(part):>10,} of {count_parameters(part):,} parameters move"
 
 
 def _moving_parameters(part: torch.nn.Module) -> int:
@@ -179,12 +198,14 @@ def _drift(drift: Mapping[str, Mapping[str, float]]) -> Sequence[str]:
         return ["no other branch is kept"]
     lines = ["other branches, kept as they were; their predictions on the new structures moved by"]
     for branch, found in drift.items():
-        if found["num_structures"]:
+        if not found["num_structures"]:
+            moved = "   not measured: it knows none of the structures"
+        elif not found["energy_ev_per_atom"] and not found["force_ev_per_angstrom"]:
+            moved = "   nothing: they are the same to the last bit"
+        else:
             moved = (
                 f"{1000 * found['energy_ev_per_atom']:10.2f} meV/atom"
                 f"{1000 * found['force_ev_per_angstrom']:10.2f} meV/Å"
             )
-        else:
-            moved = "   not measured: it knows none of the structures"
         lines.append(f"  {branch:20}{moved}")
     return lines

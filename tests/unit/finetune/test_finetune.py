@@ -85,16 +85,41 @@ def test_the_same_command_again_has_nothing_to_do(start: Workspace, here: Path) 
     assert [path.stat().st_mtime_ns for path in files] == times
 
 
-def test_explain_says_what_would_move_and_trains_nothing(
-    start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("mode", "moves", "becomes"),
+    [
+        ("heads", "         0 of 3,900", "stays: it predicts the same to the last bit"),
+        ("full", "     3,900 of 3,900", "weights stay; what it predicts drifts with the encoder"),
+    ],
+)
+def test_explain_says_what_becomes_of_each_branch_and_trains_nothing(
+    start: Workspace,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    mode: str,
+    moves: str,
+    becomes: str,
 ) -> None:
-    assert finetune(start, "--mode", "heads", "--branch", "mptrj", "--explain") == 0
+    assert finetune(start, "--mode", mode, "--branch", "mptrj", "--explain") == 0
     shown = capsys.readouterr().out
     assert "* mptrj" in shown
-    assert "encoder                       0 of 3,900 parameters move" in shown
-    assert "kept as they are: ani1x, qm7x, mptrj" in shown
+    assert f"  encoder              {moves} parameters move\n" in shown
+    assert "parameters move; new, starts from mptrj, fed by own" in shown
+    for branch in ("ani1x", "qm7x", "mptrj"):
+        assert f"  {branch:20} {becomes}" in shown
     assert "replay: 0% of" in shown
     assert not (here / TUNED).exists()
+
+
+def test_explain_says_which_branches_replay_trains_on(
+    start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packs = str(start.results / "packed")
+    assert finetune(start, "--replay", "packs", "--packs", packs, "--explain") == 0
+    shown = capsys.readouterr().out
+    for branch in ("ani1x", "qm7x", "mptrj"):
+        assert f"parameters move; trained on, fed by {branch}\n" in shown
+    assert "weights stay" not in shown
 
 
 @pytest.mark.parametrize("replay", ["packs", "pseudo:12"])
