@@ -24,14 +24,20 @@ ELEMENTS = (1, 6, 8)
 
 
 def make_network(
-    encoder: str = "egnn", forces: str = "equivariant", energy: str = "sum", **options: Any
+    encoder: str = "egnn",
+    forces: str = "equivariant",
+    energy: str = "sum",
+    isolated_atoms: str = "learned",
+    **options: Any,
 ) -> MultiTaskModel:
     """A network with branches ``a`` and ``b``; options go to the encoder."""
     sizes = {"width": 16, "layers": 2, "vector_channels": 3, "radial_basis": 6}
     known = {key: size for key, size in sizes.items() if key in OF_KIND[encoder].model_fields}
     settings = ModelSettings(
         encoder=OF_KIND[encoder](kind=encoder, **{**known, **options}),
-        head=HeadSettings(width=16, layers=1, forces=forces, energy=energy),
+        head=HeadSettings(
+            width=16, layers=1, forces=forces, energy=energy, isolated_atoms=isolated_atoms
+        ),
     )
     return MultiTaskModel(settings, ["a", "b"], seed=1)
 

@@ -29,6 +29,7 @@ def write_model(
     energy: str = "sum",
     dtype: torch.dtype = torch.float64,
     charge_and_spin: bool = False,
+    isolated_atoms: str = "learned",
     layers: int = 2,
 ) -> Path:
     """A model file of random weights with forces of some eV/Å, and two levels of theory.
@@ -36,7 +37,8 @@ def write_model(
     ``pbe`` and ``hybrid`` are branches of their own, so that an engine that takes the wrong one is
     wrong by eV.
     """
-    network = make_network(encoder, forces, energy, charge_and_spin=charge_and_spin, layers=layers)
+    options = {"charge_and_spin": charge_and_spin, "isolated_atoms": isolated_atoms}
+    network = make_network(encoder, forces, energy, layers=layers, **options)
     network.set_scales({"a": TargetScale(6.0, 6.0), "b": TargetScale(3.0, 3.0)})
     path = folder / f"{encoder}-{forces}-{energy}-{charge_and_spin}-{dtype}.pt"
     save_model(

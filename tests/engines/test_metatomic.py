@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,21 +37,21 @@ def _calculator(path: Path, source: str = "pbe") -> metatomic_ase.MetatomicCalcu
 
 
 @pytest.mark.parametrize(
-    ("encoder", "energy", "charge_and_spin", "dtype"),
+    ("encoder", "options", "dtype"),
     [
-        *((encoder, "sum", True, torch.float64) for encoder in ENCODERS),
-        ("egnn", "mean", False, torch.float64),
-        ("egnn", "sum", False, torch.float32),
+        *((encoder, {"charge_and_spin": True}, torch.float64) for encoder in ENCODERS),
+        ("egnn", {"energy": "mean"}, torch.float64),
+        ("egnn", {"energy": "mean", "isolated_atoms": "reference"}, torch.float64),
+        ("egnn", {}, torch.float32),
     ],
 )
 def test_it_says_what_the_calculator_says(
-    encoder: str, energy: str, charge_and_spin: bool, dtype: torch.dtype, tmp_path: Path
+    encoder: str, options: dict[str, Any], dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    options = {"encoder": encoder, "energy": energy, "charge_and_spin": charge_and_spin}
-    path = write_model(tmp_path, dtype=dtype, **options)
+    path = write_model(tmp_path, encoder=encoder, dtype=dtype, **options)
     calculator = _calculator(_exported(path))
     structures = rattled()
-    if not charge_and_spin:
+    if not options.get("charge_and_spin"):
         del structures["charged"]
     # Forces in float32 are of some eV/Å, with seven digits.
     tolerance = 1e-6 if dtype == torch.float64 else 5e-6

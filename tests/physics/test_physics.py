@@ -22,6 +22,10 @@ from mtlpar.model.multitask import MultiTaskModel, Segment
 VARIANTS = {
     **{f"{encoder}-{forces}": (encoder, forces, {}) for encoder in ENCODERS for forces in FORCES},
     "mean energy": ("egnn", "conservative", {"energy": "mean"}),
+    **{
+        f"{encoder}, isolated atoms": (encoder, "conservative", {"isolated_atoms": "reference"})
+        for encoder in ENCODERS
+    },
     "charge and spin": ("painn", "equivariant", {"charge_and_spin": True}),
 }
 

@@ -87,6 +87,7 @@ class MliapModel:
         numbers = [atomic_numbers[symbol] for symbol in self.element_types]
         self._numbers = torch.tensor(numbers, device=device)
         self._references = torch.from_numpy(model.references[source].table()).to(device)
+        self._isolated = model.network.isolated(model.branch_of(source))
         self._state = torch.tensor([[charge or 0], [spin or 0]], device=device)
 
     def __reduce__(self) -> tuple[Callable[..., MliapModel], tuple[Path, dict[str, Any]]]:
@@ -140,7 +141,10 @@ class MliapModel:
         atoms = self._encoder.encode(scalars, z, torch.stack(pairs), vector)
         found = self._branch.atom_energies(atoms.slice(0, owned))
         (slope,) = torch.autograd.grad([found.sum()], [vector], materialize_grads=True)
-        return found.detach().double() + self._references[z[:owned]], slope.double().contiguous()
+        energies = found.detach().double() + self._references[z[:owned]]
+        if self._isolated is not None:
+            energies -= self._isolated.energies.double()[z[:owned]]
+        return energies, slope.double().contiguous()
 
     def _tensor(self, values: Any, shape: int | tuple[int, int]) -> Tensor:
         """An array of LAMMPS, which has none where there is nothing."""

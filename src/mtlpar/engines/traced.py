@@ -73,6 +73,7 @@ class AtomEnergies:
         branch = network.heads[model.branch_of(source)]
         assert isinstance(branch, Branch)
         self._encoder, self._branch = network.encoder, branch
+        self._isolated = network.isolated(model.branch_of(source))
         self._is_mean = model.settings.head.energy == "mean"
         self._references = torch.from_numpy(model.references[source].table())
         self._dtype = self._encoder.species.weight.dtype
@@ -106,6 +107,8 @@ class AtomEnergies:
             scalars = scalars + embedded[structure]
         atoms = self._encoder.encode(scalars, numbers, edge_index, vector.to(self._dtype))
         energies = self._branch.atom_energies(atoms).double()
+        if self._isolated is not None:
+            energies = energies - self._isolated.energies.double()[numbers]
         if self._is_mean:
             ones = torch.ones_like(energies)
             counts = energies.new_zeros(charge.shape[0]).index_add(0, structure, ones)

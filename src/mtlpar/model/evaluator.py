@@ -48,6 +48,7 @@ class Evaluator:
         assert isinstance(branch, Branch)
         self._model, self._source, self._branch = model, source, branch
         self._uncertainty = model.uncertainty_of(source)
+        self._isolated = model.network.isolated(model.branch_of(source))
         encoder = model.network.encoder
         # What is written out is laid out for the cache of a CPU.
         is_on_cpu = encoder.species.weight.device.type == "cpu"
@@ -107,7 +108,11 @@ class Evaluator:
             features = self._engine.features(scalars, z, edge_index, vector)
             energies, forces = self._branch.decode(*features)
             last = self._branch.last_features(features.scalars)
-        of_atoms = energies.double().cpu().numpy() / (len(z) if self._is_mean else 1)
+        energies = energies.double()
+        if self._isolated is not None:
+            energies = energies - self._isolated.energies[z].double()
+            last = last - self._isolated.last[z]
+        of_atoms = energies.cpu().numpy() / (len(z) if self._is_mean else 1)
         # Not the sum of both together, which would round to the digits of the references.
         energy = float(of_atoms.sum() + prepared.references.sum())
         check_finite(np.array([energy]))
@@ -124,7 +129,8 @@ class Evaluator:
         if self._uncertainty is None:
             return None
         atoms = len(last)
-        features = np.append(last.double().mean(dim=0).cpu().numpy(), 1.0)
+        one = 1.0 if self._isolated is None else 0.0
+        features = np.append(last.double().mean(dim=0).cpu().numpy(), one)
         features = features[None] / (atoms if self._is_mean else 1)
         return atoms * float(self._uncertainty.energy_ev_per_atom(features)[0])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from mtlpar.model.egnn import EgnnEncoder
 from mtlpar.model.encoder import AtomFeatures, Encoder
 from mtlpar.model.geometry import edge_vectors, forces_and_stress
 from mtlpar.model.heads import Branch
+from mtlpar.model.isolated import IsolatedAtoms, only_isolated, with_isolated
 from mtlpar.model.painn import PainnEncoder
 from mtlpar.model.passes import forces_first
 from mtlpar.model.settings import EgnnSettings, EncoderSettings, ModelSettings, PainnSettings
@@ -46,6 +47,31 @@ class Segment(NamedTuple):
         return self.atoms or (int(batch.ptr[self.start]), int(batch.ptr[self.stop]))
 
 
+class _Part(NamedTuple):
+    """Consecutive atoms of a batch that go through one branch.
+
+    Attributes:
+        branch: The branch.
+        atoms: What the encoder says of the atoms.
+        z: Their atomic numbers.
+        isolated: What the encoder says of an atom of each element alone, if that is the zero.
+    """
+
+    branch: Branch
+    atoms: AtomFeatures
+    z: Tensor
+    isolated: AtomFeatures | None
+
+    def less_isolated(self, values: Tensor, of: Callable[[AtomFeatures], Tensor]) -> Tensor:
+        """Values of the atoms less those of isolated ones, if these are the zero."""
+        return values if self.isolated is None else values - of(self.isolated)[self.z]
+
+    def last_features(self) -> Tensor:
+        """What the energies are linear in, (A, H)."""
+        of = self.branch.last_features
+        return self.less_isolated(of(self.atoms.scalars), lambda atoms: of(atoms.scalars))
+
+
 class Pooled(NamedTuple):
     """Means over the atoms of each structure, in float64 and without gradients.
 
@@ -53,7 +79,8 @@ class Pooled(NamedTuple):
         descriptors: Invariant features of the encoder, (S, F).
         last: What the energy per atom is linear in, see `mtlpar.model.uncertainty`: features before
             the last layer of the energy head and a one, (S, H + 1); both divided by the number of
-            atoms where the total energy is a mean.
+            atoms where the total energy is a mean. Where isolated atoms are the zero, theirs are
+            taken off, and the one is a zero.
     """
 
     descriptors: Tensor
@@ -172,15 +199,18 @@ class MultiTaskModel(nn.Module):
         vectors = edge_vectors(batch).to(self.encoder.species.weight.dtype)
         if self.is_conservative:
             return self._conservative(batch, segments, vectors, pool=pool)
-        atoms = self.encoder(batch, vectors)
-        decoded = [branch(part) for branch, part in self._parts(batch, segments, atoms)]
-        energies, forces = zip(*decoded, strict=True) if decoded else ((), ())
+        atoms, isolated = self._encode(batch, vectors)
+        energies, forces = [], []
+        for part in self._parts(batch, segments, atoms, isolated):
+            energy, force = part.branch(part.atoms)
+            energies.append(part.less_isolated(energy, part.branch.atom_energies))
+            forces.append(force)
         of_atoms = self._atom_energies(batch, energies, atoms)
         return Prediction(
             _sum_atoms(batch, of_atoms) / batch.num_atoms,
             torch.cat(forces or [atoms.vectors.sum(dim=1)]),
             atom_energies=of_atoms,
-            pooled=self._pool(batch, segments, atoms) if pool else None,
+            pooled=self._pool(batch, segments, atoms, isolated) if pool else None,
         )
 
     @torch.no_grad()
@@ -188,15 +218,45 @@ class MultiTaskModel(nn.Module):
         """Means over the atoms alone, without energies and forces; arguments as of `forward`."""
         self._check_segments(batch, segments)
         vectors = edge_vectors(batch).to(self.encoder.species.weight.dtype)
-        return self._pool(batch, segments, self.encoder(batch, vectors))
+        return self._pool(batch, segments, *self._encode(batch, vectors))
 
     @torch.no_grad()
-    def _pool(self, batch: GraphBatch, segments: Sequence[Segment], atoms: AtomFeatures) -> Pooled:
-        parts = self._parts(batch, segments, atoms)
-        hidden = [branch.last_features(part.scalars) for branch, part in parts]
+    def isolated(self, branch: str) -> IsolatedAtoms | None:
+        """Isolated atoms by a branch, if they are the zero of its energies; else None."""
+        if not self._zero_is_isolated:
+            return None
+        head, weight = self.heads[branch], self.encoder.species.weight
+        assert isinstance(head, Branch)
+        atoms = self.encoder(only_isolated(weight.device), weight.new_zeros(0, 3))
+        return IsolatedAtoms(head.atom_energies(atoms), head.last_features(atoms.scalars))
+
+    @property
+    def _zero_is_isolated(self) -> bool:
+        return self.settings.head.isolated_atoms == "reference"
+
+    def _encode(
+        self, batch: GraphBatch, vectors: Tensor
+    ) -> tuple[AtomFeatures, AtomFeatures | None]:
+        """What the encoder says of the atoms and, if they are the zero, of isolated ones."""
+        if not self._zero_is_isolated:
+            return self.encoder(batch, vectors), None
+        both, count = self.encoder(with_isolated(batch), vectors), len(batch.z)
+        return both.slice(0, count), both.slice(count, len(both.scalars))
+
+    @torch.no_grad()
+    def _pool(
+        self,
+        batch: GraphBatch,
+        segments: Sequence[Segment],
+        atoms: AtomFeatures,
+        isolated: AtomFeatures | None,
+    ) -> Pooled:
+        parts = self._parts(batch, segments, atoms, isolated)
+        hidden = [part.last_features() for part in parts]
         counts = batch.num_atoms[:, None].double()
         last = _sum_atoms(batch, torch.cat(hidden or [atoms.scalars]).double()) / counts
-        last = torch.cat([last, torch.ones_like(counts)], dim=1)
+        one = torch.full_like(counts, isolated is None)
+        last = torch.cat([last, one], dim=1)
         is_sum = self.settings.head.energy == "sum"
         descriptors = _sum_atoms(batch, atoms.scalars.detach().double()) / counts
         return Pooled(descriptors, last if is_sum else last / counts)
@@ -207,9 +267,11 @@ class MultiTaskModel(nn.Module):
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad(), forces_first():
             vectors = vectors.detach().requires_grad_()
-            atoms = self.encoder(batch, vectors)
-            parts = self._parts(batch, segments, atoms)
-            energies = [branch.atom_energies(part) for branch, part in parts]
+            atoms, isolated = self._encode(batch, vectors)
+            energies = [
+                part.less_isolated(part.branch.atom_energies(part.atoms), part.branch.atom_energies)
+                for part in self._parts(batch, segments, atoms, isolated)
+            ]
             of_atoms = self._atom_energies(batch, energies, atoms)
             energy = _sum_atoms(batch, of_atoms)
             (gradient,) = torch.autograd.grad(
@@ -217,7 +279,7 @@ class MultiTaskModel(nn.Module):
             )
         forces, stress = forces_and_stress(batch, vectors, gradient)
         energy_per_atom = energy / batch.num_atoms
-        pooled = self._pool(batch, segments, atoms) if pool else None
+        pooled = self._pool(batch, segments, atoms, isolated) if pool else None
         prediction = Prediction(energy_per_atom, forces, stress, of_atoms, pooled)
         return prediction if create_graph else prediction.detach()
 
@@ -230,12 +292,17 @@ class MultiTaskModel(nn.Module):
         return of_atoms if is_sum else of_atoms / batch.num_atoms[batch.batch]
 
     def _parts(
-        self, batch: GraphBatch, segments: Sequence[Segment], atoms: AtomFeatures
-    ) -> Iterator[tuple[Branch, AtomFeatures]]:
+        self,
+        batch: GraphBatch,
+        segments: Sequence[Segment],
+        atoms: AtomFeatures,
+        isolated: AtomFeatures | None,
+    ) -> Iterator[_Part]:
         for segment in segments:
             branch = self.heads[segment.branch]
             assert isinstance(branch, Branch)
-            yield branch, atoms.slice(*segment.atom_bounds(batch))
+            first, last = segment.atom_bounds(batch)
+            yield _Part(branch, atoms.slice(first, last), batch.z[first:last], isolated)
 
     def compile_parts(self) -> None:
         """Compile layers and heads one by one, for any size of a batch."""

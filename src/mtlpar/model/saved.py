@@ -30,11 +30,11 @@ from mtlpar.model.undrawn import undrawn_network
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION: Final = 7
+FORMAT_VERSION: Final = 8
 """1: EGNN with direct forces. 2: the settings say which encoder, energy and forces. 3: messages of
 the EGNN have a filter and carry vectors. 4: its atoms mix vectors before they multiply them. 5:
 half of the radial functions measure distances by covalent radii. 6: the file has a digest. 7: an
-encoder has no settings of another kind."""
+encoder has no settings of another kind. 8: isolated atoms may be the zero of energies."""
 WEIGHTS_VERSION: Final = 5
 """The last version that changed what weights mean: a training cannot go on across it."""
 _OLDEST_VERSION: Final = 2
@@ -527,12 +527,17 @@ def _from_6(content: dict[str, Any]) -> None:
         del encoder["vector_channels"]
 
 
+def _from_7(_: dict[str, Any]) -> None:
+    """Isolated atoms are learned where nothing else is said."""
+
+
 _UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], None]]] = {
     2: _from_2,
     3: _from_3,
     4: _from_4,
     5: _from_5,
     6: _from_6,
+    7: _from_7,
 }
 
 

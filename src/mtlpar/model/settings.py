@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from mtlpar.core.settings import WRONG_KIND, Settings, without_nulls
 from mtlpar.graph.settings import GraphSettings
@@ -104,6 +104,12 @@ class HeadSettings(Settings):
         description="equivariant: a head predicts forces directly, which is fastest; "
         "conservative: minus the gradient of the energy, with stress its strain derivative.",
     )
+    isolated_atoms: Literal["learned", "reference"] = Field(
+        default="learned",
+        description="Energies of atoms without neighbours. learned: what the branch extrapolates "
+        "to; reference: exactly their reference energies, for references that are energies of "
+        "isolated atoms (custom_sources.*.isolated_atoms). Not with charge_and_spin.",
+    )
 
 
 class ModelSettings(Settings):
@@ -112,3 +118,12 @@ class ModelSettings(Settings):
     graph: GraphSettings = Field(default=GraphSettings(), description="Neighbour graph.")
     encoder: AnyEncoder = Field(default=EgnnSettings(), description="Shared encoder.")
     head: HeadSettings = Field(default=HeadSettings(), description="Heads of a branch.")
+
+    @model_validator(mode="after")
+    def _isolated_atoms_have_one_energy(self) -> ModelSettings:
+        if self.head.isolated_atoms == "reference" and self.encoder.charge_and_spin:
+            raise ValueError(
+                "head.isolated_atoms reference: expected encoder.charge_and_spin false, got true; "
+                "an element has one reference energy, and its ions and spin states have others"
+            )
+        return self

@@ -76,10 +76,13 @@ def _check(data: _Data, right: dict[str, np.ndarray], atoms: Atoms) -> None:
         np.testing.assert_allclose(-data.virial / volume, right["stress"], atol=1e-6)
 
 
+@pytest.mark.parametrize("isolated_atoms", ["learned", "reference"])
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_it_says_what_the_calculator_says(encoder: str, tmp_path: Path) -> None:
+def test_it_says_what_the_calculator_says(
+    encoder: str, isolated_atoms: str, tmp_path: Path
+) -> None:
     # Three layers: gradients of ghosts then pass through an exchange twice.
-    path = write_model(tmp_path, encoder=encoder, layers=3)
+    path = write_model(tmp_path, encoder=encoder, layers=3, isolated_atoms=isolated_atoms)
     model = MliapModel(path, source="pbe")
     ghosts = []
     for name, atoms in rattled().items():

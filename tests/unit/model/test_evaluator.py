@@ -87,11 +87,13 @@ def _history() -> Iterator[Atoms]:
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("forces", FORCES)
-@pytest.mark.parametrize("energy", ["sum", "mean"])
+@pytest.mark.parametrize(
+    ("energy", "isolated"), [("sum", "learned"), ("mean", "learned"), ("mean", "reference")]
+)
 def test_predictions_do_not_depend_on_what_came_before(
-    encoder: str, forces: str, energy: str
+    encoder: str, forces: str, energy: str, isolated: str
 ) -> None:
-    model = _model(encoder, forces, energy)
+    model = _model(encoder, forces, energy, isolated_atoms=isolated)
     evaluator = Evaluator(model, source="s")
     for atoms in _history():
         _assert_same(model, evaluator, atoms, 1e-12)
