@@ -101,12 +101,12 @@ def prepare(work: Path, seed: int) -> None:
     for source, asked in ASKED.items():
         if not (work / "sample" / source).is_dir():
             options = ["--out", work / "sample", "--structures", asked, "--source", source]
-            _mtlpar("sample", *options, "--seed", seed, "--jobs", 2)
+            _run("tools.sample", *options, "--seed", seed, "--jobs", 2)
         if config.workspace.pack(source, "test").exists():
             continue
         for stage in ("download", "extract", "normalize", "pack"):
             changed = [word for change in _paths(work, seed) for word in ("--set", change)]
-            _mtlpar(stage, *changed, "--source", source)
+            _run("mtlpar", stage, *changed, "--source", source)
 
 
 def settings_of(work: Path, variant: Variant, seed: int) -> Config:
@@ -247,10 +247,9 @@ def _paths(work: Path, seed: int) -> list[str]:
     ]
 
 
-def _mtlpar(*words: object) -> None:
+def _run(module: str, *words: object) -> None:
     root = Path(__file__).resolve().parent.parent
-    command = [sys.executable, "-m", "mtlpar", *map(str, words)]
-    subprocess.run(command, check=True, cwd=root)
+    subprocess.run([sys.executable, "-m", module, *map(str, words)], check=True, cwd=root)
 
 
 def _result(work: Path, name: str) -> Path:
