@@ -43,6 +43,8 @@ SLOW = {
     "imports": "--rounds 1",
     "load_model": "--rounds 1",
     "loader": "--structures 300 --batch 16 --rounds 1 --steps 1",
+    # The peers would be installed.
+    "peers": "--only mtlpar --sources qm7x --cpu-seconds 1",
     "step": "--edges 100 --memory-edges 200 --repeats 1 --train-steps 2 --threads 1",
 }
 # These compute data of their own, take long, or need a trained model, another build or a GPU.
