@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from mtlpar.core.error_names import MAE_NAMES
 from mtlpar.core.ledger import SplitBy
 from mtlpar.core.records import LARGEST, Count, Digest, DigestedRecord, Record, Symbol
 
@@ -259,6 +260,11 @@ class Errors(Record):
     force_rmse_ev_per_angstrom: Error = None
     stress_mae_ev_per_cubic_angstrom: Error = None
     stress_rmse_ev_per_cubic_angstrom: Error = None
+
+    def by_label(self) -> dict[str, float]:
+        """Mean absolute errors of the labels that there are."""
+        found = {label: getattr(self, name) for label, name in MAE_NAMES.items()}
+        return {label: error for label, error in found.items() if error is not None}
 
 
 class ZeroShotErrors(Errors):

@@ -21,10 +21,11 @@ from ase import Atoms
 from ase.io import iread, write
 
 from mtlpar.config import Config
-from mtlpar.core.error_names import MAE_NAMES
-from mtlpar.core.files import scratch_folder, write_json, write_text
-from mtlpar.core.products import MetricsRecord
-from mtlpar.core.records import read_record
+from mtlpar.core.files import scratch_folder, write_text
+from mtlpar.core.paths import Workspace
+from mtlpar.core.products import TransferRecord
+from mtlpar.core.records import write_content
+from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.finetune.branches import rank_branches
 from mtlpar.finetune.folder import Command, only_packs, prepare
 from mtlpar.finetune.replay import link_packs
@@ -36,6 +37,7 @@ from mtlpar.study.settings import TransferFamily, TransferStudySettings
 logger = logging.getLogger(__name__)
 
 SCRATCH: Final = "scratch"
+_HERE: Final = Workspace(raw=Path("data/raw"), results=Path("results"))
 _FEWEST_STEPS_PER_EPOCH: Final = 20
 """Shorter epochs would spend their time on validation and checkpoints."""
 
@@ -97,12 +99,13 @@ def run(out: Path, *, config: Config, family: str, seed: int, command: Command) 
             with contextlib.chdir(cell.folder):
                 cells += cell.measure(variants, packed, command)
     before = {
-        variant.start.name: _errors_of(config.workspace.results, variant.start.name)
+        variant.start.name: _errors_of(config.workspace, variant.start.name)
         for variant in variants
         if variant.start is not None
     }
-    write_json(
+    write_content(
         out,
+        TransferRecord,
         {
             "family": family,
             "level_of_theory": described.level_of_theory,
@@ -196,7 +199,7 @@ class _Cell:
         return [self._result(variant, sources) for variant in variants]
 
     def _result(self, variant: _Variant, sources: Sequence[str]) -> dict[str, Any]:
-        errors = _errors_of(Path("results"), variant.name)
+        errors = _errors_of(_HERE, variant.name)
         result: dict[str, Any] = {
             "labels": self.labels,
             "start": None if variant.start is None else variant.start.name,
@@ -299,14 +302,8 @@ class _Cell:
         return {"passes_per_epoch": passes}
 
 
-def _errors_of(results: Path, model: str) -> dict[str, dict[str, float]]:
+def _errors_of(workspace: Workspace, model: str) -> dict[str, dict[str, float]]:
     """Test errors of a model by source and label, where it has a branch for the source."""
-    found: dict[str, dict[str, float]] = {}
-    for path in sorted((results / "metrics" / model).glob("*.json")):
-        expected = {"model": model, "source": path.stem}
-        stage = f"evaluate --model {model}"
-        metrics = read_record(path, MetricsRecord, stage=stage, expected=expected).given()
-        found[path.stem] = {
-            label: metrics[name] for label, name in MAE_NAMES.items() if name in metrics
-        }
-    return found
+    folder = workspace.results / "metrics" / model
+    sources = sorted(path.stem for path in folder.glob("*.json"))
+    return {source: read_metrics(workspace, model, source).by_label() for source in sources}

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from mtlpar.core.error_names import MAE_NAMES
-from mtlpar.core.products import MetricsRecord
-from mtlpar.core.records import read_record
+from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.report.grid import Cell, CsvRow, Grid, format_number
 from mtlpar.report.items import Scope
 from mtlpar.report.names import model_titles, source_title
@@ -87,12 +86,7 @@ def branch_grid(scope: Scope) -> Grid:
 def _tested(scope: Scope) -> Iterator[_Tested]:
     for model, trained_on in scope.models.items():
         for source in scope.sources:
-            record = read_record(
-                scope.workspace.metrics(model, source),
-                MetricsRecord,
-                stage=f"evaluate --model {model}",
-                expected={"model": model, "source": source},
-            )
+            record = read_metrics(scope.workspace, model, source)
             has_learned = source in trained_on
             if record.branch is not None:
                 yield _Tested(model, record.branch, source, record.given(), has_learned)

@@ -16,9 +16,8 @@ import yaml
 from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
 from mtlpar.core.files import file_digest
 from mtlpar.core.paths import Workspace
-from mtlpar.core.products import MetricsRecord
-from mtlpar.core.records import read_record
 from mtlpar.download.catalogue import CatalogueRow, read_catalogue
+from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.model.describe import describe_model
 from mtlpar.model.multitask import count_parameters
 from mtlpar.model.saved import SavedModel
@@ -194,11 +193,8 @@ def _metrics(
     name: str, model: SavedModel, workspace: Workspace
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     for source in model.sources:
-        path = workspace.metrics(name, source)
-        if path.is_file():
-            expected = {"model": name, "source": source}
-            stage = f"evaluate --model {name}"
-            yield source, read_record(path, MetricsRecord, stage=stage, expected=expected).given()
+        if workspace.metrics(name, source).is_file():
+            yield source, read_metrics(workspace, name, source).given()
 
 
 def _number(content: Mapping[str, float], key: str) -> str:

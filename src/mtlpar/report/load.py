@@ -17,8 +17,7 @@ from mtlpar.core.error_names import MAE_NAMES
 from mtlpar.core.files import missing, read_text
 from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
-from mtlpar.core.products import MetricsRecord
-from mtlpar.core.records import read_record
+from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.report.items import Quantity
 
 FloatArray = npt.NDArray[np.float64]
@@ -82,12 +81,7 @@ def read_errors(
         noise[model] = {}
         for source in sources:
             path = workspace.metrics(model, source)
-            content = read_record(
-                path,
-                MetricsRecord,
-                stage=f"evaluate --model {model}",
-                expected={"model": model, "source": source},
-            ).given()
+            content = read_metrics(workspace, model, source).given()
             has_label = content["num_labels"].get(quantity.label, 0) > 0
             tested = has_label and content["branch"] is not None
             # A model with direct forces predicts no stress.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from mtlpar.core.products import MetricsRecord, UncertaintyQuality
-from mtlpar.core.records import read_record
+from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.report.grid import CsvRow, Grid, format_number, text_row
 from mtlpar.report.items import Scope
 from mtlpar.report.names import model_titles, source_title
@@ -89,12 +89,7 @@ def read_uncertainties(
     """Model, source, metrics and what these say of uncertainties, where they say anything."""
     for model in models:
         for source in scope.sources:
-            record = read_record(
-                scope.workspace.metrics(model, source),
-                MetricsRecord,
-                stage=f"evaluate --model {model}",
-                expected={"model": model, "source": source},
-            )
+            record = read_metrics(scope.workspace, model, source)
             if record.uncertainty is not None:
                 yield model, source, record, record.uncertainty
 

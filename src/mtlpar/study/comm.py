@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
 
 from mtlpar.core.collective import collective
-from mtlpar.core.files import write_json
+from mtlpar.core.products import CommRecord
+from mtlpar.core.records import write_content
 from mtlpar.parallel.agree import gather
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.study.settings import StudySettings
-from mtlpar.study.steps import StepRunner, StepShape, layout_named
+from mtlpar.study.steps import StepRunner, are_oversubscribed, require_ranks, shape_of
 from mtlpar.study.timeline import break_down, spans_of, steps_of
 
 
@@ -31,35 +31,25 @@ def run(path: Path, *, layout: str, settings: StudySettings, context: RankContex
         ValueError: If there is another number of ranks than the study takes.
     """
     study = settings.comm
-    if context.world_size != study.ranks:
-        raise ValueError(
-            f"the time of a step is studied on {study.ranks} ranks, got {context.world_size}; "
-            f"start it with `mtlpar launch --ranks-per-node {study.ranks}`, or set study.comm.ranks"
-        )
+    require_ranks(context, study.ranks, "the time of a step", ", or set study.comm.ranks")
     branches = {f"branch{index}": size for index, size in enumerate(study.batch_structures)}
-    shape = StepShape(
-        model=settings.model,
-        branches=branches,
-        atoms=settings.atoms,
-        layout=layout_named(layout, branches, context),
-    )
+    shape = shape_of(layout, branches, settings=settings, context=context)
     runner = StepRunner(shape, context, steps_per_epoch=study.steps)
     runner.run(1)
     with profile(activities=_activities(context), acc_events=True) as trace:
         runner.run_epoch()
     everyone = gather(steps_of(spans_of(trace)))
     if context.rank == 0:
-        cores = os.cpu_count() or 1
-        write_json(
+        write_content(
             path,
+            CommRecord,
             {
                 "layout": layout,
                 "device": context.device.type,
                 "steps": study.steps,
                 "batch_structures": study.batch_structures,
                 "branches": [shape.layout.branches_of(rank) for rank in range(len(everyone))],
-                # Ranks without a core or GPU of their own take turns: they wait for each other.
-                "oversubscribed": context.device.type == "cpu" and len(everyone) > cores,
+                "oversubscribed": are_oversubscribed(context),
                 "ranks": break_down(everyone),
             },
         )

@@ -15,14 +15,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mtlpar.core.error_names import MAE_NAMES
 from mtlpar.core.fields import SPLITS
-from mtlpar.core.files import scratch_folder, write_json
+from mtlpar.core.files import scratch_folder
 from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.paths import Workspace
-from mtlpar.core.products import MetricsRecord
-from mtlpar.core.records import read_record
+from mtlpar.core.products import CompatibilityRecord
+from mtlpar.core.records import write_content
 from mtlpar.evaluate import stage as evaluate
+from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.graph.fingerprint import fingerprints
 from mtlpar.model.settings import ModelSettings
@@ -82,11 +82,12 @@ def run(
             context=context,
         )
         evaluate.run(_MODEL, workspace=own, settings=testing, sources=sources, seed=seed)
-        errors = {source: _errors(own, source) for source in sources}
+        errors = {source: read_metrics(own, _MODEL, source).by_label() for source in sources}
         history = read_lines(own.training_metrics(_MODEL)) if measures else []
     cosines = {" ".join(one.pair): one.mean for one in pair_cosines(history)} if measures else {}
-    write_json(
+    write_content(
         out,
+        CompatibilityRecord,
         {
             "sources": list(sources),
             "seed": seed,
@@ -117,17 +118,6 @@ def training_of(
         "trackers": (),
     }
     return training.model_copy(update=changes)
-
-
-def _errors(workspace: Workspace, source: str) -> dict[str, float]:
-    """Test errors on a source by label."""
-    metrics = read_record(
-        workspace.metrics(_MODEL, source),
-        MetricsRecord,
-        stage="study compatibility",
-        expected={"model": _MODEL, "source": source},
-    ).given()
-    return {label: metrics[name] for label, name in MAE_NAMES.items() if name in metrics}
 
 
 def _levels(sources: Sequence[str], workspace: Workspace) -> dict[str, Any]:

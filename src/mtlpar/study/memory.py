@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from mtlpar.core.collective import collective
-from mtlpar.core.files import write_json
+from mtlpar.core.products import MemoryRecord
+from mtlpar.core.records import write_content
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.device import peak_memory_bytes, start_peak_bytes
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.plan.census import take_census
 from mtlpar.study.records import memory_ranks
 from mtlpar.study.settings import StudySettings
-from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest, layout_named
+from mtlpar.study.steps import StepRunner, equal_branches, largest, require_ranks, shape_of
 
 # Parameter, gradient and two moments.
 _NUMBERS_PER_PARAMETER = 4
@@ -37,15 +37,11 @@ def run(
         ValueError: If there is another number of ranks than the study takes.
     """
     ranks = memory_ranks(layout, branches)
-    if context.world_size != ranks:
-        raise ValueError(
-            f"memory of {layout} with {branches} branches is measured on {ranks} ranks, got "
-            f"{context.world_size}; start it with `mtlpar launch --ranks-per-node {ranks}`"
-        )
-    batch = settings.memory.batch_structures * context.world_size
-    _train(_warm_up_model(), layout, context.world_size, context.world_size, settings, context)
+    require_ranks(context, ranks, f"memory of {layout} with {branches} branches")
+    _train(layout, equal_branches(ranks, ranks), _without_weight(settings), context)
     before = start_peak_bytes(context.device)
-    runner = _train(settings.model, layout, branches, batch, settings, context)
+    batch = settings.memory.batch_structures * ranks
+    runner = _train(layout, equal_branches(branches, batch), settings, context)
     peak = peak_memory_bytes(context.device) - before
     held = runner.held_bytes()
     values = largest([peak, *held.values()], context)
@@ -53,10 +49,10 @@ def run(
     owned = branches if layout == "mtl-base" else 1
     shards = runner.shape.layout.encoder_shards
     formula = census.encoder_parameters / shards + owned * census.branch_parameters
-    record: dict[str, Any] = {
+    record = {
         "layout": layout,
         "branches": branches,
-        "ranks": context.world_size,
+        "ranks": ranks,
         "device": context.device.type,
         "peak_bytes": int(values[0]),
         **{f"{name}_bytes": int(v) for name, v in zip(held, values[1:], strict=True)},
@@ -66,32 +62,22 @@ def run(
         "formula_bytes": round(formula * _NUMBERS_PER_PARAMETER * 4),
     }
     if context.rank == 0:
-        write_json(path, record)
+        write_content(path, MemoryRecord, record)
 
 
 @collective
 def _train(
-    model: ModelSettings,
-    layout: str,
-    branches: int,
-    batch: int,
-    settings: StudySettings,
-    context: RankContext,
+    layout: str, branches: dict[str, int], settings: StudySettings, context: RankContext
 ) -> StepRunner:
-    sizes = equal_branches(branches, batch)
-    shape = StepShape(
-        model=model,
-        branches=sizes,
-        atoms=settings.atoms,
-        layout=layout_named(layout, sizes, context),
-    )
+    shape = shape_of(layout, branches, settings=settings, context=context)
     runner = StepRunner(shape, context)
     runner.run(settings.memory.steps)
     return runner
 
 
-def _warm_up_model() -> ModelSettings:
-    """A model without weight: what libraries allocate once is not the model's."""
-    return ModelSettings(
+def _without_weight(settings: StudySettings) -> StudySettings:
+    """The same with a tiny model, to warm up: what libraries allocate once is not the model's."""
+    tiny = ModelSettings(
         encoder=EgnnSettings(width=8, layers=1), head=HeadSettings(width=8, layers=1)
     )
+    return settings.model_copy(update={"model": tiny})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 from typing import Any, Final
@@ -10,13 +9,21 @@ from typing import Any, Final
 import numpy as np
 
 from mtlpar.core.collective import collective
-from mtlpar.core.files import write_json
+from mtlpar.core.products import ScalingRecord
+from mtlpar.core.records import write_content
 from mtlpar.parallel.agree import gather
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.study.neighbors import pair_seconds
 from mtlpar.study.records import LAYOUTS
 from mtlpar.study.settings import StudySettings
-from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest, layout_named
+from mtlpar.study.steps import (
+    StepRunner,
+    StepShape,
+    are_oversubscribed,
+    equal_branches,
+    largest,
+    shape_of,
+)
 from mtlpar.study.verdict import COLUMNS
 
 SCALINGS: Final = ("strong", "weak")
@@ -57,13 +64,13 @@ def run(path: Path, *, settings: StudySettings, context: RankContext) -> None:
                 ]
     traces = _traces(settings, context)
     if context.rank == 0:
-        write_json(
+        write_content(
             path,
+            ScalingRecord,
             {
                 "ranks": ranks,
                 "device": context.device.type,
-                # Ranks without a core or GPU of their own take turns and show no scaling.
-                "oversubscribed": context.device.type == "cpu" and ranks > (os.cpu_count() or 1),
+                "oversubscribed": are_oversubscribed(context),
                 "steps": study.steps,
                 "branches": study.branches,
                 "epochs": measured,
@@ -95,9 +102,4 @@ def _traces(settings: StudySettings, context: RankContext) -> list[dict[str, Any
 
 def _shape(layout: str, batch: int, settings: StudySettings, context: RankContext) -> StepShape:
     branches = equal_branches(settings.scaling.branches, batch)
-    return StepShape(
-        model=settings.model,
-        branches=branches,
-        atoms=settings.atoms,
-        layout=layout_named(layout, branches, context),
-    )
+    return shape_of(layout, branches, settings=settings, context=context)

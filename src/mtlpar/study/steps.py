@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,7 @@ from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.trace import span, watched_by
 from mtlpar.plan.synthetic import make_structures
 from mtlpar.study.records import SHARDED
+from mtlpar.study.settings import StudySettings
 from mtlpar.study.stopwatch import Stopwatch
 from mtlpar.train.loader import LocalBatch, RankLoader
 from mtlpar.train.objective import Objective
@@ -59,21 +61,53 @@ def equal_branches(count: int, batch_structures: int) -> dict[str, int]:
     }
 
 
-def layout_named(name: str, branches: Mapping[str, int], context: RankContext) -> ParallelLayout:
-    """A layout of the studies on all ranks; groups follow the branches' numbers of structures.
+def shape_of(
+    layout: str, branches: dict[str, int], *, settings: StudySettings, context: RankContext
+) -> StepShape:
+    """The steps of a study in one of its layouts, on all ranks.
 
     Args:
-        name: ``mtl-base``, ``mtl-par``, or ``mtl-par-sharded``, which also spreads the encoder over
-            all ranks.
-        branches: Structures of each branch in the global batch.
+        layout: ``mtl-base``, ``mtl-par``, or ``mtl-par-sharded``, which also spreads the encoder
+            over all ranks.
+        branches: Structures of each branch in the global batch; groups of ranks follow them.
+        settings: Model, and atoms of a structure.
         context: Who this process is.
     """
-    return ParallelLayout.build(
-        "mtl-base" if name == "mtl-base" else "mtl-par",
-        cost=branches,
-        world_size=context.world_size,
-        encoder_shards=context.world_size if name == SHARDED else 1,
+    return StepShape(
+        model=settings.model,
+        branches=branches,
+        atoms=settings.atoms,
+        layout=ParallelLayout.build(
+            "mtl-base" if layout == "mtl-base" else "mtl-par",
+            cost=branches,
+            world_size=context.world_size,
+            encoder_shards=context.world_size if layout == SHARDED else 1,
+        ),
     )
+
+
+def are_oversubscribed(context: RankContext) -> bool:
+    """Whether ranks have no core or GPU of their own: they take turns, and wait for each other."""
+    return context.device.type == "cpu" and context.world_size > (os.cpu_count() or 1)
+
+
+def require_ranks(context: RankContext, ranks: int, what: str, otherwise: str = "") -> None:
+    """Refuse to measure on another number of ranks.
+
+    Args:
+        context: Who this process is.
+        ranks: How many it takes.
+        what: What is measured.
+        otherwise: What else than starting as many would help.
+
+    Raises:
+        ValueError: If there are more or fewer.
+    """
+    if context.world_size != ranks:
+        raise ValueError(
+            f"{what} is measured on {ranks} ranks, got {context.world_size}; start it with "
+            f"`mtlpar launch --ranks-per-node {ranks}`{otherwise}"
+        )
 
 
 class StepRunner:
