@@ -8,15 +8,12 @@ library and once as it comes. Each process measures one; processes alternate, th
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import resource
-import subprocess
-import sys
-import time
 
 import torch
 from conservative import TIMED, make_batch, make_network, step
+from fresh import best_seconds, measure_apart, read_options
 from machine import describe_machine
 
 from mtlpar.parallel.allocator import keep_freed_memory
@@ -33,22 +30,14 @@ def measure(forces: str, how: str, rounds: int) -> None:
     network, batch = make_network(FORCES[forces]), make_batch("molecules", TIMED["molecules"])
     step(network, batch)
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    best = float("inf")
-    for _ in range(rounds):
-        begun = time.process_time()
-        step(network, batch)
-        best = min(best, time.process_time() - begun)
+    best = best_seconds(lambda: step(network, batch), rounds)
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
     print(best, faults / rounds)
 
 
 def main() -> None:
     """Print every measurement."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=20, help="steps of each process")
-    parser.add_argument("--repeats", type=int, default=3, help="processes of each kind")
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = read_options(__doc__, measured=2)
     if options.measure:
         measure(*options.measure, options.rounds)
         return
@@ -56,10 +45,7 @@ def main() -> None:
     for forces in FORCES:
         best = dict.fromkeys(HOW, (float("inf"), 0.0))
         for _, how in itertools.product(range(options.repeats), HOW):
-            command = [sys.executable, __file__, "--measure", forces, how]
-            command += ["--rounds", str(options.rounds)]
-            printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            seconds, faults = map(float, printed.split())
+            seconds, faults = measure_apart(__file__, forces, how, rounds=options.rounds)
             best[how] = min(best[how], (seconds, faults))
         for how, (seconds, faults) in best.items():
             print(f"{forces}, {how}: {1e3 * seconds:.1f} ms, {faults:.0f} page faults a step")

@@ -10,14 +10,11 @@ memory is the growth of a fresh process over one step.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import resource
-import subprocess
-import sys
-import time
 
 import torch
+from fresh import best_seconds, measure_apart, read_options
 from machine import describe_machine
 from step import collate_structures, make_structures
 
@@ -70,29 +67,20 @@ def measure(way: str, kind: str, rounds: int) -> None:
     step(network, make_batch(kind, 1))
     batch = make_batch(kind, (TIMED if rounds > 1 else MEASURED)[kind])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    best = float("inf")
-    for _ in range(rounds):
-        begun = time.process_time()
-        step(network, batch)
-        best = min(best, time.process_time() - begun)
+    best = best_seconds(lambda: step(network, batch), rounds)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(batch.edge_index.shape[1], best, grown)
 
 
 def run(way: str, kind: str, rounds: int) -> tuple[int, float, float]:
     """Edges, seconds and MiB as a fresh process measures them."""
-    command = [sys.executable, __file__, "--measure", way, kind, "--rounds", str(rounds)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    return int(printed[0]), float(printed[1]), float(printed[2])
+    edges, seconds, grown = measure_apart(__file__, way, kind, rounds=rounds)
+    return int(edges), seconds, grown
 
 
 def main() -> None:
     """Print every measurement."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=20, help="steps of each process")
-    parser.add_argument("--repeats", type=int, default=3, help="processes of each kind")
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = read_options(__doc__, measured=2)
     if options.measure:
         measure(*options.measure, options.rounds)
         return

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from mtlpar.core.hashing import name_hash
 from mtlpar.sources.base import RawBlock, Source
-from mtlpar.sources.bz2_stream import read_bz2
+from mtlpar.sources.compressed import read_bz2
 from mtlpar.sources.json_members import JSON_ERRORS, MemberRun, Members
 from mtlpar.sources.pymatgen_json import parse_labelled, parse_runs
 from mtlpar.sources.quick_crystals import CrystalColumns, unique_keys, vector

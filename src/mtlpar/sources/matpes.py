@@ -19,7 +19,7 @@ from typing import Any, Final
 from mtlpar.core.hashing import name_hash
 from mtlpar.sources.alexandria import ArchiveLayout, read_archive
 from mtlpar.sources.base import RawBlock, Source
-from mtlpar.sources.gz_stream import read_gz
+from mtlpar.sources.compressed import read_gz
 from mtlpar.sources.materials_project import material_group
 from mtlpar.sources.pymatgen_json import parse_labelled
 from mtlpar.sources.quick_crystals import CrystalColumns, matrix_of_six, unique_keys, vectors

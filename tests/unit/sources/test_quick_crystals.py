@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mtlpar.sources import pymatgen_json
-from mtlpar.sources.bz2_stream import read_bz2
+from mtlpar.sources.compressed import read_bz2
 from mtlpar.sources.json_members import MemberRun
 from mtlpar.sources.registry import get_source
 from mtlpar.sources.settings import SourceSettings

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from mtlpar.sources import ase_databases, ase_files, bz2_stream, json_members, reading
+from mtlpar.sources import ase_databases, ase_files, compressed, json_members, reading
 from mtlpar.sources.registry import get_source
 from mtlpar.sources.settings import CustomSource, SourceSettings
 
@@ -30,9 +30,9 @@ def _small_blocks(monkeypatch):
     # Files of many blocks are then small enough for a test.
     monkeypatch.setattr(reading, "BLOCK_STRUCTURES", 16)
     monkeypatch.setattr(json_members, "CHUNK_BYTES", 4096)
-    monkeypatch.setattr(bz2_stream, "_PACKED_BYTES", 64)
-    monkeypatch.setattr(bz2_stream, "_CHUNK_BYTES", 4096)
-    monkeypatch.setattr(bz2_stream, "_PLAIN_BYTES", 4096)
+    monkeypatch.setattr(compressed, "_PACKED_BYTES", 64)
+    monkeypatch.setattr(compressed, "_CHUNK_BYTES", 4096)
+    monkeypatch.setattr(compressed, "_PLAIN_BYTES", 4096)
 
 
 def test_materials_of_mptrj_are_read_one_by_one(mptrj_file, frame):

@@ -1,14 +1,16 @@
-"""Decompresses bzip2 in a thread of its own, beside the parsing of what it gives."""
+"""Decompresses bzip2 and gzip in a thread of its own, beside the parsing of what it gives."""
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from bz2 import BZ2Decompressor
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from mtlpar.sources.ahead import ahead
-from mtlpar.sources.file_kinds import BZIP2, require_kind
+from mtlpar.sources.file_kinds import BZIP2, GZIP, require_kind
 
 # After every call the thread waits for the interpreter, 5 ms if the other one is busy: BZ2File,
 # with its calls of 8 kB, would wait most of the time.
@@ -28,12 +30,29 @@ def read_bz2(path: Path) -> Iterator[bytes]:
         EOFError: If it ends too early.
     """
     require_kind(path, BZIP2)
-    for block in ahead(_blocks(path)):
+    yield from _in_chunks(_bz2_blocks(path))
+
+
+def read_gz(path: Path) -> Iterator[bytes]:
+    """Stream the content of a file that was compressed with gzip.
+
+    Raises:
+        ValueError: If the file is something else.
+        OSError: If it is damaged.
+        EOFError: If it ends too early.
+    """
+    require_kind(path, GZIP)
+    yield from _in_chunks(_gz_blocks(path))
+
+
+def _in_chunks(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """What a thread decompresses ahead, in pieces."""
+    for block in ahead(blocks):
         for start in range(0, len(block), _CHUNK_BYTES):
             yield block[start : start + _CHUNK_BYTES]
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def _bz2_blocks(path: Path) -> Iterator[bytes]:
     unpacker = BZ2Decompressor()
     with path.open("rb") as stream:
         packed = stream.read(_PACKED_BYTES)
@@ -49,3 +68,12 @@ def _blocks(path: Path) -> Iterator[bytes]:
                 unpacker = BZ2Decompressor()
             elif unpacker.needs_input:
                 packed = stream.read(_PACKED_BYTES)
+
+
+def _gz_blocks(path: Path) -> Iterator[bytes]:
+    with gzip.open(path, "rb") as stream:
+        try:
+            while block := stream.read(_PLAIN_BYTES):
+                yield block
+        except zlib.error as error:
+            raise OSError(str(error)) from error
