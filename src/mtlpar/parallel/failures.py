@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Connections break a little before a process is gone; ranks of other nodes say so a little later.
+_PATIENCE_S: Final = 2.0
+_TOLD_PATIENCE_S: Final = 6.0
 _REPORT_GRACE_S: Final = 3.0
 _REPORT_LIMIT_S: Final = 15.0
 _PASS_ON_S: Final = 1.0
@@ -98,7 +101,7 @@ class FailureDetector:
         finally:
             self._describe = _describe_plainly
 
-    def report_dead(self, *, patience_s: float = 2.0) -> str | None:
+    def report_dead(self, *, patience_s: float = _PATIENCE_S) -> str | None:
         """A message about ranks that have died; None if none has.
 
         Args:
@@ -113,7 +116,7 @@ class FailureDetector:
         Args:
             error: What a collective failed with.
         """
-        report = self.report_dead()
+        report = self.report_dead(patience_s=_PATIENCE_S if self._sees_all else _TOLD_PATIENCE_S)
         if report is None and _TIMED_OUT in str(error) and (silent := self._silent()):
             return self._report(silent, "hangs, or waits for something else")
         return report
@@ -143,7 +146,7 @@ class FailureDetector:
         # Who cannot be asked gets the time that a rank on an idle node takes.
         time.sleep(max(0.0, start + _REPORT_GRACE_S - time.monotonic()))
 
-    def dead(self, *, patience_s: float = 2.0) -> tuple[int, ...]:
+    def dead(self, *, patience_s: float = _PATIENCE_S) -> tuple[int, ...]:
         """Ranks that died first, of those that anybody can see.
 
         Args:

@@ -398,7 +398,7 @@ class CheckpointFolder:
             remove(temporary)
             self.folder.mkdir(parents=True, exist_ok=True)
         self._barrier()
-        with _one_process_is_meant(), _saying_what_cannot_be_written(final):
+        with _one_process_is_meant(), _saying_what_cannot_be_written(final, self._group):
             save(
                 state,
                 checkpoint_id=temporary,
@@ -451,7 +451,7 @@ def optimizer_state(model: MultiTaskModel, optimizer: torch.optim.Optimizer) -> 
 
 
 @contextmanager
-def _saying_what_cannot_be_written(path: Path) -> Iterator[None]:
+def _saying_what_cannot_be_written(path: Path, group: dist.ProcessGroup | None) -> Iterator[None]:
     """Turn what torch raises on a full disk into one line; it names neither file nor cause.
 
     Raises:
@@ -460,6 +460,9 @@ def _saying_what_cannot_be_written(path: Path) -> Iterator[None]:
     try:
         yield
     except (CheckpointException, RuntimeError, OSError) as error:
+        if group is not None and not isinstance(error, CheckpointException):
+            # A rank is lost: nobody tells the others, and nothing is wrong with the disk.
+            raise
         failures = error.failures if isinstance(error, CheckpointException) else {}
         cause = next((one[0] for one in failures.values()), error)
         raise AgreedError(

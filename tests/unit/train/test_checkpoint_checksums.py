@@ -196,6 +196,22 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_is_one_line(tmp_path
     checkpoints.wait()
 
 
+def test_a_rank_that_is_lost_while_a_checkpoint_is_written_is_no_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Taken for a full disk that all know of, this rank left in good order and waited for the dead.
+    def lose(*_: object, **__: object) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    checkpoints = CheckpointFolder(tmp_path / "run", rank=0)
+    monkeypatch.setattr(checkpoints, "_group", object())
+    monkeypatch.setattr(checkpoints, "_barrier", lambda: None)
+    monkeypatch.setattr("mtlpar.train.checkpoint.save", lose)
+    checkpoints.save({"model.weight": torch.ones(3)}, TrainingProgress(step=3))
+    with pytest.raises(RuntimeError, match=r"^Connection closed by peer$"):
+        checkpoints.wait()
+
+
 @pytest.mark.parametrize("line", ['{"kind": "step"}', "[]", '{"kind": "step", "step": "2"}', "{"])
 def test_a_damaged_line_of_the_history_is_named(workspace: Workspace, line: str) -> None:
     (path,) = workspace.checkpoints("mtl").glob("*/metrics.jsonl")
