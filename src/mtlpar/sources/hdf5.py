@@ -91,15 +91,19 @@ def read_groups(
         )
 
 
-def _refuse_more(path: Path) -> None:
+def announced_end(path: Path) -> int | None:
+    """At which byte an HDF5 file ends by its superblock; None if that is of an unknown kind."""
     with path.open("rb") as stream:
         superblock = stream.read(48)
     address = _END_ADDRESS.get(superblock[8])
     if not superblock.startswith(_SIGNATURE) or address is None:
-        return  # behind a user block, or of a version to come
-    end = int.from_bytes(superblock[address : address + 8], "little")
-    size = path.stat().st_size
-    if size > end:
+        return None  # behind a user block, or of a version to come
+    return int.from_bytes(superblock[address : address + 8], "little")
+
+
+def _refuse_more(path: Path) -> None:
+    size, end = path.stat().st_size, announced_end(path)
+    if end is not None and size > end:
         raise ValueError(
             f"{path} has {size} bytes, but by its superblock ends after {end}: what follows is not "
             "read; is it two files in one?"

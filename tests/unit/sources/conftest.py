@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from qm7x_properties import write_conformation
 
 from mtlpar.core.structures import StructureBatch
 from mtlpar.sources.registry import get_source
@@ -89,12 +90,8 @@ def qm7x_file(tmp_path):
                 for index, name in enumerate(names):
                     positions, energy, forces = frames(1, 3, index)
                     group = file.create_group(f"{molecule}/{name}")
-                    group["atNUM"] = np.array([8, 1, 1])
-                    group["atXYZ"] = positions[0]
-                    group["ePBE0+MBD"] = energy
-                    group["totFOR"] = forces[0]
-                    group["ePBE0"] = energy + 1
-                    group["pbe0FOR"] = forces[0] + 1
+                    numbers = np.array([8, 1, 1])
+                    write_conformation(group, numbers, positions[0], energy, forces[0])
             if change is not None:
                 change(file)
         path = tmp_path / "1000.xz"
