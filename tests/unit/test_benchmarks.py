@@ -39,7 +39,7 @@ SLOW = {
     "allocator": "--rounds 2 --repeats 1",
     "conservative": "--rounds 2 --repeats 1",
     "ddstore": "--total-atoms 2000 --atoms 14 --rounds 1",
-    "extract": "--megabytes 1 --repeats 1",
+    "extract": "--megabytes 1 --conformations 20 --repeats 1",
     "imports": "--rounds 1",
     "load_model": "--rounds 1",
     "loader": "--structures 300 --batch 16 --rounds 1 --steps 1",

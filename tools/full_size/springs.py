@@ -1,0 +1,57 @@
+"""Structures whose atoms hang on springs, many at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_STIFFNESS_EV: Final = 4.0
+_AMPLITUDE_ANGSTROM: Final = 0.06
+_SPACING_ANGSTROM: Final = 1.5
+_PER_ATOM_EV: Final = {1: -13.6, 6: -1030.0, 7: -1486.0, 8: -2043.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """F structures of the same N atoms.
+
+    Attributes:
+        numbers: Atomic numbers, (N,).
+        positions: Å, (F, N, 3).
+        energy: eV, (F,).
+        forces: eV/Å, (F, N, 3), which sum to zero.
+    """
+
+    numbers: IntArray
+    positions: FloatArray
+    energy: FloatArray
+    forces: FloatArray
+
+
+def draw_numbers(rng: np.random.Generator, size: int) -> IntArray:
+    """Atomic numbers of an organic molecule, (size,)."""
+    return np.sort(rng.choice([1, 6, 7, 8], size, p=[0.5, 0.3, 0.1, 0.1]))[::-1].copy()
+
+
+def draw_frames(rng: np.random.Generator, numbers: IntArray, count: int) -> Frames:
+    """Displace atoms from places of a grid, on springs.
+
+    Args:
+        rng: Where displacements come from.
+        numbers: Atomic numbers, (N,).
+        count: How many structures.
+    """
+    size = len(numbers)
+    side = int(np.ceil(size ** (1 / 3)))
+    grid = np.argwhere(np.ones((side, side, side)))[:size] * _SPACING_ANGSTROM
+    moved = rng.normal(scale=_AMPLITUDE_ANGSTROM, size=(count, size, 3))
+    moved -= moved.mean(axis=1, keepdims=True)
+    atoms_ev = sum(_PER_ATOM_EV[number] for number in numbers.tolist())
+    energy = atoms_ev + _STIFFNESS_EV / 2 * (moved**2).sum(axis=(1, 2))
+    return Frames(numbers, grid + moved, energy, -_STIFFNESS_EV * moved)
