@@ -87,12 +87,17 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         help="lay these files over ./config.yaml, later ones over earlier ones; `snakemake "
         "--configfile` does the same",
     )
+    add_overrides(parser, "override one key, for instance train.epochs=5")
+
+
+def add_overrides(parser: argparse.ArgumentParser, summary: str) -> None:
+    """Add ``--set``."""
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override one key, for instance train.epochs=5; may be repeated",
+        help=f"{summary}; may be repeated",
     )
 
 

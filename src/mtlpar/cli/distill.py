@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import add_command, require_existing, require_positive
+from mtlpar.cli.common import add_command, add_overrides, require_existing, require_positive
 from mtlpar.cli.model_files import model_file
 from mtlpar.cli.stages import run_stage_here
 
@@ -66,13 +66,7 @@ def add_commands(commands: Commands) -> None:
         metavar="K",
         help="temperature of these dynamics (default: 500)",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a setting, for instance train.epochs=20 or model.encoder.width=24; may be repeated",
-    )
+    add_overrides(parser, "a setting, for instance train.epochs=20 or model.encoder.width=24")
 
 
 def _distill(options: argparse.Namespace) -> None:

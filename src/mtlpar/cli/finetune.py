@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import add_command, require_existing
+from mtlpar.cli.common import add_command, add_overrides, require_existing
 from mtlpar.cli.model_files import model_file
 from mtlpar.cli.stages import run_stage_here
 
@@ -54,6 +54,27 @@ def add_commands(commands: Commands) -> None:
         help="what moves: full, heads (the encoder stays, and all other branches with it), last:N "
         "layers, or lora:R for updates of rank R (default: full)",
     )
+    _add_replay(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("finetune"),
+        metavar="FOLDER",
+        help="folder of configuration and results; the same command goes on there "
+        "(default: finetune)",
+    )
+    add_overrides(
+        parser,
+        "a setting, for instance train.epochs=20 or custom_sources.own.energy_key=REF_energy",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="say what would move, with which references and for how long; do not train",
+    )
+
+
+def _add_replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replay",
         default="none",
@@ -67,27 +88,6 @@ def add_commands(commands: Commands) -> None:
         default=Path("results/packed"),
         metavar="FOLDER",
         help="where --replay packs looks (default: results/packed)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("finetune"),
-        metavar="FOLDER",
-        help="folder of configuration and results; the same command goes on there "
-        "(default: finetune)",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a setting, for instance train.epochs=20 or custom_sources.own.energy_key=REF_energy; "
-        "may be repeated",
-    )
-    parser.add_argument(
-        "--explain",
-        action="store_true",
-        help="say what would move, with which references and for how long; do not train",
     )
 
 

@@ -77,22 +77,14 @@ def run(
             _check_data(model, pack)
             dataset = PackedDataset(pack)
         branch = model.branch_for_foreign(source)
-        sample = workspace.predictions(name, source)
-        result: dict[str, Any] = {}
+        predicted: Predicted | None = None
         if branch is None:
-            result["zero_shot"] = zero_shot(model, dataset, settings)
+            result: dict[str, Any] = {"zero_shot": zero_shot(model, dataset, settings)}
             _log_zero_shot(name, source, result["zero_shot"])
-            _write_parity_sample(sample, dataset, None, settings, seed)
         else:
-            own = model.references.get(source)
-            known = model.uncertainty_of(source) if source in model.sources else None
-            predicted = predict_dataset(
-                model, dataset, branch, settings, references=own, pool=known is not None
-            )
-            result = _errors(name, dataset, predicted)
-            if known is not None:
-                result["uncertainty"] = uncertainty_quality(known, source, dataset, predicted)
-            _write_parity_sample(sample, dataset, predicted, settings, seed)
+            predicted, result = _test(name, model, branch, dataset, settings)
+        sample = workspace.predictions(name, source)
+        _write_parity_sample(sample, dataset, predicted, settings, seed)
         write_content(
             workspace.metrics(name, source),
             MetricsRecord,
@@ -109,6 +101,22 @@ def run(
                 "zero_predictor": sums_of(dataset, zero_of(dataset)).as_dict(),
             },
         )
+
+
+def _test(
+    name: str, model: SavedModel, branch: str, dataset: PackedDataset, settings: EvaluateSettings
+) -> tuple[Predicted, dict[str, Any]]:
+    """Predictions of a branch on a test set, with their errors and the quality of uncertainties."""
+    source = dataset.header.source
+    own = model.references.get(source)
+    known = model.uncertainty_of(source) if source in model.sources else None
+    predicted = predict_dataset(
+        model, dataset, branch, settings, references=own, pool=known is not None
+    )
+    result = _errors(name, dataset, predicted)
+    if known is not None:
+        result["uncertainty"] = uncertainty_quality(known, source, dataset, predicted)
+    return predicted, result
 
 
 def _log_zero_shot(name: str, source: str, found: Mapping[str, Mapping[str, Any]]) -> None:

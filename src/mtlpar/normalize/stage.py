@@ -89,20 +89,9 @@ def run(
     split_by: SplitBy = "given" if extracted.manifest.given_splits else settings.split_of(source)
     has = {label: extracted.column(f"{label}_mask") != 0 for label in LABELS}
     rows = Rows.of(extracted, has)
-    duplicates = {} if split_by == "given" else find_duplicates(rows)
-    kept = ~np.logical_or.reduce([np.zeros(len(rows.group), np.bool_), *duplicates.values()])
-    split = np.full(len(kept), TRAIN, np.int8)
-    split[kept] = _split(rows, kept, source, split_by, settings, seed)
-    books = Books(extracted.manifest, split)
-    for reason, mask in duplicates.items():
-        books.drop(mask, reason)
+    books = _deal(extracted, rows, split_by, settings, seed)
     require_every_split(source, books.close(split_by, is_leaky=False, without={}), rows.group)
-    with Workers(jobs, hint=_HINT) as workers:
-        fit = _take_references(extracted, books.split, given, has["energy"], workers)
-        rest = _take_off(extracted, books.split, fit.references, workers)
-    if fit.rank is None:
-        require_elements(source, fit, rest.undefined_elements)
-    books.drop(rest.undefined, "element_not_in_train")
+    fit, rest = _without_references(extracted, books, given, has["energy"], jobs)
     in_train = (books.split == TRAIN) & has["energy"]
     spread = measure_spread(rest.target[in_train])
     leaks = _check_leaks(source, books.split, rows, split_by)
@@ -114,14 +103,13 @@ def run(
         spread=spread,
         deviations=settings.outlier_deviations,
     )
-    checks: dict[str, Any] = {
+    checks = {
         "source": source,
         "split_by": split_by,
         **count_contradictions(source, rows),
         "in_several_splits": leaks,
         "energy_outliers": outliers,
-        "ingest": extracted.manifest.checks.given(),
-        "files": {file.name: file.checks.given() for file in extracted.manifest.files},
+        **_ingest_checks(extracted.manifest),
     }
     references = {
         **_describe(extracted.manifest, fit, rest, in_train, spread),
@@ -163,6 +151,32 @@ def _remove_products(workspace: Workspace, source: str) -> None:
     remove_leftovers_of([workspace.ledger(source), workspace.checks(source)])
 
 
+def _ingest_checks(manifest: ExtractedManifest) -> dict[str, Any]:
+    """What the extract stage checked, of the source and of its files."""
+    return {
+        "ingest": manifest.checks.given(),
+        "files": {file.name: file.checks.given() for file in manifest.files},
+    }
+
+
+def _deal(
+    extracted: ExtractedSource,
+    rows: Rows,
+    split_by: SplitBy,
+    settings: NormalizeSettings,
+    seed: int,
+) -> Books:
+    """Drop duplicates, and deal the other rows to the splits."""
+    duplicates = {} if split_by == "given" else find_duplicates(rows)
+    kept = ~np.logical_or.reduce([np.zeros(len(rows.group), np.bool_), *duplicates.values()])
+    split = np.full(len(kept), TRAIN, np.int8)
+    split[kept] = _split(rows, kept, extracted.manifest.source, split_by, settings, seed)
+    books = Books(extracted.manifest, split)
+    for reason, mask in duplicates.items():
+        books.drop(mask, reason)
+    return books
+
+
 def _split(
     rows: Rows,
     kept: npt.NDArray[np.bool_],
@@ -187,6 +201,23 @@ def _split(
         return assign_splits(unit, official, **fractions, seed=seed)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
+
+
+def _without_references(
+    extracted: ExtractedSource,
+    books: Books,
+    given: References | None,
+    has_energy: npt.NDArray[np.bool_],
+    jobs: int,
+) -> tuple[ReferenceFit, _Rest]:
+    """Take references off all energies, and drop rows of elements that have none."""
+    with Workers(jobs, hint=_HINT) as workers:
+        fit = _take_references(extracted, books.split, given, has_energy, workers)
+        rest = _take_off(extracted, books.split, fit.references, workers)
+    if fit.rank is None:
+        require_elements(extracted.manifest.source, fit, rest.undefined_elements)
+    books.drop(rest.undefined, "element_not_in_train")
+    return fit, rest
 
 
 def _take_references(

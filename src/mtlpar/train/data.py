@@ -13,6 +13,7 @@ from mtlpar.core.collective import collective
 from mtlpar.core.error_names import RMS_NAMES
 from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
+from mtlpar.graph.settings import GraphSettings
 from mtlpar.model.multitask import TargetScale
 from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.layout import ParallelLayout
@@ -20,7 +21,7 @@ from mtlpar.store.dataset import PackSlice, column_bytes
 from mtlpar.store.header import PackHeader
 from mtlpar.store.pack import Pack
 from mtlpar.train.loader import RankLoader
-from mtlpar.train.placement import SourceData, open_stores
+from mtlpar.train.placement import Placement, SourceData, open_stores
 from mtlpar.train.precision import weight_dtype
 from mtlpar.train.sampler import EpochPlan
 from mtlpar.train.settings import TrainSettings
@@ -131,35 +132,16 @@ def load_data(
         source: _validation_share(pack, branch_of[source], layout, rank)
         for source, pack in validation_packs.items()
     }
-    dealt = [source for source, branch in branch_of.items() if len(layout.owners[branch]) > 1]
-    placement, stores = open_stores(
-        {
-            source: SourceData(pack=packs[source], owners=layout.owners[branch_of[source]])
-            for source in mine
-        },
-        placement=settings.data,
-        ranks_per_copy=settings.ranks_per_copy,
-        window=settings.shuffle_structures,
-        work_bytes=sum(WORK_BYTES * len(packs[source]) for source in mine if source in dealt),
-        validation_bytes=sum(needed for _, needed in validation.values()),
-    )
-    work = gather_work(
-        {source: packs[source] for source in dealt},
-        model_settings.graph,
-        rank=rank,
-        world_size=layout.world_size,
-    )
-    loader = RankLoader(
-        stores,
+    placement, loader = _open_loader(
+        packs,
         branch_of,
         plan,
-        layout,
-        rank,
-        model_settings.graph,
-        weight_dtype(settings),
-        pin_memory=device.type == "cuda",
-        max_atoms=settings.max_atoms_per_pass,
-        work={source: work[source] for source in mine if source in work},
+        layout=layout,
+        rank=rank,
+        device=device,
+        settings=settings,
+        graph=model_settings.graph,
+        validation_bytes=sum(needed for _, needed in validation.values()),
     )
     return TrainingData(
         branch_of=branch_of,
@@ -171,6 +153,60 @@ def load_data(
         },
         validation_packs=validation_packs,
     )
+
+
+@collective
+def _open_loader(
+    packs: Mapping[str, Pack],
+    branch_of: Mapping[str, str],
+    plan: EpochPlan,
+    *,
+    layout: ParallelLayout,
+    rank: int,
+    device: torch.device,
+    settings: TrainSettings,
+    graph: GraphSettings,
+    validation_bytes: int,
+) -> tuple[Placement, RankLoader]:
+    """Where a rank's training data lie, and what makes batches of them.
+
+    Args:
+        packs: Training packs of all sources of the model.
+        branch_of: Branch of every source, in order.
+        plan: The steps.
+        layout: Who owns which branch.
+        rank: This rank.
+        device: Where batches go.
+        settings: How to train.
+        graph: Neighbour graph.
+        validation_bytes: What the rank's share of the validation data takes in memory.
+    """
+    owners = {source: layout.owners[branch] for source, branch in branch_of.items()}
+    mine = [source for source, ranks in owners.items() if rank in ranks]
+    # What several ranks share is dealt by work, which all of them know.
+    shared = {source: packs[source] for source, ranks in owners.items() if len(ranks) > 1}
+    placement, stores = open_stores(
+        {source: SourceData(pack=packs[source], owners=owners[source]) for source in mine},
+        placement=settings.data,
+        ranks_per_copy=settings.ranks_per_copy,
+        window=settings.shuffle_structures,
+        work_bytes=sum(WORK_BYTES * len(packs[source]) for source in mine if source in shared),
+        validation_bytes=validation_bytes,
+    )
+    work = gather_work(shared, graph, rank=rank, world_size=layout.world_size)
+    loader = RankLoader(
+        stores,
+        branch_of,
+        plan,
+        layout,
+        rank,
+        graph,
+        weight_dtype(settings),
+        pin_memory=device.type == "cuda",
+        max_atoms=settings.max_atoms_per_pass,
+        work={source: work[source] for source in mine if source in work},
+    )
+    return placement, loader
 
 
 def validation_pack(workspace: Workspace, train: Pack) -> Pack:
