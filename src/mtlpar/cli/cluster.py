@@ -27,26 +27,33 @@ def add_commands(commands: Commands) -> None:
     )
     add_config(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="write the findings as JSON if there is no fault"
+        "--out", type=Path, metavar="FILE", help="write the findings as JSON, if there is no fault"
     )
     parser = add_command(
-        commands, "jobs", _jobs, "list the jobs of this workflow that wait or run in the scheduler"
+        commands,
+        "jobs",
+        _jobs,
+        "list jobs of this workflow that are pending or running in the scheduler",
     )
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--cancel", action="store_true", help="cancel them, and unlock the folder")
+    choice.add_argument(
+        "--cancel", action="store_true", help="cancel these jobs, and unlock the folder"
+    )
     choice.add_argument(
         "--adopt",
         action="store_true",
-        help="wait until they end, let Snakemake keep their outputs, and unlock the folder",
+        help="wait for these jobs, let Snakemake keep their outputs, and unlock the folder",
     )
     parser = add_command(
         commands,
         "profiles",
         _profiles,
-        "install profiles: then `snakemake --profile NAME` works",
+        "install profiles so that `snakemake --profile NAME` works",
     )
-    parser.add_argument("action", choices=("list", "install"), help="what to do")
-    parser.add_argument("name", nargs="*", help="profiles (default: all)")
+    parser.add_argument(
+        "action", choices=("list", "install"), help="list the profiles, or install them"
+    )
+    parser.add_argument("name", nargs="*", help="profiles to install (default: all)")
     parser.add_argument("--account", metavar="NAME", help="project to charge")
     parser.add_argument(
         "--environment", type=Path, metavar="FOLDER", help="Python environment (default: .venv)"

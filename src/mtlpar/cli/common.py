@@ -72,7 +72,7 @@ def add_command(
     )
     parser.epilog = f"example:\n  {EXAMPLES[parser.prog.removeprefix('mtlpar ')]}"
     parser.set_defaults(command=command, parser=parser)
-    parser.add_argument("-v", "--verbose", action="store_true", help="log details too")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log details")
     return parser
 
 
@@ -84,10 +84,10 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="lay these files over ./config.yaml, later ones over earlier ones; `snakemake "
-        "--configfile` does the same",
+        help="merge these files over ./config.yaml, where later files win; `snakemake "
+        "--configfile` merges the same way",
     )
-    add_overrides(parser, "override one key, for instance train.epochs=5")
+    add_overrides(parser, "override one key, such as train.epochs=5")
 
 
 def add_overrides(parser: argparse.ArgumentParser, summary: str) -> None:

@@ -34,7 +34,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--list",
         action="store_true",
-        help="list the files and what is here; download nothing",
+        help="list the files, and how much of them is here, without downloading",
     )
     lock = parser.add_mutually_exclusive_group()
     lock.add_argument(
@@ -43,29 +43,29 @@ def add_commands(commands: Commands) -> None:
         action="store_const",
         const="renew",
         default="check",
-        help="accept what the servers have now, and rewrite the lock files",
+        help="accept what the servers offer now, and rewrite the lock files",
     )
     lock.add_argument(
         "--locked",
         dest="lock_use",
         action="store_const",
         const="keep",
-        help="keep to the lock files; do not ask the servers for changes",
+        help="use the lock files as they are; do not ask the servers for changes",
     )
     parser = _add_stage(commands, "extract", _extract, "read native files into columns")
-    _add_jobs(parser, "processes that read raw files")
+    _add_jobs(parser, "number of processes that read raw files (default: 1)")
     parser.add_argument(
         "--share",
         metavar="I-of-N",
-        help="extract only this share; run without it at the end",
+        help="extract only share I of N; once all shares are done, run without this option",
     )
     parser = _add_stage(commands, "normalize", _normalize, "split and fit reference energies")
-    _add_jobs(parser, "processes that read")
+    _add_jobs(parser, "number of processes that read (default: 1)")
     parser = add_command(commands, "leaks", _leaks, "compare the splits of all sources")
     add_config(parser)
-    _add_jobs(parser, "processes that read")
+    _add_jobs(parser, "number of processes that read (default: 1)")
     parser = _add_stage(commands, "pack", _pack, "write shuffled .bp packs of the splits")
-    _add_jobs(parser, "processes that sort")
+    _add_jobs(parser, "number of processes that sort (default: 1)")
 
 
 def _add_stage(

@@ -19,28 +19,31 @@ if TYPE_CHECKING:
 def add_commands(commands: Commands) -> None:
     """Add distill."""
     parser = add_command(
-        commands, "distill", _distill, "teach a small conservative model one branch of a model file"
+        commands,
+        "distill",
+        _distill,
+        "distill one branch of a model file into a small conservative model",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="model.pt or its folder")
     parser.add_argument(
         "--source",
         metavar="NAME",
-        help="source whose level of theory is taught (may be left out if the model has only one)",
+        help="source whose level of theory to teach (optional if the model has only one)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="FILE",
-        help="model file to write, such as student.pt; configuration and results lie in the folder "
-        "student beside it, and the same command goes on there",
+        help="model file to write, such as student.pt; configuration and results go to the folder "
+        "student beside it; run the same command again to continue",
     )
     parser.add_argument(
         "--packs",
         type=Path,
         default=Path("results/packed"),
         metavar="FOLDER",
-        help="where the packs of the source lie, if anywhere: their labels are learned too "
+        help="folder with packs of the source; if there are any, their labels are learned too "
         "(default: results/packed)",
     )
     parser.add_argument(
@@ -49,14 +52,15 @@ def add_commands(commands: Commands) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="further structures to teach, with or without labels: whatever `mtlpar predict` reads",
+        help="more structures to teach, with or without labels, in any format that `mtlpar "
+        "predict` reads",
     )
     parser.add_argument(
         "--dynamics",
         type=int,
         default=400,
         metavar="N",
-        help="structures to teach that a first student meets in its own dynamics; 0 for none "
+        help="number of structures to teach from dynamics that a first student runs; 0 for none "
         "(default: 400)",
     )
     parser.add_argument(
@@ -64,9 +68,9 @@ def add_commands(commands: Commands) -> None:
         type=float,
         default=500.0,
         metavar="K",
-        help="temperature of these dynamics (default: 500)",
+        help="temperature of these dynamics in kelvin (default: 500)",
     )
-    add_overrides(parser, "a setting, for instance train.epochs=20 or model.encoder.width=24")
+    add_overrides(parser, "set one key, such as train.epochs=20 or model.encoder.width=24")
 
 
 def _distill(options: argparse.Namespace) -> None:

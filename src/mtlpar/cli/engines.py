@@ -30,8 +30,8 @@ def _add_lammps(commands: Commands) -> None:
         "script",
         type=Path,
         metavar="SCRIPT",
-        help="LAMMPS script in units metal, with 'pair_style mtlpar' and 'pair_coeff * * Mg O' "
-        "(the element of each atom type) for the model",
+        help="LAMMPS script in metal units, with 'pair_style mtlpar' and 'pair_coeff * * Mg O' "
+        "(the element of each atom type)",
     )
     parser.add_argument(
         "--model", type=Path, required=True, metavar="MODEL", help="model.pt or its folder"
@@ -41,12 +41,15 @@ def _add_lammps(commands: Commands) -> None:
         "--structure",
         type=Path,
         metavar="FILE",
-        help="what ASE reads, to start from (its last frame); units, atom_style, boundary and "
-        "read_data are then set for it and must not be in the script",
+        help="structure to start from, in any format that ASE reads (the last frame is taken); "
+        "units, atom_style, boundary and read_data are then set and must not be in the script",
     )
-    parser.add_argument("--charge", type=int, metavar="E", help="total charge of the structure")
+    parser.add_argument("--charge", type=int, metavar="E", help="total charge of the structure (e)")
     parser.add_argument(
-        "--spin", type=int, metavar="N", help="its spin multiplicity 2S+1, 0 if nobody knows it"
+        "--spin",
+        type=int,
+        metavar="N",
+        help="spin multiplicity 2S+1 of the structure; 0 if unknown",
     )
     parser.add_argument(
         "--var",
@@ -60,7 +63,7 @@ def _add_lammps(commands: Commands) -> None:
 
 def _add_convert(commands: Commands) -> None:
     parser = add_command(
-        commands, "convert", _convert, "write one branch of a model in a format of other engines"
+        commands, "convert", _convert, "export one branch of a model for other simulation engines"
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="model.pt or its folder")
     _add_source(parser)
@@ -68,16 +71,16 @@ def _add_convert(commands: Commands) -> None:
         "--format",
         required=True,
         choices=("metatomic", "package"),
-        help="metatomic: for the engines that read models of metatomic; package: the function of "
-        "positions and neighbours for torch.export.load",
+        help="metatomic: for engines that support metatomic models; package: a function of "
+        "positions and neighbours, for torch.export.load",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path(),
         metavar="FOLDER",
-        help="where to write (default: here); the file's name tells model, source, level of theory "
-        "and digest",
+        help="folder to write to (default: here); the file is named after model, source, level of "
+        "theory and digest",
     )
 
 
@@ -85,7 +88,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         metavar="NAME",
-        help="source whose level of theory is wanted (may be left out if the model has only one)",
+        help="source whose level of theory to predict (optional if the model has only one)",
     )
 
 

@@ -51,8 +51,8 @@ def add_commands(commands: Commands) -> None:
         "--mode",
         default="full",
         metavar="MODE",
-        help="what moves: full, heads (the encoder stays, and all other branches with it), last:N "
-        "layers, or lora:R for updates of rank R (default: full)",
+        help="what is trained: full, heads (the encoder and all other branches stay as they are), "
+        "last:N layers, or lora:R for low-rank updates of rank R (default: full)",
     )
     _add_replay(parser)
     parser.add_argument(
@@ -60,17 +60,18 @@ def add_commands(commands: Commands) -> None:
         type=Path,
         default=Path("finetune"),
         metavar="FOLDER",
-        help="folder of configuration and results; the same command goes on there "
+        help="folder for configuration and results; run the same command again to continue "
         "(default: finetune)",
     )
     add_overrides(
         parser,
-        "a setting, for instance train.epochs=20 or custom_sources.own.energy_key=REF_energy",
+        "set one key, such as train.epochs=20 or custom_sources.own.energy_key=REF_energy",
     )
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="say what would move, with which references and for how long; do not train",
+        help="print what would be trained, with which references and for how long, without "
+        "training",
     )
 
 
@@ -79,15 +80,15 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
         "--replay",
         default="none",
         metavar="none|packs|pseudo:N",
-        help="what keeps the other branches where they are: the packs of pre-training, or N "
-        "structures for each that it labels itself (default: none)",
+        help="what keeps the other branches from drifting: the packs of pre-training, or N "
+        "structures per branch that the model labels itself (default: none)",
     )
     parser.add_argument(
         "--packs",
         type=Path,
         default=Path("results/packed"),
         metavar="FOLDER",
-        help="where --replay packs looks (default: results/packed)",
+        help="folder of packs for --replay packs (default: results/packed)",
     )
 
 

@@ -21,8 +21,8 @@ _NEXT = {
 def add_commands(commands: Commands) -> None:
     """Add init."""
     parser = add_command(commands, "init", _init, "write the workflow and its settings to a folder")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to write")
-    parser.add_argument("--sample", action="store_true", help="write the embedded sample too")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder to write")
+    parser.add_argument("--sample", action="store_true", help="include the embedded sample data")
 
 
 def _init(options: argparse.Namespace) -> None:

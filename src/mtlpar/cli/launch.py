@@ -22,23 +22,25 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument("--nodes", type=int, default=1, help="number of nodes")
     parser.add_argument(
-        "--ranks-per-node", "--ppn", type=int, default=1, metavar="N", help="ranks on each node"
+        "--ranks-per-node", "--ppn", type=int, default=1, metavar="N", help="ranks per node"
     )
-    parser.add_argument("--cpus-per-rank", type=int, default=1, help="cores of each rank")
-    parser.add_argument("--gpus-per-node", type=int, default=0, help="accelerators of each node")
+    parser.add_argument("--cpus-per-rank", type=int, default=1, help="cores per rank")
+    parser.add_argument("--gpus-per-node", type=int, default=0, help="accelerators per node")
     parser.add_argument(
         "--launcher",
         choices=LAUNCHERS,
         default="auto",
-        help="how ranks are started (default: recognise the allocation)",
+        help="how to start the ranks (default: detected from the allocation)",
     )
     parser.add_argument(
         "--walltime-min",
         type=float,
         metavar="MINUTES",
-        help="time the job asked for; ranks stop in time if the scheduler does not tell the end",
+        help="walltime of the job, so that ranks stop in time if the scheduler does not report it",
     )
-    parser.add_argument("line", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
+    parser.add_argument(
+        "line", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="command to run"
+    )
 
 
 def _launch(options: argparse.Namespace) -> None:

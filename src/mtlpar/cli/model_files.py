@@ -38,7 +38,7 @@ def _add_check(commands: Commands) -> None:
         commands,
         "check",
         _check,
-        "test that a trained model obeys physics; exit with status 1 if a check fails",
+        "check that a trained model obeys physics; exit status 1 if a check fails",
     )
     parser.add_argument("path", type=Path, metavar="MODEL", help="model.pt or its folder")
     parser.add_argument(
@@ -48,11 +48,14 @@ def _add_check(commands: Commands) -> None:
 
 def _add_card(commands: Commands) -> None:
     parser = add_command(
-        commands, "card", _card, "write what others should know of a model, as Markdown"
+        commands,
+        "card",
+        _card,
+        "write a model card in Markdown: what others should know about a model",
     )
     parser.add_argument("path", type=Path, metavar="MODEL", help="model.pt or its folder")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="where to write (default: card.md beside it)"
+        "--out", type=Path, metavar="FILE", help="file to write (default: card.md beside the model)"
     )
     add_config(parser)
 

@@ -31,17 +31,19 @@ def add_commands(commands: Commands) -> None:
         "--deadline-s",
         type=float,
         metavar="SECONDS",
-        help="save a checkpoint and stop with exit status 75 after this long; the same command "
-        "continues (default: shortly before the walltime that mtlpar launch knows of; SIGTERM, "
-        "SIGUSR1 and Ctrl-C do the same at once)",
+        help="save a checkpoint and stop with exit status 75 after this long; run the same command "
+        "again to continue (default: shortly before the walltime, if mtlpar launch knows it; "
+        "SIGTERM, SIGUSR1 and Ctrl-C do the same at once)",
     )
     _add_stage(commands, "evaluate", _evaluate, "test a model on every source")
-    parser = _add_stage(commands, "watch", _watch, "draw the curves of a training in the terminal")
+    parser = _add_stage(
+        commands, "watch", _watch, "draw the learning curves of a training in the terminal"
+    )
     parser.add_argument(
         "--every",
         type=float,
         metavar="SECONDS",
-        help="draw again after so many seconds, until interrupted (default: draw once)",
+        help="redraw at this interval until interrupted (default: draw once)",
     )
 
 
@@ -50,7 +52,7 @@ def _add_stage(
 ) -> argparse.ArgumentParser:
     parser = add_command(commands, name, command, summary)
     add_config(parser)
-    parser.add_argument("--model", metavar="NAME", help="model of the config")
+    parser.add_argument("--model", metavar="NAME", help="name of a model in the config")
     return parser
 
 

@@ -18,21 +18,27 @@ logger = logging.getLogger(__name__)
 
 def add_commands(commands: Commands) -> None:
     """Add inspect and export."""
-    parser = add_command(commands, "inspect", _inspect, "explain a .bp folder and what it holds")
+    parser = add_command(commands, "inspect", _inspect, "describe a .bp folder and its contents")
     parser.add_argument("file", type=Path, metavar="FILE.bp")
     parser.add_argument(
         "--verify", action="store_true", help="read everything and compare all checksums"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the histograms too")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw the histograms")
     parser = add_command(
         commands, "export", _export, "write structures as extended XYZ or as an ASE database"
     )
     parser.add_argument("file", type=Path, metavar="FILE.bp")
-    parser.add_argument("out", type=Path, metavar="OUT", help=".extxyz, .xyz or .db")
+    parser.add_argument("out", type=Path, metavar="OUT", help="file to write: .extxyz, .xyz or .db")
     parser.add_argument(
-        "--start", type=int, default=0, metavar="I", help="first structure (default: 0)"
+        "--start",
+        type=int,
+        default=0,
+        metavar="I",
+        help="index of the first structure (default: 0)",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="how many at most (default: all)")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="maximum number of structures (default: all)"
+    )
 
 
 def _require_pack(path: Path) -> None:

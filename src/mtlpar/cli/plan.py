@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 def add_commands(commands: Commands) -> None:
     """Add plan with its three commands."""
     parser = commands.add_parser(
-        "plan", help="predict memory and time on a machine", description="Predict, and calibrate."
+        "plan",
+        help="predict memory and time on a machine",
+        description="Predict memory and time on a machine, or measure its rates.",
     )
     plans = parser.add_subparsers(metavar="WHAT", required=True)
     _add_layout(plans)
@@ -36,31 +38,44 @@ def add_commands(commands: Commands) -> None:
 
 def _add_layout(plans: Commands) -> None:
     parser = add_command(
-        plans, "layout", _layout, "compare layouts by predicted memory and time of a step"
+        plans, "layout", _layout, "compare layouts by predicted memory and step time"
     )
     add_config(parser)
     _add_machine(parser)
     parser.add_argument(
-        "--gpus", type=int, metavar="N", help="ranks, one per device (default: one node)"
+        "--gpus", type=int, metavar="N", help="number of ranks, one per device (default: one node)"
     )
     parser.add_argument(
-        "--branches", type=int, metavar="N", help="branches (default: one per source)"
+        "--branches", type=int, metavar="N", help="number of branches (default: one per source)"
     )
     parser.add_argument(
-        "--structures", type=float, metavar="N", help="scale the datasets to this sum, e.g. 500e6"
+        "--structures",
+        type=float,
+        metavar="N",
+        help="scale the datasets to this many structures in all, such as 500e6",
     )
     parser.add_argument(
-        "--batch-per-rank", type=float, default=128, metavar="N", help="structures (default: 128)"
+        "--batch-per-rank",
+        type=float,
+        default=128,
+        metavar="N",
+        help="structures per rank and step (default: 128)",
     )
     parser.add_argument(
         "--precision", choices=("float32", "float64", "bfloat16"), default="float32",
-        help="arithmetic of products (default: float32)",
+        help="precision of matrix products (default: float32)",
     )  # fmt: skip
     parser.add_argument(
-        "--epoch-hours", type=float, metavar="H", help="recommend the fewest nodes that reach it"
+        "--epoch-hours",
+        type=float,
+        metavar="H",
+        help="recommend the fewest nodes that finish an epoch in this time",
     )
     parser.add_argument(
-        "--figure", type=Path, metavar="FILE", help="draw the crossover over branches and ranks"
+        "--figure",
+        type=Path,
+        metavar="FILE",
+        help="draw which layout is faster, over branches and ranks",
     )
 
 
@@ -73,29 +88,43 @@ def _add_data(plans: Commands) -> None:
     _add_machine(parser)
     parser.add_argument(
         "--catalogue", nargs="+", metavar="NAME",
-        help="data sets of workflow/dataset_sizes.csv instead of the config's sources; all: all",
+        help="datasets of workflow/dataset_sizes.csv instead of the config's sources; all takes "
+        "every one",
     )  # fmt: skip
     parser.add_argument(
-        "--structures", type=float, metavar="N", help="scale the datasets to this sum, e.g. 500e6"
+        "--structures",
+        type=float,
+        metavar="N",
+        help="scale the datasets to this many structures in all, such as 500e6",
     )
     parser.add_argument(
-        "--cores", type=int, metavar="N", help="cores of a node (default: one)", default=1
+        "--cores", type=int, metavar="N", help="cores per node (default: 1)", default=1
     )
     parser.add_argument(
-        "--hours", type=float, metavar="H", help="print the nodes that are ready in so many hours"
+        "--hours",
+        type=float,
+        metavar="H",
+        help="print how many nodes have the data ready in this many hours",
     )
     parser.add_argument(
-        "--measure", action="store_true", help="measure the rates first, on the embedded sample"
+        "--measure",
+        action="store_true",
+        help="measure the rates first, on the embedded sample data",
     )
 
 
 def _add_calibrate(plans: Commands) -> None:
     parser = add_command(
-        plans, "calibrate", _calibrate, "measure the rates of this machine, under mtlpar launch"
+        plans,
+        "calibrate",
+        _calibrate,
+        "measure the rates of this machine; run it under mtlpar launch",
     )
     add_config(parser)
     _add_machine(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="machine file")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="machine file to write"
+    )
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:

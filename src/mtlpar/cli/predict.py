@@ -36,26 +36,26 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--source",
         metavar="NAME",
-        help="source whose level of theory is wanted (may be left out if the model has only one); "
-        "auto chooses for each row that whose training data it is like, or refuses it",
+        help="source whose level of theory to predict (optional if the model has only one); auto: "
+        "choose for each structure the source whose training data it resembles, or refuse it",
     )
     parser.add_argument(
         "--uncertainty",
         action="store_true",
-        help="write the standard deviation of each energy too, energy_uncertainty in eV",
+        help="also write the standard deviation of each energy, as energy_uncertainty in eV",
     )
     parser.add_argument(
         "--descriptors",
         action="store_true",
-        help="write the mean of the encoder's features over the atoms of each structure too",
+        help="also write the mean of the encoder's features over the atoms of each structure",
     )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="FILE",
-        help="extended XYZ to write: a frame for each row, in order; the same command goes on "
-        "after an interruption",
+        help="extended XYZ file to write, one frame per structure, in order; after an "
+        "interruption, run the same command again to continue",
     )
     parser.add_argument(
         "--batch-atoms",

@@ -25,12 +25,17 @@ def add_commands(commands: Commands) -> None:
     """Add report, provenance and schema."""
     parser = add_command(commands, "report", _report, "draw tables and figures from the metrics")
     add_config(parser)
-    parser.add_argument("--item", metavar="NAME", help="only this table or figure (default: all)")
     parser.add_argument(
-        "--summary", action="store_true", help="print the main tables and where results lie"
+        "--item", metavar="NAME", help="make only this table or figure (default: all)"
     )
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write finished tables and figures as one page"
+        "--summary", action="store_true", help="print the main tables and the paths of the results"
+    )
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="bundle the finished tables and figures into one HTML page",
     )
     parser = add_command(
         commands, "provenance", _provenance, "print where a file came from, down to the raw data"
@@ -38,7 +43,7 @@ def add_commands(commands: Commands) -> None:
     add_config(parser)
     parser.add_argument("file", type=Path, metavar="FILE", help="any output of the workflow")
     parser = add_command(commands, "schema", _schema, "print the JSON schema of the config")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write it to a file instead")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write to a file instead")
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -25,32 +25,59 @@ def add_commands(commands: Commands) -> None:
     studies = parser.add_subparsers(metavar="WHAT", required=True)
     memory = _add_measurement(studies, "memory", _memory, "measure the memory of a rank")
     _add_layout(memory, ALL_LAYOUTS)
-    memory.add_argument("--branches", type=int, required=True, metavar="N", help="branches")
+    memory.add_argument(
+        "--branches", type=int, required=True, metavar="N", help="number of branches"
+    )
     _add_measurement(studies, "scaling", _scaling, "time epochs on the ranks of this launch")
     comm = _add_measurement(studies, "comm", _comm, "profile where the time of a step goes")
     _add_layout(comm, ALL_LAYOUTS)
     transfer = _add_measurement(
-        studies, "transfer", _transfer, "errors on a new family by labels, start and mode"
+        studies,
+        "transfer",
+        _transfer,
+        "measure errors on a new family by number of labels, start and mode",
     )
-    transfer.add_argument("--family", required=True, metavar="NAME", help="family of the config")
-    transfer.add_argument("--seed", type=int, required=True, metavar="N", help="which labels")
+    transfer.add_argument(
+        "--family",
+        required=True,
+        metavar="NAME",
+        help="name of a family in study.transfer.families",
+    )
+    transfer.add_argument(
+        "--seed",
+        type=int,
+        required=True,
+        metavar="N",
+        help="seed of the choice of labels, and of the weights",
+    )
     together = _add_measurement(
-        studies, "compatibility", _compatibility, "errors of sources that are trained together"
+        studies,
+        "compatibility",
+        _compatibility,
+        "measure errors of sources that are trained together",
     )
     together.add_argument(
         "--mixture", required=True, metavar="A+B", help="sources of the config, joined by +"
     )
-    together.add_argument("--seed", type=int, required=True, metavar="N", help="random weights")
+    together.add_argument(
+        "--seed", type=int, required=True, metavar="N", help="seed of the weights"
+    )
     cosines = add_command(
-        studies, "cosines", _cosines, "say which sources pull the encoder of a model the same way"
+        studies,
+        "cosines",
+        _cosines,
+        "print which sources pull the encoder of a model in the same direction",
     )
     add_config(cosines)
     cosines.add_argument(
-        "--model", required=True, metavar="NAME", help="model trained with train.cosine_steps"
+        "--model",
+        required=True,
+        metavar="NAME",
+        help="name of a model trained with train.cosine_steps",
     )
-    draw = add_command(studies, "draw", _draw, "write table and figure of a study")
+    draw = add_command(studies, "draw", _draw, "write the table and figure of a study")
     add_config(draw)
-    draw.add_argument("--study", choices=STUDIES, required=True, help="which")
+    draw.add_argument("--study", choices=STUDIES, required=True, help="study to draw")
 
 
 def _add_measurement(
@@ -58,12 +85,14 @@ def _add_measurement(
 ) -> argparse.ArgumentParser:
     parser = add_command(studies, name, command, summary)
     add_config(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="record to write")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="file for the measurement"
+    )
     return parser
 
 
 def _add_layout(parser: argparse.ArgumentParser, layouts: Sequence[str]) -> None:
-    parser.add_argument("--layout", choices=layouts, required=True, help="layout")
+    parser.add_argument("--layout", choices=layouts, required=True, help="layout to measure")
 
 
 def _memory(options: argparse.Namespace) -> None:
