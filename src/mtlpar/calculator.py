@@ -140,7 +140,7 @@ class Calculator(AseCalculator):
                 f"this structure has no stress: it repeats along {structure.pbc.tolist()}, and its "
                 f"cell {structure.cell.array.tolist()} has a volume of "
                 f"{abs(np.linalg.det(structure.cell.array)):g} Å^3; a stress needs a cell with a "
-                "volume that repeats in all directions, or in some with vacuum in the others: set "
+                "volume, periodic in all directions or with vacuum in the others: set "
                 "atoms.cell and atoms.pbc"
             )
         return super().get_property(name, atoms, allow_calculation)  # type: ignore[no-untyped-call]

@@ -398,5 +398,5 @@ def test_ranks_that_waited_for_another_process_do_not_train_what_it_has_made(
                 break
     _, errors = waiting.communicate(timeout=120)
     assert waiting.returncode == 0, errors
-    assert "the process before this one made it; nothing to do" in errors
+    assert "the previous process made it; nothing to do" in errors
     assert workspace.model("mtl").stat().st_mtime_ns == made

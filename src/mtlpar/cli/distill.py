@@ -85,7 +85,8 @@ def _distill(options: argparse.Namespace) -> None:
     folder = out.with_suffix("")
     if out == path or (out.exists() and not (folder / "config.yaml").exists()):
         raise ValueError(
-            f"--out {options.out}: there is a model that mtlpar distill did not write; name another"
+            f"--out {options.out}: a model is there that mtlpar distill did not write; name "
+            "another file"
         )
     from mtlpar.core.files import link
     from mtlpar.finetune import distill, learned

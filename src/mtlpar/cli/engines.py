@@ -113,7 +113,10 @@ def _lammps(options: argparse.Namespace) -> None:
 
 def _convert(options: argparse.Namespace) -> None:
     if not options.out.is_dir():
-        raise ValueError(f"--out {options.out} is no folder; make it first, files in it are named")
+        raise ValueError(
+            f"--out {options.out} is not a folder; create it first, files in it get "
+            "names of their own"
+        )
     path = model_file(options.model)
     from mtlpar.engines.provenance import facts, file_name
     from mtlpar.model.saved import load_model
@@ -146,6 +149,6 @@ def _last_frame(path: Path) -> Atoms:
     try:
         found = read(path, index=-1)
     except Exception as error:  # readers of ASE raise whatever they stumble over
-        raise ValueError(f"{path} is no structure that ASE reads: {error}") from error
+        raise ValueError(f"{path} is not a structure that ASE can read: {error}") from error
     assert isinstance(found, Atoms)
     return found

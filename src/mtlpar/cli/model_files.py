@@ -38,7 +38,7 @@ def _add_check(commands: Commands) -> None:
         commands,
         "check",
         _check,
-        "check that a trained model obeys physics; exit status 1 if a check fails",
+        "test that a trained model obeys physics; exit status 1 if it does not",
     )
     parser.add_argument("path", type=Path, metavar="MODEL", help="model.pt or its folder")
     parser.add_argument(

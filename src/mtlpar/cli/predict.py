@@ -113,7 +113,9 @@ def _tell_sources(sources: Mapping[str, int]) -> None:
     told = ", ".join(f"{source} {count}" for source, count in sources.items())
     logger.info("chosen: %s", told or "no source for any row")
     if len(sources) > 1:
-        logger.warning("energies of different sources are at different levels: compare none")
+        logger.warning(
+            "energies of different sources are at different levels of theory: do not compare them"
+        )
 
 
 @contextmanager

@@ -218,7 +218,7 @@ class Config(Settings):
     def _names_exist(self) -> Config:
         known = (*packaged_names(), *self.custom_sources)
         problems = [
-            f"sources: no reader is called {name!r}; known are {', '.join(known)}"
+            f"sources: no reader is called {name!r}; known readers: {', '.join(known)}"
             for name in self.sources
             if name not in known
         ]

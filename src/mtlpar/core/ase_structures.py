@@ -57,7 +57,7 @@ def charge_of(atoms: Atoms) -> int:
     """Total charge in e; see `structure_batch`.
 
     Raises:
-        ValueError: If it is no whole number.
+        ValueError: If it is not a whole number.
     """
     return _of_info(find_charge, atoms)
 
@@ -66,7 +66,7 @@ def spin_of(atoms: Atoms) -> int:
     """Spin multiplicity, 0 if nobody stated it; see `structure_batch`.
 
     Raises:
-        ValueError: If it is no whole number.
+        ValueError: If it is not a whole number.
     """
     return _of_info(find_spin, atoms)
 

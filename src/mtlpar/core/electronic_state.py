@@ -31,7 +31,7 @@ def find_charge(
         keys: Where to look.
 
     Raises:
-        ValueError: If it is no whole number up to rounding, or two keys contradict each other.
+        ValueError: If it is not a whole number up to rounding, or two keys contradict each other.
     """
     return _find(labels, keys, where, least=-MOST)
 

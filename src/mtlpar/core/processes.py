@@ -74,7 +74,7 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
         if isinstance(error, BrokenProcessPool):
             raise ValueError(
-                f"a worker process was killed, most likely for want of memory; {self._hint}"
+                f"a worker process was killed, most likely because memory ran out; {self._hint}"
             ) from error
 
 

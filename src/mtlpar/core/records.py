@@ -177,7 +177,7 @@ def read_digested(path: Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError):
         is_sound = False
     if not is_sound:
-        logger.warning("%s is damaged or of another version, and passed over", path)
+        logger.warning("%s is damaged or of another version, and ignored", path)
         return None
     return dict(content)
 

@@ -119,9 +119,9 @@ def _fetch_from(file: RawFile, place: str, part: PartFile, web: Web, bar: Bar) -
 
 def _advice(file: RawFile) -> str:
     if file.pinned_in is None:
-        return "Run again; if it stays like this, the file has been replaced at its origin."
+        return "Run again; if this persists, the file has been replaced at its origin."
     return (
-        "Run again; if it stays like this, the file has been replaced since it was first "
+        "Run again; if this persists, the file has been replaced since it was first "
         "downloaded: `mtlpar download --relock` accepts the new one."
     )
 
@@ -229,8 +229,8 @@ def _start_of_body(file: RawFile, url: str, response: httpx.Response, part: Part
     ends_visibly = response.headers.get("Transfer-Encoding", "").lower() == "chunked"
     if file.bytes is None and not file.has_checksum and not ends_visibly:
         raise ValueError(
-            f"{url} does not say how long {file.name} is, and no length or checksum is known: "
-            "nobody could tell whether all of it came; use another mirror"
+            f"{url} does not say how long {file.name} is, and no length or checksum is known: a "
+            "cut-off download would go unnoticed; use another mirror"
         )
     return None
 
@@ -251,7 +251,7 @@ def _chunks(response: httpx.Response, web: Web) -> Iterator[bytes]:
         passed_s = time.monotonic() - since
         if passed_s > web.timeout_s:
             if received < _TRICKLE_BYTES:
-                raise TransientError(f"only {received} bytes came in {passed_s:.0f} s")
+                raise TransientError(f"only {received} bytes arrived in {passed_s:.0f} s")
             since, received = time.monotonic(), 0
 
 

@@ -74,7 +74,8 @@ def check_space(files: Iterable[tuple[RawFile, Path]]) -> None:
         free = shutil.disk_usage(folder).free
         if needed[device] > free:
             raise ValueError(
-                f"{format_bytes(needed[device])} ({needed[device]:,} bytes) are still to come, but "
+                f"{format_bytes(needed[device])} ({needed[device]:,} bytes) are still to be "
+                "fetched, but "
                 f"{folder} has only {format_bytes(free)} ({free:,} bytes) free; free space there "
                 "or set paths.raw to a folder on a larger disk. Nothing was fetched."
             )

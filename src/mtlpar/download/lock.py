@@ -53,7 +53,7 @@ class Lock:
                 content = _LockFile.model_validate_json(read_text(self.path))
             except ValidationError as error:
                 raise ValueError(
-                    f"{self.path} is no lock file: {error.errors()[0]['msg']}. Restore it from "
+                    f"{self.path} is not a lock file: {error.errors()[0]['msg']}. Restore it from "
                     "version control, or make a new one with `mtlpar download --relock`"
                 ) from error
             self.files = {file.name: file for file in content.files}

@@ -165,7 +165,7 @@ def _local_files(source: Source, mirror: Path) -> list[RawFile]:
     files = []
     for name, path in _local_paths(source, mirror).items():
         if not path.is_file():
-            raise ValueError(f"{path} leads to no file: correct the link {path.readlink()}")
+            raise ValueError(f"{path} points to no file: correct the link {path.readlink()}")
         kind = kind_of(source, name)
         assert kind is not None
         files.append(

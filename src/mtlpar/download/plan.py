@@ -118,7 +118,7 @@ def _offer_or_warning(source: Source, mirror: str, web: Web) -> list[RawFile]:
     try:
         files = mirror_files(source, mirror, web=web)
     except ValueError as error:
-        logger.warning("%s; going on without this mirror", error)
+        logger.warning("%s; continuing without this mirror", error)
         return []
     if not files:
         logger.warning("the mirror %s has no files of %s", mirror, source.name)
@@ -185,7 +185,7 @@ def _files_of_listing(
     sizes = {file.name: file.bytes for file in lock.files.values() if _is_of(row, file)}
     if not sizes and lock_use == "keep":
         raise ValueError(
-            f"{lock.path} has no files of {row.url}, so there is nothing to keep to; run "
+            f"{lock.path} has no files of {row.url}, so there is nothing to compare with; run "
             "`mtlpar download` without --locked to list that folder"
         )
     if not sizes:
@@ -251,10 +251,10 @@ def _check_listing(
     try:
         listed = list_folder(row.url, web=web, retries=0)
     except ValueError as error:
-        logger.warning("%s; going on with the files in %s", error, lock.path)
+        logger.warning("%s; continuing with the files in %s", error, lock.path)
         return
     if listed is None:
-        logger.warning("%s is gone; going on with the files in %s", row.url, lock.path)
+        logger.warning("%s is gone; continuing with the files in %s", row.url, lock.path)
         return
     wanted = _wanted(source, row, listed)
     changes = [f"{name} is new" for name in sorted(wanted.keys() - locked.keys())]
@@ -307,7 +307,7 @@ def _check_complete(source: Source, files: list[RawFile], where: str) -> None:
     _check_names(source, names, where)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(f"{', '.join(repeated)} of {source.name} is there twice in {where}")
+        raise ValueError(f"{', '.join(repeated)} of {source.name} appears twice in {where}")
 
 
 def _check_names(source: Source, names: list[str], where: str) -> None:
@@ -320,11 +320,12 @@ def _check_names(source: Source, names: list[str], where: str) -> None:
     if taken:
         raise ValueError(
             f"{', '.join(taken)} of {source.name} in {where}: mtlpar writes files of such names "
-            "beside raw ones; rename them there, or narrow the patterns that take them"
+            "beside raw ones; rename them there, or narrow the patterns that match them"
         )
     long = [name for name in names if len(name.encode(errors="surrogateescape")) > _MAX_NAME_BYTES]
     if long:
         raise ValueError(
             f"{', '.join(long)} of {source.name} in {where}: expected names of at most "
-            f"{_MAX_NAME_BYTES} bytes, because what is made of a file has a longer one; rename them"
+            f"{_MAX_NAME_BYTES} bytes, because files that are made of them get longer names; "
+            "rename them"
         )

@@ -154,7 +154,7 @@ def _fetch_all(orders: list[_Order], web: Web) -> list[str]:
                 try:
                     contents = future.result()
                 except ValueError as error:
-                    logger.error("%s failed; the others go on", what)
+                    logger.error("%s failed; the others continue", what)
                     failures.append(f"{names}: {error}")
                 else:
                     logger.info("%s, %s", what, format_bytes(contents.bytes))

@@ -178,7 +178,7 @@ class Web:
                 if failures > allowed:
                     raise ValueError(
                         f"{what} could not be fetched: {_attempts(failures)} failed, the last with "
-                        f"{reason}.{_what_is_kept(best)} Run again later; if it stays like this, "
+                        f"{reason}.{_what_is_kept(best)} Run again later; if this persists, "
                         "name another place that has it in download.mirrors"
                     ) from error
                 wait_s = min(self._backoff_s * 2.0 ** (failures - 1), _LONGEST_WAIT_S)

@@ -107,7 +107,7 @@ class Simulation:
             model: The model.
             source: Source whose level of theory is wanted; optional if the model has only one.
             charge: Total charge in e, which a model that was trained with charges must be told.
-            spin: Spin multiplicity 2S+1, likewise; 0 says that nobody knows it.
+            spin: Spin multiplicity 2S+1, likewise; 0 if unknown.
             arguments: What LAMMPS takes on its command line.
 
         Raises:
@@ -119,7 +119,7 @@ class Simulation:
         if absent and model.settings.encoder.charge_and_spin:
             raise ValueError(
                 f"this model needs charge and spin: state --{' and --'.join(absent)} (spin is the "
-                "multiplicity 2S+1; 0 says that nobody knows it)"
+                "multiplicity 2S+1; 0 if unknown)"
             )
         self._info = {name: value for name, value in state.items() if value is not None}
         self._model, self._source = model, model.choose_source(source)
@@ -191,8 +191,8 @@ class Simulation:
         charge, spin = charge_of(structure), spin_of(structure)
         if (charge, spin) != (self._info.get("charge", 0), self._info.get("spin", 0)):
             raise ValueError(
-                f"the structure has charge {charge} and spin {spin}, which data of LAMMPS do not "
-                f"keep: state --charge {charge} --spin {spin}"
+                f"the structure has charge {charge} and spin {spin}, which data files of LAMMPS do "
+                f"not hold: state --charge {charge} --spin {spin}"
             )
         with tempfile.TemporaryDirectory() as folder:
             data = Path(folder) / "structure.data"
@@ -218,11 +218,11 @@ class Simulation:
         """Refuse what would be answered wrongly."""
         lammps = self.lammps
         if (units := lammps.extract_global("units")) != "metal":
-            raise ValueError(f"units are {units}, expected metal: the model speaks eV and Å")
+            raise ValueError(f"units are {units}, expected metal: the model works in eV and Å")
         if (ranks := lammps.extract_setting("world_size")) > 1:
             raise ValueError(f"{ranks} processes: the model needs all atoms in one")
         if not lammps.extract_setting("box_exist"):
-            raise ValueError("there is no box yet; pair_coeff comes behind read_data or create_box")
+            raise ValueError("there is no box yet; pair_coeff comes after read_data or create_box")
         types = lammps.extract_global("ntypes")
         if types != len(elements):
             raise ValueError(
@@ -234,8 +234,8 @@ class Simulation:
             mass, usual = float(masses[kind]), atomic_masses[atomic_numbers[symbol]]
             if mass > 0 and abs(mass - usual) > _SAME_MASS * usual:
                 logger.warning(
-                    "atom type %d is %s for the model and has a mass of %g u instead of %g: is the "
-                    "order of the elements that of the types?", kind, symbol, mass, usual,
+                    "atom type %d is %s for the model and has a mass of %g u instead of %g: are "
+                    "the elements in the order of the types?", kind, symbol, mass, usual,
                 )  # fmt: skip
 
     def _answer(

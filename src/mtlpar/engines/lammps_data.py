@@ -122,7 +122,7 @@ def _masses(atoms: Atoms, elements: Sequence[str]) -> list[float]:
     """Mass of each type in u."""
     if unknown := sorted(set(atoms.symbols) - set(elements)):
         raise ValueError(
-            f"the structure holds {', '.join(unknown)}, which is no atom type; the types are "
+            f"the structure holds {', '.join(unknown)}, which is not an atom type; the types are "
             f"{' '.join(elements)}, from the script's pair_coeff"
         )
     found = []

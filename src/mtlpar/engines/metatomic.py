@@ -132,7 +132,7 @@ def _whole(system: System, name: str) -> Tensor:
     value = system.get_data(name).block().values.reshape(1)
     whole: Tensor = value.round().to(torch.int64)
     if bool((value - whole).abs().max() > 1e-6):
-        raise ValueError(name + " is no whole number")
+        raise ValueError(name + " is not a whole number")
     return whole
 
 

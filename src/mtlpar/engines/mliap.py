@@ -55,7 +55,7 @@ class MliapModel:
             model_path: The ``model.pt`` that training wrote.
             source: Source whose level of theory is wanted; optional if the model has only one.
             charge: Total charge in e, which a model that was trained with charges must be told.
-            spin: Spin multiplicity 2S+1, likewise; 0 says that nobody knows it.
+            spin: Spin multiplicity 2S+1, likewise; 0 if unknown.
             device: Where LAMMPS keeps its atoms.
 
         Raises:
@@ -70,7 +70,7 @@ class MliapModel:
             )
         knows_state = model.settings.encoder.charge_and_spin
         if knows_state and (charge is None or spin is None):
-            raise ValueError("this model needs charge and spin (0: nobody knows it): state both")
+            raise ValueError("this model needs charge and spin (0: unknown): state both")
         if not knows_state and (charge or (spin or 0) > 1):
             raise ValueError(f"this model knows nothing of charge {charge} and spin {spin}")
         self._arguments = {
@@ -97,7 +97,9 @@ class MliapModel:
     def save(self, path: Path) -> None:
         """Write what LAMMPS reads; the name must not end in .pt, which it would give to torch."""
         if path.suffix in (".pt", ".pth"):
-            raise ValueError(f"{path}: LAMMPS reads names in .pt otherwise; call it .pickle")
+            raise ValueError(
+                f"{path}: LAMMPS reads files called .pt in another way; call it .pickle"
+            )
         path.write_bytes(pickle.dumps(self))
 
     def compute_descriptors(self, data: Any) -> None:

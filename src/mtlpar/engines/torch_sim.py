@@ -28,7 +28,7 @@ interface = need("torch_sim.models.interface", install="torch-sim-atomistic")
 _STATE = ("charge", "spin")
 _HOW_TO_STATE = (
     'pass system_extras_map={"charge": "charge", "spin": "spin"} to atoms_to_state and have both '
-    "in the info of every structure (spin is the multiplicity 2S+1; 0 says that nobody knows it), "
+    "in the info of every structure (spin is the multiplicity 2S+1; 0 if unknown), "
     "or _system_extras={...} to SimState"
 )
 
@@ -135,7 +135,9 @@ class TorchSimModel(interface.ModelInterface):  # type: ignore[misc, name-define
         columns = {name: values.reshape(count, -1).tolist() for name, values in extras.items()}
         if wrong := [name for name, values in columns.items() if any(len(v) != 1 for v in values)]:
             shape = tuple(extras[wrong[0]].shape)
-            raise ValueError(f"{wrong[0]} has shape {shape}, expected ({count},): one a structure")
+            raise ValueError(
+                f"{wrong[0]} has shape {shape}, expected ({count},): one per structure"
+            )
         return [{name: columns[name][index][0] for name in columns} for index in range(count)]
 
 

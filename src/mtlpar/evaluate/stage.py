@@ -120,7 +120,7 @@ def _test(
 
 
 def _log_zero_shot(name: str, source: str, found: Mapping[str, Mapping[str, Any]]) -> None:
-    logger.warning("%s has no branch for %s; each of them is tried", name, source)
+    logger.warning("%s has no branch for %s; trying each of them", name, source)
     for branch, errors in found.items():
         shown = [
             f"{label} {errors[mae_name]:.4f}"
@@ -162,7 +162,7 @@ def _check_data(model: SavedModel, pack: Pack) -> None:
         raise ValueError(
             f"the model learned {source} from data with the digest {learned[:12]}, but "
             f"{pack.path.parent} has {found[:12]}: splits, labels or "
-            "references have changed since; train it again, or put back those packs"
+            "references have changed since; train it again, or restore those packs"
         )
 
 

@@ -234,11 +234,11 @@ class Findings:
         problem = self.energy_work.problem_of_forces() or self.energy_work.problem_of_stress()
         if problem is None:
             if unlikely := self.stress_size.problem():
-                logger.warning("%s: %s. Look at the stress's unit, sign and kind", source, unlikely)
+                logger.warning("%s: %s. Check the stress's unit, sign and kind", source, unlikely)
             return
         message = f"{source}: {problem}. Look at the reader's units, keys and signs"
         if settings.wrong_slope == "error":
-            raise ValueError(f"{message}; extract.physics.wrong_slope: warn goes on anyway")
+            raise ValueError(f"{message}; extract.physics.wrong_slope: warn continues anyway")
         logger.warning("%s", message)
 
     def _take_largest(self, net_force: float, force: float) -> None:

@@ -235,8 +235,8 @@ def _check_not_empty(source: str, results: list[FileResult]) -> None:
         for result in results
     )
     raise ValueError(
-        f"{source} has no usable structure ({files}); if the reasons are not what the files "
-        f"deserve, look at {_where_to_look(source, results)}"
+        f"{source} has no usable structure ({files}); if these structures should have been kept, "
+        f"look at {_where_to_look(source, results)}"
     )
 
 
@@ -252,7 +252,7 @@ def _check_energies_differ_from_zero(source: str, results: list[FileResult]) -> 
         if with_energy and found.energies_of_zero == with_energy:
             raise ValueError(
                 f"{source}: the energy is exactly 0 in all {with_energy} structures of "
-                f"{result.name}, and their forces are not: nobody computed it (ASE gives 0 to "
+                f"{result.name}, and their forces are not: it was not computed (ASE gives 0 to "
                 f"frames of a LAMMPS dump). Set custom_sources.{source}.energy_key to null to "
                 "learn from the forces alone, or give files with energies"
             )
@@ -267,8 +267,9 @@ def _warn_of_files_that_look_like_splits(source: str, names: list[str]) -> None:
     found = {split: files for split, files in parts.items() if files}
     if len(found) > 1:
         logger.warning(
-            "%s: %s look like splits, but their names mean nothing: normalize splits all of them "
-            "again. To keep: custom_sources.%s.splits: {train: [...], val: [...], test: [...]}",
+            "%s: %s look like splits, but file names have no meaning: normalize splits all "
+            "structures again. To keep these splits: custom_sources.%s.splits: "
+            "{train: [...], val: [...], test: [...]}",
             source,
             ", ".join(name for files in found.values() for name in files),
             source,

@@ -40,7 +40,7 @@ def run(
     if not (lessons.packs or lessons.structures):
         raise ValueError(
             f"{packed} has no packs of {teacher.source}, and no structures are given: name the "
-            "folder by --packs, or files by --structures"
+            "folder with --packs, or files with --structures"
         )
     write_config(folder, teacher, lessons, {})
     with contextlib.chdir(folder):

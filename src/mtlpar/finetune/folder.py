@@ -51,13 +51,13 @@ def _check_own(path: Path, mark: str, *, command: str, model: str) -> None:
     first, _, rest = read_text(path).partition("\n")
     if not first.startswith(mark):
         raise ValueError(
-            f"{path} is not from mtlpar {command} and would be written over; name another place by "
-            "--out"
+            f"{path} is not from mtlpar {command} and would be overwritten; name another place "
+            "with --out"
         )
     if first != f"{mark}{json_digest(rest)}":
         raise ValueError(
-            f"{path} has been changed by hand, and would be written over. Go on in {path.parent} "
-            f"with `mtlpar train --model {model}`, or take the file away and give its changes by "
+            f"{path} has been changed by hand, and would be overwritten. Continue in {path.parent} "
+            f"with `mtlpar train --model {model}`, or remove the file and give its changes with "
             "--set"
         )
 

@@ -59,7 +59,7 @@ def link_pack(model: SavedModel, source: str, packed: Path, folder: Path) -> Non
     if digest != learned:
         raise ValueError(
             f"{path.parent} holds other data of {source} than the model learned (digest "
-            f"{digest[:12]}, expected {learned[:12]}); name another folder by --packs"
+            f"{digest[:12]}, expected {learned[:12]}); name another folder with --packs"
         )
     link = folder / source
     link.parent.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,7 @@ def check_status_command(executor_settings: object) -> None:
         return
     if command == "sacct" and shutil.which("sacct"):
         raise ValueError(
-            "sacct does not answer, so Snakemake would never see a job of Slurm end. On a Slurm "
+            "sacct does not answer, so Snakemake would never see a Slurm job end. On a Slurm "
             "without accounting set slurm-status-command: squeue in the profile"
         )
     first_wait_s = getattr(executor_settings, "init_seconds_before_status_checks", 0)
@@ -43,8 +43,8 @@ def check_status_command(executor_settings: object) -> None:
         known = "not known" if memory_s is None else f"{memory_s} s"
         raise ValueError(
             "without accounting Snakemake learns from squeue how jobs ended, and this Slurm may "
-            f"forget them before it asks: MinJobAge is {known}, needed are {needed_s} s. Ask for "
-            "more in slurm.conf (300 s is Slurm's default)"
+            f"forget them before it asks: MinJobAge is {known}, expected at least {needed_s} s. "
+            "Raise it in slurm.conf (300 s is Slurm's default)"
             + (
                 ", or lower slurm-init-seconds-before-status-checks in the profile"
                 if needed_s > _LONGEST_PAUSE_S

@@ -58,7 +58,7 @@ def adopt(checkout: Path) -> list[str]:
             runs[STAGES[run.stage].rule_of(run.target), config].append(run)
         else:
             logger.warning(
-                "%s %s: made of other inputs or by other code than are here now. To make it again: "
+                "%s %s: made from other inputs or by other code than are here now. To remake it: "
                 "snakemake --force %s",
                 run.stage,
                 run.target,
@@ -97,6 +97,6 @@ def _mark_finished(checkout: Path, rule: str, config: str, outputs: Sequence[Pat
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ValueError(
-            f"Snakemake cannot mark {', '.join(map(str, outputs))} as finished; run again, it will "
-            f"make them again:\n{done.stderr[-2000:]}"
+            f"Snakemake cannot mark {', '.join(map(str, outputs))} as finished; run again to "
+            f"remake them:\n{done.stderr[-2000:]}"
         )

@@ -215,7 +215,8 @@ class HeldLease:
         if current and current.generation > self._lease.generation:
             raise ValueError(
                 f"{self._files.folder}: lost the lease {self._files.name!r} to {current.owner}, "
-                "which did not see this process beat; this process stops and writes nothing more"
+                "which saw no sign of life from this process; this process stops and writes "
+                "nothing more"
             )
 
     def _rewrite(self, *, released: bool) -> None:

@@ -30,8 +30,8 @@ def describe(path: Path, results: Path) -> str:
         path = next((one for one in manifests if one.resolve() in records), path)
     if path.resolve() not in records:
         raise ValueError(
-            f"no record in {results / 'provenance'} speaks of {path}: it is no output of a stage, "
-            "or was made before records were kept; run its rule again"
+            f"no record in {results / 'provenance'} mentions {path}: it is not an output of a "
+            "stage, or was made before records were kept; run its rule again"
         )
     versions = records[path.resolve()].versions.items()
     lines = [", ".join(f"{name} {version}" for name, version in versions)]

@@ -84,7 +84,7 @@ def _check_account(checkout: Path, name: str, site: Site) -> None:
     account = site.account or next((resources[key] for key in _ACCOUNTS if key in resources), None)
     if account in _UNEDITED:
         raise ValueError(
-            f"profile {name!r} still has the account {account!r} of nobody; give yours: "
+            f"profile {name!r} still has the placeholder account {account!r}; give yours: "
             f"mtlpar profiles install {name} --account ..."
         )
 

@@ -126,9 +126,7 @@ class Attempt:
         lease = self._held.enter_context(hold(folder, f"{run.stage}-{run.target}", owner))
         _note_predecessor(run, lease)
         if lease.waited and run.is_done():
-            logger.info(
-                "%s %s: the process before this one made it; nothing to do", run.stage, run.target
-            )
+            logger.info("%s %s: the previous process made it; nothing to do", run.stage, run.target)
             self.due = False
         else:
             remove_leftovers_of([*run.outputs, run.record])

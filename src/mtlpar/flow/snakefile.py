@@ -44,8 +44,8 @@ def read_config(workflow: Any, content: Mapping[str, Any]) -> Config:
     settings = workflow.config_settings
     if settings.replace_workflow_config:
         raise ValueError(
-            "--replace-workflow-config: Snakemake does not tell its jobs, which would read "
-            "config.yaml too; take away with null what it has"
+            "--replace-workflow-config: Snakemake does not pass it on to its jobs, which would "
+            "read config.yaml too; set to null what that file should not set"
         )
     of_command_line = len(settings.configfiles)
     files = [*workflow.configfiles[of_command_line:], *workflow.configfiles[:of_command_line]]

@@ -105,7 +105,7 @@ def check_environment(environment: Mapping[str, str], *, nodes: int, device: str
 def check_scheduler(allocation: Allocation) -> list[Finding]:
     """Time left, and whether accounting knows how jobs ended."""
     if allocation.scheduler == "none":
-        return [Finding("scheduler", "none: no limit of time"), *_check_accounting()]
+        return [Finding("scheduler", "none: no time limit"), *_check_accounting()]
     left = seconds_left(allocation)
     findings = [Finding("scheduler", f"{allocation.scheduler} job {allocation.job}")]
     if left is None:

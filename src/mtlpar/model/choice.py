@@ -163,7 +163,7 @@ class SourceChooser:
 
 def _choice(ratios: Mapping[str, float], densities: Mapping[str, float]) -> Choice:
     if not all(map(math.isfinite, ratios.values())):
-        return Choice(None, "features are not finite: two of its atoms lie on one another")
+        return Choice(None, "features are not finite: two of its atoms coincide")
     best = max(densities, key=lambda source: densities[source])
     told = ", ".join(f"{source} {ratio:.2f}" for source, ratio in ratios.items())
     if ratios[best] > 1:

@@ -158,7 +158,8 @@ class MultiTaskModel(nn.Module):
             for name in branches:
                 if hasattr(self.heads, name):
                     raise ValueError(
-                        f"a branch cannot be called {name!r}, a word of PyTorch; rename it"
+                        f"a branch cannot be called {name!r}, a name that PyTorch reserves; rename "
+                        "it"
                     )
                 torch.manual_seed(derive_seed(seed, "branch", name))
                 self.heads[name] = Branch(
@@ -193,8 +194,9 @@ class MultiTaskModel(nn.Module):
         self._check_segments(batch, segments)
         if self.is_conservative and torch.is_inference_mode_enabled():
             raise ValueError(
-                "forces of this model are gradients, which torch.inference_mode leaves no way to "
-                "compute; use torch.no_grad, or SavedModel.predict and Calculator in any mode"
+                "forces of this model are gradients, which cannot be computed under "
+                "torch.inference_mode; use torch.no_grad, or SavedModel.predict and Calculator in "
+                "any mode"
             )
         vectors = edge_vectors(batch).to(self.encoder.species.weight.dtype)
         if self.is_conservative:

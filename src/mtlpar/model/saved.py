@@ -165,7 +165,7 @@ class SavedModel:
         Raises:
             ValueError: If the source does not exist or was not chosen, if a structure holds an
                 element that the source does not have, if it is charged or open-shell and the model
-                was not told about charge and spin, if its energy comes out as no number, or if the
+                was not trained with charge and spin, if its energy is not a number, or if the
                 uncertainty is wanted and not known.
         """
         source = self.choose_source(source)
@@ -358,7 +358,7 @@ def _load(path: Path, device: torch.device | str, dtype: torch.dtype | None) -> 
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path} is no whole model file: {where}: {first['msg']}") from None
+        raise ValueError(f"{path} is not a complete model file: {where}: {first['msg']}") from None
     network = undrawn_network(whole.settings, whole.branches)
     try:
         network.load_state_dict(whole.state, assign=True)
@@ -444,11 +444,11 @@ def _checked_digest(content: Any, path: Path) -> str | None:
     if expected is None:
         version = content.get("format_version")
         if isinstance(version, int) and version >= _WITH_DIGEST:
-            raise ValueError(f"{path} is damaged: it carries no digest; {_AGAIN}")
+            raise ValueError(f"{path} is damaged: it has no digest; {_AGAIN}")
         if version is not None:
             logger.warning(
-                "%s carries no digest: an older version of mtlpar wrote it, and damage to its "
-                "weights would go unseen",
+                "%s has no digest: an older version of mtlpar wrote it, and damage to its weights "
+                "would go unnoticed",
                 path,
             )
         return None
@@ -481,7 +481,7 @@ def _upgrade(content: Any, path: Path) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"{path} has model format {version}: {error}") from None
         except (LookupError, TypeError) as error:
-            raise ValueError(f"{path} is no whole model file: {error!r}") from error
+            raise ValueError(f"{path} is not a complete model file: {error!r}") from error
     return content
 
 
@@ -550,8 +550,8 @@ def check_finite(energy: FloatArray, *, first: int = 0) -> None:
     wrong = np.flatnonzero(~np.isfinite(energy))
     if len(wrong):
         raise ValueError(
-            f"the energy of structure {first + wrong[0]} is not finite: two of its "
-            "atoms lie on one another, or the model's weights are not finite (`mtlpar check` tells)"
+            f"the energy of structure {first + wrong[0]} is not finite: two of its atoms coincide, "
+            "or the model's weights are not finite (`mtlpar check` says which)"
         )
 
 

@@ -115,7 +115,7 @@ def count_contradictions(source: str, rows: Rows) -> dict[str, int]:
         )
     if equivalent:
         logger.warning(
-            "%s: %d geometries are there several times, moved, turned or re-ordered, with energies "
+            "%s: %d geometries occur several times, moved, rotated or reordered, with energies "
             "more than %g eV/atom apart; all are kept, each geometry in one split",
             source,
             equivalent,

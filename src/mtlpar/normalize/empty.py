@@ -48,7 +48,7 @@ def require_every_split(source: str, ledger: Ledger, group: UInt64Array) -> None
             f"element. {ways}"
         )
     raise ValueError(
-        f"{source}: no structure for {' and '.join(empty)}, expected one at least in each of "
+        f"{source}: no structure for {' and '.join(empty)}, expected at least one in each of "
         f"train, val and test. {ledger.rows} rows of {len(np.unique(group))} group(s) = {splits}, "
         f"dropped: {dropped or 'none'}, dealt by {ledger.split_by}. {ways}"
     )

@@ -94,7 +94,7 @@ def _report(pairs: list[dict[str, Any]], path: Path) -> None:
     for pair in pairs:
         if pair["same_geometry"]:
             logger.warning(
-                "%s test: %d of %d structures have the very geometry of one in %s train",
+                "%s test: %d of %d structures have exactly the geometry of one in %s train",
                 pair["test"],
                 pair["same_geometry"],
                 pair["test_structures"],
@@ -102,8 +102,8 @@ def _report(pairs: list[dict[str, Any]], path: Path) -> None:
             )
         if pair["equivalent_geometry"]:
             logger.warning(
-                "%s test: %d of %d structures have the geometry of one in %s train, moved, turned, "
-                "re-ordered or wrapped",
+                "%s test: %d of %d structures have the geometry of one in %s train, moved, "
+                "rotated, reordered or wrapped",
                 pair["test"],
                 pair["equivalent_geometry"],
                 pair["test_structures"],

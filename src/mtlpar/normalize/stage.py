@@ -371,7 +371,7 @@ def _report(
     if fit.undetermined:
         logger.warning(
             "%s: the data do not determine the reference energies of %s (fixed ratios or charge "
-            "balance): those of least norm are taken",
+            "balance): the solution of least norm is taken",
             source,
             ", ".join(fit.undetermined),
         )

@@ -71,7 +71,7 @@ class _Bucket:
             yield
         except RuntimeError as error:
             raise RuntimeError(
-                f"the sum of the gradients of {self.part} did not come about: another rank has "
+                f"the gradients of {self.part} could not be summed: another rank has "
                 "stopped, hangs, or reduces something else; its own log says why. The transport "
                 f"says: {error}"
             ) from error

@@ -82,7 +82,7 @@ def input_files(paths: Iterable[Path], *, without: Collection[Path] = ()) -> lis
             found.append(path)
         elif path.resolve() in written:
             raise ValueError(
-                f"{path} is read and would be written over; name another file by --out"
+                f"{path} is an input and would be overwritten; name another file with --out"
             )
         elif path.is_file() or (path.suffix == _PACK and path.exists()):
             found.append(path)
@@ -93,11 +93,11 @@ def input_files(paths: Iterable[Path], *, without: Collection[Path] = ()) -> lis
                 if _is_input(one) and not written & {one.resolve(), *one.resolve().parents}
             ]
             if not inside:
-                raise ValueError(f"{path} holds no file that is read; expected {_formats()}")
+                raise ValueError(f"{path} holds no file of a known format; expected {_formats()}")
             found += inside
         elif path.exists():
             raise ValueError(
-                f"{path} is no file but a pipe or a device, which can be read once only; write - "
+                f"{path} is a pipe or a device, which can be read only once; write - "
                 "for extended XYZ from standard input, or save it as a file"
             )
         else:

@@ -152,7 +152,7 @@ def _prepare(parts: Path, identity: str) -> None:
     note = parts / "run.json"
     if read_digested(note) == {"identity": identity}:
         done = len(list(parts.glob("*.extxyz")))
-        logger.info("%s: going on after %d chunk(s) of %d rows", parts, done, CHUNK_ROWS)
+        logger.info("%s: continuing after %d chunk(s) of %d rows", parts, done, CHUNK_ROWS)
         return
     if parts.exists():
         shutil.rmtree(parts)

@@ -84,7 +84,9 @@ class Measured:
         for record in sorted(records, key=lambda one: one.seed):
             found.setdefault(record.sources, {})[record.seed] = record
         if max(map(len, found)) < 2:
-            raise ValueError("compatibility is of two sources at least; list more in sources")
+            raise ValueError(
+                "the compatibility study needs at least two sources; list more in sources"
+            )
         return cls(found)
 
     @property

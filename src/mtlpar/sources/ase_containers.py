@@ -108,8 +108,8 @@ def frames_of(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
                 for _, later in frames:
                     count += _misnamed(later) is not None
             raise ValueError(
-                f"{count} frames, from frame {index} on, have a key in their second line that "
-                f"means nothing to ASE, such as {misnamed[0]}=, expected {misnamed[1]}=: cell, "
+                f"{count} frames, from frame {index} on, have a key in their second line that ASE "
+                f"does not know, such as {misnamed[0]}=, expected {misnamed[1]}=: cell, "
                 "periodicity or columns would be lost; rename it in the file"
             )
         yield f"frame {index}", text
@@ -266,8 +266,8 @@ def container_of(path: Path, stated: str | None = None) -> Container:
     chosen = (stated or format_of(path.name)) if kind is None else _OF_KIND[kind]
     if chosen is None:
         raise ValueError(
-            f"{path}: its name says no format; state format in custom_sources, or name it by what "
-            f"it is; expected {readable}"
+            f"{path}: its name does not show its format; state format in custom_sources, or name "
+            f"it by what it is; expected {readable}"
         )
     if compression is not None and chosen != "extxyz":
         raise ValueError(f"{path} is {kind or 'text'} in {compression}; unpack it")

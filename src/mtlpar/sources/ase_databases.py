@@ -53,7 +53,7 @@ def rows(path: Path) -> Iterator[tuple[str, Any]]:
     """Number and content of each row of an ASE database, in the order of the numbers.
 
     Raises:
-        ValueError: If the file is no ASE database, or is in use.
+        ValueError: If the file is not an ASE database, or is in use.
         OSError: If ASE cannot read it.
     """
     # What it is counts, not its name. ASE would make a database of an empty file.
@@ -68,20 +68,21 @@ def rows(path: Path) -> Iterator[tuple[str, Any]]:
             yield f"row {number}", row
     except UnknownFileTypeError as error:
         raise ValueError(
-            f"{path} is no ASE database: {error}; convert it with ASE, or write a reader "
+            f"{path} is not an ASE database: {error}; convert it with ASE, or write a reader "
             "(docs/add_a_source.md)"
         ) from error
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode not in _BUSY:
             raise
         raise ValueError(
-            f"{path} is in use ({error}): let the program end that writes it, then run again"
+            f"{path} is in use ({error}): wait for the program that writes it to end, then run "
+            "again"
         ) from error
     except _ASE_ERRORS as error:
         if isinstance(error, json.JSONDecodeError) and error.msg == _SEVERAL_DOCUMENTS:
             raise ValueError(
-                f"{path} is no ASE database: it holds several JSON documents, one to a line "
-                "perhaps; convert it with ASE, or write a reader (docs/add_a_source.md)"
+                f"{path} is not an ASE database: it holds several JSON documents, perhaps one per "
+                "line; convert it with ASE, or write a reader (docs/add_a_source.md)"
             ) from error
         raise OSError(f"ASE cannot read it: {type(error).__name__}: {error}") from error
 
@@ -204,7 +205,7 @@ def _require_systems(path: Path) -> None:
         tables = [name for (name,) in found]
     if "systems" not in tables:
         raise ValueError(
-            f"{path} is no ASE database: SQLite finds no table 'systems' in it, only "
+            f"{path} is not an ASE database: SQLite finds no table 'systems' in it, only "
             f"{', '.join(tables) or 'nothing'}; correct custom_sources or convert it with ASE"
         )
 

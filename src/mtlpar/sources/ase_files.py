@@ -69,7 +69,7 @@ def _group_of_name(name: str, custom: CustomSource) -> Callable[[str], int]:
     found = get_source(like).group_of_name
     if found is None:
         raise ValueError(
-            f"custom_sources.{name}.groups_like: {like} does not tell how it names its groups; "
+            f"custom_sources.{name}.groups_like: {like} does not say how it names its groups; "
             "expected mptrj, alexandria or another custom source"
         )
     return found

@@ -238,8 +238,8 @@ def as_text(value: Any, key: str, where: str) -> str:
         return str(value)
     if not isinstance(value, Real) or not abs(float(value)) < _FIRST_INEXACT:
         raise ValueError(
-            f"{where}: {key!r} is {value!r:.80}, which is no name for certain; expected a text "
-            f"or a number below {_FIRST_INEXACT:,}: write the names as text that is no number, for "
+            f"{where}: {key!r} is {value!r:.80}, which may not be a unique name; expected text or "
+            f"a number below {_FIRST_INEXACT:,}: write the names as text that is not a number, for "
             "instance with a letter in front"
         )
     number = float(value)

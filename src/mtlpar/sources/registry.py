@@ -61,7 +61,7 @@ def get_source(name: str) -> Source:
         points = entry_points(group=ENTRY_POINT_GROUP, name=name)
         if not points:
             raise ValueError(
-                f"no source is called {name!r}; known are {', '.join(source_names())}. Other "
+                f"no source is called {name!r}; known sources: {', '.join(source_names())}. Other "
                 f"sources are declared in custom_sources of the configuration, or by packages as "
                 f"entry points in the group {ENTRY_POINT_GROUP!r}."
             )

@@ -396,4 +396,6 @@ class BpReader(Generic[Header]):
         for name, row in self.header.constants.items():
             field = FIELDS.get(name)
             if field is None or np.shape(row) != field.shape:
-                raise ValueError(f"header of {self.path}: constants.{name} is no row of a column")
+                raise ValueError(
+                    f"header of {self.path}: constants.{name} is not a row of a column"
+                )

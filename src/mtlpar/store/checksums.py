@@ -41,7 +41,7 @@ def check_checksums(folder: Path, *, only: str | None = None, advice: str = _ADV
     """
     if not (folder / CHECKSUMS).is_file():
         raise ValueError(
-            f"{folder} was not written by mtlpar, or not to the end: no {CHECKSUMS} in it; {advice}"
+            f"{folder} was not written by mtlpar, or not completely: no {CHECKSUMS} in it; {advice}"
         )
     try:
         files = read_json(folder / CHECKSUMS)

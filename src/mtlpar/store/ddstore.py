@@ -129,8 +129,8 @@ class DistributedDataset:
         if copy.nodes > 1 and MPI.Query_thread() < MPI.THREAD_MULTIPLE:
             raise ValueError(
                 f"{pack.path}: a copy of the data that spans {copy.nodes} nodes is read by "
-                "background threads, but this MPI has no MPI_THREAD_MULTIPLE; let "
-                "train.ranks_per_copy be the ranks of a node"
+                "background threads, but this MPI has no MPI_THREAD_MULTIPLE; set "
+                "train.ranks_per_copy to the ranks of a node"
             )
         self._copy = copy
         self._windows: list[MPI.Win] = []

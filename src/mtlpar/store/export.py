@@ -50,7 +50,9 @@ def export(path: Path, out: Path, *, start: int = 0, limit: int | None = None) -
             structures.
     """
     if out.suffix not in _WRITERS:
-        raise ValueError(f"{out}: unknown format {out.suffix!r}; known are {', '.join(_WRITERS)}")
+        raise ValueError(
+            f"{out}: unknown format {out.suffix!r}; known formats: {', '.join(_WRITERS)}"
+        )
     with open_folder(path) as reader, atomic_path(out) as temporary:
         stop = len(reader) if limit is None else min(start + limit, len(reader))
         if not 0 <= start < stop:

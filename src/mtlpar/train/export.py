@@ -149,7 +149,7 @@ def _training(
 def _log_drift(drift: Mapping[str, Mapping[str, float]]) -> None:
     for branch, found in drift.items():
         if not found["num_structures"]:
-            logger.info("branch %s is kept; it knows no structure to measure its drift on", branch)
+            logger.info("branch %s is kept; there is no structure to measure its drift on", branch)
             continue
         logger.info(
             "branch %s is kept; on %d training structures its predictions have moved by "

@@ -141,7 +141,7 @@ def _references_of(recipe: Recipe, start: SavedModel, source: str) -> References
     if fit.errors and len(fit.labels_behind(_FAR_BEHIND)) == len(fit.errors):
         raise ValueError(
             f"{source}: branch {branch} of {recipe.start.path} is a far worse start than "
-            f"predicting the mean: {listed}. Look whether its labels and their units are right, "
+            f"predicting the mean: {listed}. Check its labels and their units, "
             f"start from another of its branches ({_others(start, branch)}), or give the branch "
             "another name and no start"
         )

@@ -247,7 +247,7 @@ class Trainer:
         if count > limit:
             raise AgreedError(
                 f"{count} steps were left out because loss or gradient were not finite, more than "
-                f"train.max_skipped_steps = {limit}; lower train.learning_rate or look at the data"
+                f"train.max_skipped_steps = {limit}; lower train.learning_rate or check the data"
             )
 
     @collective
@@ -304,7 +304,7 @@ class Trainer:
         if progress.epoch_steps == 0:
             raise AgreedError(
                 f"all steps of epoch {progress.epoch + 1} were left out because loss or gradient "
-                "were not finite; lower train.learning_rate or look at the data"
+                "were not finite; lower train.learning_rate or check the data"
             )
         rows = [progress.epoch_terms[source] for source in self.sources]
         sums, steps = torch.tensor(rows, dtype=torch.float64).chunk(2, dim=1)

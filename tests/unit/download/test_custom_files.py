@@ -71,7 +71,7 @@ def test_a_link_that_leads_nowhere_is_named(mirror, download, target):
     # The second is a link to itself, which the system refuses in another way.
     (mirror / "water_1.xyz").symlink_to(target)
     (mirror / "water_2.xyz").write_text("2")
-    with pytest.raises(ValueError, match=rf"water_1\.xyz leads to no file.*{target}"):
+    with pytest.raises(ValueError, match=rf"water_1\.xyz points to no file.*{target}"):
         download("*.xyz")
     # Snakemake asks for it before anything runs, and it never fails.
     assert mirror_fingerprint("mine", str(mirror))

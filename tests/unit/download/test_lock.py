@@ -166,7 +166,7 @@ def test_a_folder_that_cannot_be_listed_now_is_no_obstacle_to_locked_files(
     (release.raw / NAMES[0]).unlink()
     server.statuses["/pbe/"] = [status]
     assert release.download() == list(NAMES)
-    assert "going on with the files in" in caplog.text
+    assert "continuing with the files in" in caplog.text
 
 
 def test_locked_files_that_the_catalogue_no_longer_names_are_an_error(release, server, catalogue):
@@ -181,7 +181,7 @@ def test_locked_files_that_the_catalogue_no_longer_names_are_an_error(release, s
 
 
 def test_keeping_to_a_lock_that_is_not_there_is_an_error(release):
-    with pytest.raises(ValueError, match="nothing to keep to"):
+    with pytest.raises(ValueError, match="nothing to compare with"):
         release.download(lock_use="keep")
 
 
@@ -189,7 +189,7 @@ def test_keeping_to_a_lock_that_is_not_there_is_an_error(release):
 def test_a_damaged_lock_is_an_error_and_not_an_empty_one(release, text):
     release.lock.parent.mkdir()
     release.lock.write_text(text)
-    with pytest.raises(ValueError, match=r"alexandria\.json is no lock file"):
+    with pytest.raises(ValueError, match=r"alexandria\.json is not a lock file"):
         release.download()
 
 

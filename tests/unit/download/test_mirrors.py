@@ -73,7 +73,7 @@ class TestWithTheCatalogue:
     @pytest.mark.parametrize("broken", ["/nowhere", "http://127.0.0.1:9/m"])
     def test_a_mirror_that_is_away_costs_a_warning(self, download, archives, broken, caplog):
         assert download(broken, "catalogue", catalogue=archives) == FILES
-        assert "going on without this mirror" in caplog.text
+        assert "continuing without this mirror" in caplog.text
 
     def test_a_mirror_behind_it_steps_in(self, tmp_path, download, archives, server, caplog):
         server.statuses["/1000.xz"] = [403]

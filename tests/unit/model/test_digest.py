@@ -101,7 +101,7 @@ def test_an_edited_file_is_refused(
 def test_a_file_of_this_version_without_digest_is_refused(path: Path) -> None:
     # Else one would only have to leave it out.
     edit_model(path, lambda _: None, digest=False)
-    with pytest.raises(ValueError, match="is damaged: it carries no digest"):
+    with pytest.raises(ValueError, match="is damaged: it has no digest"):
         load_model(path)
 
 
@@ -117,7 +117,7 @@ def test_an_older_file_loads_and_says_that_it_carries_no_digest(
     assert main(["info", str(path)]) == 0
     shown = capsys.readouterr()
     assert "digest        none" in shown.out
-    assert "carries no digest: an older version of mtlpar wrote it" in shown.err
+    assert "has no digest: an older version of mtlpar wrote it" in shown.err
 
 
 def test_the_digest_does_not_depend_on_how_the_file_is_laid_out(path: Path) -> None:

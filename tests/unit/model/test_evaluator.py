@@ -146,7 +146,7 @@ def test_a_structure_that_was_refused_leaves_nothing_behind() -> None:
         evaluator.predict(broken)
     with pytest.raises(ValueError, match=r"no reference energy for N"):
         evaluator.predict(molecule("NH3"))
-    with pytest.raises(ValueError, match="two of its atoms lie on one another"):
+    with pytest.raises(ValueError, match="two of its atoms coincide"):
         evaluator.predict(Atoms("O2", np.zeros((2, 3))))
     _assert_same(model, evaluator, atoms, 1e-12)
 

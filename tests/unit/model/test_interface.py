@@ -120,7 +120,7 @@ def test_lists_of_structures_come_back_in_order_with_references_added(path: Path
         (
             [molecule("H2O"), Atoms("O2", np.zeros((2, 3)))],
             "molecules",
-            r"energy of structure 1 is not finite: two of its atoms lie on one another",
+            r"energy of structure 1 is not finite: two of its atoms coincide",
         ),
         (
             [Atoms("O", info={"charge": -2})],
@@ -413,7 +413,7 @@ def test_a_file_that_lacks_or_contradicts_something_is_refused_by_name(
 ) -> None:
     # Total energies need all of it: without references it would be off by thousands of eV.
     edit_model(path, edit)
-    with pytest.raises(ValueError, match=f"{path} is no whole model file: .*{message}"):
+    with pytest.raises(ValueError, match=f"{path} is not a complete model file: .*{message}"):
         mtlpar.load_model(path)
     assert main([command, str(path)]) == 1
 

@@ -214,7 +214,7 @@ def test_a_row_that_cannot_be_predicted_says_why_and_costs_no_other(
     assert "does not know about charge and spin" in reasons[3]
     assert "expected an integer" in reasons[4]
     assert "not finite" in reasons[5]
-    assert "lie on one another" in reasons[6]
+    assert "coincide" in reasons[6]
     assert all(atoms.calc is None for atoms, reason in zip(found, reasons, strict=True) if reason)
     # What was refused is there as it was given, to be mended.
     for atoms, got in zip(given, found, strict=True):
@@ -313,7 +313,7 @@ def test_a_file_that_is_read_is_not_written_over(
     before = given.read_bytes()
     arguments = ["predict", str(model_file), str(folder / name), "--source", "a", "--out"]
     assert main([*arguments, str(given)]) == 1
-    assert "is read and would be written over; name another file by --out" in (
+    assert "is an input and would be overwritten; name another file with --out" in (
         capsys.readouterr().err
     )
     assert given.read_bytes() == before
@@ -403,7 +403,7 @@ def test_ranks_write_the_same_file_as_one_process(
     ("inputs", "out", "told"),
     [
         (["nowhere.xyz"], "out.xyz", "nowhere.xyz does not exist"),
-        (["empty"], "out.xyz", "empty holds no file that is read; expected .xyz .extxyz"),
+        (["empty"], "out.xyz", "empty holds no file of a known format; expected .xyz .extxyz"),
         (["cut.xyz"], "out.xyz", "cut.xyz is damaged or cut off: the file ends inside frame 1"),
         (["table.h5"], "out.xyz", "table.h5 is an HDF5 file; expected .xyz"),
         (["cut.xyz"], "out.csv", "expected a name that ends in .xyz or .extxyz"),

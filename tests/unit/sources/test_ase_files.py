@@ -162,7 +162,7 @@ def test_what_names_no_group_for_certain_is_refused(tmp_path, name):
     batch, dropped, damage = read_all(path, format="extxyz", group_key="trajectory")
     assert (len(batch), dropped) == (1, {"damaged_record": 1})
     assert "data.xyz, key frame 1: 'trajectory' is" in damage[0]
-    assert "write the names as text that is no number" in damage[0]
+    assert "write the names as text that is not a number" in damage[0]
 
 
 def test_charge_and_spin_come_from_their_keys(file_of):
@@ -381,7 +381,7 @@ def test_a_database_of_something_else_is_named_and_not_changed(tmp_path):
     with closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE molecules (id INTEGER)")
     content = path.read_bytes()
-    with pytest.raises(ValueError, match=r"data\.db is no ASE database: .*only molecules"):
+    with pytest.raises(ValueError, match=r"data\.db is not an ASE database: .*only molecules"):
         read_all(path, format="db")
     assert path.read_bytes() == content
 
@@ -509,7 +509,7 @@ def test_json_that_is_no_database_is_called_so_and_not_damaged(tmp_path):
     # A whole file: to remove and download it again would bring the same.
     path = tmp_path / "data.json"
     path.write_text('[{"energy": 1.0}]')
-    with pytest.raises(ValueError, match="is no ASE database") as caught:
+    with pytest.raises(ValueError, match="is not an ASE database") as caught:
         read_all(path)
     assert "damaged" not in str(caught.value)
 
@@ -717,7 +717,7 @@ def _letters(number):
 
 
 def test_a_source_that_does_not_name_its_groups_is_no_example(tmp_path):
-    with pytest.raises(ValueError, match=r"custom_sources\.mine\.groups_like: qm7x does not tell"):
+    with pytest.raises(ValueError, match=r"custom_sources\.mine\.groups_like: qm7x does not say"):
         read_all(tmp_path / "data.xyz", groups_like="qm7x")
 
 

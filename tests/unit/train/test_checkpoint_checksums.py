@@ -81,7 +81,7 @@ DAMAGE: dict[str, tuple[Callable[[Workspace], object], str]] = {
     ),
     "no checksums": (
         lambda work: (_steps(work)[-1] / CHECKSUMS).unlink(),
-        r"step-00000005 was not written by mtlpar, or not to the end: no seal\.json",
+        r"step-00000005 was not written by mtlpar, or not completely: no seal\.json",
     ),
     "an empty object": (
         lambda work: (_steps(work)[-1] / "progress.json").write_text("{}"),
