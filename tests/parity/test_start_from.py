@@ -300,6 +300,22 @@ def test_the_encoder_has_a_rate_of_its_own(trained: Workspace) -> None:
     assert 0 < encoder < 1e-2 * branch
 
 
+def test_a_branch_with_a_rate_of_zero_is_held_still_to_the_bit(trained: Workspace) -> None:
+    # Its data go on pulling at the encoder. Weight decay would move it too, if it were not scaled.
+    before = load_model(trained.model("mtl")).network.state_dict()
+    branches = {name: (name,) for name in ("ani1x", "qm7x")}
+    after = _start(trained, branches, {}, branch_rates={"qm7x": 0}, **MOVING).network.state_dict()
+    moved = {
+        part: any(
+            not torch.equal(weight, before[name])
+            for name, weight in after.items()
+            if name.startswith(part)
+        )
+        for part in ("encoder.", "heads.ani1x.", "heads.qm7x.")
+    }
+    assert moved == {"encoder.": True, "heads.ani1x.": True, "heads.qm7x.": False}
+
+
 def test_a_conservative_model_starts_from_one_of_direct_forces(trained: Workspace) -> None:
     conservative = MODEL.model_copy(
         update={"head": MODEL.head.model_copy(update={"forces": "conservative"})}

@@ -285,7 +285,12 @@ class Config(Settings):
             train, is_conservative = self.train_of(model), self._is_conservative(model)
         except ValidationError as error:
             return [f"models.{model}: {one['msg']}" for one in error.errors()]
-        problems = []
+        known = {branch for one in self.models.values() for branch in one.branches}
+        problems = [
+            f"models.{model}: train.branch_rates.{name}: no model has such a branch"
+            for name in train.branch_rates
+            if name not in known
+        ]
         weights = [train.weights_of(source) for source in self.models[model].sources]
         if not any(
             energy or forces or (stress and is_conservative) for energy, forces, stress in weights

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mtlpar.config import Config, load_config
-from mtlpar.config.schema import StartFrom
+from mtlpar.config.schema import ModelEntry
 from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
 from mtlpar.evaluate.errors import predict_dataset, sums_of, zero_of
 from mtlpar.finetune.project import MODEL
@@ -53,7 +53,7 @@ def text(path: Path, model: SavedModel) -> str:
     lines = [
         f"mode {entry.start_from.mode}",
         f"  {'encoder':20} {_moving(network.encoder)}",
-        *_become(network, model, entry.start_from, entry.branches),
+        *_become(network, model, entry, config.train_of(MODEL).branch_rates),
         "",
         *_references(packs[own], model, branch),
         "",
@@ -112,18 +112,22 @@ def _before_and_after(
 
 
 def _become(
-    network: MultiTaskModel,
-    model: SavedModel,
-    start: StartFrom,
-    branches: Mapping[str, tuple[str, ...]],
+    network: MultiTaskModel, model: SavedModel, entry: ModelEntry, rates: Mapping[str, float]
 ) -> list[str]:
     """What becomes of each branch: those that are fed, then all others of the start."""
+    start, branches = entry.start_from, entry.branches
+    assert start is not None
     lines = []
     for name, sources in branches.items():
         like = start_branch(name, model, start.branches)
-        origin = "trained on" if name == like else f"new, starts from {like or 'random weights'}"
-        fed = f"fed by {', '.join(sources)}"
-        lines.append(f"  {name:20} {_moving(network.heads[name])}; {origin}, {fed}")
+        if rates.get(name) == 0:
+            becomes = "held still; its data hold the encoder to it"
+        else:
+            origin = (
+                "trained on" if name == like else f"new, starts from {like or 'random weights'}"
+            )
+            becomes = f"{_moving(network.heads[name])}; {origin}"
+        lines.append(f"  {name:20} {becomes}, fed by {', '.join(sources)}")
     encoder_moves = _moving_parameters(network.encoder) > 0
     if not start.keep_branches:
         becomes = "left out of the new model file"

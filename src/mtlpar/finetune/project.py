@@ -10,6 +10,7 @@ from typing import Any, Final
 from mtlpar.config import Config
 from mtlpar.config.load import assign, check_config, parse_assignment
 from mtlpar.finetune.folder import files_of, only_packs, write_own_config
+from mtlpar.finetune.replay import hold_still
 from mtlpar.model.moving import set_moving
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import SavedModel
@@ -73,6 +74,7 @@ def write_config(
             ``config.yaml`` that is not as this function wrote it.
     """
     replay = replay or {}
+    replayed = _replayed_branches(model, replay)
     content: dict[str, Any] = {
         "sources": [request.name, *replay],
         "custom_sources": {
@@ -87,14 +89,14 @@ def write_config(
             },
         },
         "normalize": dict(_NORMALIZE),
-        "train": dict(_TRAIN),
+        "train": {**_TRAIN, **hold_still(replayed)},
         # For the tables, which are planned before the model is there.
         "model": {"head": {"forces": model.settings.head.forces}},
         "models": {
             MODEL: {
                 "branches": {
                     request.name: [request.name],
-                    **_replayed_branches(model, replay),
+                    **replayed,
                 },
                 "start_from": {
                     "model": str(request.model_file.resolve()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from ase import Atoms
@@ -24,6 +24,19 @@ from mtlpar.store.pack import Pack, PackManifest
 _RATTLE_ANGSTROM: Final = 0.08
 _STRAIN: Final = 0.01
 _STATE: Final = ("charge", "spin")
+
+
+def hold_still(branches: Iterable[str]) -> dict[str, Any]:
+    """Training settings that hold branches still; their data only say where the encoder may go.
+
+    Few structures of each are in a batch. A branch that moves follows their noise, at the full
+    rate whatever its gradient's size; one that does not has nothing to lose.
+
+    Args:
+        branches: Branches that replay feeds; of none there is nothing to say.
+    """
+    rates = dict.fromkeys(branches, 0.0)
+    return {"branch_rates": rates} if rates else {}
 
 
 def link_packs(model: SavedModel, packed: Path, folder: Path) -> list[str]:

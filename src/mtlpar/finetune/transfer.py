@@ -28,7 +28,7 @@ from mtlpar.core.records import write_content
 from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.finetune.branches import rank_branches
 from mtlpar.finetune.folder import Command, only_packs, prepare
-from mtlpar.finetune.replay import link_packs
+from mtlpar.finetune.replay import hold_still, link_packs
 from mtlpar.model.saved import SavedModel, load_model
 from mtlpar.sources.registry import packaged_names
 from mtlpar.store.pack import Pack
@@ -277,7 +277,7 @@ class _Cell:
         replayed = [one for one in sources if one in start.model.sources]
         replay = variant.mode == "replay" and branches
         entry: dict[str, Any] = {
-            "branches": own,
+            "branches": dict(own),
             "start_from": {
                 "model": str(start.path),
                 "branches": {self.family: branches[start.name]} if branches else {},
@@ -285,10 +285,11 @@ class _Cell:
             },
         }
         if replay:
-            entry["train"] = self._replay_share(replayed)
             for source in replayed:
                 branch = start.model.branch_of(source)
                 entry["branches"].setdefault(branch, []).append(source)
+            held = hold_still(name for name in entry["branches"] if name not in own)
+            entry["train"] = {**self._replay_share(replayed), **held}
         return entry
 
     def _replay_share(self, sources: Sequence[str]) -> dict[str, Any]:

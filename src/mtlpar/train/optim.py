@@ -17,13 +17,24 @@ def make_optimizer(model: MultiTaskModel, settings: TrainSettings) -> torch.opti
     """AdamW over the parameters that move and that this rank holds.
 
     Encoder and branches are groups of their own: the fused update takes no mixture of tensors and
-    shards of them. ``rate`` of a group is a factor on the learning rate.
+    shards of them. Branches of one rate are a group. ``rate`` of a group is a factor on the
+    learning rate.
     """
-    groups = ((model.encoder, settings.encoder_rate), (model.heads, 1.0))
+    rates = {name: settings.branch_rates.get(name, 1.0) for name in model.heads}
+    groups: list[tuple[list[nn.Module], float]] = [
+        ([model.encoder], settings.encoder_rate),
+        *(
+            ([model.heads[name] for name in rates if rates[name] == rate], rate)
+            for rate in sorted({1.0, *rates.values()})
+        ),
+    ]
     return torch.optim.AdamW(
         [
-            {"params": [p for p in part.parameters() if p.requires_grad], "rate": rate}
-            for part, rate in groups
+            {
+                "params": [p for one in parts for p in one.parameters() if p.requires_grad],
+                "rate": rate,
+            }
+            for parts, rate in groups
         ],
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,

@@ -119,6 +119,11 @@ class TrainSettings(Settings):
         description="Learning rate of the encoder as a multiple of learning_rate, which is that of "
         "the branches.",
     )
+    branch_rates: dict[str, Weight] = Field(
+        default={},
+        description="Learning rate of a branch as a multiple of learning_rate; 1 where not given, "
+        "0 to hold it still while the encoder and other branches move.",
+    )
     weight_decay: float = Field(
         default=0.01, ge=0, description="Weight decay of the optimizer, AdamW."
     )

@@ -111,19 +111,21 @@ def test_explain_says_what_becomes_of_each_branch_and_trains_nothing(
     assert not (here / TUNED).exists()
 
 
-def test_explain_says_which_branches_replay_trains_on(
+def test_explain_says_which_branches_replay_holds(
     start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     packs = str(start.results / "packed")
     assert finetune(start, "--replay", "packs", "--packs", packs, "--explain") == 0
     shown = capsys.readouterr().out
     for branch in ("ani1x", "qm7x", "mptrj"):
-        assert f"parameters move; trained on, fed by {branch}\n" in shown
+        assert (
+            f"  {branch:20} held still; its data hold the encoder to it, fed by {branch}\n" in shown
+        )
     assert "weights stay" not in shown
 
 
 @pytest.mark.parametrize("replay", ["packs", "pseudo:12"])
-def test_replay_goes_on_training_the_other_branches(
+def test_replay_holds_the_other_branches_while_the_encoder_moves(
     start: Workspace, here: Path, replay: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     packs = str(start.results / "packed")
@@ -140,7 +142,9 @@ def test_replay_goes_on_training_the_other_branches(
     for source in sources:
         assert after.branch_of(source) == source
         assert after.references[source].energies_ev == before.references[source].energies_ev
-        assert not same(before, after, source)
+        assert same(before, after, source)
+    encoders = (one.network.encoder.state_dict() for one in (before, after))
+    assert not all(map(torch.equal, *(one.values() for one in encoders)))
     assert "no other branch is kept" in shown
 
 
