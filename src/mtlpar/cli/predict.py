@@ -103,15 +103,15 @@ def _predict(options: argparse.Namespace) -> None:
             rows = outcome.predicted + outcome.refused.total()
             logger.info("%s: %d rows, %d predicted", options.out, rows, outcome.predicted)
             if wanted.source == AUTO:
-                _tell_sources(outcome.sources)
+                _log_sources(outcome.sources)
             for reason, count in outcome.refused.most_common():
                 logger.warning("%d refused: %s", count, reason)
 
 
-def _tell_sources(sources: Mapping[str, int]) -> None:
+def _log_sources(sources: Mapping[str, int]) -> None:
     """How many rows each source was chosen for."""
-    told = ", ".join(f"{source} {count}" for source, count in sources.items())
-    logger.info("chosen: %s", told or "no source for any row")
+    counts = ", ".join(f"{source} {count}" for source, count in sources.items())
+    logger.info("chosen: %s", counts or "no source for any row")
     if len(sources) > 1:
         logger.warning(
             "energies of different sources are at different levels of theory: do not compare them"

@@ -80,7 +80,7 @@ class Stack:
         key, value = parse_assignment(assignment)
         assign(self.content, key.split("."), value)
         self.places[key] = f"{option} {assignment}"
-        # An unknown block is told by its own name.
+        # An unknown block is reported by its own name.
         self.places.setdefault(key.partition(".")[0], self.places[key])
 
     def check(self) -> Config:

@@ -53,7 +53,7 @@ class RawFile:
 
     @property
     def has_checksum(self) -> bool:
-        """Whether the bytes can be told from any others."""
+        """Whether the bytes can be distinguished from any others."""
         return self.md5 is not None or self.sha256 is not None
 
 

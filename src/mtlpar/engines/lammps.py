@@ -106,7 +106,7 @@ class Simulation:
         Args:
             model: The model.
             source: Source whose level of theory is wanted; optional if the model has only one.
-            charge: Total charge in e, which a model that was trained with charges must be told.
+            charge: Total charge in e, which a model that was trained with charges needs.
             spin: Spin multiplicity 2S+1, likewise; 0 if unknown.
             arguments: What LAMMPS takes on its command line.
 

@@ -139,7 +139,7 @@ def _whole(system: System, name: str) -> Tensor:
 def export(model: SavedModel, source: str, path: Path, *, model_file: Path) -> None:
     """Write the branch of a source as a model of metatomic.
 
-    Its only output is ``energy/<source>``: an engine must be told the level of theory by name.
+    Its only output is ``energy/<source>``: an engine has to ask for a level of theory by name.
 
     Args:
         model: The model, on the CPU.

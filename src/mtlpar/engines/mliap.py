@@ -54,7 +54,7 @@ class MliapModel:
         Args:
             model_path: The ``model.pt`` that training wrote.
             source: Source whose level of theory is wanted; optional if the model has only one.
-            charge: Total charge in e, which a model that was trained with charges must be told.
+            charge: Total charge in e, which a model that was trained with charges needs.
             spin: Spin multiplicity 2S+1, likewise; 0 if unknown.
             device: Where LAMMPS keeps its atoms.
 

@@ -139,12 +139,12 @@ def _check_branches(name: str, model: SavedModel, branches: Mapping[str, tuple[s
         set(sources) <= set(model.branches.get(branch, ())) for branch, sources in branches.items()
     ):
         raise ValueError(
-            f"{name}: the model file has the branches {_told(model.branches)}, but the "
-            f"configuration says {_told(branches)}; train it again, or correct models.{name}"
+            f"{name}: the model file has the branches {_listed(model.branches)}, but the "
+            f"configuration says {_listed(branches)}; train it again, or correct models.{name}"
         )
 
 
-def _told(branches: Mapping[str, tuple[str, ...]]) -> str:
+def _listed(branches: Mapping[str, tuple[str, ...]]) -> str:
     return ", ".join(f"{branch} [{', '.join(sources)}]" for branch, sources in branches.items())
 
 

@@ -14,7 +14,7 @@ from mtlpar.parallel.allocation import run_client
 
 # The plugin's questions are up to this far apart.
 _LONGEST_PAUSE_S: Final = 180
-# With less memory than this many first waits the plugin asks sacct, whatever it was told.
+# With less memory than this many first waits the plugin asks sacct, whatever its settings say.
 _FIRST_WAITS: Final = 3
 
 

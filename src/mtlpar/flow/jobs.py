@@ -162,7 +162,7 @@ def snakemakes(checkout: Path) -> list[int]:
             here = (process / "cwd").resolve() == checkout.resolve()
         except OSError:
             continue
-        # Jobs are Snakemakes too: they are told a mode.
+        # Jobs are Snakemakes too: they are started with a mode.
         is_snakemake = any(Path(word).name == "snakemake" for word in words[:3])
         if here and is_snakemake and "--mode" not in words:
             found.append(int(process.name))

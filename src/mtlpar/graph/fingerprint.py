@@ -1,4 +1,4 @@
-"""Numbers that tell geometries apart however they are written: moved, turned, re-ordered, wrapped.
+"""Numbers that tell geometries apart however they are written: moved, rotated, reordered, wrapped.
 
 Copies of a geometry differ by rounding. So a fingerprint is no hash of the geometry: its words are
 sums over atoms in steps of a sixteenth of what rounding may change, to be compared with that

@@ -130,7 +130,7 @@ class SourceChooser:
         descriptors = self._descriptors([structures[index] for index in known], batch_atoms)
         scores = self._scores(descriptors)
         for row, index in enumerate(known):
-            fitting = [source for source, told in refusals[index].items() if told is None]
+            fitting = [source for source, reason in refusals[index].items() if reason is None]
             ratios, densities = (
                 {source: float(column[source][row]) for source in fitting} for column in scores
             )
@@ -165,16 +165,16 @@ def _choice(ratios: Mapping[str, float], densities: Mapping[str, float]) -> Choi
     if not all(map(math.isfinite, ratios.values())):
         return Choice(None, "features are not finite: two of its atoms coincide")
     best = max(densities, key=lambda source: densities[source])
-    told = ", ".join(f"{source} {ratio:.2f}" for source, ratio in ratios.items())
+    distances = ", ".join(f"{source} {ratio:.2f}" for source, ratio in ratios.items())
     if ratios[best] > 1:
         return Choice(
             None,
             f"fits no source: unlike the training data; distance, where 1 holds {_FAR} % of the "
-            f"validation structures: {told}",
+            f"validation structures: {distances}",
         )
     if len(ratios) == 1:
-        return Choice(best, f"the only source that knows its elements; distance {told}")
-    return Choice(best, f"likeliest of {len(ratios)} that know its elements; distances {told}")
+        return Choice(best, f"the only source that knows its elements; distance {distances}")
+    return Choice(best, f"likeliest of {len(ratios)} that know its elements; distances {distances}")
 
 
 def _no_source(refusals: Mapping[str, str | None]) -> str:

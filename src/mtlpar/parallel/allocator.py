@@ -18,7 +18,7 @@ def keep_freed_memory() -> bool:
     """Let the process keep what it frees, up to half a GiB, instead of giving it back at once.
 
     Each operation of a training step frees blocks of some 100 kB that the next one asks for again.
-    glibc gives such blocks back to the system, which has to find and clear their pages anew: a
+    glibc gives such blocks back to the system, which has to find and clear their pages again: a
     tenth of a small step. Where the C library is another one, nothing happens.
 
     Returns:

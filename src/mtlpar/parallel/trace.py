@@ -12,7 +12,7 @@ PREFIX: Final = "mtlpar::"
 
 
 class Watcher(Protocol):
-    """Is told when a stretch of a step begins and ends, on the thread that does it."""
+    """Is called when a stretch of a step begins and ends, on the thread that does it."""
 
     def begin(self, name: str) -> None:
         """A stretch begins."""

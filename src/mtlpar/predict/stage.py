@@ -185,8 +185,8 @@ def _predict_chunk(
     opened = [_open(row) for row in rows]
     choices = _choose(model, [atoms for atoms, _ in opened], wanted, chooser, batch_atoms)
     choices = [
-        Choice(None, told) if told else choice
-        for (_, told), choice in zip(opened, choices, strict=True)
+        Choice(None, refusal) if refusal else choice
+        for (_, refusal), choice in zip(opened, choices, strict=True)
     ]
     found: list[StructurePrediction | str] = [choice.reason for choice in choices]
     for source in dict.fromkeys(choice.source for choice in choices if choice.source):
@@ -227,7 +227,7 @@ def _choose(
     """The source of each structure, none where the model cannot answer for it, and why."""
     if chooser is None:
         refusals = [model.refusal(atoms, source=wanted.source) for atoms in structures]
-        return [Choice(None if told else wanted.source, told or "named") for told in refusals]
+        return [Choice(None if one else wanted.source, one or "named") for one in refusals]
     chosen = _each(partial(chooser.choose, batch_atoms=batch_atoms), structures)
     return [Choice(None, one) if isinstance(one, str) else one for one in chosen]
 

@@ -106,7 +106,7 @@ def leak_grid(scope: Scope) -> Grid:
     return Grid(
         label="leaks",
         title="Leaks between splits",
-        caption="Groups, structures, and geometries however they are moved, turned, ordered or "
+        caption="Groups, structures, and geometries however they are moved, rotated, ordered or "
         "wrapped, that lie in more than one split (must be 0, except for groups where single "
         "frames are split), and structures of each test split whose formula, or whose geometry at "
         "another level of theory, is in a train split: of the same source, and of that other "

@@ -63,7 +63,7 @@ def _never_destroy(adios: adios2.Adios) -> None:
 
 
 def _end_silently() -> None:
-    """Spare people the page in which the binding library tells of what was never destroyed."""
+    """Suppress the page that the binding library prints about what was never destroyed."""
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 

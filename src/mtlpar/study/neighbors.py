@@ -32,7 +32,7 @@ def pair_seconds(context: RankContext, *, ranks_per_node: int) -> list[float]:
 
     Returns:
         Median seconds of each node with the next, the last with the first; empty with fewer than
-        three nodes, of which none can be told from its neighbours.
+        three nodes, of which none can be told apart from its neighbours.
     """
     leaders = list(range(0, context.world_size, ranks_per_node))
     if len(leaders) < 3:
