@@ -23,12 +23,15 @@ from mtlpar.report.style import DIVERGING, FAINT
 _LABELS: Final = ("energy", "forces")
 _ALL: Final = "all"
 _CONFIDENCE: Final = 0.95
+# An interval within a tenth of one says that there is no effect worth speaking of; a wider one that
+# crosses one says nothing.
+_NO_EFFECT: Final = 1.1
 # Fewer geometries say little of two levels of theory.
 _FEWEST_SHARED: Final = 10
 _NONE: Final = "–"
 _HEADER: Final = (
-    "Source", "With", "Energy (×)", "interval", "verdict", "Forces (×)", "interval", "verdict",
-    "Cosine", "Shared", "Mean (eV/atom)", "Spread",
+    "Source", "With", "Energy (×)", "energy interval", "energy verdict", "Forces (×)",
+    "forces interval", "forces verdict", "Cosine", "Shared", "Mean (eV/atom)", "Spread",
 )  # fmt: skip
 
 Sources = tuple[str, ...]
@@ -50,7 +53,12 @@ class Ratio(NamedTuple):
     @property
     def verdict(self) -> str:
         """What the interval allows to say."""
-        return "gain" if self.high < 1 else "harm" if self.low > 1 else "none"
+        if self.high < 1:
+            return "gain"
+        if self.low > 1:
+            return "harm"
+        is_narrow = self.low >= 1 / _NO_EFFECT and self.high <= _NO_EFFECT
+        return "none" if is_narrow else "undecided"
 
 
 def ratio_of(together: Sequence[float], alone: Sequence[float]) -> Ratio:
@@ -170,7 +178,8 @@ def compatibility_grid(records: Sequence[CompatibilityRecord]) -> Grid:
         caption="Test error of a source when the encoder is trained with another one, or all, "
         f"too, over that of the source alone: geometric mean over {seeds} seeds with the interval "
         f"of 95 % by their spread (Student's t), {records[0].epochs} epochs each. Gain or harm: "
-        "the interval is below or above 1. Cosine: of the encoder's gradients in that of all. "
+        "the interval is below or above 1; none: it is within a tenth of 1; else undecided. "
+        "Cosine: of the encoder's gradients in that of all. "
         "Shared: geometries that both have; mean and spread of the difference of their energies "
         "there (source minus the other), references removed. Suggested branches, where no two "
         f"harm each other and levels of theory differ by less than the error alone: {branches}.",
@@ -212,7 +221,7 @@ def draw_compatibility(records: Sequence[CompatibilityRecord]) -> Figure:
         _draw_map(axes, measured, label)
     figure.supxlabel(
         "error with the source of the column, or all, over the error alone; boxed: gain or harm, "
-        "beyond the spread of the seeds",
+        "beyond the spread of the seeds; ?: undecided",
         fontsize=8,
         color=FAINT,
     )
@@ -233,8 +242,9 @@ def _draw_map(axes: Axes, measured: Measured, label: str | None) -> None:
             cosine = 0.0 if ratio else measured.cosine(source, other)
             shade = np.log2(ratio.mean) if ratio else -cosine
             color = matplotlib.colormaps[DIVERGING](float(norm(shade)))
-            text = f"{ratio.mean if ratio else cosine:.2f}"
-            is_boxed = ratio is not None and ratio.verdict != "none"
+            verdict = ratio.verdict if ratio else None
+            text = f"{ratio.mean if ratio else cosine:.2f}{'?' * (verdict == 'undecided')}"
+            is_boxed = verdict in ("gain", "harm")
             draw_cell(axes, x, y, text=text, color=color, is_boxed=is_boxed)
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     titles = [source_title(name) for name in columns]

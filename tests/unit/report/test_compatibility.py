@@ -67,7 +67,13 @@ def test_a_verdict_needs_a_difference_beyond_the_spread_of_the_seeds() -> None:
     assert ratio_of((0.8, 0.81, 0.79), alone).verdict == "gain"
     assert ratio_of((1.2, 1.21, 1.19), alone).verdict == "harm"
     # Better in all three seeds, and yet nothing is known: the spread is as large as the gain.
-    assert ratio_of((0.99, 0.7, 0.9), alone).verdict == "none"
+    assert ratio_of((0.99, 0.7, 0.9), alone).verdict == "undecided"
+
+
+def test_only_a_narrow_interval_says_that_there_is_no_effect() -> None:
+    # Two seeds, one degree of freedom: their interval says next to nothing, whatever their mean.
+    assert ratio_of((1.0, 1.0, 1.01), (1.0, 1.0, 1.0)).verdict == "none"
+    assert ratio_of((1.03, 0.97), (1.0, 1.0)).verdict == "undecided"
 
 
 def test_the_interval_is_that_of_student() -> None:
