@@ -22,6 +22,7 @@ import torch
 from machine import describe_machine
 
 from mtlpar.core.structures import StructureBatch
+from mtlpar.core.text_table import aligned
 from mtlpar.graph.collate import collate
 from mtlpar.graph.settings import GraphSettings
 from mtlpar.model.multitask import MultiTaskModel, Segment
@@ -30,7 +31,6 @@ from mtlpar.parallel.deal import deal
 from mtlpar.plan.census import take_census
 from mtlpar.plan.machine import GENERIC_CPU
 from mtlpar.plan.predict import Deal, predict
-from mtlpar.plan.text import table_text
 from mtlpar.plan.workload import Dataset, Workload
 from mtlpar.train.work import work_of
 
@@ -65,9 +65,9 @@ def main() -> None:
         f"with a deviation of {work.std() / work.mean():.2f}; counted at {rate:,.0f} structures/s"
     )
     print("\nslowest rank above the mean, in work")
-    print(table_text(in_work(work, options, rng)))
+    print(*aligned(in_work(work, options, rng)), sep="\n")
     print("\nslowest share above the mean, computed")
-    print(table_text(computed(pool, work, options, rng)))
+    print(*aligned(computed(pool, work, options, rng)), sep="\n")
 
 
 def crystals(count: int, rng: np.random.Generator) -> StructureBatch:

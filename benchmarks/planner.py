@@ -21,12 +21,13 @@ from typing import Any
 from machine import describe_machine
 
 from mtlpar.core.files import read_json, write_json
+from mtlpar.core.text_table import aligned
 from mtlpar.parallel.launch import Geometry, launch_command
 from mtlpar.parallel.ranks import distributed_context
 from mtlpar.plan.census import take_census
 from mtlpar.plan.machine import GENERIC_CPU, Machine
 from mtlpar.plan.predict import PLANS, Plan, layout_of, predict
-from mtlpar.plan.text import duration_text, size_text, table_text
+from mtlpar.plan.text import duration_text, size_text
 from mtlpar.plan.workload import Dataset, Workload
 from mtlpar.study.settings import StudySettings
 
@@ -72,7 +73,7 @@ def main() -> None:
             errors.append(error)
     print(f"load {os.getloadavg()[0]:.1f} on {CORES} cores")
     print("time of a step and memory")
-    print(table_text(rows))
+    print(*aligned(rows), sep="\n")
     for what, values in zip(("step", "memory"), zip(*errors, strict=True), strict=True):
         print(f"worst error of a predicted {what}  {max(values):.1%}  (target <= {_TARGET:.0%})")
     within = sum(step <= _TARGET for step, _ in errors)

@@ -10,6 +10,7 @@ from typing import Final
 
 from mtlpar.core.files import format_bytes
 from mtlpar.core.paths import Workspace
+from mtlpar.core.text_table import aligned
 from mtlpar.download.catalogue import CatalogueRow, read_catalogue
 from mtlpar.download.local import bytes_to_fetch, length, presence
 from mtlpar.download.mirror import mirrors_of
@@ -21,7 +22,6 @@ from mtlpar.sources.registry import get_source
 
 # A table is looked at by somebody who waits.
 _PATIENCE_S: Final = 10.0
-_RIGHT_ALIGNED: Final = frozenset({"size", "bytes"})
 _COLUMNS: Final = ("file", "size", "bytes", "checksum", "here")
 
 
@@ -94,8 +94,9 @@ def describe(
                 if folder / file.name not in summed:
                     summed.add(folder / file.name)
                     total.add(file, folder)
-            table = _table([_COLUMNS, *(_cells(file, folder) for file in files)])
-            blocks.append(f"{heading}\n{table}\n  {subtotal}")
+            rows = [_COLUMNS, *(_cells(file, folder) for file in files)]
+            table = aligned(rows, "lrrll", indent=4)
+            blocks.append("\n".join([heading, *table, f"  {subtotal}"]))
     existing = next(p for p in (workspace.raw, *workspace.raw.absolute().parents) if p.exists())
     free = format_bytes(shutil.disk_usage(existing).free)
     return "\n\n".join([*blocks, f"total: {total}; {free} free in {workspace.raw}"])
@@ -140,15 +141,3 @@ def _here(file: RawFile, folder: Path) -> str:
     if found.state == "partial":
         return f"{100 * found.size / file.bytes:.0f} %" if file.bytes else format_bytes(found.size)
     return "no" if found.state == "absent" else found.state
-
-
-def _table(lines: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = [
-        "  ".join(
-            cell.rjust(width) if name in _RIGHT_ALIGNED else cell.ljust(width)
-            for cell, width, name in zip(line, widths, _COLUMNS, strict=True)
-        )
-        for line in lines
-    ]
-    return "\n".join(f"    {line.rstrip()}" for line in aligned)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Final
 
+from mtlpar.core.text_table import aligned
 from mtlpar.plan.data import STAGES, StageCost
 from mtlpar.plan.machine import DataRates, Machine
 from mtlpar.plan.predict import Forecast
@@ -54,7 +55,7 @@ def layout_text(question: Question, ranks: int) -> str:
             _machine_text(question.machine),
             _workload_text(question.workload(ranks), ranks, question.machine),
             "",
-            table_text([header, *rows]),
+            *aligned([header, *rows]),
             "",
             _deal_text(question, best),
         ]
@@ -125,7 +126,7 @@ def data_text(costs: Sequence[StageCost], rates: DataRates, *, cores: int, origi
             ),
             f"  {cores} core(s) read, pack and load; sources one after another",
             "",
-            table_text(rows),
+            *aligned(rows),
             "",
             "disk: native files, extracted columns and packs; meanwhile packing needs room for one",
             "more copy of its source, reading QM7-X for an unpacked file a job, an archive that is",
@@ -163,19 +164,6 @@ def _workload_text(workload: Workload, ranks: int, machine: Machine) -> str:
         f"{structures:,.0f} structures, {workload.batch_structures:,.0f} of them a step, "
         f"{workload.steps_per_epoch:,} steps an epoch"
     )
-
-
-def table_text(rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if index == 0 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join(lines)
 
 
 def duration_text(seconds: float) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.fields import FIELDS, LABELS, Field
+from mtlpar.core.text_table import aligned
 from mtlpar.store.header import BpHeader
 from mtlpar.store.summary import FORCE_EDGES_EV_PER_ANGSTROM, Summary
 
@@ -23,8 +24,8 @@ _PERIODICITY: Final = ("molecules", "chains", "layers", "crystals")
 def pack_text(summary: Summary) -> str:
     """Facts, columns and small histograms."""
     sections = [
-        ("", _aligned(_facts(summary), indent=0)),
-        ("Columns", _aligned(_columns(summary.header))),
+        ("", aligned([*_facts(summary)], "ll")),
+        ("Columns", aligned([*_columns(summary.header)], "llllll", indent=2)),
         (f"Elements, share of {_number(_atoms(summary))} atoms", _elements(summary)),
         ("Atoms per structure", _sizes(summary)),
         (f"{energy_title(summary)}, eV/atom", _energies(summary)),
@@ -116,7 +117,7 @@ def _elements(summary: Summary) -> list[str]:
     if rest:
         # No bar: together they can be many times the largest.
         rows.append((f"{len(counts) - _MAX_ELEMENTS} more", f"{rest / total:6.1%}", ""))
-    return _aligned(rows)
+    return aligned(rows, "lll", indent=2)
 
 
 def _sizes(summary: Summary) -> list[str]:
@@ -148,16 +149,6 @@ def _sparkline(counts: npt.NDArray[Any], low: str, high: str) -> list[str]:
     """Counts as blocks of eight heights, with the ends of the axis beside them."""
     heights = np.ceil(8 * counts / counts.max()).astype(int).tolist()
     return [f"  {low} {''.join(_LEVELS[height] for height in heights)} {high}"]
-
-
-def _aligned(rows: Iterable[Sequence[str]], *, indent: int = 2) -> list[str]:
-    table = list(rows)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        " " * indent
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
 
 
 def _atoms(summary: Summary) -> int:
