@@ -20,14 +20,14 @@ from typing import Any
 
 from machine import describe_machine
 
-from mtlpar.core.files import read_json, write_json
+from mtlpar.core.files import format_bytes, read_json, write_json
 from mtlpar.core.text_table import aligned
 from mtlpar.parallel.launch import Geometry, launch_command
 from mtlpar.parallel.ranks import distributed_context
 from mtlpar.plan.census import take_census
 from mtlpar.plan.machine import GENERIC_CPU, Machine
 from mtlpar.plan.predict import PLANS, Plan, layout_of, predict
-from mtlpar.plan.text import duration_text, size_text
+from mtlpar.plan.text import duration_text
 from mtlpar.plan.workload import Dataset, Workload
 from mtlpar.study.settings import StudySettings
 
@@ -100,8 +100,8 @@ def _compare(
         duration_text(predicted),
         duration_text(measured),
         f"{predicted / measured:.2f}",
-        size_text(predicted_held),
-        size_text(held),
+        format_bytes(predicted_held),
+        format_bytes(held),
         f"{predicted_held / held:.3f}",
     )
     return row, (abs(predicted / measured - 1), abs(predicted_held / held - 1))

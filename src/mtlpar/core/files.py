@@ -194,7 +194,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def format_bytes(size: int) -> str:
+def format_bytes(size: float) -> str:
     """A number of bytes for people, with three digits in decimal units: ``"5.59 GB"``."""
     value, unit = float(size), "B"
     for larger in ("kB", "MB", "GB", "TB", "PB"):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Final
 
+from mtlpar.core.files import format_bytes
 from mtlpar.core.text_table import aligned
 from mtlpar.plan.data import STAGES, StageCost
 from mtlpar.plan.machine import DataRates, Machine
@@ -33,8 +34,8 @@ def layout_text(question: Question, ranks: int) -> str:
     rows = [
         (
             p.plan,
-            size_text(p.memory.device),
-            size_text(p.memory.store_per_node),
+            format_bytes(p.memory.device),
+            format_bytes(p.memory.store_per_node),
             *(
                 duration_text(seconds)
                 for seconds in (
@@ -81,7 +82,8 @@ def recommendation_text(found: Forecast | None, epoch_hours: float | None) -> st
     shards = f", train.encoder_shards: {found.encoder_shards}" if found.encoder_shards > 1 else ""
     return (
         f"recommended: {found.plan} on {nodes} ({found.ranks} ranks{shards}), predicted "
-        f"{duration_text(found.epoch_seconds)} an epoch, {size_text(found.memory.device)} a device"
+        f"{duration_text(found.epoch_seconds)} an epoch, "
+        f"{format_bytes(found.memory.device)} a device"
     )
 
 
@@ -147,8 +149,8 @@ def _data_row(
         name,
         *(duration_text(by_stage[stage]) for stage in STAGES),
         duration_text(sum(by_stage.values())),
-        size_text(sum(cost.disk_bytes for cost in costs)),
-        size_text(max(cost.memory_bytes for cost in costs)),
+        format_bytes(sum(cost.disk_bytes for cost in costs)),
+        format_bytes(max(cost.memory_bytes for cost in costs)),
     )
 
 
@@ -173,11 +175,3 @@ def duration_text(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds * factor:.3g} {unit}"
     return f"{seconds / 3600:,.3g} h" if seconds < 3.6e6 else f"{seconds / 86400:,.0f} d"
-
-
-def size_text(size_bytes: float) -> str:
-    """A size in the decimal unit that suits it."""
-    for limit, factor, unit in ((1e6, 1e3, "kB"), (1e9, 1e6, "MB"), (1e12, 1e9, "GB")):
-        if size_bytes < limit:
-            return f"{size_bytes / factor:.3g} {unit}"
-    return f"{size_bytes / 1e12:.3g} TB"

@@ -13,7 +13,7 @@ from helpers import REPOSITORY
 from mtlpar.cli import main
 from mtlpar.plan.data import STAGES, nodes_to_be_ready, plan_data
 from mtlpar.plan.machine import DataRates, load_machine, write_machine
-from mtlpar.plan.text import duration_text, size_text
+from mtlpar.plan.text import duration_text
 from mtlpar.plan.workload import DATASET_SIZES, Dataset, make_branches, read_datasets, scale
 from mtlpar.sources.registry import BUILT_IN
 
@@ -212,9 +212,3 @@ def test_a_machine_without_data_rates_is_refused(capsys, caplog) -> None:
 )
 def test_durations_are_readable(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
-
-
-def test_sizes_are_readable() -> None:
-    assert [size_text(size) for size in (1500, 2e6, 3.5e9, 4e12)] == [
-        "1.5 kB", "2 MB", "3.5 GB", "4 TB",
-    ]  # fmt: skip
