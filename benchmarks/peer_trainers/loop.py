@@ -36,7 +36,7 @@ from ase.calculators.calculator import Calculator
 from ase.io import read
 from ase.md.verlet import VelocityVerlet
 from ase.neighborlist import neighbor_list
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 CUTOFF_ANGSTROM = 5.0
 _BATCH = 8
@@ -139,7 +139,7 @@ class Data:
 def train(peer: Peer, data: dict[str, Data], *, seconds: float, seed: int) -> dict[str, float]:
     """Train until the seconds are used up, and leave the best average in the network."""
     clock, optimizer = Clock(), torch.optim.Adam(peer.network.parameters(), amsgrad=True)
-    average = AveragedModel(peer.network, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY))
+    average = AveragedModel(peer.network, avg_fn=moving_average)
     best, best_weights, steps = math.inf, None, 0
     validate_at = seconds * (0.5 + 0.5 / _VALIDATIONS)
     warm_up(peer, data["train"])
@@ -168,6 +168,14 @@ def train(peer: Peer, data: dict[str, Data], *, seconds: float, seed: int) -> di
     peer.network.load_state_dict(best_weights)
     epochs = steps * _BATCH / len(data["train"].structures)
     return {"cpu_seconds": clock.seconds, "steps": steps, "epochs": epochs, "val_score": best}
+
+
+def moving_average(
+    average: torch.Tensor, new: torch.Tensor, steps: torch.Tensor | int
+) -> torch.Tensor:
+    """An average that forgets its beginning: one of so many steps is no older than they are."""
+    decay = min(_AVERAGE_DECAY, (1 + int(steps)) / (10 + int(steps)))
+    return average + (1 - decay) * (new - average)
 
 
 def warm_up(peer: Peer, data: Data) -> None:
