@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -141,7 +142,9 @@ def train(work: Path, case: Case, python: str, core: int) -> Path | None:
     out = work / "trained" / f"{case.seconds:g}" / case.source / case.name / str(case.seed)
     if (out / "result.json").exists():
         return out
-    out.mkdir(parents=True, exist_ok=True)
+    # What an interrupted training left would be continued, with seconds that nobody counts.
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
     job = {split: str(work / f"{case.source}-{split}.extxyz") for split in SPLITS}
     job |= {"results": str(work / "results"), "source": case.source, "out": str(out)}
     numbers = {"cpu_seconds": case.seconds, "seed": case.seed, "core": core}
