@@ -355,6 +355,12 @@ def _report(
         len(fit.references.energies_ev),
         spread.deviation,
     )
+    if fit.taken_from == "isolated atoms":
+        logger.info(
+            "%s: reference energies are those of isolated atoms; with model.head.isolated_atoms: "
+            "reference a model predicts them exactly",
+            source,
+        )
     if fit.taken_from == "no energies":
         logger.warning(
             "%s: no structure has an energy; models learn its energies from forces, up "

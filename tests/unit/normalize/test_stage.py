@@ -153,6 +153,24 @@ def test_a_split_that_leaks_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
         _run(tmp_path, make_structures(60, seed=1))
 
 
+def test_isolated_atoms_are_the_references_and_must_be_complete(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = Workspace(raw=tmp_path / "raw", results=tmp_path / "results")
+    energies = {"H": -13.6, "C": -1029.4, "O": -2041.8}
+    write_extracted(workspace, "own", make_structures(60, seed=1), isolated_atoms_ev=energies)
+    with caplog.at_level("INFO"):
+        stage.run("own", workspace=workspace, settings=SETTINGS, seed=0)
+    references = read_json(workspace.references("own"))
+    assert references["taken_from"] == "isolated atoms"
+    assert references["energies_ev"] == energies
+    assert "with model.head.isolated_atoms: reference a model predicts them" in caplog.text
+    del energies["O"]
+    write_extracted(workspace, "own", make_structures(60, seed=1), isolated_atoms_ev=energies)
+    with pytest.raises(ValueError, match="own: no isolated atom of O, which the source holds"):
+        stage.run("own", workspace=workspace, settings=SETTINGS, seed=0)
+
+
 def test_given_references_are_used_and_must_be_complete(tmp_path: Path) -> None:
     batch = make_structures(60, seed=1)
     given = {"H": -13.0, "C": -1030.0, "O": -2040.0}
