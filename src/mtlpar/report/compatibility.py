@@ -14,6 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from scipy.stats import t as student
 
+from mtlpar.core.grouping import grouped
 from mtlpar.core.products import CompatibilityRecord, LevelsRecord
 from mtlpar.report.grid import Cell, Grid, format_number, text_row
 from mtlpar.report.heatmap import draw_cell
@@ -153,14 +154,8 @@ class Measured:
 
 def suggested_branches(measured: Measured) -> list[Sources]:
     """Groups of sources of which every two may share a branch; those that pull alike come first."""
-    groups: list[Sources] = [(source,) for source in measured.sources]
-    pairs = combinations(measured.sources, 2)
-    for pair in sorted(pairs, key=lambda pair: -measured.cosine(*pair)):
-        one, other = (next(group for group in groups if name in group) for name in pair)
-        if one != other and all(measured.may_share_a_branch(a, b) for a in one for b in other):
-            groups = [(*one, *other) if group == one else group for group in groups]
-            groups.remove(other)
-    return groups
+    pairs = sorted(combinations(measured.sources, 2), key=lambda pair: -measured.cosine(*pair))
+    return grouped(measured.sources, pairs, measured.may_share_a_branch)
 
 
 def compatibility_grid(records: Sequence[CompatibilityRecord]) -> Grid:

@@ -24,6 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from mtlpar.core.collective import collective
+from mtlpar.core.grouping import grouped
 from mtlpar.train.objective import Objective
 
 
@@ -151,16 +152,10 @@ def suggested_groups(pairs: Sequence[PairCosine]) -> list[tuple[str, ...]]:
     Args:
         pairs: All pairs of some sources.
     """
-    by_pair = {frozenset(one.pair): one for one in pairs}
+    together = {frozenset(one.pair) for one in pairs if one.verdict == "together"}
     sources = dict.fromkeys(name for one in pairs for name in one.pair)
-    groups: list[tuple[str, ...]] = [(source,) for source in sources]
-    for strongest in sorted(pairs, key=lambda one: -one.mean):
-        one, other = (next(group for group in groups if name in group) for name in strongest.pair)
-        if one != other and all(
-            by_pair[frozenset((a, b))].verdict == "together" for a in one for b in other
-        ):
-            groups = [group for group in groups if group not in (one, other)] + [(*one, *other)]
-    return groups
+    strongest_first = [one.pair for one in sorted(pairs, key=lambda one: -one.mean)]
+    return grouped(sources, strongest_first, lambda one, other: {one, other} in together)
 
 
 def table(pairs: Sequence[PairCosine]) -> str:
