@@ -47,44 +47,27 @@ def add_commands(commands: Commands) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from mtlpar.flow.table import report_scope
     from mtlpar.report import stage
 
     config = read_config(options)
-    models = {name: entry.sources for name, entry in config.models.items()}
+    scope = report_scope(config)
     if options.summary:
         report = Path("report.html")
-        text = stage.summary_text(
-            workspace=config.workspace,
-            models=models,
-            sources=config.sources,
-            report=report if report.exists() else None,
-        )
+        text = stage.summary_text(scope, report=report if report.exists() else None)
         sys.stdout.write(f"{text}\n")
-        return
-    if options.html:
+    elif options.html:
         from mtlpar.flow.project import project_files
 
         stage.write_html(
             options.html,
+            scope,
             captions=project_files() / "workflow" / "report",
             with_stress=config.predicts_stress,
-            workspace=config.workspace,
-            settings=config.report,
-            models=models,
-            sources=config.sources,
         )
-        return
-    for item in stage.chosen_items(options.item, with_stress=config.predicts_stress):
-        run_stage(
-            config,
-            "report",
-            item,
-            stage.run,
-            workspace=config.workspace,
-            settings=config.report,
-            models=models,
-            sources=config.sources,
-        )
+    else:
+        for item in stage.chosen_items(options.item, with_stress=config.predicts_stress):
+            run_stage(config, "report", item, stage.run, scope=scope)
 
 
 def _provenance(options: argparse.Namespace) -> None:

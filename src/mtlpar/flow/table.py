@@ -18,7 +18,7 @@ from mtlpar.download.mirror import mirror_fingerprint, mirrors_of
 from mtlpar.download.settings import CATALOGUE
 from mtlpar.flow.digest import code_digest, file_of
 from mtlpar.flow.stage import Outputs, Stage, plain_settings
-from mtlpar.report.items import FIGURE_FORMATS, TABLE_FORMATS, inputs_of, outputs_of
+from mtlpar.report.items import FIGURE_FORMATS, TABLE_FORMATS, Scope, inputs_of, outputs_of
 from mtlpar.sources.registry import get_source, reader_file
 from mtlpar.study.records import measurements
 
@@ -145,14 +145,18 @@ def _evaluate_outputs(config: Config, model: str) -> Outputs:
     }
 
 
-def _item_inputs(config: Config, item: str) -> list[Path]:
-    return inputs_of(
-        item,
+def report_scope(config: Config) -> Scope:
+    """What the report of a configuration is about."""
+    return Scope(
         workspace=config.workspace,
         settings=config.report,
         models={name: entry.sources for name, entry in config.models.items()},
         sources=config.sources,
     )
+
+
+def _item_inputs(config: Config, item: str) -> list[Path]:
+    return inputs_of(item, report_scope(config))
 
 
 def _study_inputs(config: Config, study: str) -> list[Path]:

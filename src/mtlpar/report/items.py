@@ -318,27 +318,12 @@ def get_item(name: str) -> Item:
     return ITEMS[name]
 
 
-def inputs_of(
-    item: str,
-    *,
-    workspace: Workspace,
-    settings: ReportSettings,
-    models: Mapping[str, tuple[str, ...]],
-    sources: Sequence[str],
-) -> list[Path]:
+def inputs_of(item: str, scope: Scope) -> list[Path]:
     """Files that a table or figure is made of.
-
-    Args:
-        item: Name of the table or figure.
-        workspace: Paths of all products.
-        settings: Settings of the stage.
-        models: Sources that each model learns from, in the order of the rows.
-        sources: Test sets, in the order of the columns.
 
     Raises:
         ValueError: If there is no such table or figure, or a parity model does not exist.
     """
-    scope = Scope(workspace=workspace, settings=settings, models=models, sources=sources)
     return get_item(item).reads(scope)
 
 

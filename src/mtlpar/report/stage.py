@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mtlpar.core.paths import Workspace
 from mtlpar.report.items import Scope, get_item, items_of, outputs_of
 from mtlpar.report.page import write_page
-from mtlpar.report.settings import ReportSettings
 from mtlpar.report.tables import summary_text, write_table
 
 __all__ = ["chosen_items", "run", "summary_text", "write_html"]
@@ -32,28 +29,17 @@ def chosen_items(item: str | None, *, with_stress: bool) -> tuple[str, ...]:
     return tuple(one.name for one in items_of(with_stress=with_stress))
 
 
-def run(
-    item: str,
-    *,
-    workspace: Workspace,
-    settings: ReportSettings,
-    models: Mapping[str, tuple[str, ...]],
-    sources: Sequence[str],
-) -> None:
+def run(item: str, *, scope: Scope) -> None:
     """Make a table or figure.
 
     Args:
         item: Name of the table or figure.
-        workspace: Paths of all products.
-        settings: Settings of the stage.
-        models: Sources that each model learns from, in the order of the rows.
-        sources: Test sets, in the order of the columns.
+        scope: What the report is about.
 
     Raises:
         ValueError: If there is no such item, or if one of its inputs is missing, not finite or
             does not belong to it.
     """
-    scope = Scope(workspace=workspace, settings=settings, models=models, sources=sources)
     chosen = get_item(item)
     if chosen.kind == "table":
         write_table(chosen, scope)
@@ -62,33 +48,20 @@ def run(
         from mtlpar.report.figures import write_figure
 
         write_figure(chosen, scope)
-    logger.info("%s: %s", item, ", ".join(map(str, outputs_of(item, workspace))))
+    logger.info("%s: %s", item, ", ".join(map(str, outputs_of(item, scope.workspace))))
 
 
-def write_html(
-    path: Path,
-    *,
-    captions: Path,
-    with_stress: bool,
-    workspace: Workspace,
-    settings: ReportSettings,
-    models: Mapping[str, tuple[str, ...]],
-    sources: Sequence[str],
-) -> None:
+def write_html(path: Path, scope: Scope, *, captions: Path, with_stress: bool) -> None:
     """Write all tables and figures of a run as one HTML page.
 
     Args:
         path: The page.
+        scope: What the report is about.
         captions: Folder with the captions.
         with_stress: Whether the models predict stresses.
-        workspace: Paths of all products.
-        settings: Settings of the stage.
-        models: Sources that each model learns from, in the order of the rows.
-        sources: Test sets, in the order of the columns.
 
     Raises:
         ValueError: If a figure has not been drawn, or an input is missing or not usable.
     """
-    scope = Scope(workspace=workspace, settings=settings, models=models, sources=sources)
     write_page(path, items_of(with_stress=with_stress), scope, captions=captions)
     logger.info("%s", path)

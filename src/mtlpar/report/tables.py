@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from mtlpar.core.paths import Workspace
 from mtlpar.report.branches import branch_grid, branch_rows
 from mtlpar.report.grid import (
     Cell,
@@ -88,19 +87,11 @@ def _data_table(name: str, scope: Scope) -> tuple[list[CsvRow], Grid]:
     return rows(scope), grid(scope)
 
 
-def summary_text(
-    *,
-    workspace: Workspace,
-    models: Mapping[str, tuple[str, ...]],
-    sources: Sequence[str],
-    report: Path | None = None,
-) -> str:
+def summary_text(scope: Scope, *, report: Path | None = None) -> str:
     """Tables 1 and 2 for a terminal, and where everything else is.
 
     Args:
-        workspace: Paths of all products.
-        models: Sources that each model learns from, in the order of the rows.
-        sources: Test sets, in the order of the columns.
+        scope: What the report is about.
         report: The HTML report, if there is one.
 
     Raises:
@@ -111,10 +102,14 @@ def summary_text(
         quantity = ITEMS[name].quantity
         assert quantity is not None
         table = read_errors(
-            quantity, workspace=workspace, models=tuple(models), sources=tuple(sources)
+            quantity,
+            workspace=scope.workspace,
+            models=tuple(scope.models),
+            sources=scope.sources,
         )
-        parts.append(to_text(error_grid(table, models=models, label=name)))
-    places = {"report": report, "tables": workspace.tables, "figures": workspace.figures}
+        parts.append(to_text(error_grid(table, models=scope.models, label=name)))
+    work = scope.workspace
+    places = {"report": report, "tables": work.tables, "figures": work.figures}
     parts.append("* best of its column; predicting zero does not compete\n")
     parts.append("".join(f"{name + ':':<9}{path}\n" for name, path in places.items() if path))
     return "\n".join(parts)

@@ -19,6 +19,7 @@ from mtlpar.core.paths import Workspace
 from mtlpar.core.products import ChecksRecord, LeaksRecord, MetricsRecord, ReferencesRecord
 from mtlpar.core.records import write_content
 from mtlpar.extract.findings import Findings
+from mtlpar.report.items import Scope
 from mtlpar.report.settings import ReportSettings
 
 SOURCES = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x")
@@ -60,13 +61,13 @@ class FakeRun:
     workspace: Workspace
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        return {
-            "workspace": self.workspace,
-            "settings": ReportSettings(dpi=100),
-            "models": MODELS,
-            "sources": SOURCES,
-        }
+    def scope(self) -> Scope:
+        return Scope(
+            workspace=self.workspace,
+            settings=ReportSettings(dpi=100),
+            models=MODELS,
+            sources=SOURCES,
+        )
 
     def change_metrics(self, model: str, source: str, /, **values: Any) -> Path:
         path = self.workspace.metrics(model, source)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
@@ -14,7 +16,6 @@ from mtlpar.report.heatmap import _readable_on, draw_heatmap
 from mtlpar.report.items import (
     ENERGY_MAE,
     FORCE_MAE,
-    Scope,
     figure_names,
     inputs_of,
     outputs_of,
@@ -37,13 +38,13 @@ MEGAPIXELS["reference_energies"] = 0.5
 
 @pytest.mark.parametrize("name", figure_names())
 def test_a_figure_reads_what_it_declares_and_is_not_blank(fake_run, name: str) -> None:
-    inputs = inputs_of(name, **fake_run.arguments)
+    inputs = inputs_of(name, fake_run.scope)
     results = fake_run.workspace.results
     for path in [path for path in results.rglob("*") if path.is_file()]:
         if path not in inputs:
             path.unlink()
 
-    stage.run(name, **fake_run.arguments)
+    stage.run(name, scope=fake_run.scope)
 
     png, svg = outputs_of(name, fake_run.workspace)
     assert {path for path in results.rglob("*") if path.is_file()} == {*inputs, png, svg}
@@ -59,11 +60,11 @@ def test_a_figure_reads_what_it_declares_and_is_not_blank(fake_run, name: str) -
 
 @pytest.mark.parametrize("name", ["heatmap_energy", "parity_energy"])
 def test_same_input_gives_the_same_bytes_whatever_the_users_style(fake_run, name: str) -> None:
-    stage.run(name, **fake_run.arguments)
+    stage.run(name, scope=fake_run.scope)
     first = [path.read_bytes() for path in outputs_of(name, fake_run.workspace)]
 
     with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "svg.hashsalt": "other"}):
-        stage.run(name, **fake_run.arguments)
+        stage.run(name, scope=fake_run.scope)
 
     assert [path.read_bytes() for path in outputs_of(name, fake_run.workspace)] == first
 
@@ -71,19 +72,19 @@ def test_same_input_gives_the_same_bytes_whatever_the_users_style(fake_run, name
 def test_drawing_leaves_the_users_matplotlib_alone(fake_run) -> None:
     before = dict(matplotlib.rcParams)
 
-    stage.run("ledger_figure", **fake_run.arguments)
+    stage.run("ledger_figure", scope=fake_run.scope)
 
     assert dict(matplotlib.rcParams) == before
 
 
 def test_resolution_follows_the_settings(fake_run) -> None:
-    arguments = fake_run.arguments
-    stage.run("ledger_figure", **arguments)
+    scope = fake_run.scope
+    stage.run("ledger_figure", scope=scope)
     png, _ = outputs_of("ledger_figure", fake_run.workspace)
     small = imread(png).shape
 
-    finer = arguments["settings"].model_copy(update={"dpi": 200})
-    stage.run("ledger_figure", **(arguments | {"settings": finer}))
+    finer = scope.settings.model_copy(update={"dpi": 200})
+    stage.run("ledger_figure", scope=replace(scope, settings=finer))
 
     assert imread(png).shape[:2] == (2 * small[0], 2 * small[1])
 
@@ -102,7 +103,7 @@ def test_the_legend_of_the_ledger_fits_whatever_was_dropped(fake_run) -> None:
         book.rows += sum(reasons.values()) + 2
     ledger.write(path)
     with house_style():
-        figure = draw_ledger(Scope(**fake_run.arguments))
+        figure = draw_ledger(fake_run.scope)
         figure.draw_without_rendering()
         legend = figure.legends[0].get_window_extent()
     assert figure.bbox.x0 <= legend.x0
@@ -117,9 +118,9 @@ def test_a_wild_prediction_is_counted_and_does_not_squeeze_the_others(fake_run) 
     np.savez(path, **arrays)
     labels = arrays["energy_label_ev_per_atom"]
 
-    figure = draw_parity(Scope(**fake_run.arguments), quantity=ENERGY_MAE)
+    figure = draw_parity(fake_run.scope, quantity=ENERGY_MAE)
 
-    panel = figure.axes[fake_run.arguments["sources"].index("qm7x") + 5]
+    panel = figure.axes[fake_run.scope.sources.index("qm7x") + 5]
     assert "1 outside" in panel.texts[0].get_text()
     assert np.ptp(panel.get_xlim()) < 2 * np.ptp(labels)
 
@@ -127,14 +128,14 @@ def test_a_wild_prediction_is_counted_and_does_not_squeeze_the_others(fake_run) 
 def test_parity_prints_the_error_of_the_whole_test_set(fake_run) -> None:
     fake_run.change_metrics("baseline", "ani1x", force_mae_ev_per_angstrom=0.98765)
 
-    figure = draw_parity(Scope(**fake_run.arguments), quantity=FORCE_MAE)
+    figure = draw_parity(fake_run.scope, quantity=FORCE_MAE)
 
     assert figure.axes[0].texts[0].get_text() == "MAE 0.988"
 
 
 def test_a_source_that_a_model_was_not_tested_on_has_a_dash_and_an_empty_panel(fake_run) -> None:
     fake_run.change_metrics("mtl", "qm7x", branch=None)
-    scope = Scope(**fake_run.arguments)
+    scope = fake_run.scope
 
     cells = [text.get_text() for text in draw_heatmap(scope, quantity=FORCE_MAE).axes[0].texts]
     panels = draw_parity(scope, quantity=FORCE_MAE).axes
@@ -147,10 +148,10 @@ def test_a_source_that_a_model_was_not_tested_on_has_a_dash_and_an_empty_panel(f
 
 def test_colours_of_the_heat_map_compare_with_predicting_zero(fake_run) -> None:
     # Alexandria's forces are small: on one scale of errors every model would look good there.
-    axes = draw_heatmap(Scope(**fake_run.arguments), quantity=FORCE_MAE).axes[0]
+    axes = draw_heatmap(fake_run.scope, quantity=FORCE_MAE).axes[0]
     cells = [patch for patch in axes.patches if patch.get_facecolor()[3] and patch.get_fill()]
     numbers = [float(text.get_text()) for text in axes.texts]
-    columns = len(fake_run.arguments["sources"])
+    columns = len(fake_run.scope.sources)
     zero = numbers[-columns:]
     for index, (cell, number) in enumerate(zip(cells, numbers, strict=True)):
         red, _, blue, _ = cell.get_facecolor()
@@ -170,18 +171,18 @@ def test_numbers_are_readable_on_dark_and_on_bright_cells() -> None:
 @pytest.mark.parametrize("source", ["qm7x", "mptrj"])
 def test_everything_can_be_made_even_for_one_model_of_one_source(fake_run, source) -> None:
     # QM7-X has no stress at all: its tables are full of dashes, and its panels empty.
-    arguments = fake_run.arguments | {"models": {"baseline": (source,)}, "sources": (source,)}
+    scope = replace(fake_run.scope, models={"baseline": (source,)}, sources=(source,))
 
     for name in (*table_names(), *figure_names()):
-        stage.run(name, **arguments)
+        stage.run(name, scope=scope)
         assert all(path.exists() for path in outputs_of(name, fake_run.workspace))
 
 
 def test_a_model_without_any_error_can_be_drawn(fake_run) -> None:
-    for source in fake_run.arguments["sources"]:
+    for source in fake_run.scope.sources:
         fake_run.change_metrics("mtl", source, energy_mae_ev_per_atom=0.0)
 
-    stage.run("heatmap_energy", **fake_run.arguments)
+    stage.run("heatmap_energy", scope=fake_run.scope)
 
     assert outputs_of("heatmap_energy", fake_run.workspace)[0].exists()
 
@@ -194,11 +195,11 @@ def test_the_best_model_is_boxed_only_if_it_beats_zero_by_more_than_noise(
     path = fake_run.workspace.metrics("mtl", "ani1x")
     zero = read_json(path)["zero_predictor"]["force_mae_ev_per_angstrom"]
     errors = {"force_mae_ev_per_angstrom": 0.95 * zero, "force_rmse_ev_per_angstrom": 1.38 * zero}
-    for model in fake_run.arguments["models"]:
+    for model in fake_run.scope.models:
         labels = {"energy": structures, "forces": structures, "stress": 0}
         fake_run.change_metrics(model, "ani1x", **errors, num_labels=labels)
 
-    axes = draw_heatmap(Scope(**fake_run.arguments), quantity=FORCE_MAE).axes[0]
+    axes = draw_heatmap(fake_run.scope, quantity=FORCE_MAE).axes[0]
 
     boxes = [patch for patch in axes.patches if not patch.get_fill() and patch.get_x() < 0]
-    assert len(boxes) == (len(fake_run.arguments["models"]) if boxed else 0)
+    assert len(boxes) == (len(fake_run.scope.models) if boxed else 0)

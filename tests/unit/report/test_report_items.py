@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -30,13 +31,13 @@ def test_every_figure_can_be_drawn() -> None:
 
 @pytest.mark.parametrize("name", table_names())
 def test_a_table_reads_and_writes_exactly_what_it_declares(fake_run, name: str) -> None:
-    inputs = inputs_of(name, **fake_run.arguments)
+    inputs = inputs_of(name, fake_run.scope)
     results = fake_run.workspace.results
     for path in [path for path in results.rglob("*") if path.is_file()]:
         if path not in inputs:
             path.unlink()
 
-    stage.run(name, **fake_run.arguments)
+    stage.run(name, scope=fake_run.scope)
 
     after = {path for path in results.rglob("*") if path.is_file()}
     assert after == {*inputs, *outputs_of(name, fake_run.workspace)}
@@ -48,14 +49,14 @@ def test_an_unknown_item_lists_the_known_ones() -> None:
 
 
 def test_an_unknown_parity_model_names_the_key(fake_run) -> None:
-    arguments = fake_run.arguments | {"settings": ReportSettings(parity_models=("mlt",))}
+    scope = replace(fake_run.scope, settings=ReportSettings(parity_models=("mlt",)))
 
     with pytest.raises(ValueError, match=r"report\.parity_models: .*'mlt'; there are .*mtl"):
-        inputs_of("parity_energy", **arguments)
+        inputs_of("parity_energy", scope)
 
 
 def test_parity_defaults_to_models_of_several_sources(fake_run) -> None:
-    paths = inputs_of("parity_force", **fake_run.arguments)
+    paths = inputs_of("parity_force", fake_run.scope)
 
     assert {path.parent.name for path in paths} == {"baseline", "mtl", "ledger"}
 

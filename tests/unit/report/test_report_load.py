@@ -17,11 +17,11 @@ from mtlpar.report.load import read_history
     "name", ["table1", "ledger", "heatmap_force", "parity_energy", "learning_curves"]
 )
 def test_a_missing_file_is_named(fake_run, name: str) -> None:
-    missing = inputs_of(name, **fake_run.arguments)[-1]
+    missing = inputs_of(name, fake_run.scope)[-1]
     missing.unlink()
 
     with pytest.raises(ValueError, match=rf"{re.escape(str(missing))} is missing; run"):
-        stage.run(name, **fake_run.arguments)
+        stage.run(name, scope=fake_run.scope)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "0.1", True])
@@ -31,14 +31,14 @@ def test_an_error_that_is_no_finite_number_is_refused(fake_run, value) -> None:
     path.write_text(json.dumps(content | {"energy_mae_ev_per_atom": value}), encoding="utf-8")
 
     with pytest.raises(ValueError, match=r"mtl/qm7x\.json: energy_mae_ev_per_atom is"):
-        stage.run("table1", **fake_run.arguments)
+        stage.run("table1", scope=fake_run.scope)
 
 
 def test_metrics_of_another_model_are_refused(fake_run) -> None:
     fake_run.change_metrics("mtl", "qm7x", model="baseline")
 
     with pytest.raises(ValueError, match=r"qm7x\.json: model is 'baseline', expected 'mtl'"):
-        stage.run("table2", **fake_run.arguments)
+        stage.run("table2", scope=fake_run.scope)
 
 
 def test_models_tested_on_different_structures_are_refused(fake_run) -> None:
@@ -46,7 +46,7 @@ def test_models_tested_on_different_structures_are_refused(fake_run) -> None:
     fake_run.change_metrics("mtl", "qm7x", zero_predictor=zero)
 
     with pytest.raises(ValueError, match="tested on different structures"):
-        stage.run("table1", **fake_run.arguments)
+        stage.run("table1", scope=fake_run.scope)
 
 
 def test_predictions_that_are_not_finite_are_counted_and_named(fake_run) -> None:
@@ -57,7 +57,7 @@ def test_predictions_that_are_not_finite_are_counted_and_named(fake_run) -> None
     np.savez(path, **arrays)
 
     with pytest.raises(ValueError, match=r"mtl/qm7x\.npz: 2 of 120 values of energy_prediction"):
-        stage.run("parity_energy", **fake_run.arguments)
+        stage.run("parity_energy", scope=fake_run.scope)
 
 
 def test_predictions_of_another_length_are_refused(fake_run) -> None:
@@ -68,7 +68,7 @@ def test_predictions_of_another_length_are_refused(fake_run) -> None:
     np.savez(path, **arrays)
 
     with pytest.raises(ValueError, match=r"ani1x\.npz: energy_label_ev_per_atom has shape \(3,\)"):
-        stage.run("parity_energy", **fake_run.arguments)
+        stage.run("parity_energy", scope=fake_run.scope)
 
 
 def test_a_damaged_archive_is_named(fake_run) -> None:
@@ -76,7 +76,7 @@ def test_a_damaged_archive_is_named(fake_run) -> None:
     path.write_bytes(path.read_bytes()[:50])
 
     with pytest.raises(ValueError, match=r"mtl/mptrj\.npz cannot be read"):
-        stage.run("parity_force", **fake_run.arguments)
+        stage.run("parity_force", scope=fake_run.scope)
 
 
 def test_a_missing_array_is_named(fake_run) -> None:
@@ -84,7 +84,7 @@ def test_a_missing_array_is_named(fake_run) -> None:
     np.savez(path, other=np.zeros(3))
 
     with pytest.raises(ValueError, match=r"mptrj\.npz has no array .*force_label_ev_per_angstrom"):
-        stage.run("parity_force", **fake_run.arguments)
+        stage.run("parity_force", scope=fake_run.scope)
 
 
 def test_of_an_epoch_that_was_run_again_the_last_one_counts(tmp_path) -> None:
@@ -118,8 +118,8 @@ def test_a_damaged_history_is_named(tmp_path, text: str, message: str) -> None:
 
 @pytest.mark.parametrize("name", table_names())
 def test_nothing_is_written_when_an_input_is_missing(fake_run, name: str) -> None:
-    inputs_of(name, **fake_run.arguments)[0].unlink()
+    inputs_of(name, fake_run.scope)[0].unlink()
 
     with pytest.raises(ValueError, match="is missing"):
-        stage.run(name, **fake_run.arguments)
+        stage.run(name, scope=fake_run.scope)
     assert not fake_run.workspace.tables.exists()

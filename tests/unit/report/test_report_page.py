@@ -62,15 +62,13 @@ def test_the_page_holds_every_item_and_its_numbers_and_loads_nothing(fake_run, t
     items = items_of(with_stress=True)
     for item in items:
         if item.kind == "table":
-            stage.run(item.name, **fake_run.arguments)
+            stage.run(item.name, scope=fake_run.scope)
         else:
             for path in outputs_of(item.name, fake_run.workspace):
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(f"{path.name}, drawn".encode())
 
-    stage.write_html(
-        tmp_path / "report.html", captions=CAPTIONS, with_stress=True, **fake_run.arguments
-    )
+    stage.write_html(tmp_path / "report.html", fake_run.scope, captions=CAPTIONS, with_stress=True)
 
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert not page.open
@@ -93,7 +91,7 @@ def test_the_page_holds_every_item_and_its_numbers_and_loads_nothing(fake_run, t
 def test_a_figure_that_was_not_drawn_is_named(fake_run, tmp_path) -> None:
     with pytest.raises(ValueError, match=r"heatmap_energy\.png"):
         stage.write_html(
-            tmp_path / "report.html", captions=CAPTIONS, with_stress=True, **fake_run.arguments
+            tmp_path / "report.html", fake_run.scope, captions=CAPTIONS, with_stress=True
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.ledger import Ledger
 from mtlpar.report import figures, stage
-from mtlpar.report.items import Scope, table_names
+from mtlpar.report.items import table_names
 
 
 def _split_by_frames(fake_run, source: str) -> None:
@@ -20,11 +20,11 @@ def _split_by_frames(fake_run, source: str) -> None:
 
 @pytest.mark.parametrize("name", table_names())
 def test_every_table_made_of_leaky_splits_says_so(fake_run, name: str) -> None:
-    stage.run(name, **fake_run.arguments)
+    stage.run(name, scope=fake_run.scope)
     path = fake_run.workspace.tables / f"{name}.md"
     assert "LEAKY" not in path.read_text(encoding="utf-8")
     _split_by_frames(fake_run, "qm7x")
-    stage.run(name, **fake_run.arguments)
+    stage.run(name, scope=fake_run.scope)
     for suffix in ("md", "tex"):
         assert "LEAKY SPLITS (QM7-X)" in path.with_suffix(f".{suffix}").read_text(encoding="utf-8")
 
@@ -33,7 +33,7 @@ def test_every_figure_made_of_leaky_splits_says_so(fake_run, monkeypatch) -> Non
     drawn = []
     monkeypatch.setattr(figures, "save_figure", lambda figure, *_, **__: drawn.append(figure))
     _split_by_frames(fake_run, "mptrj")
-    scope = Scope(**fake_run.arguments)
+    scope = fake_run.scope
     for name in ("parity_energy", "reference_energies", "learning_curves"):
         figures.write_figure(stage.get_item(name), scope)
     assert len(drawn) == 3
@@ -41,7 +41,7 @@ def test_every_figure_made_of_leaky_splits_says_so(fake_run, monkeypatch) -> Non
 
 
 def test_lines_of_raw_files_add_up_to_their_source(fake_run) -> None:
-    stage.run("ledger_files", **fake_run.arguments)
+    stage.run("ledger_files", scope=fake_run.scope)
     path = fake_run.workspace.tables / "ledger_files.csv"
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -58,7 +58,7 @@ def test_what_was_skipped_of_a_damaged_file_stands_in_its_line(fake_run) -> None
     ledger.files["mptrj.raw"].damage = ["mptrj.raw is cut off, the last key begun was mp-7/b"]
     ledger.write(path)
     for name in ("ledger", "ledger_files"):
-        stage.run(name, **fake_run.arguments)
+        stage.run(name, scope=fake_run.scope)
     folder = fake_run.workspace.tables
     assert "last key begun was mp-7/b" in (folder / "ledger_files.csv").read_text(encoding="utf-8")
     assert "skipped: mptrj.raw is cut off" in (folder / "ledger_files.md").read_text("utf-8")
@@ -66,7 +66,7 @@ def test_what_was_skipped_of_a_damaged_file_stands_in_its_line(fake_run) -> None
 
 
 def test_a_check_that_does_not_apply_is_not_a_number(fake_run) -> None:
-    stage.run("checks", **fake_run.arguments)
+    stage.run("checks", scope=fake_run.scope)
     text = (fake_run.workspace.tables / "checks.md").read_text(encoding="utf-8")
     alexandria = next(line for line in text.splitlines() if line.startswith("| Alexandria"))
     assert "n/a" in alexandria
@@ -78,7 +78,7 @@ def test_a_comparison_of_other_sources_is_no_clean_bill(fake_run) -> None:
     content = read_json(path)
     write_json(path, {**content, "sources": [s for s in content["sources"] if s != "qm7x"]})
     with pytest.raises(ValueError, match=r"leaks\.json compares .*but not qm7x; run mtlpar leaks"):
-        stage.run("leaks", **fake_run.arguments)
+        stage.run("leaks", scope=fake_run.scope)
 
 
 def test_splits_of_a_source_that_has_left_the_run_are_no_leaks(fake_run) -> None:
@@ -88,7 +88,7 @@ def test_splits_of_a_source_that_has_left_the_run_are_no_leaks(fake_run) -> None
     pair = {**content["pairs"][0], "test": "qm7x", "train": "gone", "same_geometry": 987_654}
     sources = [*content["sources"], "gone"]
     write_json(path, {"sources": sources, "pairs": [*content["pairs"], pair]})
-    stage.run("leaks", **fake_run.arguments)
+    stage.run("leaks", scope=fake_run.scope)
     text = (fake_run.workspace.tables / "leaks.csv").read_text("utf-8")
     assert "gone" not in text
     assert "987,654" not in (fake_run.workspace.tables / "leaks.md").read_text("utf-8")

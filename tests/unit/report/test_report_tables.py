@@ -40,25 +40,25 @@ def bold_texts(errors: dict[str, dict[str, float]], zero: dict[str, float]) -> d
 
 @pytest.mark.parametrize("name", KEYS)
 def test_csv_holds_every_digit_of_the_metrics(fake_run, name: str) -> None:
-    stage.run(name, **fake_run.arguments)
-    workspace, models = fake_run.workspace, fake_run.arguments["models"]
+    stage.run(name, scope=fake_run.scope)
+    workspace, models = fake_run.workspace, fake_run.scope.models
 
     *rows, zero = read_rows(workspace.tables / f"{name}.csv")
 
     assert [row["model"] for row in rows] == list(models)
     assert zero["model"] == "predict_zero"
     for row in rows:
-        for source in fake_run.arguments["sources"]:
+        for source in fake_run.scope.sources:
             content = read_json(workspace.metrics(row["model"], source))
             assert float(row[source]) == content[KEYS[name]]
             assert float(zero[source]) == content["zero_predictor"][KEYS[name]]
 
 
 def test_the_last_column_is_the_mean_over_test_sets(fake_run) -> None:
-    stage.run("table1", **fake_run.arguments)
+    stage.run("table1", scope=fake_run.scope)
 
     for row in read_rows(fake_run.workspace.tables / "table1.csv"):
-        values = [float(row[source]) for source in fake_run.arguments["sources"]]
+        values = [float(row[source]) for source in fake_run.scope.sources]
         assert list(row)[-1] == "mean"
         assert float(row["mean"]) == pytest.approx(math.fsum(values) / 5, rel=1e-15)
 
@@ -93,7 +93,7 @@ def test_the_mean_has_a_best_of_its_own() -> None:
 def test_what_a_model_was_not_tested_on_is_a_dash_and_leaves_it_without_a_mean(fake_run) -> None:
     fake_run.change_metrics("mtl", "qm7x", branch=None)
 
-    stage.run("table2", **fake_run.arguments)
+    stage.run("table2", scope=fake_run.scope)
 
     folder = fake_run.workspace.tables
     row = next(row for row in read_rows(folder / "table2.csv") if row["model"] == "mtl")
@@ -113,7 +113,7 @@ def test_the_best_of_a_column_is_one_that_was_tested() -> None:
 
 
 def test_rows_and_columns_follow_the_config(fake_run) -> None:
-    stage.run("table1", **fake_run.arguments)
+    stage.run("table1", scope=fake_run.scope)
 
     lines = (fake_run.workspace.tables / "table1.md").read_text(encoding="utf-8").splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
@@ -134,7 +134,7 @@ def test_rows_and_columns_follow_the_config(fake_run) -> None:
 
 
 def test_ledger_rows_balance_and_add_up_to_the_total(fake_run) -> None:
-    stage.run("ledger", **fake_run.arguments)
+    stage.run("ledger", scope=fake_run.scope)
 
     *rows, total = read_rows(fake_run.workspace.tables / "ledger.csv")
 
@@ -153,15 +153,12 @@ def test_a_ledger_that_does_not_balance_is_refused(fake_run) -> None:
     path.write_text(json.dumps(ledger.as_dict("mptrj") | {"train": 1}), encoding="utf-8")
 
     with pytest.raises(ValueError, match=r"mptrj\.json does not balance"):
-        stage.run("ledger", **fake_run.arguments)
+        stage.run("ledger", scope=fake_run.scope)
     assert not fake_run.workspace.tables.exists()
 
 
 def test_summary_shows_both_tables_and_where_the_rest_is(fake_run) -> None:
-    arguments = fake_run.arguments
-    del arguments["settings"]
-
-    text = summary_text(**arguments, report=Path("report.html"))
+    text = summary_text(fake_run.scope, report=Path("report.html"))
 
     for part in ("Energy MAE (eV/atom)", "Force MAE (eV/Å)", "GFM-MTL-All", "report.html"):
         assert part in text
@@ -172,9 +169,9 @@ def test_summary_shows_both_tables_and_where_the_rest_is(fake_run) -> None:
 
 @pytest.mark.parametrize("name", table_names())
 def test_same_input_gives_the_same_bytes(fake_run, name: str) -> None:
-    stage.run(name, **fake_run.arguments)
+    stage.run(name, scope=fake_run.scope)
     first = {path: path.read_bytes() for path in fake_run.workspace.tables.iterdir()}
 
-    stage.run(name, **fake_run.arguments)
+    stage.run(name, scope=fake_run.scope)
 
     assert {path: path.read_bytes() for path in fake_run.workspace.tables.iterdir()} == first

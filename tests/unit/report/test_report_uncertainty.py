@@ -10,12 +10,11 @@ from mtlpar.core.files import read_json
 from mtlpar.report import stage
 from mtlpar.report.branches import branch_grid
 from mtlpar.report.calibration import draw_calibration
-from mtlpar.report.items import Scope
 from mtlpar.report.uncertainty import uncertainty_grid
 
 
 def rows_of(fake_run, name: str) -> list[dict[str, str]]:
-    stage.run(name, **fake_run.arguments)
+    stage.run(name, scope=fake_run.scope)
     path = fake_run.workspace.tables / f"{name}.csv"
     with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
@@ -35,7 +34,7 @@ def test_a_row_for_every_source_that_a_model_learned(fake_run) -> None:
 
 
 def test_a_poor_separation_is_called_so(fake_run) -> None:
-    caption = uncertainty_grid(Scope(**fake_run.arguments)).caption
+    caption = uncertainty_grid(fake_run.scope).caption
     # Two crystals in three models each have an area of 0.55 for pairs, beside fifteen for groups.
     assert "In 6 of 21 cases the area is below 0.6" in caption
     for source in ("mptrj", "alexandria"):
@@ -43,21 +42,21 @@ def test_a_poor_separation_is_called_so(fake_run) -> None:
             good = read_json(fake_run.workspace.metrics(model, source))["uncertainty"]
             good |= {"auroc_pair_never_seen": 0.9}
             fake_run.change_metrics(model, source, uncertainty=good)
-    assert "In " not in uncertainty_grid(Scope(**fake_run.arguments)).caption
+    assert "In " not in uncertainty_grid(fake_run.scope).caption
 
 
 def test_models_of_earlier_versions_have_a_table_that_says_so(fake_run) -> None:
-    for model, trained_on in fake_run.arguments["models"].items():
+    for model, trained_on in fake_run.scope.models.items():
         for source in trained_on:
             fake_run.change_metrics(model, source, uncertainty=None)
-    stage.run("uncertainty", **fake_run.arguments)
+    stage.run("uncertainty", scope=fake_run.scope)
     text = (fake_run.workspace.tables / "uncertainty.md").read_text(encoding="utf-8")
     assert "No model of this run knows any" in text
-    assert isinstance(draw_calibration(Scope(**fake_run.arguments)), Figure)
+    assert isinstance(draw_calibration(fake_run.scope), Figure)
 
 
 def test_a_line_shows_what_was_observed(fake_run) -> None:
-    figure = draw_calibration(Scope(**fake_run.arguments))
+    figure = draw_calibration(fake_run.scope)
     lines = figure.axes[0].lines
     # Two models of several sources, and the line of those that are calibrated.
     assert len(lines) == 3
@@ -79,7 +78,7 @@ def test_branches_that_did_not_learn_a_source_are_set_apart(fake_run) -> None:
         for branch, error, unknown in (("ani1x", 0.25, ["S"]), ("mptrj", 0.75, []))
     }
     fake_run.change_metrics("mtl", "qm7x", branch=None, zero_shot=tried)
-    grid = branch_grid(Scope(**fake_run.arguments))
+    grid = branch_grid(fake_run.scope)
     column = grid.header.index("QM7-X")
     cells = {row[1].text: row[column] for row in grid.rows if row[0].text.startswith("GFM-MTL")}
     assert cells["ani1x"].text == "0.250*"
