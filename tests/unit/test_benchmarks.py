@@ -40,6 +40,7 @@ SLOW = {
     "conservative": "--rounds 2 --repeats 1",
     "ddstore": "--total-atoms 2000 --atoms 14 --rounds 1",
     "extract": "--megabytes 1 --conformations 20 --repeats 1",
+    "full_size": "--fraction 1/16384 --source ani1x",
     "imports": "--rounds 1",
     "load_model": "--rounds 1",
     "loader": "--structures 300 --batch 16 --rounds 1 --steps 1",

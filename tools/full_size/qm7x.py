@@ -29,7 +29,7 @@ _VECTORS: Final = ("vdwFOR", "hVDIP")
 
 
 def write_qm7x(folder: Path, structures: int, rng: np.random.Generator) -> int:
-    """Write eight files, and a list of duplicates that names none; return how many structures."""
+    """Write eight files, and duplicates that are in none of them; return how many structures."""
     molecules = max(len(_FILES), round(structures / CONFORMATIONS))
     conformations = min(CONFORMATIONS, max(1, structures // molecules))
     parts = np.array_split(np.arange(1, molecules + 1), len(_FILES))
@@ -39,7 +39,7 @@ def write_qm7x(folder: Path, structures: int, rng: np.random.Generator) -> int:
         with plain.open("rb") as source, lzma.open(folder / f"{name}.xz", "wb", preset=0) as packed:
             shutil.copyfileobj(source, packed, 1 << 22)
         plain.unlink()
-    (folder / "DupMols.dat").touch()
+    (folder / "DupMols.dat").write_text(f"Geom-m{molecules + 1}-i1-c1-opt\n", encoding="ascii")
     return molecules * conformations
 
 
@@ -76,13 +76,18 @@ def _write_conformation(
     _write(group, "ePBE0+MBD", energy)
     _write(group, "ePBE0", energy - _DISPERSION_EV)
     for keys, shape in ((_ONE, 1), (_THREE, 3), (_NINE, 9), (_PER_ATOM, size)):
-        for key, values in zip(keys, rng.normal(size=(len(keys), shape)), strict=True):
+        for key, values in zip(keys, _coarse(rng, (len(keys), shape)), strict=True):
             _write(group, key, values)
-    _write(group, "KSE", rng.normal(size=2 * size))
+    _write(group, "KSE", _coarse(rng, (2 * size,)))
     _write(group, "totFOR", forces)
     _write(group, "pbe0FOR", forces)
     for key in _VECTORS:
-        _write(group, key, rng.normal(size=(size, 3)))
+        _write(group, key, _coarse(rng, (size, 3)))
+
+
+def _coarse(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
+    """Numbers of few digits, so that files are compressed to about the size of the real ones."""
+    return rng.integers(-4096, 4096, shape) / 1024
 
 
 def _write(group: h5py.h5g.GroupID, key: str, values: FloatArray | IntArray) -> None:

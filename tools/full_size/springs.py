@@ -14,6 +14,9 @@ IntArray = npt.NDArray[np.int64]
 _STIFFNESS_EV: Final = 4.0
 _AMPLITUDE_ANGSTROM: Final = 0.06
 _SPACING_ANGSTROM: Final = 1.5
+_CRYSTAL_SPACING_ANGSTROM: Final = 2.6
+# Up to bismuth, without noble gases and what is rare in crystals.
+_ELEMENTS: Final = [number for number in range(1, 84) if number not in {2, 10, 18, 36, 43, 54, 61}]
 _PER_ATOM_EV: Final = {1: -13.6, 6: -1030.0, 7: -1486.0, 8: -2043.0}
 
 
@@ -40,18 +43,43 @@ def draw_numbers(rng: np.random.Generator, size: int) -> IntArray:
 
 
 def draw_frames(rng: np.random.Generator, numbers: IntArray, count: int) -> Frames:
-    """Displace atoms from places of a grid, on springs.
+    """Displace the atoms of a molecule, on springs.
 
     Args:
         rng: Where displacements come from.
         numbers: Atomic numbers, (N,).
         count: How many structures.
     """
+    atoms_ev = sum(_PER_ATOM_EV[number] for number in numbers.tolist())
+    return _displace(rng, numbers, _SPACING_ANGSTROM, count, atoms_ev)
+
+
+def draw_crystals(rng: np.random.Generator, size: int, count: int) -> tuple[Frames, float]:
+    """Displace the atoms of a crystal in a cubic cell, on springs.
+
+    Args:
+        rng: Where elements and displacements come from.
+        size: Atoms in the cell.
+        count: How many structures.
+
+    Returns:
+        The structures, and the edge of the cell in Å.
+    """
+    numbers = np.sort(rng.choice(_ELEMENTS, 3))[rng.integers(0, 3, size)]
+    frames = _displace(rng, numbers, _CRYSTAL_SPACING_ANGSTROM, count, -4.0 * size)
+    return frames, _side(size) * _CRYSTAL_SPACING_ANGSTROM
+
+
+def _side(size: int) -> int:
+    return int(np.ceil(size ** (1 / 3) - 1e-9))
+
+
+def _displace(
+    rng: np.random.Generator, numbers: IntArray, spacing: float, count: int, atoms_ev: float
+) -> Frames:
     size = len(numbers)
-    side = int(np.ceil(size ** (1 / 3)))
-    grid = np.argwhere(np.ones((side, side, side)))[:size] * _SPACING_ANGSTROM
+    grid = np.argwhere(np.ones((_side(size),) * 3))[:size] * spacing
     moved = rng.normal(scale=_AMPLITUDE_ANGSTROM, size=(count, size, 3))
     moved -= moved.mean(axis=1, keepdims=True)
-    atoms_ev = sum(_PER_ATOM_EV[number] for number in numbers.tolist())
     energy = atoms_ev + _STIFFNESS_EV / 2 * (moved**2).sum(axis=(1, 2))
     return Frames(numbers, grid + moved, energy, -_STIFFNESS_EV * moved)
