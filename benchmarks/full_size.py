@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import resource
 import shutil
 import sys
 import tempfile
@@ -47,6 +46,8 @@ from mtlpar.store.pack import Pack
 
 ROOT = Path(__file__).parents[1]
 BATCH = 128
+# What is less is as good as nothing.
+LEAST_BYTES = 1e7
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,17 +198,22 @@ def size_of(folder: Path) -> int:
 
 
 def print_growth(source: str, costs: dict[int, dict[str, Cost]]) -> None:
-    """Exponents by which costs grow with the number of structures, fitted to all sizes."""
-    counts = np.log([*costs])
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-    print(f"\n{source}, growth with the number of structures")
-    print(f"of a process that does nothing the memory is {base / 1e6:,.0f} MB")
-    print(f"{'stage':<10} {'CPU time':>9} {'memory':>7}")
+    """How costs grow with the number of structures, fitted to all sizes."""
+    base = cost_of(lambda: None).memory_bytes
+    print(f"\n{source}, growth with the number of structures: seconds = once + structures / rate,")
+    print(f"exponents of time, and of memory beyond the {base / 1e6:,.0f} MB of an idle process")
+    print(f"{'stage':<10} {'once s':>7} {'rate':>11} {'CPU time':>9} {'memory':>7}")
+    counts = np.array([*costs])
     for stage in next(iter(costs.values())):
-        seconds = np.log([taken[stage].cpu_s for taken in costs.values()])
-        memory = np.log([taken[stage].memory_bytes for taken in costs.values()])
-        exponents = [np.polyfit(counts, values, 1)[0] for values in (seconds, memory)]
-        print(f"{stage:<10} {exponents[0]:>9.2f} {exponents[1]:>7.2f}")
+        seconds = np.array([taken[stage].cpu_s for taken in costs.values()])
+        beyond = [taken[stage].memory_bytes - base for taken in costs.values()]
+        slope, once = np.polyfit(counts, seconds, 1)
+        exponents = [
+            np.polyfit(np.log(counts), np.log(values), 1)[0]
+            for values in (seconds, np.maximum(beyond, LEAST_BYTES))
+        ]
+        rate = f"{1 / slope:,.0f}" if slope > 0 else "-"
+        print(f"{stage:<10} {once:>7.2f} {rate:>11} {exponents[0]:>9.2f} {exponents[1]:>7.2f}")
 
 
 if __name__ == "__main__":
