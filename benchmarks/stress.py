@@ -7,7 +7,8 @@ objective, with the same seeds and steps. Then scales held-out crystals near the
 cubic polynomial through the energies of seven volumes has a minimum and a curvature there, for each
 model and for the method of the labels itself (GFN1-xTB, package tblite). Prints mean absolute
 errors and their ratios, with over without. Finished trainings stay in the folder. A model to start
-from must have held out the same quarter of the groups, as `five` of `benchmarks/ccsd.py` has.
+from must have held out the same quarter of the groups, as `five` of `benchmarks/ccsd.py` has with
+the same seed: its path may have a {seed}, as in `ccsd/seed-{seed}/models/five/model.pt`.
 """
 
 from __future__ import annotations
@@ -162,13 +163,13 @@ def main() -> None:
     """Run what is not in the folder yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--work", type=Path, required=True, help="folder of everything")
-    parser.add_argument("--start", type=Path, help="model.pt of direct forces to start from")
+    parser.add_argument("--start", help="model.pt of direct forces to start from, with {seed}")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds")
     parser.add_argument("--epochs", type=int, default=10, help="of each training")
     parser.add_argument("--crystals", type=int, default=16, help="how many to scale")
     options = parser.parse_args()
     work = options.work.resolve()
-    start = options.start and options.start.resolve()
+    start = options.start and str(Path(options.start).resolve())
     work.mkdir(parents=True, exist_ok=True)
     # A config.yaml of the present folder would lie below the settings of the experiments.
     os.chdir(work)
@@ -176,7 +177,8 @@ def main() -> None:
     print(describe_machine())
     rows: dict[str, list[tuple[float, float]]] = {}
     for seed in range(options.seeds):
-        models = train(work, seed, options.epochs, start)
+        path = None if start is None else Path(start.format(seed=seed))
+        models = train(work, seed, options.epochs, path)
         results = work / f"seed-{seed}"
         metrics = {
             WITH: read_json(results / f"metrics/stress/{SOURCE}.json"),
