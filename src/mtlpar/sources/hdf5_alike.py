@@ -25,6 +25,8 @@ Bools = npt.NDArray[np.bool_]
 
 _NOWHERE: Final = (1 << 64) - 1
 _WORD_SIZES: Final = (8, 8)
+# Patterns that are tried again: molecules of QM7-X have 4 to 23 atoms.
+_KEPT: Final = 24
 
 
 class AlikeGroups:
@@ -43,11 +45,14 @@ class AlikeGroups:
         # HDF5 refuses addresses behind the end that the file announces.
         end = announced_end(path) if usual else None
         self._content: Bytes = np.frombuffer(self._map, np.uint8)[: end or 0]
+        self._known: dict[tuple[str, ...], list[Part]] = {}
 
     def read(
         self, parent: h5py.h5g.GroupID, names: Sequence[str], keys: Sequence[str]
     ) -> tuple[Bools, dict[str, npt.NDArray[Any]]]:
         """Read datasets of those groups that are like the first of them.
+
+        Patterns of groups that were read before are tried first.
 
         Args:
             parent: The group that the groups are in.
@@ -70,11 +75,24 @@ class AlikeGroups:
         return alike, {key: found[key][alike] for key in keys}
 
     def _pattern(self, parent: h5py.h5g.GroupID, name: str, keys: Sequence[str]) -> Part | None:
-        try:
-            group = h5py.h5g.open(parent, name.encode())
-        except (ValueError, *HDF5_ERRORS):
-            return None
-        return pattern_of(self._content.data, group, keys)
+        """The pattern of a group: a known one, or that which it is itself."""
+        known = self._known.setdefault(tuple(keys), [])
+        address = np.array([_address(parent, name)], np.uint64)
+        pattern = next((one for one in known if self._is_like(one, address)), None)
+        if pattern is None:
+            try:
+                group = h5py.h5g.open(parent, name.encode())
+            except (ValueError, *HDF5_ERRORS):
+                return None
+            pattern = pattern_of(self._content.data, group, keys)
+        if pattern is not None:
+            known[:] = [pattern, *(one for one in known if one is not pattern)][:_KEPT]
+        return pattern
+
+    def _is_like(self, pattern: Part, address: UInt64Array) -> bool:
+        alike = address != _NOWHERE
+        self._follow(pattern, address, alike, {})
+        return bool(alike.all())
 
     def _follow(
         self,
@@ -90,6 +108,8 @@ class AlikeGroups:
             return
         rows = self._rows(addresses, len(part.content), alike)
         alike &= ~((rows ^ part.content) & part.fixed).any(axis=1)
+        if not alike.any():
+            return
         for place, lead in part.leads.items():
             words = np.ascontiguousarray(rows[:, place : place + ADDRESS_BYTES])
             self._follow(lead, words.view("<u8")[:, 0], alike, found)

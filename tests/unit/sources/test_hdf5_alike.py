@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qm7x_properties import write_conformation
 
-from mtlpar.sources import qm7x
+from mtlpar.sources import hdf5_alike, qm7x
 from mtlpar.sources.base import Piece
 from mtlpar.sources.hdf5_alike import AlikeGroups
 from mtlpar.sources.registry import get_source
@@ -93,6 +93,19 @@ def test_a_file_as_h5py_writes_it_is_read_at_once(plain_file, both, monkeypatch)
     assert at_once == one_by_one
     monkeypatch.setattr(qm7x, "float_array", no_single_reads)
     assert outcome(path) == one_by_one
+
+
+def test_a_pattern_that_is_known_is_not_taken_from_another_group(plain_file, monkeypatch):
+    # Molecules of few conformations would take longer to learn from than to read one by one.
+    path = plain_file(1)
+    with h5py.File(path) as file:
+        groups, molecule = AlikeGroups(file, path), file["1"].id
+        alike, numbers = groups.read(molecule, MOLECULE, KEYS)
+        monkeypatch.setattr(hdf5_alike, "pattern_of", no_single_reads)
+        alike_again, numbers_again = groups.read(molecule, MOLECULE[1:], KEYS)
+    assert alike.all() and alike_again.all()
+    for key in KEYS:
+        np.testing.assert_array_equal(numbers[key][1:], numbers_again[key])
 
 
 def test_times_of_creation_may_differ(plain_file, both, monkeypatch):
