@@ -103,7 +103,8 @@ def test_a_pattern_that_is_known_is_not_taken_from_another_group(plain_file, mon
         alike, numbers = groups.read(molecule, MOLECULE, KEYS)
         monkeypatch.setattr(hdf5_alike, "pattern_of", no_single_reads)
         alike_again, numbers_again = groups.read(molecule, MOLECULE[1:], KEYS)
-    assert alike.all() and alike_again.all()
+    assert alike.all()
+    assert alike_again.all()
     for key in KEYS:
         np.testing.assert_array_equal(numbers[key][1:], numbers_again[key])
 
