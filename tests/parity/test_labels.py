@@ -68,9 +68,9 @@ def partly_labelled(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return workspace
 
 
-CONSERVATIVE = MODEL.model_copy(
-    update={"head": MODEL.head.model_copy(update={"forces": "conservative"})}
-)
+# Isolated atoms are encoded on every rank, also on those without structures of a branch.
+HEAD = {"forces": "conservative", "isolated_atoms": "reference"}
+CONSERVATIVE = MODEL.model_copy(update={"head": MODEL.head.model_copy(update=HEAD)})
 
 
 @pytest.mark.mpi
