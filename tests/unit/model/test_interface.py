@@ -235,7 +235,7 @@ def test_no_precision_is_loaded_that_cannot_predict(path: Path) -> None:
 
 
 def test_a_branch_with_a_name_of_pytorch_is_refused() -> None:
-    with pytest.raises(ValueError, match="branch cannot be called 'train', a word of PyTorch"):
+    with pytest.raises(ValueError, match="'train', a name that PyTorch reserves"):
         MultiTaskModel(ModelSettings(), ["train"], seed=0)
 
 

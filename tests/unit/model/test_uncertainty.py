@@ -171,7 +171,7 @@ def test_a_file_keeps_it_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     assert deviation(load_model(path), molecule("H2O")) == deviation(model, molecule("H2O"))
     edit_model(path, lambda content: moments_of(content)[0, 0].fill_(torch.nan))
     with pytest.raises(
-        ValueError, match=r"no whole model file: uncertainty\.a\.sources\.s.*finite"
+        ValueError, match=r"not a complete model file: uncertainty\.a\.sources\.s.*finite"
     ):
         load_model(path)
 

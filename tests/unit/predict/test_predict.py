@@ -408,7 +408,7 @@ def test_ranks_write_the_same_file_as_one_process(
         (["table.h5"], "out.xyz", "table.h5 is an HDF5 file; expected .xyz"),
         (["cut.xyz"], "out.csv", "expected a name that ends in .xyz or .extxyz"),
         (["nowhere.bp"], "out.xyz", "nowhere.bp does not exist"),
-        (["pipe"], "out.xyz", "pipe is no file but a pipe or a device"),
+        (["pipe"], "out.xyz", "pipe is a pipe or a device, which can be read only once"),
     ],
 )
 def test_inputs_that_are_not_read_are_told_by_name(
