@@ -162,7 +162,10 @@ def run(
     kill_after: float | None = None,
     limit_bytes: int | None = None,
 ) -> Ended:
-    """Run a command in a fork, in a folder; after its patience (in s) its status is None."""
+    """Run a command in a fork, in a folder; after its patience (in s) its status is None.
+
+    Patience does not wear while the fork waits for a core, of which others may take all.
+    """
     begin = time.monotonic()
     reading, writing = os.pipe()
     child = os.fork()
@@ -171,7 +174,12 @@ def run(
     os.close(writing)
     output, deadline = b"", begin + (patience if kill_after is None else kill_after)
     is_over = False
-    while not is_over and (left := deadline - time.monotonic()) > 0:
+    while not is_over:
+        left = deadline - time.monotonic()
+        if kill_after is None:
+            left += _waited_for_a_core(child)
+        if left <= 0:
+            break
         if select.select([reading], [], [], left)[0]:
             piece = os.read(reading, 65536)
             output += piece
@@ -184,6 +192,15 @@ def run(
     is_late = not is_over and kill_after is None
     status = None if is_late else os.waitstatus_to_exitcode(state)
     return Ended(status, output.decode(errors="replace"), time.monotonic() - begin)
+
+
+def _waited_for_a_core(process: int) -> float:
+    """How long, in s, the first thread of a process was ready to run and did not."""
+    try:
+        _, waited_ns, _ = Path(f"/proc/{process}/schedstat").read_text().split()
+    except OSError:
+        return 0.0
+    return int(waited_ns) / 1e9
 
 
 def _become(folder: Path, arguments: Sequence[str], output: int, limit_bytes: int | None) -> None:
