@@ -160,7 +160,7 @@ def test_the_catalogue_row_of_the_page_is_one(tmp_path):
         ("custom_sources.water.format=xyz", "custom_sources.water.format: input should be"),
         ("custom_sources.water.energy_kye=e", "energy_kye: unknown key"),
         ("custom_sources.ani1x={format: db, files: [x], level_of_theory: X}", "that no reader has"),
-        ("sources=[ice]", "sources: no reader is called 'ice'; known are .*water"),
+        ("sources=[ice]", "sources: no reader is called 'ice'; known readers: .*water"),
     ],
 )
 def test_mistakes_in_a_description_are_named(tmp_path, change, message):

@@ -15,7 +15,7 @@ def test_built_in_sources_are_found_under_their_own_names(name):
 
 
 def test_an_unknown_source_is_named_with_those_that_are_known():
-    with pytest.raises(ValueError, match=r"no source is called 'oc20'; known are ani1x, qm7x"):
+    with pytest.raises(ValueError, match=r"no source is called 'oc20'; known sources: ani1x, qm7x"):
         registry.get_source("oc20")
 
 
