@@ -93,13 +93,20 @@ def test_a_download_that_was_killed_again_and_again_ends_with_the_same_bytes(
 
 
 def test_two_processes_share_one_transfer_of_a_file(slow_release, server, tmp_path):
-    processes = [start(tmp_path) for _ in range(2)]
-    logs = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], logs
+    server.chunk_pause_s = 0.5
+    first = start(tmp_path)
+    while server.sent_bytes == 0:
+        time.sleep(0.005)
+    second = start(tmp_path)
+    # However late it starts: the first one is not done before.
+    said = next((line for line in second.stderr if "waiting for it" in line), "")
+    assert "another process; waiting for it" in said
+    server.chunk_pause_s = 0.01
+    logs = [process.communicate()[1] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), logs
     for name, content in slow_release.items():
         assert (tmp_path / "raw" / "alexandria" / name).read_bytes() == content
         assert len(server.ranges_asked(f"/pbe/{name}")) == 1
-    assert any("another process; waiting for it" in log for log in logs)
     names = {path.name for path in (tmp_path / "raw" / "alexandria").iterdir()}
     assert names == {*NAMES, "manifest.json"}
 
