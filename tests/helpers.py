@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mtlpar.core.paths import Workspace
-from mtlpar.core.products import ExtractedManifest
+from mtlpar.core.products import ExtractedManifest, RawManifest
 from mtlpar.core.records import write_content
 from mtlpar.core.structures import StructureBatch
 from mtlpar.extract.findings import Findings
@@ -112,6 +113,12 @@ def pack_attributes(source: str, references_ev: dict[str, float]) -> dict[str, o
         "raw_files": {},
         "split": "train",
     }
+
+
+def write_raw_manifest(workspace: Workspace, source: str, files: list[dict[str, Any]]) -> None:
+    """Write what the download stage would have written of files from the archive."""
+    content = {"source": source, "level_of_theory": None, "files": files}
+    write_content(workspace.raw_manifest(source), RawManifest, content)
 
 
 def write_extracted(

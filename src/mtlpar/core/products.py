@@ -30,11 +30,11 @@ class RawFileRecord(Record):
     kind: str
 
 
-class RawManifest(Record):
+class RawManifest(DigestedRecord):
     """``data/raw/<source>/manifest.json``; the level is None where the archive's holds."""
 
     source: str
-    level_of_theory: str | None = None
+    level_of_theory: str | None
     files: tuple[RawFileRecord, ...]
 
 

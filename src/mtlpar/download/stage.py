@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from mtlpar.core.files import format_bytes, remove, write_json
+from mtlpar.core.files import format_bytes, remove
 from mtlpar.core.paths import Workspace
+from mtlpar.core.products import RawManifest
+from mtlpar.core.records import write_content
 from mtlpar.download.fetch import fetch
 from mtlpar.download.local import bytes_to_fetch, check_space, length
 from mtlpar.download.lock import Lock
@@ -185,8 +187,9 @@ def _take(order: _Order, file: RawFile, contents: Contents) -> None:
         for file in order.files
     ]
     with disk_errors(order.manifest):
-        write_json(
+        write_content(
             order.manifest,
+            RawManifest,
             {
                 "source": order.source,
                 "level_of_theory": order.level_of_theory,

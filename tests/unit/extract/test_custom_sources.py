@@ -7,8 +7,9 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from helpers import write_raw_manifest
 
-from mtlpar.core.files import file_digest, read_json, write_json
+from mtlpar.core.files import file_digest, read_json
 from mtlpar.core.paths import Workspace
 from mtlpar.extract.settings import ExtractSettings
 from mtlpar.extract.stage import _warn_of_files_that_look_like_splits, run
@@ -40,7 +41,7 @@ def extract(tmp_path):
             write(path, structures, format="extxyz")
             size, digest = path.stat().st_size, file_digest(path)
             entries.append({"name": path.name, "bytes": size, "sha256": digest, "kind": "data"})
-        write_json(workspace.raw_manifest("mine"), {"source": "mine", "files": entries})
+        write_raw_manifest(workspace, "mine", entries)
         run(
             "mine",
             workspace=workspace,

@@ -13,9 +13,9 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from helpers import REPOSITORY
+from helpers import REPOSITORY, write_raw_manifest
 
-from mtlpar.core.files import file_digest, read_json, write_json
+from mtlpar.core.files import file_digest, read_json
 from mtlpar.core.paths import Workspace
 from mtlpar.extract.settings import ExtractSettings
 from mtlpar.extract.stage import run
@@ -156,7 +156,7 @@ def spoilt(workspace):
         damage(path)
         size, digest = (0, "0" * 64) if path.is_dir() else (path.stat().st_size, file_digest(path))
         entry = {"name": path.name, "bytes": size, "sha256": digest, "url": "", "kind": "data"}
-        write_json(workspace.raw_manifest(source), {"source": source, "files": [entry]})
+        write_raw_manifest(workspace, source, [entry])
         return path
 
     return make
@@ -223,8 +223,8 @@ def test_other_files_are_read_when_one_is_damaged(workspace, spoilt):
     shutil.copyfile(SAMPLE / "alexandria" / other.name, other)
     manifest = read_json(workspace.raw_manifest("alexandria"))
     entry = {**manifest["files"][0], "name": other.name, "bytes": other.stat().st_size}
-    manifest["files"].append({**entry, "sha256": file_digest(other)})
-    write_json(workspace.raw_manifest("alexandria"), manifest)
+    listed = [*manifest["files"], {**entry, "sha256": file_digest(other)}]
+    write_raw_manifest(workspace, "alexandria", listed)
     run("alexandria", workspace=workspace, settings=ExtractSettings(on_error="skip"))
     first, second = read_json(workspace.extracted_manifest("alexandria"))["files"]
     assert (first["rows"], len(first["damage"])) == (0, 1)

@@ -4,8 +4,9 @@ import logging
 
 import numpy as np
 import pytest
+from helpers import write_raw_manifest
 
-from mtlpar.core.files import file_digest, read_json, write_json
+from mtlpar.core.files import file_digest, read_json
 from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
 from mtlpar.extract.settings import ExtractSettings
@@ -56,7 +57,7 @@ def raw(workspace):
                 }
             )
         listed.append({"name": "x", "bytes": 0, "sha256": "0" * 64, "url": "", "kind": "sidecar"})
-        write_json(workspace.raw_manifest("alexandria"), {"source": "alexandria", "files": listed})
+        write_raw_manifest(workspace, "alexandria", listed)
 
     return write
 

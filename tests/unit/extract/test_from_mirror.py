@@ -1,13 +1,14 @@
 """Real bytes go through download and extract as a user would run them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from helpers import REPOSITORY
 
-from mtlpar.core.files import file_digest, read_json
+from mtlpar.core.files import file_digest, read_json, write_json
 from mtlpar.core.paths import Workspace
 from mtlpar.download import stage as download
 from mtlpar.download.settings import DownloadSettings
@@ -67,6 +68,24 @@ def test_the_level_of_theory_is_what_the_mirror_says(tmp_path):
         assert manifest["level_of_theory"] == (stated or "wB97X/6-31G(d)")
         with BpReader(workspace.extracted_folder("ani1x") / manifest["parts"][0]["name"]) as part:
             assert part.header.level_of_theory == manifest["level_of_theory"]
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_level_of_theory_that_was_edited_is_refused(tmp_path, how):
+    # Without it all labels were said to be at the level of the real files.
+    workspace = Workspace(raw=tmp_path / "raw", results=tmp_path / "results")
+    download.run(
+        "ani1x",
+        workspace=workspace,
+        settings=DownloadSettings(mirrors=str(REPOSITORY / "workflow" / "sample")),
+        catalogue=tmp_path / "unused.csv",
+    )
+    path = workspace.raw_manifest("ani1x")
+    manifest = read_json(path)
+    assert manifest.pop("level_of_theory")
+    write_json(path, manifest | ({"level_of_theory": "GFN1-xT"} if how == "replaced" else {}))
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}.*(level_of_theory|digest)"):
+        extract.run("ani1x", workspace=workspace, settings=ExtractSettings())
 
 
 @pytest.mark.parametrize("content", ["{", '["GFN2-xTB"]', '{"ani1x": 2}'])
