@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 BEAT_S: Final = 5.0
 STALE_AFTER_S: Final = 120.0
 _CLOCK_TOLERANCE_S: Final = 900.0
+# Who takes a lease fills its file in a moment, and a beat mends one that was damaged since.
+_NAMELESS_STALE_AFTER_S: Final = 1.5 * BEAT_S
 _REMIND_S: Final = 60.0
 
 
@@ -96,6 +98,11 @@ class Lease:
     beats: int = 0
     beat_at: float = 0.0
     released: bool = False
+
+    @property
+    def holder(self) -> str:
+        """The owner, for messages."""
+        return str(self.owner or "a process that has not left its name yet")
 
 
 class LeaseFolder:
@@ -214,7 +221,7 @@ class HeldLease:
         current = self._files.current()
         if current and current.generation > self._lease.generation:
             raise ValueError(
-                f"{self._files.folder}: lost the lease {self._files.name!r} to {current.owner}, "
+                f"{self._files.folder}: lost the lease {self._files.name!r} to {current.holder}, "
                 "which saw no sign of life from this process; this process stops and writes "
                 "nothing more"
             )
@@ -276,16 +283,16 @@ def _take(
         now = time.monotonic()
         if patience_s is not None and now - started >= patience_s:
             raise ValueError(
-                f"{files.folder}: {files.name!r} is being written by {current.owner}; waited "
+                f"{files.folder}: {files.name!r} is being written by {current.holder}; waited "
                 f"{now - started:.0f} s. Wait for it or end it (`mtlpar jobs`), then run again"
             )
         if now - reminded >= _REMIND_S:
-            logger.info("%s: waiting for %s, which writes it", files.folder, current.owner)
+            logger.info("%s: waiting for %s, which writes it", files.folder, current.holder)
             reminded = now
         time.sleep(BEAT_S / 10)
     previous = current if current and not current.released else None
     if previous:
-        logger.warning("%s: took over from %s, which is gone", files.folder, previous.owner)
+        logger.warning("%s: took over from %s, which is gone", files.folder, previous.holder)
     lease = Lease(generation, owner, beat_at=time.time())
     return HeldLease(files, lease, previous=previous, waited=waited, on_loss=on_loss)
 
@@ -294,7 +301,8 @@ def _is_stale(lease: Lease, unchanged_s: float) -> bool:
     if unchanged_s >= STALE_AFTER_S:
         return True
     if lease.owner is None:
-        return False
+        # It was killed at that moment. If it only slept, it sees the generation after its own.
+        return unchanged_s >= _NAMELESS_STALE_AFTER_S
     if lease.owner.has_gone():
         # Ranks on other nodes outlive the first one by a moment.
         return lease.owner.ranks == 1 or unchanged_s >= BEAT_S

@@ -207,6 +207,19 @@ def test_a_half_written_lease_counts_as_held(
         pass
 
 
+def test_what_was_killed_before_it_left_its_name_is_waited_for_for_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Its file is empty for good, and was waited for for two minutes, as somebody called None.
+    monkeypatch.setattr(lease, "_NAMELESS_STALE_AFTER_S", 0.1)
+    monkeypatch.setattr(lease, "BEAT_S", 0.1)
+    files = LeaseFolder(tmp_path, "pack")
+    files.path(1).touch()
+    with hold(tmp_path, "pack", ME, patience_s=60):
+        assert files.generations() == [2]
+    assert "waiting for a process that has not left its name yet" in caplog.text
+
+
 def test_the_file_says_who_and_where(tmp_path: Path) -> None:
     with hold(tmp_path, "pack", Owner.this_process(job="7", nodes=2, ranks=16)):
         (path,) = tmp_path.iterdir()
