@@ -14,12 +14,9 @@ _FAMILIES: Final = {
     "Open MPI": ("Open MPI", "OpenRTE", "PRRTE"),
     "MPICH": ("HYDRA", "MPICH", "Intel(R) MPI", "MVAPICH"),
 }
-# Plugins of srun by which a library's ranks do not meet: each becomes a world of one, or aborts.
-_NOT_BY: Final = {
-    # Since version 5 it knows PMIx only.
-    r"Open MPI v([5-9]|\d\d)": ("none", "pmi2", "cray_shasta"),
-    r"Open MPI|MPICH|CRAY MPICH|MPI VERSION +: CRAY|Intel\(R\) MPI|MVAPICH": ("none",),
-}
+# Since version 5 Open MPI knows PMIx only: of ranks by these plugins each becomes a world of one.
+_PMIX_ONLY: Final = re.compile(r"Open MPI v([5-9]|\d\d)")
+_OTHER_PLUGINS: Final = ("pmi2", "cray_shasta")
 _ABI: Final = {"Open MPI": "openmpi", "MPICH": "mpich"}
 # In a process of its own: a library that does not load, or aborts, ends only that.
 _ASK: Final = """\
@@ -80,14 +77,21 @@ def look_at_srun(plugin: str) -> MpiPair:
         plugin: Given to ``srun --mpi``; empty for the default of this Slurm.
     """
     library, place = _library()
-    default = re.search(r"^MpiDefault\s*=\s*(\S+)", _said_by(["scontrol", "show", "config"]), re.M)
-    name = plugin or (default[1] if default else "")
-    differ = any(name in plugins and re.match(of, library) for of, plugins in _NOT_BY.items())
+    name = plugin or _default_plugin()
+    differ = (name == "none" and _family(library) is not None) or (
+        name in _OTHER_PLUGINS and _PMIX_ONLY.match(library) is not None
+    )
     advice = (
         "set MTLPAR_SRUN_MPI in the profile's env.sh (pmix for Open MPI, pmi2 for the mpich "
         "wheel); `srun --mpi=list` shows what this Slurm has"
     )
     return MpiPair(f"srun --mpi={name or '(unknown)'}", library, place, differ, advice)
+
+
+def _default_plugin() -> str:
+    """The plugin that this Slurm takes where none is named; empty if it does not say."""
+    found = re.search(r"^MpiDefault\s*=\s*(\S+)", _said_by(["scontrol", "show", "config"]), re.M)
+    return found[1] if found else ""
 
 
 def _of_family(program: str, family: str | None) -> MpiPair:

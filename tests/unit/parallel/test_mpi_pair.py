@@ -19,13 +19,14 @@ HYDRA = "HYDRA build details:\n    Version: 5.0.2"
 
 
 @pytest.fixture
-def launcher_that_says(tmp_path: Path):
-    """Write a launcher that says this of itself."""
+def launcher_that_says(tmp_path: Path, monkeypatch):
+    """Write a launcher, or another program on PATH, that says this of itself."""
 
-    def write(words: str) -> str:
-        path = tmp_path / "mpiexec"
+    def write(words: str, name: str = "mpiexec") -> str:
+        path = tmp_path / name
         path.write_text(f"#!/bin/sh\ncat << EOF\n{words}\nEOF\n")
         path.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
         return str(path)
 
     return write
@@ -118,25 +119,19 @@ def test_plugins_of_srun_that_a_library_does_not_speak_differ(
     assert look_at_srun(plugin).differ is differ
 
 
-def test_the_default_plugin_of_a_slurm_is_looked_up(
-    tmp_path: Path, library_that_says, monkeypatch
-) -> None:
+def test_the_default_plugin_of_a_slurm_is_looked_up(launcher_that_says, library_that_says) -> None:
     library_that_says(OPEN_MPI_5)
-    (tmp_path / "scontrol").write_text("#!/bin/sh\necho 'MpiDefault              = none'\n")
-    (tmp_path / "scontrol").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    launcher_that_says("MpiDefault              = none", "scontrol")
     pair = look_at_srun("")
     assert pair.differ
     assert "srun --mpi=none, mpi4py's library Open MPI v5" in str(pair)
 
 
 def test_launch_refuses_a_plugin_before_srun_starts(
-    tmp_path: Path, library_that_says, monkeypatch
+    launcher_that_says, library_that_says, monkeypatch
 ) -> None:
     library_that_says(OPEN_MPI_5)
-    (tmp_path / "srun").write_text("#!/bin/sh\nexit 1\n")
-    (tmp_path / "srun").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    launcher_that_says("slurm 24.05", "srun")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("MTLPAR_SRUN_MPI", "pmi2")
     monkeypatch.setattr(launch.os, "execvpe", lambda *_: pytest.fail("started"))
