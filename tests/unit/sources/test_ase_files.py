@@ -404,6 +404,21 @@ def test_a_trajectory_is_read_whatever_the_configuration_calls_it(tmp_path):
         assert (len(batch), dropped) == (3, {})
 
 
+@pytest.mark.parametrize("name", ["data.traj", "data.xyz", "data.db"])
+def test_atoms_that_change_places_take_their_elements_along(tmp_path, name):
+    # As in Monte Carlo of an alloy. dpdata 1.1.0 gives all frames of a trajectory the elements of
+    # the first; only the positions tell such frames apart otherwise, and here they do not either.
+    frames = []
+    for symbols in ("AuCu", "CuAu", "Cu2"):
+        atoms = Atoms(symbols, [[0, 0, 0], [0, 0, 2.5]], cell=[5, 5, 5], pbc=True)
+        forces = [[0, 0, 0.1], [0, 0, -0.1]]
+        atoms.calc = SinglePointCalculator(atoms, energy=-len(frames), forces=forces)
+        frames.append(atoms)
+    write(tmp_path / name, frames)
+    batch, dropped, _ = read_all(tmp_path / name, format=None)
+    assert (batch.atomic_numbers.tolist(), dropped) == ([79, 29, 29, 79, 29, 29], {})
+
+
 _TAR = bytes(257) + b"ustar\x00" + bytes(250)
 
 
