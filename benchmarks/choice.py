@@ -18,7 +18,8 @@ from mtlpar.core.paths import Workspace
 from mtlpar.evaluate.errors import FloatArray, predict_dataset
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.model.choice import SourceChooser
-from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.model.file import load_model
+from mtlpar.model.saved import SavedModel
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.export import iterate_atoms
 from mtlpar.store.pack import Pack

@@ -29,7 +29,7 @@ from mtlpar.cli import main as run_mtlpar
 from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
 from mtlpar.evaluate.errors import predict_dataset, sums_of
 from mtlpar.evaluate.settings import EvaluateSettings
-from mtlpar.model.saved import load_model
+from mtlpar.model.file import load_model
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.export import iterate_atoms
 from mtlpar.store.pack import Pack

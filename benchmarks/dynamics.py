@@ -32,8 +32,8 @@ from machine import describe_machine
 
 import mtlpar
 from mtlpar.core.references import References
+from mtlpar.model.file import save_model
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.model.saved import save_model
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 
 HERE = Path(__file__).resolve()

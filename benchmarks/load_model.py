@@ -22,8 +22,8 @@ from machine import describe_machine
 import mtlpar
 from mtlpar.core.references import References
 from mtlpar.model.digest import content_digest
+from mtlpar.model.file import save_model
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.model.saved import save_model
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 
 BRANCHES: Final = ("a", "b", "c", "d", "e")

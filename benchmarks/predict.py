@@ -18,8 +18,9 @@ from pathlib import Path
 
 import torch
 
+from mtlpar.model.file import load_model
 from mtlpar.model.predict import predict_batches
-from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.model.saved import SavedModel
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.predict import stage
 from mtlpar.store.dataset import PackedDataset

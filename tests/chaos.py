@@ -45,7 +45,7 @@ import mtlpar.predict.stage
 import mtlpar.train.stage  # noqa: F401
 from mtlpar.cli import main as mtlpar_main
 from mtlpar.flow.digest import code_digest
-from mtlpar.model.saved import load_model
+from mtlpar.model.file import load_model
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCES = ("alexandria", "transition1x")

@@ -12,8 +12,8 @@ from networks import make_network
 
 import mtlpar
 from mtlpar.core.references import References
+from mtlpar.model.file import save_model
 from mtlpar.model.multitask import TargetScale
-from mtlpar.model.saved import save_model
 
 # Enough elements for torch-sim's own structures too. Sizes are those of all-electron energies, next
 # to which the digits of float32 would show.

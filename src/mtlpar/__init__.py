@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mtlpar.calculator import Calculator
-    from mtlpar.model.saved import load_model
+    from mtlpar.model.file import load_model
 
 __all__ = ["Calculator", "__version__", "load_model"]
 
@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
 
         return Calculator
     if name == "load_model":
-        from mtlpar.model.saved import load_model
+        from mtlpar.model.file import load_model
 
         return load_model
     raise AttributeError(f"module 'mtlpar' has no attribute {name!r}")

@@ -15,7 +15,7 @@ from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from mtlpar.core.ase_structures import structure_batch
 from mtlpar.model.describe import CONSERVATIVE_INSTEAD, NO_GRADIENT
 from mtlpar.model.evaluator import Evaluator, electronic_state, has_stress
-from mtlpar.model.saved import load_model
+from mtlpar.model.file import load_model
 
 __all__ = ["Calculator", "DirectForcesWarning", "structure_batch"]
 

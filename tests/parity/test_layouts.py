@@ -19,8 +19,8 @@ from training import MODEL, SOURCES, TRAIN, command_line, losses, run_alone, run
 
 from mtlpar.core.paths import Workspace
 from mtlpar.graph.collate import collate
+from mtlpar.model.file import load_model
 from mtlpar.model.multitask import MultiTaskModel, Segment, TargetScale
-from mtlpar.model.saved import load_model
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.pack import Pack
 from mtlpar.train.sampler import EpochPlan

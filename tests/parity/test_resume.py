@@ -28,7 +28,7 @@ from warm import warm_python
 
 from mtlpar.core.paths import Workspace
 from mtlpar.flow.lease import Owner, hold
-from mtlpar.model.saved import load_model
+from mtlpar.model.file import load_model
 from mtlpar.parallel.agree import Interrupted
 from mtlpar.train import trainer
 from mtlpar.train.checkpoint import CheckpointFolder, TrainingProgress, read_progress

@@ -13,7 +13,7 @@ from training import MODEL, command_line, epoch_lines, losses, run_alone, run_ra
 from warm import warm_python
 
 from mtlpar.core.paths import Workspace
-from mtlpar.model.saved import load_model
+from mtlpar.model.file import load_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.agree import Interrupted
 

@@ -22,8 +22,9 @@ from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
 from mtlpar.evaluate import stage as evaluate
 from mtlpar.evaluate.settings import EvaluateSettings
+from mtlpar.model.file import load_model
 from mtlpar.model.predict import predict_batches
-from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.model.saved import SavedModel
 from mtlpar.model.settings import ModelSettings
 from mtlpar.normalize import stage as normalize
 from mtlpar.normalize.settings import NormalizeSettings

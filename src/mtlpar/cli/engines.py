@@ -98,7 +98,7 @@ def _lammps(options: argparse.Namespace) -> None:
     path = model_file(options.model)
     require_existing([] if options.structure is None else [options.structure])
     from mtlpar.engines.lammps import Simulation
-    from mtlpar.model.saved import load_model
+    from mtlpar.model.file import load_model
 
     structure = None if options.structure is None else _last_frame(options.structure)
     with Simulation(
@@ -119,7 +119,7 @@ def _convert(options: argparse.Namespace) -> None:
         )
     path = model_file(options.model)
     from mtlpar.engines.provenance import facts, file_name
-    from mtlpar.model.saved import load_model
+    from mtlpar.model.file import load_model
 
     model = load_model(path)
     source = model.choose_source(options.source)

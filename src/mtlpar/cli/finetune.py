@@ -98,7 +98,7 @@ def _finetune(options: argparse.Namespace) -> None:
     from mtlpar.finetune import branches, explain
     from mtlpar.finetune.folder import prepare
     from mtlpar.finetune.project import MODEL, Request, write_config
-    from mtlpar.model.saved import load_model
+    from mtlpar.model.file import load_model
     from mtlpar.store.pack import Pack
 
     model = load_model(path)

@@ -81,7 +81,7 @@ def _info(options: argparse.Namespace) -> None:
     if options.path is not None:
         path = model_file(options.path)
         from mtlpar.model.describe import describe_model
-        from mtlpar.model.saved import load_model
+        from mtlpar.model.file import load_model
 
         sys.stdout.write(f"{describe_model(load_model(path))}\n")
         return
@@ -97,7 +97,7 @@ def _card(options: argparse.Namespace) -> None:
     path = model_file(options.path)
     config = read_config_or_defaults(options)
     from mtlpar.core.files import write_text
-    from mtlpar.model.saved import load_model
+    from mtlpar.model.file import load_model
     from mtlpar.report.card import card
 
     text = card(
@@ -111,7 +111,7 @@ def _card(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     path = model_file(options.path)
     from mtlpar.check import suite
-    from mtlpar.model.saved import load_model
+    from mtlpar.model.file import load_model
 
     model = load_model(path)
     refused, checked = [], []

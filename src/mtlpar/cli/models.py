@@ -105,7 +105,7 @@ def _start(config: Config, name: str) -> Start | None:
 
 def _architecture(config: Config, name: str) -> ModelSettings:
     """Architecture of a model: of one that starts from a file, that of the file."""
-    from mtlpar.model.saved import load_model
+    from mtlpar.model.file import load_model
     from mtlpar.model.start import architecture_from
 
     entry = config.model_entry(name)

@@ -76,7 +76,7 @@ def _predict(options: argparse.Namespace) -> None:
     require_existing([one for one in options.inputs if str(one) != "-"])
     with joined_ranks(options) as context, _only_writer(options.out, context):
         from mtlpar.model.choice import AUTO
-        from mtlpar.model.saved import load_model
+        from mtlpar.model.file import load_model
         from mtlpar.predict import stage
 
         model = load_model(path, device=context.device)

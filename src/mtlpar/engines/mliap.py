@@ -19,8 +19,8 @@ from ase.data import atomic_numbers
 from torch import Tensor
 
 from mtlpar.engines.traced import require_exportable
+from mtlpar.model.file import load_model
 from mtlpar.model.heads import Branch
-from mtlpar.model.saved import load_model
 
 Layer = tuple[Tensor, Tensor, Any]
 

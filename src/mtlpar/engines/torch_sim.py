@@ -18,7 +18,8 @@ from torch import Tensor
 from mtlpar.core.fields import MATRIX_OF_SIX
 from mtlpar.engines.optional import need
 from mtlpar.model.evaluator import Evaluator
-from mtlpar.model.saved import StructurePrediction, load_model
+from mtlpar.model.file import load_model
+from mtlpar.model.saved import StructurePrediction
 
 if TYPE_CHECKING:
     from torch_sim.state import SimState

@@ -22,7 +22,8 @@ from mtlpar.evaluate.errors import Predicted, predict_dataset, sums_of, zero_of
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.evaluate.uncertainty import uncertainty_quality
 from mtlpar.evaluate.zero_shot import zero_shot
-from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.model.file import load_model
+from mtlpar.model.saved import SavedModel
 from mtlpar.parallel.device import local_device
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.pack import Pack

@@ -18,7 +18,7 @@ from mtlpar.core.files import atomic_path, file_digest
 from mtlpar.core.hashing import json_digest
 from mtlpar.finetune.replay import displaced
 from mtlpar.finetune.teacher import Labels, Teacher, write_labels
-from mtlpar.model.saved import load_model
+from mtlpar.model.file import load_model
 from mtlpar.store.export import iterate_atoms
 from mtlpar.store.pack import Pack
 

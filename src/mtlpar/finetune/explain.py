@@ -14,10 +14,11 @@ from mtlpar.config.schema import ModelEntry
 from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
 from mtlpar.evaluate.errors import predict_dataset, sums_of, zero_of
 from mtlpar.finetune.project import MODEL
+from mtlpar.model.file import load_model
 from mtlpar.model.moving import set_moving
 from mtlpar.model.multitask import MultiTaskModel, count_parameters
 from mtlpar.model.predict import predict_batches
-from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.model.saved import SavedModel
 from mtlpar.model.start import architecture_from, start_branch, start_from
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.pack import Pack

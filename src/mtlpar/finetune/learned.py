@@ -15,7 +15,8 @@ from mtlpar.evaluate.errors import predict_dataset, sums_of
 from mtlpar.finetune.student import STUDENT
 from mtlpar.finetune.teacher import Teacher
 from mtlpar.model.evaluator import Evaluator
-from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.model.file import load_model
+from mtlpar.model.saved import SavedModel
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.export import iterate_atoms
 from mtlpar.store.pack import Pack

@@ -13,7 +13,8 @@ import numpy as np
 
 from mtlpar.core.files import atomic_path, file_digest, read_json, write_json
 from mtlpar.core.hashing import json_digest
-from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.model.file import load_model
+from mtlpar.model.saved import SavedModel
 from mtlpar.parallel.device import local_device
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.predict import stage

@@ -29,7 +29,8 @@ from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.finetune.branches import rank_branches
 from mtlpar.finetune.folder import Command, only_packs, prepare
 from mtlpar.finetune.replay import hold_still, link_packs
-from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.model.file import load_model
+from mtlpar.model.saved import SavedModel
 from mtlpar.sources.registry import packaged_names
 from mtlpar.store.pack import Pack
 from mtlpar.study.settings import TransferFamily, TransferStudySettings

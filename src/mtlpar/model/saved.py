@@ -1,45 +1,25 @@
-"""The trained model as one file: weights, architecture, references and where they come from."""
+"""A trained model, ready to use: network, architecture, references and where they come from."""
 
 from __future__ import annotations
 
-import logging
-import pickle
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from ase import Atoms
-from ase.data import atomic_numbers, chemical_symbols
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
-from torch import Tensor
+from ase.data import chemical_symbols
 
 from mtlpar.core.ase_structures import charge_of, fault_of, spin_of, structure_batch
 from mtlpar.core.fields import SIX_OF_MATRIX
-from mtlpar.core.files import atomic_path
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
-from mtlpar.model.digest import DIGEST, content_digest
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.model.predict import FloatArray, predict_batches
+from mtlpar.model.predict import FloatArray, PredictedBatch, predict_batches
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.uncertainty import BranchUncertainty
-from mtlpar.model.undrawn import undrawn_network
-
-logger = logging.getLogger(__name__)
-
-FORMAT_VERSION: Final = 8
-"""1: EGNN with direct forces. 2: the settings say which encoder, energy and forces. 3: messages of
-the EGNN have a filter and carry vectors. 4: its atoms mix vectors before they multiply them. 5:
-half of the radial functions measure distances by covalent radii. 6: the file has a digest. 7: an
-encoder has no settings of another kind. 8: isolated atoms may be the zero of energies."""
-WEIGHTS_VERSION: Final = 5
-"""The last version that changed what weights mean: a training cannot go on across it."""
-_OLDEST_VERSION: Final = 2
-_WITH_DIGEST: Final = 6
-_AGAIN: Final = "copy it again, or export it with mtlpar train"
+from mtlpar.model.upgrades import FORMAT_VERSION
 
 
 class StructurePrediction(NamedTuple):
@@ -186,25 +166,15 @@ class SavedModel:
             batch_atoms=batch_atoms,
             pool=uncertainty or descriptors,
         ):
-            sizes = batch.num_atoms[part.structures]
-            energy = part.energy_per_atom * sizes + references[part.structures]
-            check_finite(energy, first=part.structures.start)
-            ends = np.cumsum(sizes)[:-1]
-            stress = [None] * len(sizes) if part.stress is None else map(six_numbers, part.stress)
+            if not descriptors:
+                part = part._replace(descriptors=None)
             atoms = slice(*batch.offsets[[part.structures.start, part.structures.stop]])
-            of_atoms = part.atom_energies + of_elements[batch.atomic_numbers[atoms]]
-            nothing = [None] * len(sizes)
-            deviation: Iterable[float | None] = nothing
-            if known is not None and part.last_features is not None:
-                deviation = (sizes * known.energy_ev_per_atom(part.last_features)).tolist()
-            predictions += map(
-                StructurePrediction,
-                energy.tolist(),
-                np.split(part.forces, ends),
-                stress,
-                np.split(of_atoms, ends),
-                deviation,
-                part.descriptors if descriptors and part.descriptors is not None else nothing,
+            predictions += _each(
+                part,
+                sizes=batch.num_atoms[part.structures],
+                references=references[part.structures],
+                atom_references=of_elements[batch.atomic_numbers[atoms]],
+                known=known,
             )
         return predictions
 
@@ -278,267 +248,39 @@ class SavedModel:
         return next(iter(self.branches)) if len(self.branches) == 1 else None
 
 
-def save_model(
-    path: Path,
+def _each(
+    part: PredictedBatch,
     *,
-    state: Mapping[str, Tensor],
-    settings: ModelSettings,
-    branches: Mapping[str, tuple[str, ...]],
-    references: Mapping[str, References],
-    level_of_theory: Mapping[str, str],
-    training: Mapping[str, Any],
-    uncertainty: Mapping[str, BranchUncertainty] | None = None,
-) -> None:
-    """Write a model file atomically, with a digest; it loads with ``weights_only=True``.
+    sizes: npt.NDArray[np.int32],
+    references: FloatArray,
+    atom_references: FloatArray,
+    known: BranchUncertainty | None,
+) -> Iterator[StructurePrediction]:
+    """What a batch's prediction says about each structure.
 
     Args:
-        path: File to write.
-        state: State of a network that holds all branches.
-        settings: Its architecture.
-        branches: Sources by branch.
-        references: Reference energies by source.
-        level_of_theory: Level of theory by source.
-        training: Plain values that say how the model was trained.
-        uncertainty: How far off energies may be, by branch.
+        part: Prediction of S structures with A atoms.
+        sizes: Numbers of atoms, (S,).
+        references: Sums of reference energies in eV, (S,).
+        atom_references: Reference energies of the atoms in eV, (A,).
+        known: How far off energies may be, if that is wanted.
     """
-    content = {
-        "format_version": FORMAT_VERSION,
-        "settings": settings.model_dump(mode="json"),
-        "branches": {branch: list(sources) for branch, sources in branches.items()},
-        "references_ev": {name: dict(refs.energies_ev) for name, refs in references.items()},
-        "level_of_theory": dict(level_of_theory),
-        "training": dict(training),
-        "uncertainty": {name: one.plain() for name, one in (uncertainty or {}).items()},
-        "state": {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
-    }
-    content[DIGEST] = content_digest(content)
-    # Into a stream: given a path, torch writes the temporary name into the file.
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        torch.save(content, stream)
-
-
-def load_model(
-    path: str | Path,
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = None,
-) -> SavedModel:
-    """Load a model file that the train stage wrote, of this or an older format.
-
-    Args:
-        path: The ``model.pt``.
-        device: Where to put the network.
-        dtype: ``torch.float32`` or ``torch.float64``; by default that of the weights. In the latter
-            forces are smooth enough for tight relaxations and finite differences.
-
-    Raises:
-        ValueError: If the file is missing or damaged, is not such a model or has a newer format, or
-            if there is no such device or it is another precision.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; expected a model file, such as {path / 'model.pt'}")
-    if not path.is_file():
-        raise ValueError(f"there is no model at {path}; the train stage writes it")
-    if dtype not in (None, torch.float32, torch.float64):
-        raise ValueError(f"a model predicts in torch.float32 or torch.float64, not in {dtype}")
-    _check_device(device)
-    # Whatever modes the caller has set: of weights made in inference mode there are no gradients,
-    # and a default device may be one that holds nothing (meta).
-    with torch.inference_mode(False), torch.device("cpu"):
-        return _load(path, device, dtype)
-
-
-def _load(path: Path, device: torch.device | str, dtype: torch.dtype | None) -> SavedModel:
-    content = _read(path)
-    digest = _checked_digest(content, path)
-    content = _upgrade(content, path)
-    try:
-        whole = _ModelFile.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path} is not a complete model file: {where}: {first['msg']}") from None
-    network = undrawn_network(whole.settings, whole.branches)
-    try:
-        network.load_state_dict(whole.state, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
-    network.to(device=device, dtype=dtype or next(iter(whole.state.values())).dtype)
-    network.eval()
-    return SavedModel(
-        network=network,
-        settings=whole.settings,
-        branches=whole.branches,
-        references={name: References(energies) for name, energies in whole.references_ev.items()},
-        level_of_theory=whole.level_of_theory,
-        training=whole.training,
-        uncertainty=whole.uncertainty,
-        format_version=whole.written_as,
-        digest=digest,
+    energy = part.energy_per_atom * sizes + references
+    check_finite(energy, first=part.structures.start)
+    ends = np.cumsum(sizes)[:-1]
+    nothing = [None] * len(sizes)
+    deviation: Iterable[float | None] = nothing
+    if known is not None and part.last_features is not None:
+        deviation = (sizes * known.energy_ev_per_atom(part.last_features)).tolist()
+    return map(
+        StructurePrediction,
+        energy.tolist(),
+        np.split(part.forces, ends),
+        nothing if part.stress is None else map(six_numbers, part.stress),
+        np.split(part.atom_energies + atom_references, ends),
+        deviation,
+        nothing if part.descriptors is None else part.descriptors,
     )
-
-
-class _ModelFile(BaseModel):
-    """What a file of the current format holds."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
-
-    written_as: int
-    settings: ModelSettings
-    branches: dict[str, tuple[str, ...]] = Field(min_length=1)
-    references_ev: dict[str, dict[str, FiniteFloat]]
-    level_of_theory: dict[str, str]
-    training: dict[str, Any]
-    # What earlier versions did not know.
-    uncertainty: dict[str, BranchUncertainty] = Field(default_factory=dict)
-    state: dict[str, Tensor] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _knows_every_source(self) -> _ModelFile:
-        for source in (source for sources in self.branches.values() for source in sources):
-            if not self.references_ev.get(source):
-                raise ValueError(f"there are no reference energies of {source}")
-            if source not in self.level_of_theory:
-                raise ValueError(f"there is no level of theory of {source}")
-            foreign = self.references_ev[source].keys() - atomic_numbers.keys()
-            if foreign:
-                raise ValueError(f"{source} has references of no elements: {sorted(foreign)}")
-        return self
-
-
-def _check_device(device: torch.device | str) -> None:
-    """Tell a device that is not there from a file that cannot be read."""
-    try:
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise ValueError(f"the device {device} cannot be used: {first_line}") from error
-
-
-def _read(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # Torch would advise to load it all the same, whatever code is in it.
-        raise ValueError(
-            f"{path} is damaged or not a model file, or holds more than plain values; {_AGAIN}"
-        ) from error
-    # Damaged bytes are instructions of a pickle: there is nothing that they do not raise.
-    except Exception as error:
-        first_line = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(
-            f"{path} is damaged or not a model file ({first_line}); {_AGAIN}"
-        ) from error
-
-
-def _checked_digest(content: Any, path: Path) -> str | None:
-    """Compare what was read with the file's digest, and give that back.
-
-    Raises:
-        ValueError: If they differ, or if there is none where there should be.
-    """
-    if not isinstance(content, dict):
-        return None
-    expected = content.get(DIGEST)
-    if expected is None:
-        version = content.get("format_version")
-        if isinstance(version, int) and version >= _WITH_DIGEST:
-            raise ValueError(f"{path} is damaged: it has no digest; {_AGAIN}")
-        if version is not None:
-            logger.warning(
-                "%s has no digest: an older version of mtlpar wrote it, and damage to its weights "
-                "would go unnoticed",
-                path,
-            )
-        return None
-    try:
-        found = content_digest(content)
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}; {_AGAIN}") from error
-    if found != expected:
-        raise ValueError(
-            f"{path} is damaged or was edited: the digest of its content is {found}, expected "
-            f"{expected}; {_AGAIN}"
-        )
-    return found
-
-
-def _upgrade(content: Any, path: Path) -> dict[str, Any]:
-    """Bring the content of a file to the current format, one version at a time."""
-    version: Any = content.get("format_version") if isinstance(content, dict) else None
-    known = range(_OLDEST_VERSION, FORMAT_VERSION + 1)
-    if not isinstance(content, dict) or not isinstance(version, int) or version not in known:
-        raise ValueError(
-            f"{path} has model format {version!r}; this version of mtlpar reads {_OLDEST_VERSION} "
-            f"to {FORMAT_VERSION}. A newer format needs a newer mtlpar, an older model has to be "
-            "trained again"
-        )
-    content["written_as"] = version
-    for step in range(version, FORMAT_VERSION):
-        try:
-            _UPGRADES[step](content)
-        except ValueError as error:
-            raise ValueError(f"{path} has model format {version}: {error}") from None
-        except (LookupError, TypeError) as error:
-            raise ValueError(f"{path} is not a complete model file: {error!r}") from error
-    return content
-
-
-def _from_2(content: dict[str, Any]) -> None:
-    if content["settings"]["encoder"]["kind"] == "egnn":
-        raise ValueError(
-            "its EGNN sends messages without filter and vectors, which this version of mtlpar "
-            "cannot compute; train it again, or use the version that wrote it"
-        )
-
-
-def _from_3(content: dict[str, Any]) -> None:
-    encoder, state = content["settings"]["encoder"], content["state"]
-    if encoder["kind"] == "egnn":
-        # Squared lengths were products of each vector with itself.
-        same = torch.eye(encoder["vector_channels"]).repeat(2, 1)
-        for layer in range(encoder["layers"]):
-            prefix = f"encoder.layers.{layer}"
-            like = state[f"{prefix}.update.0.weight"]
-            state[f"{prefix}.inner_products.mix.weight"] = same.to(like)
-
-
-def _from_4(content: dict[str, Any]) -> None:
-    encoder, state = content["settings"]["encoder"], content["state"]
-    # All functions were of the distance alone: the other half gets weights of zero.
-    count = encoder["radial_basis"]
-    encoder["radial_basis"] = 2 * count
-    names = ("features_in", "filter") if encoder["kind"] == "egnn" else ("filter",)
-    for layer in range(encoder["layers"]):
-        for name in names:
-            weight = state[f"encoder.layers.{layer}.{name}.weight"]
-            parts = [weight[:, :count], torch.zeros_like(weight[:, :count]), weight[:, count:]]
-            state[f"encoder.layers.{layer}.{name}.weight"] = torch.cat(parts, dim=1)
-
-
-def _from_5(_: dict[str, Any]) -> None:
-    """Only the digest is new."""
-
-
-def _from_6(content: dict[str, Any]) -> None:
-    encoder = content["settings"]["encoder"]
-    if encoder["kind"] == "painn":
-        del encoder["vector_channels"]
-
-
-def _from_7(_: dict[str, Any]) -> None:
-    """Isolated atoms are learned where nothing else is said."""
-
-
-_UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], None]]] = {
-    2: _from_2,
-    3: _from_3,
-    4: _from_4,
-    5: _from_5,
-    6: _from_6,
-    7: _from_7,
-}
 
 
 def check_finite(energy: FloatArray, *, first: int = 0) -> None:

@@ -12,11 +12,13 @@ import torch
 
 from mtlpar.core.files import file_digest
 from mtlpar.core.hashing import json_digest
+from mtlpar.model.file import load_model
 from mtlpar.model.moving import set_moving
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.model.saved import WEIGHTS_VERSION, SavedModel, load_model
+from mtlpar.model.saved import SavedModel
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.start import start_from
+from mtlpar.model.upgrades import WEIGHTS_VERSION
 from mtlpar.store.header import PackHeader
 from mtlpar.store.pack import Pack
 from mtlpar.train.data import target_scale

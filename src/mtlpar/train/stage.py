@@ -16,9 +16,9 @@ from mtlpar.core.fields import LABELS
 from mtlpar.core.files import link, write_json
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.paths import Workspace
+from mtlpar.model.file import save_model
 from mtlpar.model.moving import merge_updates
 from mtlpar.model.multitask import MultiTaskModel, parameter_counts
-from mtlpar.model.saved import save_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.uncertainty import BranchUncertainty
 from mtlpar.parallel.agree import check_same, failing_together, gather

@@ -22,7 +22,7 @@ from mtlpar.core.ase_structures import structure_batch
 from mtlpar.engines.optional import MissingEngineError, need
 from mtlpar.engines.package import FACTS, export
 from mtlpar.graph.collate import collate
-from mtlpar.model.saved import load_model
+from mtlpar.model.file import load_model
 
 # Torch's own code for saving what it traced.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -11,8 +11,9 @@ from training import MODEL, run_alone
 from mtlpar.core.paths import Workspace
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.evaluate.zero_shot import OFFSET_STRUCTURES, zero_shot
+from mtlpar.model.file import load_model
 from mtlpar.model.predict import predict_batches
-from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.model.saved import SavedModel
 from mtlpar.normalize import stage as normalize
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack import stage as pack

@@ -20,8 +20,8 @@ from mtlpar.core.references import References
 from mtlpar.finetune import dynamics
 from mtlpar.finetune.student import smaller
 from mtlpar.finetune.teacher import Teacher, write_labels
+from mtlpar.model.file import load_model, save_model
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.model.saved import load_model, save_model
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.plan.census import BatchShape, take_census
 from mtlpar.store.export import iterate_atoms

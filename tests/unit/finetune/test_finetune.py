@@ -15,7 +15,8 @@ from helpers import make_structures
 
 from mtlpar.cli import main
 from mtlpar.core.paths import Workspace
-from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.model.file import load_model
+from mtlpar.model.saved import SavedModel
 
 SHORT = ["--set", "train.epochs=2", "--set", "custom_sources.own.group_key=group"]
 TUNED = "finetune/results/models/tuned/model.pt"

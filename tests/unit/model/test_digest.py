@@ -14,7 +14,8 @@ from networks import edit_model, make_network
 import mtlpar
 from mtlpar.cli import main
 from mtlpar.core.references import References
-from mtlpar.model.saved import SavedModel, load_model, save_model
+from mtlpar.model.file import load_model, save_model
+from mtlpar.model.saved import SavedModel
 
 
 @pytest.fixture

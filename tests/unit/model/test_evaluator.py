@@ -19,8 +19,9 @@ from mtlpar.core.references import References
 from mtlpar.model.egnn import EgnnEncoder, inference
 from mtlpar.model.egnn.inference import EgnnInference
 from mtlpar.model.evaluator import Evaluator
+from mtlpar.model.file import save_model
 from mtlpar.model.heads import Branch
-from mtlpar.model.saved import SavedModel, save_model
+from mtlpar.model.saved import SavedModel
 
 REFERENCES = {"s": References({"H": -13.6, "C": -1029.4, "O": -2041.8, "Mg": -5400.0})}
 MGO = bulk("MgO", "rocksalt", a=4.2, cubic=True)

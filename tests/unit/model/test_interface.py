@@ -28,9 +28,9 @@ from mtlpar.core.references import References
 from mtlpar.graph.collate import collate
 from mtlpar.model import geometry
 from mtlpar.model.egnn.encoder import InnerProducts
+from mtlpar.model.file import save_model
 from mtlpar.model.geometry import RadialBasis
 from mtlpar.model.multitask import MultiTaskModel, Segment
-from mtlpar.model.saved import save_model
 from mtlpar.model.settings import ModelSettings
 
 REFERENCES = {

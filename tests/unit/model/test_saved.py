@@ -19,7 +19,8 @@ import mtlpar
 from mtlpar.core.paths import Workspace
 from mtlpar.evaluate import stage as evaluate
 from mtlpar.evaluate.settings import EvaluateSettings
-from mtlpar.model.saved import FORMAT_VERSION, load_model
+from mtlpar.model.file import load_model
+from mtlpar.model.upgrades import FORMAT_VERSION
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.pack import Pack
 

@@ -19,7 +19,8 @@ from networks import ENCODERS, FORCES, edit_model, make_network, make_uncertaint
 import mtlpar
 from mtlpar.core.references import References
 from mtlpar.model.evaluator import Evaluator
-from mtlpar.model.saved import SavedModel, load_model, save_model
+from mtlpar.model.file import load_model, save_model
+from mtlpar.model.saved import SavedModel
 from mtlpar.model.uncertainty import BranchUncertainty
 
 REFERENCES = {name: References({"H": -13.6, "C": -1029.4, "O": -2041.8}) for name in "st"}

@@ -25,7 +25,7 @@ from mtlpar.calculator import Calculator
 from mtlpar.cli import main
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
-from mtlpar.model.saved import load_model, save_model
+from mtlpar.model.file import load_model, save_model
 from mtlpar.predict import stage
 from mtlpar.store.bp import write_bp
 

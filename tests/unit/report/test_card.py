@@ -15,7 +15,7 @@ from mtlpar.cli import main
 from mtlpar.core.paths import Workspace
 from mtlpar.evaluate import stage as evaluate
 from mtlpar.evaluate.settings import EvaluateSettings
-from mtlpar.model.saved import load_model
+from mtlpar.model.file import load_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.report.card import card
 from mtlpar.train.settings import TrainSettings

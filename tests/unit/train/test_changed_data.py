@@ -13,7 +13,7 @@ from mtlpar.core.files import read_json
 from mtlpar.core.paths import Workspace
 from mtlpar.evaluate import stage as evaluate
 from mtlpar.evaluate.settings import EvaluateSettings
-from mtlpar.model.saved import load_model
+from mtlpar.model.file import load_model
 from mtlpar.normalize import stage as normalize
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack import stage as pack

@@ -15,7 +15,7 @@ from helpers import make_workspace
 from training import ask_to_stop, run_alone
 
 from mtlpar.core.paths import Workspace
-from mtlpar.model.saved import load_model
+from mtlpar.model.file import load_model
 from mtlpar.parallel.agree import AgreedError, Interrupted
 from mtlpar.store.checksums import CHECKSUMS
 from mtlpar.train.checkpoint import CheckpointFolder, TrainingProgress, read_progress

@@ -12,8 +12,8 @@ from training import SOURCES, TRAIN, history, losses, run_alone, run_ranks
 
 from mtlpar.core.paths import Workspace
 from mtlpar.graph.collate import collate
+from mtlpar.model.file import load_model
 from mtlpar.model.multitask import MultiTaskModel, Segment
-from mtlpar.model.saved import load_model
 from mtlpar.store.pack import Pack
 from mtlpar.train.cosines import pair_cosines, suggested_groups, table
 from mtlpar.train.data import target_scale

@@ -11,7 +11,7 @@ import torch
 from training import history, run_alone
 
 from mtlpar.core.paths import Workspace
-from mtlpar.model.saved import load_model
+from mtlpar.model.file import load_model
 from mtlpar.train import trainer
 
 STEPS_PER_EPOCH = 4

@@ -10,7 +10,7 @@ from mtlpar.core.paths import Workspace
 from mtlpar.evaluate import stage as evaluate
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.model.describe import describe_model
-from mtlpar.model.saved import load_model
+from mtlpar.model.file import load_model
 from mtlpar.normalize import stage as normalize
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack import stage as pack

@@ -13,8 +13,8 @@ from helpers import make_structures, write_extracted
 from training import BRANCHES, MODEL, TRAIN, epoch_lines, history, losses, run_alone
 
 from mtlpar.core.paths import Workspace
+from mtlpar.model.file import load_model
 from mtlpar.model.multitask import MultiTaskModel, Prediction, parameter_counts
-from mtlpar.model.saved import load_model
 from mtlpar.normalize import stage as normalize
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack import stage as pack

@@ -13,9 +13,10 @@ from training import BRANCHES, MODEL, run_alone, run_ranks
 from mtlpar.core.paths import Workspace
 from mtlpar.graph.collate import collate
 from mtlpar.model.choice import Cloud
+from mtlpar.model.file import load_model
 from mtlpar.model.heads import Branch
 from mtlpar.model.predict import predict_batches
-from mtlpar.model.saved import SavedModel, load_model
+from mtlpar.model.saved import SavedModel
 from mtlpar.model.uncertainty import HALF_WIDTH, calibrate, squared_norms, whitening
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.store.pack import Pack
