@@ -93,7 +93,7 @@ def test_a_state_without_charge_or_spin_is_refused_where_the_model_needs_them(
     model = TorchSimModel(write_model(tmp_path, charge_and_spin=True), source="pbe")
     state = _state([rattled()["charged"]], system_extras_map={left: left})
     (missing,) = {"charge", "spin"} - {left}
-    with pytest.raises(ValueError, match=f"the state has no {missing} in its system_extras"):
+    with pytest.raises(ValueError, match=f"the state has no {missing}: pass system_extras_map"):
         model(state)
 
 

@@ -9,24 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from ase import Atoms
 from torch import Tensor
 
-from mtlpar.core.fields import MATRIX_OF_SIX
 from mtlpar.engines.optional import need
-from mtlpar.model.evaluator import Evaluator
-from mtlpar.model.file import load_model
-from mtlpar.model.saved import StructurePrediction
+from mtlpar.engines.states import STATE, StateModel, check_precision, split
 
 if TYPE_CHECKING:
     from torch_sim.state import SimState
 
 interface = need("torch_sim.models.interface", install="torch-sim-atomistic")
 
-_STATE = ("charge", "spin")
 _HOW_TO_STATE = (
     'pass system_extras_map={"charge": "charge", "spin": "spin"} to atoms_to_state and have both '
     "in the info of every structure (spin is the multiplicity 2S+1; 0 if unknown), "
@@ -67,10 +61,9 @@ class TorchSimModel(interface.ModelInterface):  # type: ignore[misc, name-define
         """
         super().__init__()
         self._device, self._dtype = torch.device(device), torch.float64
-        self._model = load_model(model_path, device=self._device, dtype=dtype)
-        self.source = self._model.choose_source(source)
-        self._evaluator = Evaluator(self._model, source=self.source)
-        self._compute_stress, self._compute_forces = self._model.network.is_conservative, True
+        self._answers = StateModel(model_path, source=source, device=device, dtype=dtype)
+        self.source = self._answers.source
+        self._compute_stress, self._compute_forces = self._answers.has_stress, True
 
     def forward(self, state: SimState, **_: Any) -> dict[str, Tensor]:
         """Predict all structures of a state.
@@ -83,26 +76,10 @@ class TorchSimModel(interface.ModelInterface):  # type: ignore[misc, name-define
             ValueError: If a structure cannot be answered for, as by `mtlpar.SavedModel.predict`, if
                 charge or spin is missing where the model needs it, or if the state is not float64.
         """
-        structures = self._structures(state)
-        if len(structures) == 1:
-            # The step of a simulation: neighbours of the one before still hold.
-            found = [self._evaluator.predict(structures[0])]
-        else:
-            found = self._model.predict(structures, source=self.source)
-        outputs = {
-            "energy": np.array([one.energy for one in found]),
-            "forces": np.concatenate([one.forces for one in found]),
-        }
-        if self._compute_stress:
-            outputs["stress"] = np.stack([_matrix(one) for one in found])
-        return {name: torch.from_numpy(values).to(state.device) for name, values in outputs.items()}
+        return self._answers.predict(self._structures(state))
 
     def _structures(self, state: SimState) -> list[Atoms]:
-        if state.dtype != torch.float64:
-            raise ValueError(
-                f"the state is {state.dtype}, expected torch.float64: total energies have more "
-                "digits than float32; make it with dtype=model.dtype"
-            )
+        check_precision(state.dtype, how_to_make="make it with dtype=model.dtype")
         if state.pbc.shape != (3,):
             raise ValueError(
                 f"the state has pbc of shape {tuple(state.pbc.shape)}, expected (3,), one "
@@ -110,12 +87,13 @@ class TorchSimModel(interface.ModelInterface):  # type: ignore[misc, name-define
                 "a state for each periodicity"
             )
         counts = torch.bincount(state.system_idx, minlength=len(state.cell)).tolist()
+        extras = {name: state.system_extras[name] for name in STATE if name in state.system_extras}
         pieces = zip(
-            np.split(state.atomic_numbers.cpu().numpy(), np.cumsum(counts)[:-1]),
-            np.split(state.positions.detach().cpu().numpy(), np.cumsum(counts)[:-1]),
+            split(state.atomic_numbers, counts),
+            split(state.positions, counts),
             # torch-sim's vectors are columns.
             state.cell.detach().cpu().numpy().transpose(0, 2, 1),
-            self._infos(state, len(counts)),
+            self._answers.infos(extras, len(counts), how_to_state=_HOW_TO_STATE),
             strict=True,
         )
         pbc = state.pbc.tolist()
@@ -123,27 +101,3 @@ class TorchSimModel(interface.ModelInterface):  # type: ignore[misc, name-define
             Atoms(numbers, positions, cell=cell, pbc=pbc, info=info)
             for numbers, positions, cell, info in pieces
         ]
-
-    def _infos(self, state: SimState, count: int) -> list[dict[str, float]]:
-        """Charge and spin of each structure."""
-        extras = {name: state.system_extras[name] for name in _STATE if name in state.system_extras}
-        absent = [name for name in _STATE if name not in extras]
-        if absent and self._model.settings.encoder.charge_and_spin:
-            raise ValueError(
-                f"this model needs charge and spin, and the state has no {' and no '.join(absent)} "
-                f"in its system_extras: {_HOW_TO_STATE}"
-            )
-        columns = {name: values.reshape(count, -1).tolist() for name, values in extras.items()}
-        if wrong := [name for name, values in columns.items() if any(len(v) != 1 for v in values)]:
-            shape = tuple(extras[wrong[0]].shape)
-            raise ValueError(
-                f"{wrong[0]} has shape {shape}, expected ({count},): one per structure"
-            )
-        return [{name: columns[name][index][0] for name in columns} for index in range(count)]
-
-
-def _matrix(found: StructurePrediction) -> npt.NDArray[np.float64]:
-    """Stress as (3, 3)."""
-    if found.stress is None:
-        return np.full((3, 3), np.nan)
-    return found.stress[MATRIX_OF_SIX].reshape(3, 3)
