@@ -27,6 +27,7 @@ def write_model(
     encoder: str = "egnn",
     forces: str = "conservative",
     energy: str = "sum",
+    scale: float = 6.0,
     dtype: torch.dtype = torch.float64,
     charge_and_spin: bool = False,
     isolated_atoms: str = "learned",
@@ -35,11 +36,11 @@ def write_model(
     """A model file of random weights with forces of some eV/Å, and two levels of theory.
 
     ``pbe`` and ``hybrid`` are branches of their own, so that an engine that takes the wrong one is
-    wrong by eV.
+    wrong by eV. ``scale`` is that of energies and forces of ``pbe``.
     """
     options = {"charge_and_spin": charge_and_spin, "isolated_atoms": isolated_atoms}
     network = make_network(encoder, forces, energy, layers=layers, **options)
-    network.set_scales({"a": TargetScale(6.0, 6.0), "b": TargetScale(3.0, 3.0)})
+    network.set_scales({"a": TargetScale(scale, scale), "b": TargetScale(3.0, 3.0)})
     path = folder / f"{encoder}-{forces}-{energy}-{charge_and_spin}-{dtype}.pt"
     save_model(
         path,
@@ -81,6 +82,26 @@ def rattled(*, seed: int = 0) -> dict[str, Atoms]:
         found[name] = atoms[rng.permutation(len(atoms))]
         found[name].info = state
     return found
+
+
+def out_of_balance() -> list[Atoms]:
+    """Two crystals that a model of scale 60 moves: forces of some tenths of an eV/Å, and a stress.
+
+    By random weights other crystals are at rest wherever their atoms are.
+    """
+    skewed, magnesia = rattled()["crystal"], bulk("MgO", "rocksalt", a=4.2)
+    magnesia.rattle(0.05, seed=0)
+    magnesia.info = skewed.info
+    return [skewed, magnesia]
+
+
+def assert_relaxed(path: Path, starts: list[Atoms], ends: list[Atoms]) -> None:
+    """Fail unless, by the calculator, structures and their cells went downhill and are at rest."""
+    for start, end in zip(starts, ends, strict=True):
+        first, last = expected(path, start), expected(path, end)
+        assert last["energy"] < first["energy"] - 0.5
+        assert np.linalg.norm(last["forces"], axis=1).max() < 0.02
+        assert np.linalg.norm(last["stress"]) < 0.1 * np.linalg.norm(first["stress"])
 
 
 def expected(path: Path, atoms: Atoms, source: str = "pbe") -> dict[str, np.ndarray]:
