@@ -46,9 +46,10 @@ test-all: $(STAMP)  ## Run the slow tests and those of the GPU's kernels too
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernels]'
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
 
-test-engines: $(ENGINES)/torch-sim.installed $(ENGINES)/others.installed  ## Run trained models in other engines, in environments of their own
+test-engines: $(patsubst %,$(ENGINES)/%.installed,torch-sim nvalchemi others)  ## Run trained models in other engines, in environments of their own
 	OMP_NUM_THREADS=1 $(ENGINES)/torch-sim/bin/python -m pytest tests/engines/test_torch_sim.py
-	OMP_NUM_THREADS=1 $(ENGINES)/others/bin/python -m pytest tests/engines --ignore tests/engines/test_torch_sim.py
+	OMP_NUM_THREADS=1 $(ENGINES)/nvalchemi/bin/python -m pytest tests/engines/test_nvalchemi.py
+	OMP_NUM_THREADS=1 $(ENGINES)/others/bin/python -m pytest tests/engines/test_lammps.py tests/engines/test_metatomic.py
 
 $(ENGINES)/%.installed: tests/engines/%.txt pyproject.toml
 	$(ENGINE_PYTHON) -m venv $(ENGINES)/$*
@@ -57,7 +58,7 @@ $(ENGINES)/%.installed: tests/engines/%.txt pyproject.toml
 	@touch $@
 
 $(ENGINES)/torch-sim.installed: ENGINE_PYTHON = $(PYTHON_TORCH_SIM)
-$(ENGINES)/others.installed: ENGINE_PYTHON = $(PYTHON)
+$(ENGINES)/nvalchemi.installed $(ENGINES)/others.installed: ENGINE_PYTHON = $(PYTHON)
 
 chaos: $(STAMP)  ## Damage, swap, kill and fill up a tiny run for SECONDS; SEED draws the faults
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --seconds $(SECONDS) --seed $(SEED)
