@@ -87,7 +87,7 @@ def _grid(molecule: Atoms) -> Atoms:
 
 def step_ms(path: Path, source: str, atoms: Atoms) -> float:
     """Time of a step of velocity Verlet that starts at 300 K; the best of ten pieces."""
-    dynamics = _at_300_k(path, source, atoms)
+    dynamics = _at_300_k(path, source, atoms, dtype=None)
     dynamics.run(3)
     steps = max(2, 400 // len(atoms))
     return min(_seconds(dynamics, steps) for _ in range(10)) / steps * 1e3
@@ -102,7 +102,8 @@ def _seconds(dynamics: VelocityVerlet, steps: int) -> float:
 
 def drift_mev_per_atom(path: Path, source: str, atoms: Atoms, picoseconds: float) -> float:
     """Largest change of the total energy in dynamics without a thermostat."""
-    dynamics = _at_300_k(path, source, atoms)
+    # Of the models, and not of rounding to float32.
+    dynamics = _at_300_k(path, source, atoms, dtype=torch.float64)
     energies = [dynamics.atoms.get_total_energy()]
     for _ in range(20):
         dynamics.run(round(picoseconds * 1000 / 0.5 / 20))
@@ -110,9 +111,11 @@ def drift_mev_per_atom(path: Path, source: str, atoms: Atoms, picoseconds: float
     return 1e3 * float(np.abs(np.array(energies) - energies[0]).max()) / len(atoms)
 
 
-def _at_300_k(path: Path, source: str, atoms: Atoms) -> VelocityVerlet:
+def _at_300_k(
+    path: Path, source: str, atoms: Atoms, *, dtype: torch.dtype | None
+) -> VelocityVerlet:
     moving = atoms.copy()
-    moving.calc = mtlpar.Calculator(path, source=source, dtype=torch.float64)
+    moving.calc = mtlpar.Calculator(path, source=source, dtype=dtype)
     thermal = np.sqrt(moving.get_masses()[:, None] * units.kB * 300)
     moving.set_momenta(thermal * np.random.default_rng(0).normal(size=(len(moving), 3)))
     return VelocityVerlet(moving, timestep=0.5 * units.fs)

@@ -43,8 +43,8 @@ def add_commands(commands: Commands) -> None:
         type=Path,
         default=Path("results/packed"),
         metavar="FOLDER",
-        help="folder with packs of the source; if there are any, their labels are learned too "
-        "(default: results/packed)",
+        help="folder with packs of the teacher's sources: labels of SOURCE are learned too, and "
+        "the teacher labels structures of the others that are alike (default: results/packed)",
     )
     parser.add_argument(
         "--structures",
@@ -90,7 +90,7 @@ def _distill(options: argparse.Namespace) -> None:
         )
     from mtlpar.core.files import link
     from mtlpar.finetune import distill, learned
-    from mtlpar.finetune.student import STUDENT, Lessons
+    from mtlpar.finetune.student import STUDENT, Lessons, find_others
     from mtlpar.finetune.teacher import Teacher
     from mtlpar.predict.rows import input_files
 
@@ -98,6 +98,7 @@ def _distill(options: argparse.Namespace) -> None:
     packed = options.packs.resolve()
     lessons = Lessons(
         packs=(packed / teacher.source / "train.bp").is_dir(),
+        others=find_others(teacher, packed),
         structures=[path.resolve() for path in input_files(options.structures)],
         frames=options.dynamics,
         temperature_k=options.temperature,

@@ -69,7 +69,7 @@ def run(
 
 
 def _label_what_is_there(teacher: Teacher, lessons: Lessons, packed: Path) -> dict[str, Labels]:
-    """Let the teacher label the packs of its source and the structures that are given, by kind."""
+    """Let the teacher label packs and the structures that are given, by kind."""
     _LABELS.mkdir(exist_ok=True)
     labels = {}
     usual = None
@@ -78,6 +78,14 @@ def _label_what_is_there(teacher: Teacher, lessons: Lessons, packed: Path) -> di
         packs = {split: [_PACKS / teacher.source / f"{split}.bp"] for split in SPLITS}
         labels["taught"] = write_labels(teacher, packs, _LABELS, "taught", origin={})
         usual = labels["taught"].usual_ev_per_atom
+    if lessons.others:
+        packs = {
+            split: [packed / source / f"{split}.bp" for source in lessons.others.sources]
+            for split in SPLITS
+        }
+        labels["others"] = write_labels(
+            teacher, packs, _LABELS, "others", origin={}, usual_ev_per_atom=usual
+        )
     if lessons.structures:
         given = {"all": lessons.structures}
         labels["given"] = write_labels(

@@ -1,8 +1,8 @@
 """The folder of a student: a small conservative model of one branch that a trained model teaches.
 
 What it learns from are sources with books of their own: the labels that are there (packs of the
-teacher's source), and structures that the teacher labels: those of the packs, structures that are
-given, and structures that an earlier student met in its own dynamics.
+teacher's source), and structures that the teacher labels: those of the packs, of packs of its other
+sources, structures that are given, and structures that an earlier student met in its own dynamics.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from ase.data import atomic_numbers
 
 from mtlpar.config import Config
 from mtlpar.config.load import assign, check_config, parse_assignment
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import write_json
+from mtlpar.core.structures import StructureBatch
 from mtlpar.finetune.folder import files_of, only_packs, write_own_config
 from mtlpar.finetune.teacher import Labels, Teacher
 from mtlpar.model.settings import ModelSettings
@@ -31,6 +35,20 @@ FIRST: Final = "first"
 _TRAIN: Final[Mapping[str, Any]] = {"epochs": 40, "batch_structures": 16}
 _NORMALIZE: Final = {"val_fraction": 0.1, "test_fraction": 0.1}
 _REFERENCES: Final = "references.json"
+_LOOKED_AT: Final = 256
+
+
+class Others(NamedTuple):
+    """Structures of other sources.
+
+    Attributes:
+        sources: Names of the sources.
+        passes: How often an epoch visits each structure: together they are then as many as those
+            of the teacher's own source.
+    """
+
+    sources: tuple[str, ...]
+    passes: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +57,7 @@ class Lessons:
 
     Attributes:
         packs: Whether packs of the teacher's source are there.
+        others: Structures of other sources of the teacher that are taught too, if there are any.
         structures: Files of further structures.
         frames: Structures to take from the dynamics of an earlier student.
         temperature_k: Temperature of these dynamics in K.
@@ -46,6 +65,7 @@ class Lessons:
     """
 
     packs: bool
+    others: Others | None
     structures: Sequence[Path]
     frames: int
     temperature_k: float
@@ -53,7 +73,12 @@ class Lessons:
 
     def sources(self, source: str) -> dict[str, str]:
         """Names of the sources whose labels the teacher gives, by their kind."""
-        is_there = {"taught": self.packs, "given": self.structures, "dynamics": self.frames}
+        is_there = {
+            "taught": self.packs,
+            "others": self.others,
+            "given": self.structures,
+            "dynamics": self.frames,
+        }
         return {kind: f"{source}_{kind}" for kind, wanted in is_there.items() if wanted}
 
 
@@ -80,6 +105,50 @@ def smaller(settings: ModelSettings) -> dict[str, Any]:
     encoder["layers"] = -(-encoder["layers"] // 2)
     head["forces"] = "conservative"
     return content
+
+
+def find_others(teacher: Teacher, packed: Path) -> Others | None:
+    """Other sources of a teacher whose structures can teach a student of its source.
+
+    Their packs are there, most of their structures have only elements that the source has, and
+    these repeat as those of the source do: molecules say little about crystals.
+
+    Args:
+        teacher: Who teaches.
+        packed: Folder of the packs of its sources.
+
+    Returns:
+        What was found; None also if there are no packs of the teacher's own source.
+
+    Raises:
+        ValueError: If a pack is damaged.
+    """
+    files = {source: packed / source / "train.bp" for source in teacher.model.sources}
+    counts = {source: _count(path) for source, path in files.items() if path.is_dir()}
+    own = counts.pop(teacher.source, None)
+    if own is None:
+        return None
+    known = [atomic_numbers[one] for one in teacher.model.references[teacher.source].energies_ev]
+    repeats = bool(_some(files[teacher.source]).pbc.any())
+    sources = []
+    for source in counts:
+        some = _some(files[source])
+        is_known = np.logical_and.reduceat(np.isin(some.atomic_numbers, known), some.offsets[:-1])
+        if bool(some.pbc.any()) == repeats and is_known.mean() > 0.5:
+            sources.append(source)
+    total = sum(counts[source] for source in sources)
+    return Others(tuple(sources), min(1.0, own / total)) if sources else None
+
+
+def _count(path: Path) -> int:
+    with Pack.open(path) as pack:
+        return len(pack)
+
+
+def _some(path: Path) -> StructureBatch:
+    """Some structures of a pack."""
+    with Pack.open(path) as pack:
+        return pack.first(_LOOKED_AT)
 
 
 def write_config(
@@ -123,6 +192,8 @@ def write_config(
         "model": smaller(teacher.model.settings),
         "models": models,
     }
+    if lessons.others:
+        content["train"]["passes_per_epoch"] = {taught["others"]: lessons.others.passes}
     for assignment in lessons.assignments:
         key, value = parse_assignment(assignment)
         assign(content, key.split("."), value)

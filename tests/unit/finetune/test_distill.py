@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,22 @@ import pytest
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.io import read, write
-from helpers import make_structures
+from helpers import make_structures, write_extracted
 
 from mtlpar.cli import main
 from mtlpar.core.files import file_digest
 from mtlpar.core.paths import Workspace
 from mtlpar.core.references import References
 from mtlpar.finetune import dynamics
-from mtlpar.finetune.student import smaller
+from mtlpar.finetune.student import find_others, smaller
 from mtlpar.finetune.teacher import Teacher, write_labels
 from mtlpar.model.file import load_model, save_model
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
+from mtlpar.normalize import stage as normalize
+from mtlpar.normalize.settings import NormalizeSettings
+from mtlpar.pack import stage as pack
+from mtlpar.pack.settings import PackSettings
 from mtlpar.plan.census import BatchShape, take_census
 from mtlpar.store.export import iterate_atoms
 from mtlpar.store.pack import Pack
@@ -55,8 +60,8 @@ def ledger(source: str) -> Any:
 
 
 def packed(folder: Path, source: str, split: str) -> list[Atoms]:
-    with Pack.open(folder / source / f"{split}.bp") as pack:
-        return list(iterate_atoms(pack.first(1000), pack.header))
+    with Pack.open(folder / source / f"{split}.bp") as found:
+        return list(iterate_atoms(found.first(1000), found.header))
 
 
 def places(frames: list[Atoms]) -> set[bytes]:
@@ -70,7 +75,7 @@ def test_one_command_ends_with_a_small_conservative_model_of_one_branch(
     shown = capsys.readouterr().out
     assert "mean absolute errors on test           teacher   student   ratio" in shown
     student, teacher = load_model("student.pt"), load_model(start.model("mtl"))
-    taught = [f"qm7x_{kind}" for kind in ("taught", "given", "dynamics")]
+    taught = [f"qm7x_{kind}" for kind in ("taught", "others", "given", "dynamics")]
     assert student.branches == {"qm7x": ("qm7x", *taught)}
     assert student.network.is_conservative
     assert student.settings.encoder.width < teacher.settings.encoder.width
@@ -82,8 +87,8 @@ def test_one_command_ends_with_a_small_conservative_model_of_one_branch(
         # A branch with two zeros of energy could not answer.
         assert student.references[source] == student.references["qm7x"]
     # The teacher knows its uncertainty, and so its labels have weights.
-    with Pack.open(Path("student/results/packed/qm7x_dynamics/train.bp")) as pack:
-        weights = pack.first(1000).energy_weight
+    with Pack.open(Path("student/results/packed/qm7x_dynamics/train.bp")) as taught_pack:
+        weights = taught_pack.first(1000).energy_weight
     assert np.all(weights > 0)
     assert np.any(weights < 1)
     # Each kind has books of its own: the one structure that the teacher refused is in them.
@@ -109,6 +114,50 @@ def test_the_teacher_labels_what_it_was_trained_on_and_nothing_it_is_tested_on_i
         forces = np.concatenate([atoms.get_forces() for atoms in taught])
         expected = np.concatenate([one.forces for one in predicted])
         np.testing.assert_allclose(forces, expected, atol=1e-5)
+
+
+def test_structures_of_other_sources_that_are_alike_are_taught_at_the_level_of_the_student(
+    start: Workspace, here: Path
+) -> None:
+    assert distill(start, "--dynamics", "0") == 0
+    ours, theirs = Path("student/results/packed"), start.results / "packed"
+    for split in ("train", "val", "test"):
+        taught = packed(ours, "qm7x_others", split)
+        known = [places(packed(theirs, source, split)) for source in ("ani1x", "mptrj")]
+        # In the splits that they have there: nothing of a test set is trained on.
+        assert places(taught) == set.union(*known)
+        predicted = load_model(start.model("mtl")).predict(taught, source="qm7x")
+        energies = [atoms.get_potential_energy() for atoms in taught]
+        np.testing.assert_allclose(energies, [one.energy for one in predicted], rtol=1e-6)
+
+
+def test_others_are_of_known_elements_and_repeat_as_the_source_does(tmp_path: Path) -> None:
+    crystals = make_structures(30, seed=2)
+    crystals.pbc[:] = 1
+    crystals.cell[:] = 9 * np.eye(3)
+    gold = make_structures(30, seed=3)
+    gold.atomic_numbers[:] = 79
+    batches = {
+        "own": make_structures(30, seed=4),
+        "molecules": make_structures(40, seed=1),
+        "crystals": crystals,
+        "gold": gold,
+    }
+    workspace = Workspace(raw=tmp_path / "raw", results=tmp_path)
+    splits = NormalizeSettings(val_fraction=0.15, test_fraction=0.15)
+    for source, batch in batches.items():
+        write_extracted(workspace, source, batch)
+        normalize.run(source, workspace=workspace, settings=splits, seed=0)
+        pack.run(source, workspace=workspace, settings=PackSettings(), seed=0)
+    path = conservative(tmp_path / "big.pt", seed=0, sources=tuple(batches))
+    own, others = (
+        len(packed(tmp_path / "packed", source, "train")) for source in ("own", "molecules")
+    )
+    found = find_others(Teacher.load(path, "own"), tmp_path / "packed")
+    # Together they are as many in an epoch as the student's own.
+    assert found == (("molecules",), own / others)
+    assert find_others(Teacher.load(path, "crystals"), tmp_path / "packed") is None
+    assert find_others(Teacher.load(path, "own"), tmp_path / "nowhere") is None
 
 
 def test_labels_that_the_teacher_is_unsure_of_count_less(start: Workspace, here: Path) -> None:
@@ -146,19 +195,19 @@ def test_the_same_command_again_has_nothing_to_do(start: Workspace, here: Path) 
     assert [path.stat().st_mtime_ns for path in files] == times
 
 
-def conservative(path: Path, seed: int) -> Path:
-    """A model of random weights that predicts stresses."""
+def conservative(path: Path, seed: int, sources: Sequence[str] = ("a",)) -> Path:
+    """A model of random weights that predicts stresses, with a branch for each source."""
     settings = ModelSettings(
         encoder=EgnnSettings(width=12, layers=2, vector_channels=3, radial_basis=6),
         head=HeadSettings(width=12, layers=1, forces="conservative"),
     )
     save_model(
         path,
-        state=MultiTaskModel(settings, ["a"], seed=seed).state_dict(),
+        state=MultiTaskModel(settings, sources, seed=seed).state_dict(),
         settings=settings,
-        branches={"a": ("a",)},
-        references={"a": References({"H": -13.6, "C": -1029.4, "O": -2041.8})},
-        level_of_theory={"a": "made up"},
+        branches={source: (source,) for source in sources},
+        references=dict.fromkeys(sources, References({"H": -13.6, "C": -1029.4, "O": -2041.8})),
+        level_of_theory=dict.fromkeys(sources, "made up"),
         training={"model": "big"},
     )
     return path
