@@ -32,7 +32,7 @@ from mtlpar.cli import (
 )
 from mtlpar.cli.common import Parser
 from mtlpar.core.log import set_up_logging
-from mtlpar.core.system_errors import advice_of
+from mtlpar.core.system_errors import words_of
 from mtlpar.core.terminal import speak_ascii
 from mtlpar.parallel.agree import EndedTogether, Interrupted
 
@@ -84,9 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if end.reports_here:
             logger.error("error: %s", end) if is_error else logger.warning("%s", end)
         return 1 if is_error else INTERRUPTED
-    except ValueError as error:
-        logger.error("error: %s", error)
-        return 1
     except KeyboardInterrupt:
         logger.error("interrupted")
         return 130
@@ -94,12 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever reads the output, such as `head`, has seen enough. Python would flush once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        advice = advice_of(error)
-        if advice is None:
+    except (ValueError, OSError) as error:
+        words = words_of(error)
+        if words is None:
             raise
-        where = "" if error.filename is None else f"{error.filename}: "
-        logger.error("error: %s%s. %s", where, error.strerror, advice)
+        logger.error("error: %s", words)
         return 1
     return 0
 

@@ -43,6 +43,17 @@ def advice_of(error: BaseException) -> str | None:
     return ADVICE.get(error.errno or 0) if isinstance(error, OSError) else None
 
 
+def words_of(error: BaseException) -> str | None:
+    """What to tell a user of an error in one line; None if it is a fault of the code."""
+    if isinstance(error, ValueError):
+        return str(error)
+    advice = advice_of(error)
+    if advice is None or not isinstance(error, OSError):
+        return None
+    where = "" if error.filename is None else f"{error.filename}: "
+    return f"{where}{error.strerror}. {advice}"
+
+
 def is_of_the_system(error: BaseException) -> bool:
     """Whether a file that is there may be sound, and the system does not let it be read."""
     of_the_place = isinstance(error, OSError) and error.errno in _OF_THE_PLACE

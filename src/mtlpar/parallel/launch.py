@@ -40,13 +40,13 @@ _RESERVE_FRACTION: Final = 0.1
 # Launchers on one machine kill all ranks within a tenth of a second after one has died. This stands
 # between them and a rank: it says what ended the rank, and hides it for as long as the others may
 # take to say where that left them; they end the run themselves. Signals are the rank's business.
-# Before MPI has started no launcher notices: ranks that fail write so where the others look.
+# Before MPI has started and while it ends no launcher notices: it is written where others look.
 _RANK: Final = """\
 trap : HUP INT TERM USR1 USR2
 "$@"
 status=$?
 rank=${PMI_RANK:-${OMPI_COMM_WORLD_RANK:-$RANK}}
-[ $status = 0 ] || { echo "rank $rank ended with status $status" >> "$MTLPAR_ENDED"; } 2> /dev/null
+{ echo "rank $rank ended with status $status" >> "$MTLPAR_ENDED"; } 2> /dev/null
 case $status in 134 | 135 | 136 | 137 | 139)
     echo "rank $rank was ended by signal $((status - 128)) ($(kill -l $((status - 128))))" >&2
     for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
@@ -225,7 +225,7 @@ def announced_geometry(environment: Mapping[str, str] | None = None) -> Geometry
 
 
 def ended_ranks() -> Path | None:
-    """File on this machine with a line for each rank that failed; None if nobody writes it."""
+    """File on this machine with a line for each rank that ended; None if nobody writes it."""
     path = os.environ.get(_ENDED)
     return Path(path) if path else None
 

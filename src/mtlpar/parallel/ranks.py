@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import datetime
+import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from mtlpar.core.collective import collective
-from mtlpar.parallel.agree import EndedTogether
+from mtlpar.core.system_errors import words_of
+from mtlpar.parallel.agree import AgreedError, EndedTogether
 from mtlpar.parallel.device import local_device
 from mtlpar.parallel.failures import FailureDetector, RankLostError
 from mtlpar.parallel.launch import EXPECTED_WORLD_SIZE, ended_ranks
-from mtlpar.parallel.watchdog import ends_with_others, ends_within
+from mtlpar.parallel.watchdog import end_with_the_dead, ends_with_others, ends_within
 
 if TYPE_CHECKING:
     import torch
@@ -28,12 +31,21 @@ logger = logging.getLogger(__name__)
 _HOST_SUFFIX: Final = "MTLPAR_HOST_SUFFIX"
 _LAUNCHED_BY: Final = ("PMI_RANK", "PMIX_RANK", "SLURM_PROCID", "PALS_RANKID")
 _PROCESS_MANAGER: Final = ("PMI_RANK", "PMIX_RANK", "PALS_RANKID")
-_NO_START: Final = (
+_NO_MPI: Final = (
     "error: MPI did not start within {:.0f} s: the ranks do not find each other. One of them may "
     "have died (see above); launcher and MPI library may not belong together (MTLPAR_SRUN_MPI); or "
     "shared memory that killed ranks left is in the way (/dev/shm/mpich_* on the job's nodes)."
 )
+_NO_STORE: Final = (
+    "error: the ranks that torchrun started do not find each other within {:.0f} s. One of them "
+    "may have died (see above)."
+)
 _NOTICES_TIMEOUT: Final = datetime.timedelta(seconds=5)
+_ANY_TIME: Final = datetime.timedelta(days=365)
+# Keys of torchrun's store.
+_PLACE: Final = "mtlpar/place"
+_FIRST: Final = "mtlpar/first"
+_MET: Final = "mtlpar/met"
 _TORCHRUN: Final = "TORCHELASTIC_RUN_ID"
 _TORCHRUN_RANK: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
@@ -68,8 +80,8 @@ def distributed_context(
     Args:
         timeout_s: How long a rank waits for another in a collective, and for MPI to start; if
             another one of this machine is known to have failed before, a second or two.
-        first: What rank 0 does with the number of ranks before they meet, however long it takes:
-            the others wait.
+        first: What rank 0 does with the number of ranks before they begin, however long it takes:
+            the others wait. A mistake of the user that it finds is raised on all.
 
     Raises:
         ValueError: If the launcher announced another number of ranks than there are: the usual
@@ -84,13 +96,14 @@ def distributed_context(
         return
     if any(name in os.environ for name in _LAUNCHED_BY):
         # Before torch, which loads communication libraries that Cray's MPI has to precede.
-        with ends_within(timeout_s, _NO_START.format(timeout_s), ended=ended_ranks()):
+        with _starting(timeout_s, _NO_MPI):
             from mpi4py import MPI
 
+            places = MPI.COMM_WORLD.allgather(_this_process())
         library = MPI.Get_library_version().partition("\n")[0]
         _check_world(MPI.COMM_WORLD.size, expected, library)
         if MPI.COMM_WORLD.size > 1:
-            with _mpi_ranks(timeout, first) as context:
+            with _mpi_ranks(places, timeout, first) as context:
                 yield context
             return
     else:
@@ -100,50 +113,99 @@ def distributed_context(
     yield RankContext(0, 1, local_device())
 
 
+def _this_process() -> tuple[str, int]:
+    return socket.gethostname(), os.getpid()
+
+
+def _starting(timeout_s: float, advice: str) -> AbstractContextManager[None]:
+    """Until all ranks know each other's processes, and can watch them."""
+    return ends_within(
+        timeout_s, advice.format(timeout_s), ended=ended_ranks(), when="before all ranks had met"
+    )
+
+
+@contextmanager
+@collective
+def _watched(failures: FailureDetector, barrier: Callable[[], object]) -> Iterator[None]:
+    """Watch all ranks from here until the last one leaves in good order.
+
+    Args:
+        failures: All ranks.
+        barrier: Returns when all ranks have called it.
+    """
+    # Whoever watches would think that those who have left had died: nobody leaves before the last
+    # one has stopped watching. And for the one that comes last the others wait under watch.
+    with _ended_together(partial(_leave, barrier)), ends_with_others(failures):  # noqa: SIM117
+        with _ended_together(barrier):
+            yield
+
+
+@collective
+def _leave(barrier: Callable[[], object]) -> None:
+    if ended := ended_ranks():
+        end_with_the_dead(ended)
+    barrier()
+
+
 @contextmanager
 @collective
 def _mpi_ranks(
-    timeout: datetime.timedelta, first: Callable[[int], None] | None
+    places: Sequence[tuple[str, int]],
+    timeout: datetime.timedelta,
+    first: Callable[[int], None] | None,
 ) -> Iterator[RankContext]:
     from mpi4py import MPI
 
     world = MPI.COMM_WORLD
-    node = world.Split_type(MPI.COMM_TYPE_SHARED)
-    single_host, local_rank = node.size == world.size, node.rank
-    node.Free()
-    failures = FailureDetector(
-        world.allgather((socket.gethostname(), os.getpid())), rank=world.rank
-    )
+    failures = FailureDetector(places, rank=world.rank)
     try:
-        if first and world.rank == 0:
-            first(world.size)
-        from torch._C._distributed_c10d import TCPStore
+        with _watched(failures, world.Barrier):
+            node = world.Split_type(MPI.COMM_TYPE_SHARED)
+            single_host, local_rank = node.size == world.size, node.rank
+            node.Free()
+            from torch._C._distributed_c10d import TCPStore
 
-        host = socket.gethostname() + os.environ.get(_HOST_SUFFIX, "")
-        host = world.bcast("127.0.0.1" if single_host else host)
-        store = None
-        if world.rank == 0:
-            store = TCPStore(host, 0, None, True, timeout=timeout, wait_for_workers=False)
-        port = world.bcast(store.port if store else None)
-        store = store or TCPStore(host, port, None, False, timeout=timeout)
-        failures.connect(_open_notices(host, port, timeout))
-        context = RankContext(world.rank, world.size, local_device(local_rank), failures)
-        with (
-            _ended_together(world.Barrier),
-            ends_with_others(failures),
-            _process_group(context, store, timeout),
-        ):
-            yield context
+            host = socket.gethostname() + os.environ.get(_HOST_SUFFIX, "")
+            host = world.bcast("127.0.0.1" if single_host else host)
+            store = None
+            if world.rank == 0:
+                store = TCPStore(host, 0, None, True, timeout=timeout, wait_for_workers=False)
+            port = world.bcast(store.port if store else None)
+            store = store or TCPStore(host, port, None, False, timeout=timeout)
+            failures.connect(_open_notices(host, port, timeout))
+            problem = world.bcast(_problem(first, world.size) if world.rank == 0 else None)
+            context = RankContext(world.rank, world.size, local_device(local_rank), failures)
+            with _process_group(context, store, timeout):
+                if problem:
+                    raise AgreedError(problem)
+                yield context
     except EndedTogether:
         # All ranks agreed to end here.
         raise
     except RankLostError as error:
         failures.announce(str(error))
         _end_all(world, failures)
-    except BaseException:
-        dead = f"{words}. " if (words := failures.report_dead()) else ""
-        logger.exception("%srank %d of %d failed; stopping all", dead, world.rank, world.size)
+    except BaseException as error:
+        dead = f"{report}. " if (report := failures.report_dead()) else ""
+        words = "interrupted" if isinstance(error, KeyboardInterrupt) else words_of(error)
+        if words:
+            logger.error("error: %srank %d of %d: %s", dead, world.rank, world.size, words)
+        else:
+            logger.exception("%srank %d of %d failed; stopping all", dead, world.rank, world.size)
         _end_all(world, failures)
+
+
+def _problem(first: Callable[[int], None] | None, size: int) -> str | None:
+    """Do what comes first; what is wrong, in the user's words, if anything is."""
+    try:
+        if first:
+            first(size)
+    except (ValueError, OSError) as error:
+        words = words_of(error)
+        if words is None:
+            raise
+        return words
+    return None
 
 
 def _end_all(world: MPI.Intracomm, failures: FailureDetector) -> NoReturn:
@@ -172,30 +234,47 @@ def _ended_together(barrier: Callable[[], object]) -> Iterator[None]:
 def _torchrun_ranks(
     timeout: datetime.timedelta, first: Callable[[int], None] | None
 ) -> Iterator[RankContext]:
-    import torch.distributed as dist
     from torch._C._distributed_c10d import TCPStore
 
     rank, size, local_rank = (int(os.environ[name]) for name in _TORCHRUN_RANK)
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    # torchrun's own store lives in its agent; ranks are its clients.
-    store = TCPStore(host, port, None, False, timeout=timeout)
-    if rank == 0:
-        if first:
-            first(size)
-        store.set("mtlpar/first", "done")
-    store.wait(["mtlpar/first"], datetime.timedelta(days=365))
-    context = RankContext(rank, size, local_device(local_rank))
-    with _process_group(context, store, timeout):
-        failures = FailureDetector.of_all_ranks(rank)
-        failures.connect(_open_notices(host, port, timeout))
-        try:
-            with _ended_together(dist.barrier), ends_with_others(failures):
-                yield replace(context, failures=failures)
-        except RankLostError as error:
-            failures.announce(str(error))
-            # The first rank to leave takes the others with it.
-            failures.let_others_report()
-            os._exit(1)
+    with _starting(timeout.total_seconds(), _NO_STORE):
+        # torchrun's own store lives in its agent; ranks are its clients.
+        store = TCPStore(host, port, None, False, timeout=timeout)
+        places = _exchange(store, rank, size, _this_process())
+    failures = FailureDetector(places, rank=rank)
+    failures.connect(_open_notices(host, port, timeout))
+    try:
+        with _watched(failures, partial(_meet_at, store, size)):
+            if rank == 0:
+                store.set(_FIRST, json.dumps(_problem(first, size)))
+            store.wait([_FIRST], _ANY_TIME)
+            problem = json.loads(store.get(_FIRST))
+            context = RankContext(rank, size, local_device(local_rank), failures)
+            with _process_group(context, store, timeout):
+                if problem:
+                    raise AgreedError(problem)
+                yield context
+    except RankLostError as error:
+        failures.announce(str(error))
+        # The first rank to leave takes the others with it.
+        failures.let_others_report()
+        os._exit(1)
+
+
+def _exchange(store: Store, rank: int, size: int, place: tuple[str, int]) -> list[tuple[str, int]]:
+    """What each rank has to say of itself, by rank."""
+    store.set(f"{_PLACE}/{rank}", json.dumps(place))
+    return [tuple(json.loads(store.get(f"{_PLACE}/{other}"))) for other in range(size)]
+
+
+def _meet_at(store: Store, size: int) -> None:
+    """Wait until all ranks have come, each time that they are called here."""
+    count = store.add(_MET, 1)
+    meeting = (count - 1) // size
+    if count % size == 0:
+        store.set(f"{_MET}/{meeting}", "yes")
+    store.wait([f"{_MET}/{meeting}"], _ANY_TIME)
 
 
 def _open_notices(host: str, port: int, timeout: datetime.timedelta) -> Store:

@@ -16,6 +16,10 @@ _LOOK_INTERVAL_S: Final = 1.0
 # Where connections break ranks notice by themselves in this time, and clean up.
 _GRACE_S: Final = 1.0
 
+_FAILED: Final = "status [1-9]"
+_DIED: Final = "status 13[4-9]"
+_NEVER_S: Final = 10**9
+
 # `timeout` ends with 124 if time ran out. Before, `cat` ends with its input, which is closed when
 # the block is left, and when this process dies.
 _WATCH: Final = """\
@@ -25,18 +29,21 @@ while [ $waited -lt "$1" ]; do
     timeout 1 cat
     [ $? = 124 ] || exit 0
     waited=$((waited + 1))
-    if [ -s "$4" ]; then
-        why="error: $(head -n 1 "$4") before MPI had started; this rank waits in vain and ends"
+    ended=$(grep -m 1 "$5" "$4" 2> /dev/null) && {
+        why="error: $ended $6; this rank waits in vain and ends"
         break
-    fi
+    }
 done
 printf '%s\\n' "$why" >&2
 kill -KILL "$2"
 """
+_BEHIND: Final = f"exec 3<&0\n{{\n{_WATCH}}} <&3 &"
 
 
 @contextmanager
-def ends_within(seconds: float, advice: str, *, ended: Path | None = None) -> Iterator[None]:
+def ends_within(
+    seconds: float, advice: str, *, ended: Path | None = None, when: str = ""
+) -> Iterator[None]:
     """Kill this process, with a word of advice, if the block is not left in time.
 
     Another process watches: a library in C may wait with Python's lock held, and then no thread of
@@ -45,11 +52,12 @@ def ends_within(seconds: float, advice: str, *, ended: Path | None = None) -> It
     Args:
         seconds: How long the block may take.
         advice: What the watcher writes to standard error before.
-        ended: File with a line for each rank that failed; one more ends this process too, with
-            that line in place of the advice.
+        ended: File with a line for each rank that ended; one that failed ends this process too,
+            with that line in place of the advice.
+        when: What had not happened yet when it failed, behind that line.
     """
     watcher = subprocess.Popen(
-        ["sh", "-c", _WATCH, "watchdog", f"{seconds:.0f}", str(os.getpid()), advice, str(ended)],
+        ["sh", "-c", _WATCH, *_words(seconds, advice, ended, _FAILED, when)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
     )
@@ -58,6 +66,33 @@ def ends_within(seconds: float, advice: str, *, ended: Path | None = None) -> It
     finally:
         # Closes its input.
         watcher.communicate()
+
+
+def end_with_the_dead(ended: Path) -> None:
+    """From now on kill this process if another rank is ended by a signal.
+
+    For the way out, when no thread runs any more: libraries let all ranks wait for each other once
+    more, and launchers do not look as long as a rank that died is hidden from them. Ranks that end
+    by themselves, with whatever status, came this way.
+
+    Args:
+        ended: File with a line for each rank that ended.
+    """
+    # The other end stays open for as long as this process lives; the shell ends at once.
+    reading, _ = os.pipe()
+    subprocess.run(
+        ["sh", "-c", _BEHIND, *_words(_NEVER_S, "", ended, _DIED, "before all had ended")],
+        stdin=reading,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    os.close(reading)
+
+
+def _words(
+    seconds: float, advice: str, ended: Path | None, failed: str, when: str
+) -> tuple[str, ...]:
+    return "watchdog", f"{seconds:.0f}", str(os.getpid()), advice, str(ended), failed, when
 
 
 @contextmanager

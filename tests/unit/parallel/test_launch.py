@@ -97,6 +97,18 @@ def test_a_crashed_rank_is_named_and_hidden_from_the_launcher_while_others_speak
         os.killpg(ended.pid, signal.SIGKILL)
 
 
+def test_a_crash_is_hidden_no_longer_than_there_are_others_to_speak(tmp_path: Path) -> None:
+    # Otherwise the launcher, and whoever waits for it, learns of it twenty seconds later.
+    line = launch_command(Geometry(ranks_per_node=2), ["x"], launcher="mpiexec", environment={})
+    ended = tmp_path / "ended"
+    variables = {"MTLPAR_ENDED": str(ended), "MTLPAR_EXPECTED_WORLD_SIZE": "2"}
+    for rank, command, status in (("0", "exit 0", 0), ("1", "kill -KILL $$", 137)):
+        environment = {**os.environ, **variables, "PMI_RANK": rank}
+        done = subprocess.run(one_rank(line, command), env=environment, timeout=10, check=False)
+        assert done.returncode == status
+    assert ended.read_text() == "rank 0 ended with status 0\nrank 1 ended with status 137\n"
+
+
 @pytest.mark.parametrize("status", [0, 1, 75, 130])
 def test_a_rank_that_ends_by_itself_ends_at_once_with_its_own_status(status: int) -> None:
     # 75 asks Snakemake for a retry that resumes; 130 is Ctrl-C, after which nobody wants to wait.
@@ -222,8 +234,8 @@ def test_ranks_that_start_alone_are_refused(announced: str) -> None:
     ("end", "told"),
     [
         # A broken environment on one node, and the kernel out of memory.
-        ("import no_such_package", "rank 1 ended with status 1 before MPI had started"),
-        ("os.kill(os.getpid(), 9)", "rank 1 ended with status 137 before MPI had started"),
+        ("import no_such_package", "rank 1 ended with status 1 before all ranks had met"),
+        ("os.kill(os.getpid(), 9)", "rank 1 ended with status 137 before all ranks had met"),
     ],
 )
 def test_a_rank_that_dies_before_mpi_has_started_ends_the_others(end: str, told: str) -> None:
@@ -267,3 +279,74 @@ def test_a_rank_that_waits_for_another_in_vain_is_ended_with_advice() -> None:
     assert done.returncode != 0
     assert "MPI did not start within 2 s" in done.stderr
     assert "rank 0" not in done.stdout
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    ("first", "inside", "told"),
+    [
+        # The first rank waits for a lease, perhaps for hours; nobody else would look after it.
+        ("while True: time.sleep(1)", "", "rank 0 of 2: rank 1 died"),
+        ("pass", "if context.rank == 1: kill()", "rank 0 of 2: rank 1 died"),
+    ],
+    ids=["before they begin", "as they end"],
+)
+def test_a_rank_that_dies_where_others_only_wait_is_named(
+    first: str, inside: str, told: str
+) -> None:
+    code = f"""
+import os, threading, time
+from mtlpar.parallel import ranks
+def kill():
+    os.kill(os.getpid(), 9)
+def first(size):
+    {first}
+if os.environ["PMI_RANK"] == "1" and not {bool(inside)}:
+    met = ranks._watched
+    ranks._watched = lambda *a: (threading.Timer(1, kill).start(), met(*a))[1]
+with ranks.distributed_context(first=first) as context:
+    {inside or "pass"}
+"""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "mtlpar", "launch", "--ppn", "2", "--launcher", "mpiexec"),
+            *("--", sys.executable, "-c", code),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert told in done.stderr
+
+
+@pytest.mark.mpi
+def test_what_the_first_rank_finds_wrong_is_one_line_of_all() -> None:
+    # As inputs that were made with other settings: no fault of the code, and no traceback.
+    code = """
+import sys
+from mtlpar.parallel.agree import AgreedError
+from mtlpar.parallel.ranks import distributed_context
+def first(size):
+    raise ValueError(f"wrong for {size} ranks")
+try:
+    with distributed_context(first=first):
+        print("never here")
+except AgreedError as error:
+    if error.reports_here:
+        print(error)
+    sys.exit(1)
+"""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "mtlpar", "launch", "--ppn", "2", "--launcher", "mpiexec"),
+            *("--", sys.executable, "-c", code),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == "wrong for 2 ranks\n"
