@@ -16,6 +16,7 @@ from mtlpar.calculator import Calculator
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import atomic_path, file_digest
 from mtlpar.core.hashing import json_digest
+from mtlpar.finetune.kept import keep, kept
 from mtlpar.finetune.replay import displaced
 from mtlpar.finetune.teacher import Labels, Teacher, write_labels
 from mtlpar.model.file import load_model
@@ -76,9 +77,11 @@ def label_met(
     }
     stem = f"met-{json_digest(origin)[:12]}"
     files = {split: folder / f"{stem}-{split}.extxyz" for split in SPLITS}
-    if not all(path.exists() for path in files.values()):
+    record = folder / f"{stem}.json"
+    if kept(record, files) is None:
         calculator = Calculator(model, source=source)
         _write_met(calculator, starts, files, -(-frames // count), temperature_k, seed)
+        keep(record, files, origin)
     inputs = {split: [path] for split, path in files.items()}
     return write_labels(
         teacher, inputs, folder, "dynamics", origin=origin, usual_ev_per_atom=usual_ev_per_atom

@@ -76,6 +76,9 @@ def link_pack(model: SavedModel, source: str, packed: Path, folder: Path) -> Non
         )
     link = folder / source
     link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink() and link.resolve() != (packed / source).resolve():
+        # Of a run before, which was given other packs.
+        link.unlink()
     if not link.exists():
         link.symlink_to((packed / source).resolve())
 

@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from mtlpar.core.files import atomic_path, file_digest, read_json, write_json
+from mtlpar.core.files import atomic_path, file_digest
 from mtlpar.core.hashing import json_digest
+from mtlpar.finetune.kept import keep, kept
 from mtlpar.model.file import load_model
 from mtlpar.model.saved import SavedModel
 from mtlpar.parallel.device import local_device
@@ -118,8 +119,8 @@ def write_labels(
     stem = f"{kind}-{json_digest(facts)[:_DIGITS]}"
     found = {split: folder / f"{stem}-{split}.extxyz" for split in inputs}
     record = folder / f"{stem}.json"
-    if record.exists() and all(path.exists() for path in found.values()):
-        return Labels(found, read_json(record)["usual_ev_per_atom"])
+    if (before := kept(record, found)) is not None:
+        return Labels(found, before["usual_ev_per_atom"])
     outcomes = {
         split: stage.run(
             teacher.model,
@@ -138,7 +139,7 @@ def write_labels(
     if teacher.knows_uncertainty:
         usual_ev_per_atom = _write_weights(found.values(), usual_ev_per_atom)
     facts |= {"model": str(teacher.path), **origin, "counts": counts}
-    write_json(record, {**facts, "usual_ev_per_atom": usual_ev_per_atom})
+    keep(record, found, {**facts, "usual_ev_per_atom": usual_ev_per_atom})
     return Labels(found, usual_ev_per_atom)
 
 

@@ -2,11 +2,12 @@
 
 A chunk is a fixed number of rows and one file of output; what is there already is not predicted
 again, and the files are joined at the end. So neither the number of ranks nor a crash in between
-changes a byte of the result.
+changes a byte of the result. Names of chunks have a digest: they may lie there for days.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import shutil
@@ -21,7 +22,7 @@ from ase import Atoms
 from tqdm import tqdm
 
 from mtlpar.core.collective import collective
-from mtlpar.core.files import atomic_path, file_digest
+from mtlpar.core.files import atomic_path, file_digest, write_text
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.records import read_digested, write_digested
 from mtlpar.model.choice import AUTO, Choice, SourceChooser
@@ -111,14 +112,15 @@ def run(
         if context.rank == 0:
             _prepare(parts, _identity(files, model_file, wanted))
     _meet()
+    finished = _finished(parts)
 
     def predict(item: tuple[int, list[Row] | None]) -> int:
         index, rows = item
-        path = parts / f"{index:08d}.extxyz"
-        if rows is not None and not path.exists():
-            _predict_chunk(
-                model, rows, path, wanted=wanted, chooser=chooser, batch_atoms=batch_atoms
+        if rows is not None and index not in finished:
+            text = _predict_chunk(
+                model, rows, wanted=wanted, chooser=chooser, batch_atoms=batch_atoms
             )
+            write_text(parts / _part_name(index, text.encode()), text)
         return index + 1
 
     with failing_together(), one_thread_each() as threads:
@@ -148,16 +150,36 @@ def _identity(files: Sequence[Path], model_file: Path, wanted: Wanted) -> str:
 
 
 def _prepare(parts: Path, identity: str) -> None:
-    """Make room for the parts; those of another run are removed."""
+    """Make room for the parts; those of another run, or that were changed, are removed."""
     note = parts / "run.json"
     if read_digested(note) == {"identity": identity}:
-        done = len(list(parts.glob("*.extxyz")))
+        for path in list(parts.glob("*.extxyz")):
+            if path.name != _part_name(_number(path), path.read_bytes()):
+                logger.warning("%s is damaged or was changed, and predicted again", path)
+                path.unlink()
+        done = len(_finished(parts))
         logger.info("%s: continuing after %d chunk(s) of %d rows", parts, done, CHUNK_ROWS)
         return
     if parts.exists():
         shutil.rmtree(parts)
     parts.mkdir(parents=True)
     write_digested(note, {"identity": identity})
+
+
+def _part_name(index: int, content: bytes) -> str:
+    digest = hashlib.sha256(b"%d " % index + content).hexdigest()
+    return f"{index:08d}-{digest[:16]}.extxyz"
+
+
+def _number(path: Path) -> int:
+    """The number of a chunk, from its name; -1 if that has none."""
+    number = path.name.partition("-")[0]
+    return int(number) if number.isdecimal() else -1
+
+
+def _finished(parts: Path) -> dict[int, Path]:
+    """The chunks that are there."""
+    return {_number(path): path for path in parts.glob("*.extxyz")}
 
 
 def _chunks(files: Sequence[Path], context: RankContext) -> Iterator[tuple[int, list[Row] | None]]:
@@ -176,12 +198,12 @@ def _chunks(files: Sequence[Path], context: RankContext) -> Iterator[tuple[int, 
 def _predict_chunk(
     model: SavedModel,
     rows: Sequence[Row],
-    path: Path,
     *,
     wanted: Wanted,
     chooser: SourceChooser | None,
     batch_atoms: int,
-) -> None:
+) -> str:
+    """Frames of all rows, as extended XYZ."""
     opened = [_open(row) for row in rows]
     choices = _choose(model, [atoms for atoms, _ in opened], wanted, chooser, batch_atoms)
     choices = [
@@ -199,14 +221,15 @@ def _predict_chunk(
         )
         for index, one in zip(here, predicted, strict=True):
             found[index] = one
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        for row, (atoms, _), choice, one in zip(rows, opened, choices, found, strict=True):
-            if isinstance(one, str):
-                stream.write(refused_text(row.name, atoms, one))
-            else:
-                assert choice.source is not None
-                why = choice.reason if chooser is not None else None
-                stream.write(frame_text(row.name, atoms, one, choice.source, why))
+    frames = []
+    for row, (atoms, _), choice, one in zip(rows, opened, choices, found, strict=True):
+        if isinstance(one, str):
+            frames.append(refused_text(row.name, atoms, one))
+        else:
+            assert choice.source is not None
+            why = choice.reason if chooser is not None else None
+            frames.append(frame_text(row.name, atoms, one, choice.source, why))
+    return "".join(frames)
 
 
 def _open(row: Row) -> tuple[Atoms, str | None]:
@@ -248,9 +271,10 @@ def _each(
 def _join(parts: Path, chunks: int, out: Path) -> Outcome:
     """Put the chunks together, and count what is in them."""
     sources, refused = Counter[str](), Counter[str]()
+    finished = _finished(parts)
     with atomic_path(out) as temporary, temporary.open("wb") as stream:
         for index in range(chunks):
-            with (parts / f"{index:08d}.extxyz").open("rb") as part:
+            with finished[index].open("rb") as part:
                 for line in part:
                     stream.write(line)
                     if line.startswith(b"refused="):

@@ -96,7 +96,7 @@ def test_one_command_ends_with_a_small_conservative_model_of_one_branch(
     assert ledger("qm7x_given")["dropped"] == {"not_selected": 1}
     assert ledger("qm7x_dynamics")["rows"] == 20
     record = next(Path("student/labels").glob("dynamics-*.json"))
-    assert json.loads(record.read_text())["teacher"] == file_digest(start.model("mtl"))
+    assert json.loads(record.read_text())["content"]["teacher"] == file_digest(start.model("mtl"))
 
 
 def test_the_teacher_labels_what_it_was_trained_on_and_nothing_it_is_tested_on_is_learned(
@@ -183,6 +183,32 @@ def test_labels_that_the_teacher_is_unsure_of_count_less(start: Workspace, here:
     again = read(strict.files["all"], index=":")
     weights = [atoms.info["weight"] for atoms in again if "weight" in atoms.info]
     np.testing.assert_allclose(weights, (sigma.min() / sigma) ** 2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("damage", ["edited", "exchanged", "record", "record of another shape"])
+def test_labels_are_not_believed_for_where_they_lie(
+    damage: str, start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Nobody compares a student's labels with its teacher again: an edited energy would be learned.
+    teacher = Teacher.load(start.model("mtl"), "qm7x")
+    inputs = {"train": [here / "mine.extxyz"], "val": [here / "more.extxyz"]}
+    frames = read(here / "mine.extxyz", index=":3")
+    write(here / "more.extxyz", frames)
+    files = write_labels(teacher, inputs, here, "given", origin={}).files
+    expected = {split: path.read_bytes() for split, path in files.items()}
+    (record,) = here.glob("given-*.json")
+    if damage == "edited":
+        files["train"].write_bytes(expected["train"].replace(b"energy=-", b"energy=-1", 1))
+    elif damage == "exchanged":
+        files["train"].write_bytes(expected["val"])
+        files["val"].write_bytes(expected["train"])
+    elif damage == "record":
+        record.write_text(record.read_text().replace('"usual_ev_per_atom": ', '"usual_ev": '))
+    else:
+        record.write_text('["usual_ev_per_atom"]')
+    capsys.readouterr()
+    again = write_labels(teacher, inputs, here, "given", origin={})
+    assert {split: path.read_bytes() for split, path in again.files.items()} == expected
 
 
 def test_the_same_command_again_has_nothing_to_do(start: Workspace, here: Path) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import ase.db
 import ase.io
@@ -26,7 +27,9 @@ from mtlpar.cli import main
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
 from mtlpar.model.file import load_model, save_model
+from mtlpar.model.saved import SavedModel
 from mtlpar.predict import stage
+from mtlpar.predict.rows import Row
 from mtlpar.store.bp import write_bp
 
 ELEMENTS = {"H": -13.6, "C": -1029.0, "O": -2041.0, "Cu": -1300.0}
@@ -257,14 +260,17 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_bytes(
     monkeypatch.setattr(stage, "CHUNK_ROWS", 7)
     ase.io.write(tmp_path / "in.extxyz", structures())
     predict(model_file, tmp_path / "straight.extxyz", tmp_path / "in.extxyz")
-    chunks: list[Path] = []
+    chunks: list[Sequence[Row]] = []
     whole = stage._predict_chunk
 
-    def stops(model: object, rows: object, path: Path, **options: object) -> None:
-        if int(path.stem) >= 2:
+    def counted(model: SavedModel, rows: Sequence[Row], **options: Any) -> str:
+        chunks.append(rows)
+        return whole(model, rows, **options)
+
+    def stops(model: SavedModel, rows: Sequence[Row], **options: Any) -> str:
+        if rows[0].name.endswith((" 14", " 21", " 28")):
             raise KeyboardInterrupt
-        chunks.append(path)
-        whole(model, rows, path, **options)  # type: ignore[arg-type]
+        return counted(model, rows, **options)
 
     arguments = ["predict", str(model_file), str(tmp_path / "in.extxyz"), "--source", "a"]
     arguments += ["--out", str(tmp_path / "out.extxyz")]
@@ -273,15 +279,11 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_bytes(
         assert main(arguments) == 130
     assert not (tmp_path / "out.extxyz").exists()
     # What is there already is not predicted again.
-    first = chunks[0].stat().st_mtime_ns
     chunks.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(
-            stage, "_predict_chunk", lambda *a, **k: (chunks.append(a[2]), whole(*a, **k))
-        )
+        patch.setattr(stage, "_predict_chunk", counted)
         assert main(arguments) == 0
     assert len(chunks) == 3
-    assert first
     assert (tmp_path / "out.extxyz").read_bytes() == (tmp_path / "straight.extxyz").read_bytes()
     assert not (tmp_path / "out.extxyz.parts").exists()
 
@@ -336,6 +338,34 @@ def test_what_a_run_writes_into_the_folder_that_it_reads_is_no_input(
     assert len(predict(model_file, out, tmp_path)) == 30
 
 
+def test_parts_of_an_interrupted_run_are_not_believed_for_where_they_lie(
+    model_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # A run of days is continued: two parts were exchanged, one was edited, one cut off.
+    ase.io.write(tmp_path / "in.extxyz", structures())
+    out = tmp_path / "out.extxyz"
+    monkeypatch.setattr(stage, "CHUNK_ROWS", 5)
+    predict(model_file, out, tmp_path / "in.extxyz")
+    expected = out.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        line = ["predict", str(model_file), str(tmp_path / "in.extxyz"), "--source", "a"]
+        assert main([*line, "--out", str(out)]) == 130
+    first, second, edited, cut, *_ = sorted(tmp_path.glob("out.extxyz.parts/*.extxyz"))
+    contents = first.read_bytes(), second.read_bytes()
+    second.write_bytes(contents[0])
+    first.write_bytes(contents[1])
+    edited.write_bytes(edited.read_bytes().replace(b"energy=-", b"energy=-1"))
+    cut.write_bytes(cut.read_bytes()[:-9])
+    capsys.readouterr()
+    predict(model_file, out, tmp_path / "in.extxyz")
+    assert out.read_bytes() == expected
+    assert capsys.readouterr().err.count("is damaged or was changed, and predicted again") == 4
+
+
 def test_an_output_that_is_a_folder_is_refused_before_anything_is_predicted(
     model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -359,14 +389,14 @@ def test_two_runs_that_write_one_file_do_so_one_after_the_other(
     other: list[subprocess.Popen[bytes]] = []
     seen = threading.Event()
 
-    def with_another_run(*arguments: object, **options: object) -> None:
+    def with_another_run(*arguments: Any, **options: Any) -> str:
         if not other:
             line = [*command, "--source", "b", "--out", out.name]
             other.append(subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE))
             assert other[0].stderr is not None
             assert b"waiting for process" in other[0].stderr.readline()
             seen.set()
-        whole(*arguments, **options)  # type: ignore[arg-type]
+        return whole(*arguments, **options)
 
     monkeypatch.setattr(stage, "_predict_chunk", with_another_run)
     # One thread, so that no other chunk is predicted while the first one starts the other run.
