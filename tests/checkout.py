@@ -7,13 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 from helpers import REPOSITORY
-from warm import warm_programs, warm_python
+from warm import warm_environment, warm_python, with_warm_programs
 
 _KEPT = ("src", "rules", "workflow", "profiles", "envs", "Snakefile", "config.yaml")
 _SMALL_SOURCES = ("ani1x", "qm7x")
@@ -95,10 +96,22 @@ def run_snakemake(
     """
     variables, python = dict(environment or {}), [sys.executable]
     if "PATH" not in variables:
-        variables["PATH"] = f"{warm_programs()}{os.pathsep}{os.environ['PATH']}"
+        variables["PATH"] = with_warm_programs(os.environ["PATH"])
         python = warm_python()
     process = start_snakemake(checkout, *arguments, environment=variables, python=python)
     return finish(process, timeout_s=timeout_s)
+
+
+@contextmanager
+def warm_jobs(checkout: Path) -> Iterator[None]:
+    """Let the Snakemake that jobs of a scheduler start be a fork too, for as long as this lasts."""
+    path = checkout / "Snakefile"
+    text = path.read_text()
+    python = str(warm_environment() / "bin" / "python")
+    # At the end: rules look for programs beside the real one.
+    path.write_text(f"{text}\nimport sys\n\nsys.executable = {python!r}\n")
+    yield
+    path.write_text(text)
 
 
 def finish(process: subprocess.Popen[str], *, timeout_s: float = 1500) -> tuple[int, str]:

@@ -34,12 +34,15 @@ from typing import NamedTuple
 _STAGES = ("download", "extract", "normalize", "pack", "train", "evaluate", "report")
 _PRELOADED = (
     "torch._dynamo",
+    "torch.distributed.checkpoint._fsspec_filesystem",
     "matplotlib.pyplot",
+    "pyarrow.pandas_compat",
     "snakemake.cli",
     "mtlpar.cli",
     "mtlpar.config",
     "mtlpar.flow.records",
     "mtlpar.flow.snakefile",
+    "mtlpar.parallel.allocator",
     *(f"mtlpar.{name}.stage" for name in _STAGES),
 )
 # Where nothing that a launcher numbers can be.
@@ -53,14 +56,22 @@ def warm_python() -> list[str]:
 
 
 @cache
-def warm_programs() -> Path:
-    """A folder for PATH: ``mtlpar`` in it is a fork too."""
-    folder = Path(_server()).parent / "bin"
+def warm_environment() -> Path:
+    """An environment that jobs can activate: programs in its ``bin`` are forks too."""
+    environment = Path(_server()).parent
+    folder = environment / "bin"
     folder.mkdir()
-    program = folder / "mtlpar"
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(warm_python())} -m mtlpar "$@"\n')
-    program.chmod(0o755)
-    return folder
+    for name, arguments in {"mtlpar": " -m mtlpar", "python": ""}.items():
+        program = folder / name
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(warm_python())}{arguments} "$@"\n')
+        program.chmod(0o755)
+    (folder / "activate").write_text(f'PATH="{folder}:$PATH"\n')
+    return environment
+
+
+def with_warm_programs(path: str) -> str:
+    """A PATH on which the ``mtlpar`` of `warm_environment` is found first."""
+    return f"{warm_environment() / 'bin'}{os.pathsep}{path}"
 
 
 @cache

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from checkout import run_snakemake
+from checkout import run_snakemake, warm_jobs
 from slurm import cluster
 from slurm.runs import (
     FRONTIER,
@@ -18,6 +18,7 @@ from slurm.runs import (
     metrics,
     small_checkout,
     untrained_copy,
+    warm_site,
     with_clients_of,
 )
 
@@ -68,7 +69,8 @@ def site(slurm: Environment, stand_ins: Environment) -> Environment:
 def packed(site: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small copy of the repository in which all up to a table ran through profiles/frontier."""
     checkout = small_checkout(tmp_path_factory.mktemp("slurm") / "mtlpar")
-    status, output = run_snakemake(checkout, *FRONTIER, "table1", environment=site)
+    with warm_jobs(checkout):
+        status, output = run_snakemake(checkout, *FRONTIER, "table1", environment=warm_site(site))
     assert status == 0, output[-5000:]
     return checkout
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from checkout import copy_checkout, edit_profile, make_small, start_snakemake
 from slurm.cluster import ACCOUNT
+from warm import warm_environment
 
 Environment = Mapping[str, str]
 
@@ -139,6 +140,11 @@ def in_background(checkout: Path, *arguments: str, site: Environment) -> Iterato
 def with_clients_of(cluster: Environment, site: Environment) -> Environment:
     """A site in which the clients talk to a cluster, whatever others it has."""
     return {**site, "PATH": f"{cluster['PATH'].split(':')[0]}:{site['PATH']}"}
+
+
+def warm_site(site: Environment) -> Environment:
+    """A site whose jobs run `mtlpar` as a fork, where it is not about how processes end."""
+    return {**site, "MTLPAR_ENV": str(warm_environment())}
 
 
 def set_train(checkout: Path, **resources: Any) -> Path:

@@ -1,7 +1,8 @@
 """The workflow on a real Slurm, as far as every change is tested with it; the rest is slow.
 
 Shape, account and waiting times of the profiles are adapted to two small nodes and to tests; all
-else is what users run. Trainings start their ranks with srun, on both nodes.
+else is what users run, but for `mtlpar`, which is a fork where it is not about how processes end.
+Trainings start their ranks with srun, on both nodes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from checkout import (
     run_mtlpar,
     run_snakemake,
     start_snakemake,
+    warm_jobs,
 )
 from slurm.cluster import ACCOUNT
 from slurm.runs import (
@@ -40,6 +42,7 @@ from slurm.runs import (
     training_runs,
     untrained_copy,
     wait_for,
+    warm_site,
 )
 
 pytestmark = pytest.mark.workflow
@@ -81,7 +84,8 @@ def test_a_failing_job_is_retried_as_a_new_job_and_its_log_is_shown(
 ) -> None:
     checkout = branch_off("raise ValueError('this node is broken')\n")
     edit_profile(checkout, "slurm", ONE_NODE)
-    status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
+    with warm_jobs(checkout):
+        status, output = run_snakemake(checkout, *SLURM, "table1", environment=warm_site(site))
     assert status == 1
     assert states(site, checkout) == ["FAILED", "FAILED"]
     assert "this node is broken" in output

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkout import edit_profile, run_snakemake
+from checkout import edit_profile, run_snakemake, warm_jobs
 from slurm import cluster
 from slurm.runs import (
     SLURM,
@@ -20,6 +20,7 @@ from slurm.runs import (
     metrics,
     small_checkout,
     states,
+    warm_site,
     with_clients_of,
 )
 
@@ -61,7 +62,9 @@ def test_the_doctor_of_a_slurm_without_accounting_finds_no_fault(
     # It stopped every training where sacct does not answer.
     checkout = small_checkout(tmp_path / "mtlpar")
     edit_profile(checkout, "slurm", EDITS)
-    status, output = run_snakemake(checkout, *SLURM, "results/doctor.json", environment=bare_site)
+    warm = warm_site(bare_site)
+    with warm_jobs(checkout):
+        status, output = run_snakemake(checkout, *SLURM, "results/doctor.json", environment=warm)
     assert status == 0, output[-5000:]
     assert states(bare_site, checkout) == ["COMPLETED"]
     findings = json.loads((checkout / "results/doctor.json").read_text())

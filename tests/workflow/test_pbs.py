@@ -17,7 +17,9 @@ from checkout import (
     run_mtlpar,
     run_snakemake,
     start_snakemake,
+    warm_jobs,
 )
+from warm import with_warm_programs
 
 pytestmark = [pytest.mark.workflow, pytest.mark.mpi]
 
@@ -36,7 +38,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     # As on the machine, where MPI is the site's, the environment brings no mpiexec of its own.
     (folder / "env" / "bin").mkdir(parents=True)
     (folder / "env" / "bin" / "activate").write_text(f'PATH="$PATH:{sys.prefix}/bin"\n')
-    path = f"{STANDINS}:{programs}:{os.environ['PATH']}"
+    path = f"{STANDINS}:{programs}:{with_warm_programs(os.environ['PATH'])}"
     return {
         "PBS_STANDIN": str(folder),
         "PBS_STANDIN_PATH": path,
@@ -67,7 +69,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, site: dict[str, str]) -> 
         "set-resources.doctor.gpus_per_node": 0,
     }
     edit_profile(folder, "aurora", changes)
-    status, output = run_snakemake(folder, *AURORA, "table1", environment=site)
+    with warm_jobs(folder):
+        status, output = run_snakemake(folder, *AURORA, "table1", environment=site)
     assert status == 0, output[-5000:]
     return folder
 
