@@ -10,13 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from checkout import copy_checkout, run_snakemake
 
 pytestmark = pytest.mark.workflow
 
 SOURCES = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x", "ani1ccx")
 WITHOUT_FORCES = "ani1ccx"
-MODELS = (*SOURCES, "baseline", "mtl", "mtl_conservative")
+# Of the models of one source, which differ in their data alone, one with forces and one without.
+SINGLE = ("ani1x", WITHOUT_FORCES)
+MODELS = (*SINGLE, "baseline", "mtl", "mtl_conservative")
 STAGES_AFTER = {
     "train": {"train", "evaluate", "report"},
     "evaluate": {"evaluate", "report"},
@@ -32,8 +35,13 @@ REPORT_RULES = {
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository that tests may edit."""
-    return copy_checkout(tmp_path_factory.mktemp("dag") / "mtlpar")
+    """A copy of the repository that tests may edit, without some of its models."""
+    folder = copy_checkout(tmp_path_factory.mktemp("dag") / "mtlpar")
+    path = folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["models"] = {name: config["models"][name] for name in MODELS}
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return folder
 
 
 @pytest.fixture(scope="module")
