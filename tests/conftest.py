@@ -16,7 +16,9 @@ if not torch.cuda.is_available():
 
 from helpers import make_workspace
 from hypothesis import settings
+from shared import made_once
 from slurm import cluster
+from training import run_alone
 
 from mtlpar.core.paths import Workspace
 
@@ -53,7 +55,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def five_sources(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Packs of five sources of very different sizes, named like the real ones; read only."""
     sizes = {"ani1x": 61, "qm7x": 34, "mptrj": 47, "alexandria": 9, "transition1x": 39}
-    return make_workspace(tmp_path_factory.mktemp("five"), sizes)
+    folder = made_once(tmp_path_factory, "five", lambda folder: make_workspace(folder, sizes))
+    return Workspace(raw=folder / "raw", results=folder / "results")
+
+
+@pytest.fixture(scope="session")
+def straight(five_sources: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The training of `run_alone` on them, on one process from start to end; read only."""
+
+    def train(folder: Path) -> None:
+        (folder / "packed").symlink_to(five_sources.results / "packed")
+        run_alone(Workspace(raw=five_sources.raw, results=folder))
+
+    return Workspace(raw=five_sources.raw, results=made_once(tmp_path_factory, "straight", train))
 
 
 @pytest.fixture

@@ -85,16 +85,13 @@ def _state(workspace: Workspace) -> dict[str, torch.Tensor]:
 
 
 def test_resumed_training_equals_uninterrupted_training_bit_by_bit(
-    five_sources: Workspace,
+    straight: Workspace,
     copy_of: Callable[[Workspace], Workspace],
     stop_after: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # The same folder twice: first straight, then anew with an interruption in the middle.
-    workspace = copy_of(five_sources)
-    run_alone(workspace)
-    straight, weights = _history(workspace), _state(workspace)
+    workspace = copy_of(straight)
     stop_after(2)
     with pytest.raises(InterruptionError):
         run_alone(workspace)
@@ -102,7 +99,8 @@ def test_resumed_training_equals_uninterrupted_training_bit_by_bit(
     run_alone(workspace)
     # Optimizer moments, schedule, order of the data, best epoch and patience all had to survive.
     assert "resumed after epoch 2, step 8" in caplog.text
-    assert _history(workspace) == straight
+    assert _history(workspace) == _history(straight)
+    weights = _state(straight)
     for name, tensor in _state(workspace).items():
         assert torch.equal(tensor, weights[name]), name
 
@@ -220,13 +218,9 @@ def test_checkpoints_come_as_often_as_asked_and_the_newest_and_the_best_stay(
     "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
 )
 def test_a_signal_to_one_rank_stops_all_in_good_order_and_the_next_run_continues(
-    number: signal.Signals, five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
+    number: signal.Signals, straight: Workspace, copy_of: Callable[[Workspace], Workspace]
 ) -> None:
-    workspace = copy_of(five_sources)
-    run_alone(workspace)
-    straight = losses(workspace)
-    for path in (workspace.model("mtl"), workspace.training_metrics("mtl")):
-        path.unlink()
+    workspace = copy_of(straight)
     line = command_line(workspace, 3)
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
     _wait_for(lambda: list(workspace.checkpoints("mtl").glob("*/step-00000008")))
@@ -238,7 +232,7 @@ def test_a_signal_to_one_rank_stops_all_in_good_order_and_the_next_run_continues
     done = run_ranks(workspace, 2)
     assert done.returncode == 0, done.stderr
     assert "resumed after" in done.stderr
-    np.testing.assert_allclose(losses(workspace), straight, rtol=1e-10)
+    np.testing.assert_allclose(losses(workspace), losses(straight), rtol=1e-10)
 
 
 def test_progress_of_an_older_version_is_read_and_of_a_newer_one_refused(tmp_path: Path) -> None:
@@ -255,31 +249,25 @@ def test_progress_of_an_older_version_is_read_and_of_a_newer_one_refused(tmp_pat
 
 @pytest.mark.mpi
 def test_training_continues_on_another_number_of_ranks(
-    five_sources: Workspace,
+    straight: Workspace,
     copy_of: Callable[[Workspace], Workspace],
     stop_after: Callable[[int], None],
 ) -> None:
-    workspace = copy_of(five_sources)
-    run_alone(workspace)
-    straight = losses(workspace)
+    workspace = copy_of(straight)
     stop_after(2)
     with pytest.raises(InterruptionError):
         run_alone(workspace)
     done = run_ranks(workspace, 3, layout="mtl-base")
     assert done.returncode == 0, done.stderr
     assert "resumed after epoch 2" in done.stderr
-    np.testing.assert_allclose(losses(workspace), straight, rtol=1e-10)
+    np.testing.assert_allclose(losses(workspace), losses(straight), rtol=1e-10)
 
 
 @pytest.mark.mpi
 def test_a_killed_training_loses_no_more_than_an_epoch_and_ends_the_same(
-    five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
+    straight: Workspace, copy_of: Callable[[Workspace], Workspace]
 ) -> None:
-    workspace = copy_of(five_sources)
-    run_alone(workspace)
-    straight, weights = losses(workspace), _state(workspace)
-    for path in (workspace.model("mtl"), workspace.training_metrics("mtl")):
-        path.unlink()
+    workspace = copy_of(straight)
     process = subprocess.Popen(command_line(workspace, 2), start_new_session=True)
     folder = workspace.checkpoints("mtl")
     _wait_for(lambda: list(folder.glob("*/step-00000012")))
@@ -289,7 +277,8 @@ def test_a_killed_training_loses_no_more_than_an_epoch_and_ends_the_same(
     time.sleep(3)
     done = run_ranks(workspace, 2)
     assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(losses(workspace), straight, rtol=1e-10)
+    np.testing.assert_allclose(losses(workspace), losses(straight), rtol=1e-10)
+    weights = _state(straight)
     for name, tensor in _state(workspace).items():
         torch.testing.assert_close(tensor, weights[name], rtol=0, atol=1e-8)
 
@@ -365,12 +354,9 @@ def test_checkpoints_say_what_they_are_of(
     assert energies == dict(saved.references["qm7x"].energies_ev)
 
 
-def test_a_half_written_checkpoint_is_ignored(
-    five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
-) -> None:
-    workspace = copy_of(five_sources)
-    run_alone(workspace)
-    (folder,) = workspace.checkpoints("mtl").iterdir()
+def test_a_half_written_checkpoint_is_ignored(straight: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(next(straight.checkpoints("mtl").iterdir()), folder)
     latest = CheckpointFolder(folder, rank=0).latest()
     assert latest is not None
     broken = folder / "step-99999999"
