@@ -37,7 +37,11 @@ SHORT = ["--set", "train.epochs=2"]
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with structures without labels, one of which no source of the model knows."""
+    """A folder with structures without labels, one of which no source of the model knows.
+
+    Dynamics take few steps in it.
+    """
+    monkeypatch.setattr(dynamics, "STEPS_BETWEEN_FRAMES", 5)
     batch = make_structures(30, seed=7)
     frames = [
         Atoms(batch.atomic_numbers[atoms], batch.positions[atoms])
