@@ -23,6 +23,15 @@ def add_commands(commands: Commands) -> None:
         description="Measure layouts, and what pre-training is worth.",
     )
     studies = parser.add_subparsers(metavar="WHAT", required=True)
+    _add_layouts(studies)
+    _add_pretraining(studies)
+    draw = add_command(studies, "draw", _draw, "write the table and figure of a study")
+    add_config(draw)
+    draw.add_argument("--study", choices=STUDIES, required=True, help="study to draw")
+
+
+def _add_layouts(studies: Commands) -> None:
+    """Add what measures layouts."""
     memory = _add_measurement(studies, "memory", _memory, "measure the memory of a rank")
     _add_layout(memory, ALL_LAYOUTS)
     memory.add_argument(
@@ -31,6 +40,10 @@ def add_commands(commands: Commands) -> None:
     _add_measurement(studies, "scaling", _scaling, "time epochs on the ranks of this launch")
     comm = _add_measurement(studies, "comm", _comm, "profile where the time of a step goes")
     _add_layout(comm, ALL_LAYOUTS)
+
+
+def _add_pretraining(studies: Commands) -> None:
+    """Add what measures how sources and their models help one another."""
     transfer = _add_measurement(
         studies,
         "transfer",
@@ -75,9 +88,6 @@ def add_commands(commands: Commands) -> None:
         metavar="NAME",
         help="name of a model trained with train.cosine_steps",
     )
-    draw = add_command(studies, "draw", _draw, "write the table and figure of a study")
-    add_config(draw)
-    draw.add_argument("--study", choices=STUDIES, required=True, help="study to draw")
 
 
 def _add_measurement(

@@ -96,21 +96,11 @@ def run(
     spread = measure_spread(rest.target[in_train])
     leaks = _check_leaks(source, books.split, rows, split_by)
     is_leaky = any(leaks.values())
+    deviations = settings.outlier_deviations
     outliers = find_outliers(
-        rest.target,
-        books,
-        rows.structure_id,
-        spread=spread,
-        deviations=settings.outlier_deviations,
+        rest.target, books, rows.structure_id, spread=spread, deviations=deviations
     )
-    checks = {
-        "source": source,
-        "split_by": split_by,
-        **count_contradictions(source, rows),
-        "in_several_splits": leaks,
-        "energy_outliers": outliers,
-        **_ingest_checks(extracted.manifest),
-    }
+    checks = _checks(extracted.manifest, rows, split_by, leaks, outliers)
     references = {
         **_describe(extracted.manifest, fit, rest, in_train, spread),
         "split_by": split_by,
@@ -151,9 +141,20 @@ def _remove_products(workspace: Workspace, source: str) -> None:
     remove_leftovers_of([workspace.ledger(source), workspace.checks(source)])
 
 
-def _ingest_checks(manifest: ExtractedManifest) -> dict[str, Any]:
-    """What the extract stage checked, of the source and of its files."""
+def _checks(
+    manifest: ExtractedManifest,
+    rows: Rows,
+    split_by: SplitBy,
+    leaks: dict[str, int],
+    outliers: dict[str, Any],
+) -> dict[str, Any]:
+    """Content of the checks, with what the extract stage checked of the source and its files."""
     return {
+        "source": manifest.source,
+        "split_by": split_by,
+        **count_contradictions(manifest.source, rows),
+        "in_several_splits": leaks,
+        "energy_outliers": outliers,
         "ingest": manifest.checks.given(),
         "files": {file.name: file.checks.given() for file in manifest.files},
     }
