@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from training import MODEL, TRAIN, command_line, losses, run_alone, run_ranks
+from warm import warm_python
 
 from mtlpar.core.paths import Workspace
 from mtlpar.graph.collate import collate
@@ -107,7 +108,8 @@ def test_ranks_of_torchrun_need_no_mpi(
     workspace = copy_of(serial)
     (tmp_path / "without" / "mpi4py").mkdir(parents=True)
     (tmp_path / "without" / "mpi4py" / "__init__.py").write_text("raise ImportError\n")
-    line = command_line(workspace, 2, branches=BRANCHES, layout="mtl-base")
+    python = warm_python()
+    line = command_line(workspace, 2, branches=BRANCHES, python=python, layout="mtl-base")
     line[4:4] = ["--launcher", "torchrun"]
     path = os.pathsep.join([str(tmp_path / "without"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(

@@ -355,8 +355,8 @@ def test_checkpoints_say_what_they_are_of(
 
 
 def test_a_half_written_checkpoint_is_ignored(straight: Workspace, tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(next(straight.checkpoints("mtl").iterdir()), folder)
+    (whole,) = straight.checkpoints("mtl").iterdir()
+    folder = shutil.copytree(whole, tmp_path / whole.name)
     latest = CheckpointFolder(folder, rank=0).latest()
     assert latest is not None
     broken = folder / "step-99999999"

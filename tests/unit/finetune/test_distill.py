@@ -308,9 +308,12 @@ def test_a_trajectory_that_heats_up_ends_before_and_keeps_what_it_met(
     assert not np.allclose(met[0].positions, met[1].positions)
 
 
-def test_a_student_takes_a_quarter_of_the_work_of_its_teacher() -> None:
-    # The quickstart's model, and a crystal of 500 atoms.
-    teacher = ModelSettings(head=HeadSettings(forces="conservative"))
+# The quickstart's model has four layers, each of which takes seconds to count.
+@pytest.mark.parametrize("layers", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_a_student_takes_a_quarter_of_the_work_of_its_teacher(layers: int) -> None:
+    # A crystal of 500 atoms.
+    encoder = EgnnSettings(layers=layers)
+    teacher = ModelSettings(encoder=encoder, head=HeadSettings(forces="conservative"))
     student = ModelSettings.model_validate(smaller(teacher))
     crystal = BatchShape(branches=1, structures=1, atoms=500, edges=500 * 50)
     ours, theirs = (take_census(one) for one in (student, teacher))

@@ -13,7 +13,6 @@ import pytest
 import torch
 from ase import Atoms
 from networks import edit_model
-from training import run_alone
 
 import mtlpar
 from mtlpar.core.paths import Workspace
@@ -28,12 +27,12 @@ SOURCES = ("ani1x", "qm7x", "mptrj", "alexandria", "transition1x")
 
 
 @pytest.fixture(scope="module")
-def trained(five_sources: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def trained(straight: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A trained model, with results of its own beside it."""
     results = tmp_path_factory.mktemp("trained")
-    (results / "packed").symlink_to(five_sources.results / "packed")
-    workspace = Workspace(raw=five_sources.raw, results=results)
-    run_alone(workspace)
-    return workspace
+    for name in ("packed", "models"):
+        (results / name).symlink_to(straight.results / name)
+    return Workspace(raw=straight.raw, results=results)
 
 
 def test_model_file_holds_nothing_but_plain_values_and_tensors(trained: Workspace) -> None:
