@@ -11,22 +11,25 @@ import sys
 import pytest
 from helpers import REPOSITORY
 
+from mtlpar.cli import main
+
 # Less than a part or a pack of the sample takes, more than any manifest or lease.
 LIMIT_BYTES = 30_000
 
 
-def run(stage, folder, *more, limit_bytes=None):
-    def limit():
-        if limit_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+def command_line(stage, folder, *more):
+    line = [stage, "--config", str(REPOSITORY / "config.yaml")]
+    for setting in (f"paths.raw={folder / 'raw'}", f"paths.results={folder / 'results'}"):
+        line += ["--set", setting]
+    return [*line, "--source", "ani1x", *more]
 
-    command = [sys.executable, "-m", "mtlpar", stage, "--config", REPOSITORY / "config.yaml"]
-    settings = (f"paths.raw={folder / 'raw'}", f"paths.results={folder / 'results'}")
-    for setting in settings:
-        command += ["--set", setting]
+
+def run_without_room(line):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, LIMIT_BYTES))
+
     return subprocess.run(
-        [*command, "--source", "ani1x", *more],
-        cwd=REPOSITORY,
+        [sys.executable, "-m", "mtlpar", *line],
         capture_output=True,
         text=True,
         preexec_fn=limit,
@@ -38,12 +41,14 @@ def run(stage, folder, *more, limit_bytes=None):
     ("stage", "jobs", "product"), [("extract", 2, "extracted"), ("pack", 1, "packed")]
 )
 def test_a_stage_without_room_says_so_in_one_line_and_leaves_nothing(
-    tmp_path, stage, jobs, product
+    tmp_path, monkeypatch, stage, jobs, product
 ):
+    monkeypatch.chdir(REPOSITORY)
     # Once in a process of its own, and once in the one that the user started.
     for before in {"extract": ["download"], "pack": ["download", "extract", "normalize"]}[stage]:
-        assert run(before, tmp_path).returncode == 0
-    refused = run(stage, tmp_path, "--jobs", str(jobs), limit_bytes=LIMIT_BYTES)
+        assert main(command_line(before, tmp_path)) == 0
+    line = command_line(stage, tmp_path, "--jobs", str(jobs))
+    refused = run_without_room(line)
     # ADIOS2 would abort the process, and without a handler it ends in a traceback.
     assert refused.returncode == 1, refused.stderr
     assert "Traceback" not in refused.stderr
@@ -52,38 +57,42 @@ def test_a_stage_without_room_says_so_in_one_line_and_leaves_nothing(
     assert str(folder) in error
     assert "File too large. Free space or correct permissions there" in error
     assert not list(folder.glob(".*.tmp"))
-    done = run(stage, tmp_path, "--jobs", str(jobs))
-    assert done.returncode == 0, done.stderr
+    assert main(line) == 0
 
 
+# One process for each limit, all of them forks of one that has imported everything.
 _WRITE = """
-import resource, sys
+import os, resource, sys
 from pathlib import Path
 import numpy as np
 from mtlpar.store.adios import open_to_write
-limit = int(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-try:
-    with open_to_write(Path(sys.argv[2])) as stream:
-        stream.begin_step()
-        for index in range(50):
-            stream.write(f"x{index}", np.arange(128.0), [128], [0], [128])
-        stream.end_step()
-except OSError as error:
-    print(error.strerror)
+for limit in map(int, sys.argv[2:]):
+    if os.fork():
+        print(limit, os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+        continue
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        with open_to_write(Path(sys.argv[1], f"{limit}.bp")) as stream:
+            stream.begin_step()
+            for index in range(50):
+                stream.write(f"x{index}", np.arange(128.0), [128], [0], [128])
+            stream.end_step()
+    except OSError as error:
+        print(limit, error.strerror, flush=True)
+    sys.exit()
 """
+# In the header, the index, the metadata or the data.
+LIMITS = (0, 10, 100, 1000, 20_000, 50_000)
 
 
-@pytest.mark.parametrize("limit_bytes", [0, 10, 100, 1000, 20_000, 50_000])
-def test_a_disk_that_fills_up_at_any_byte_of_a_file_ends_nothing_but_the_write(
-    tmp_path, limit_bytes
-):
-    # In the header, the index, the metadata or the data. Where ADIOS2 cannot even close a file it
-    # aborts the process, in the middle or after the error was told.
+def test_a_disk_that_fills_up_at_any_byte_of_a_file_ends_nothing_but_the_write(tmp_path):
+    # Where ADIOS2 cannot even close a file it aborts the process, in the middle or after the error
+    # was told.
     done = subprocess.run(
-        [sys.executable, "-c", _WRITE, str(limit_bytes), str(tmp_path / "a.bp")],
+        [sys.executable, "-c", _WRITE, str(tmp_path), *map(str, LIMITS)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "File too large\n", "")
+    told = [line for limit in LIMITS for line in (f"{limit} File too large", f"{limit} 0")]
+    assert (done.stdout.splitlines(), done.stderr) == (told, "")
