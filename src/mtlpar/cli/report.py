@@ -47,18 +47,23 @@ def add_commands(commands: Commands) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from mtlpar.flow.as_written import check_drawn, check_item
     from mtlpar.flow.table import report_scope
     from mtlpar.report import stage
 
     config = read_config(options)
-    scope = report_scope(config)
+    scope, records = report_scope(config), config.workspace.results / "provenance"
+    items = stage.chosen_items(options.item, with_stress=config.predicts_stress)
     if options.summary:
+        for item in items:
+            check_item(config, item, records)
         report = Path("report.html")
         text = stage.summary_text(scope, report=report if report.exists() else None)
         sys.stdout.write(f"{text}\n")
     elif options.html:
         from mtlpar.flow.project import project_files
 
+        check_drawn(config, items, records)
         stage.write_html(
             options.html,
             scope,
@@ -66,7 +71,8 @@ def _report(options: argparse.Namespace) -> None:
             with_stress=config.predicts_stress,
         )
     else:
-        for item in stage.chosen_items(options.item, with_stress=config.predicts_stress):
+        for item in items:
+            check_item(config, item, records)
             run_stage(config, "report", item, stage.run, scope=scope)
 
 

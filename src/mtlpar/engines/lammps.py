@@ -26,6 +26,7 @@ from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers
 
 from mtlpar.core.ase_structures import charge_of, spin_of
+from mtlpar.core.files import read_text
 from mtlpar.engines.lammps_data import write_data
 from mtlpar.engines.optional import MissingEngineError, need
 from mtlpar.model.describe import CONSERVATIVE_INSTEAD, NO_GRADIENT
@@ -152,7 +153,7 @@ class Simulation:
         Raises:
             ValueError: If a command fails, with its line, or the model refuses the structure.
         """
-        parsed = list(commands(script.read_text(encoding="utf-8")))
+        parsed = list(commands(read_text(script)))
         found = [_elements(command) for command in parsed if _is_ours(command, "pair_coeff")]
         if not found:
             raise ValueError(

@@ -19,7 +19,7 @@ import yaml
 
 from mtlpar.config import load_config
 from mtlpar.config.resolved import RESOLVED_CONFIGS
-from mtlpar.core.files import write_text
+from mtlpar.core.files import read_text, write_text
 from mtlpar.flow import jobs
 from mtlpar.flow.records import StageRun
 from mtlpar.flow.run_record import RunRecord, read_run
@@ -75,16 +75,24 @@ def was_adopted(checkout: Path) -> bool:
     """Whether `adopt` has looked at the jobs of the last Snakemake that sent any."""
     note = checkout / _ADOPTED
     logs = jobs.logs_since_jobs_were_sent(checkout)
-    return note.exists() and bool(logs) and note.read_text(encoding="utf-8") == logs[0].name
+    return note.exists() and bool(logs) and note.read_text(errors="replace") == logs[0].name
 
 
 def _records(checkout: Path) -> Iterator[RunRecord]:
     """Records of all folders of results that Snakemake used here."""
     configs = (checkout / RESOLVED_CONFIGS).glob("*.yaml")
-    contents = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in configs)
-    for results in sorted({content["paths"]["results"] for content in contents}):
+    for results in sorted({found for path in configs if (found := _results_of(path))}):
         for path in sorted((checkout / results / "provenance").glob("*/*.json")):
             yield read_run(path)
+
+
+def _results_of(config: Path) -> str | None:
+    """Folder of results in a configuration that Snakemake resolved; None if it is damaged."""
+    try:
+        return str(yaml.safe_load(read_text(config))["paths"]["results"])
+    except (yaml.YAMLError, ValueError, KeyError, TypeError):
+        logger.warning("%s is damaged, and ignored: nothing of its runs is adopted", config)
+        return None
 
 
 def _mark_finished(checkout: Path, rule: str, config: str, outputs: Sequence[Path]) -> None:

@@ -27,6 +27,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import TypeAdapter
+
 from mtlpar.core.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -105,6 +107,9 @@ class Lease:
         return str(self.owner or "a process that has not left its name yet")
 
 
+_LEASE: Final = TypeAdapter(Lease)
+
+
 class LeaseFolder:
     """The generations of one lease in a folder."""
 
@@ -119,7 +124,7 @@ class LeaseFolder:
 
     def generations(self) -> list[int]:
         """Generations whose file is there."""
-        pattern = re.compile(re.escape(f".lease-{self.name}-") + r"(\d{6})")
+        pattern = re.compile(re.escape(f".lease-{self.name}-") + r"(\d{6,})")
         if not self.folder.is_dir():
             return []
         matches = (pattern.fullmatch(path.name) for path in self.folder.iterdir())
@@ -129,8 +134,7 @@ class LeaseFolder:
         """The lease that counts, or None if there never was one."""
         for generation in reversed(self.generations()):
             with suppress(FileNotFoundError):
-                text = self.path(generation).read_text(encoding="utf-8")
-                return _parse(generation, text)
+                return _parse(generation, self.path(generation).read_bytes())
         return None
 
     def create(self, generation: int, owner: Owner) -> bool:
@@ -348,11 +352,9 @@ def _plain(lease: Lease) -> dict[str, Any]:
     return {key: value for key, value in asdict(lease).items() if key != "generation"}
 
 
-def _parse(generation: int, text: str) -> Lease:
+def _parse(generation: int, content: bytes) -> Lease:
     try:
-        content = json.loads(text)
-        owner = Owner(**content.pop("owner"))
-        return Lease(generation, owner, **content)
-    except (ValueError, TypeError, AttributeError):
-        # Created, but not filled yet.
+        return _LEASE.validate_python({**json.loads(content), "generation": generation})
+    except (ValueError, TypeError, RecursionError):
+        # Created, but not filled yet, or damaged.
         return Lease(generation, None)

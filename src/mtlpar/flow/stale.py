@@ -34,15 +34,15 @@ def check_inputs(config: Config, stage: str, target: str, records: Path) -> None
     Raises:
         ValueError: If some input was made with other settings; with both, and what to run.
     """
-    makers = dict(_makers(config))
+    known = makers(config)
     found_stale: dict[tuple[str, str], list[str]] = {}
     waiting = [(stage, target)]
     seen = set(waiting)
     while waiting:
         above = {
-            makers[path]
+            known[path]
             for path in STAGES[waiting[0][0]].inputs(config, waiting[0][1])
-            if path in makers
+            if path in known
         }
         waiting = [*waiting[1:], *sorted(above - seen)]
         seen |= above
@@ -63,14 +63,16 @@ def check_inputs(config: Config, stage: str, target: str, records: Path) -> None
         )
 
 
-def _makers(config: Config) -> Iterator[tuple[Path, tuple[str, str]]]:
+def makers(config: Config) -> dict[Path, tuple[str, str]]:
     """Stage and target of every file that the stages above the report write."""
+    found = {}
     for name in _ABOVE:
         kind = STAGES[name].target
         targets = {"{source}": config.sources, "{model}": tuple(config.models)}
         for target in targets.get(kind, (ALL_SOURCES,)):
             for path in STAGES[name].output_files(config, target):
-                yield path, (name, target)
+                found[path] = name, target
+    return found
 
 
 def _differences(config: Config, stage: str, target: str, record: Path) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from mtlpar.core.files import write_text
+from mtlpar.core.files import read_text, write_text
 from mtlpar.core.settings import Positive, Settings
 
 Precision = Literal["float32", "float64", "bfloat16"]
@@ -139,7 +139,7 @@ def load_machine(name: str) -> Machine:
             f"no machine file {path}; known are {known or 'none'}. Give one of them or a .yaml file"
         )
     try:
-        return Machine.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Machine.model_validate(yaml.safe_load(read_text(path)))
     except (ValidationError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {_one_line(error)}") from error
 

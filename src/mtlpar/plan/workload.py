@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,20 @@ from pathlib import Path
 from typing import Final
 
 from mtlpar.core.fields import FIELDS
+from mtlpar.core.files import read_text
 
 DATASET_SIZES: Final = Path("workflow/dataset_sizes.csv")
+
+
+# Columns of the table, in the order of `Dataset`.
+_NUMBERS: Final = (
+    "structures",
+    "atoms_per_structure",
+    "atoms_variation",
+    "edges_per_atom",
+    "raw_bytes",
+)
+_MAY_BE_ZERO: Final = ("atoms_variation", "raw_bytes")
 
 
 def _record_bytes(level: str) -> int:
@@ -113,20 +126,10 @@ def read_datasets(names: Sequence[str] | None, path: Path = DATASET_SIZES) -> li
     """
     if not path.is_file():
         raise ValueError(f"there is no table of dataset sizes at {path}; run in the repository")
-    numbers = ("structures", "atoms_per_structure", "atoms_variation", "edges_per_atom")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    try:
-        known = {
-            row["source"]: Dataset(
-                name=row["source"],
-                raw_bytes=float(row["raw_bytes"]),
-                **{key: float(row[key]) for key in numbers},
-            )
-            for row in rows
-        }
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path}: {error}; a row needs {numbers} and raw_bytes") from error
+    known = {}
+    for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
+        name = row.get("source") or ""
+        known[name] = Dataset(name, *(_number(row, key, path) for key in _NUMBERS))
     if names is None:
         return list(known.values())
     if missing := [name for name in names if name not in known]:
@@ -135,6 +138,19 @@ def read_datasets(names: Sequence[str] | None, path: Path = DATASET_SIZES) -> li
             "sources"
         )
     return [known[name] for name in names]
+
+
+def _number(row: Mapping[str, str | None], key: str, path: Path) -> float:
+    text = row.get(key)
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and (value > 0 or (value == 0 and key in _MAY_BE_ZERO))):
+        raise ValueError(
+            f"{path}: {key} of {row.get('source')} is {text!r}, expected a positive number"
+        )
+    return value
 
 
 def make_branches(

@@ -220,6 +220,33 @@ def test_what_was_killed_before_it_left_its_name_is_waited_for_for_seconds(
     assert "waiting for a process that has not left its name yet" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"3",
+        b"{}",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"owner": {"pid": []}, "beat_at": "x"}',
+    ],
+    ids=["empty", "list", "number", "nobody", "not text", "deep", "other types"],
+)
+def test_a_damaged_lease_is_one_without_a_name(content: bytes, tmp_path: Path) -> None:
+    folder = LeaseFolder(tmp_path, "pack")
+    folder.path(7).write_bytes(content)
+    assert folder.current() == Lease(7, None)
+
+
+def test_leases_are_counted_beyond_a_million(tmp_path: Path) -> None:
+    # A generation that nobody sees would be created again and again, in vain.
+    folder = LeaseFolder(tmp_path, "pack")
+    assert folder.create(999_999, ME)
+    assert folder.create(1_000_000, ME)
+    assert folder.generations() == [1_000_000]
+
+
 def test_the_file_says_who_and_where(tmp_path: Path) -> None:
     with hold(tmp_path, "pack", Owner.this_process(job="7", nodes=2, ranks=16)):
         (path,) = tmp_path.iterdir()

@@ -10,6 +10,7 @@ import yaml
 from helpers import REPOSITORY
 
 from mtlpar.config import Config, load_config
+from mtlpar.flow.as_written import check_drawn, check_item
 from mtlpar.flow.lineage import describe
 from mtlpar.flow.records import StageRun, digest_of, stage_run
 from mtlpar.parallel.allocation import Allocation
@@ -134,3 +135,48 @@ def test_a_model_from_elsewhere_is_named_with_its_digest(tmp_path: Path) -> None
     received.write_text("other weights")
     told = describe(config.workspace.model("tuned"), config.workspace.results)
     assert "which has been replaced since" in told
+
+
+def drawn(tmp_path: Path) -> tuple[Config, Path]:
+    """A finished run with a table and two figures, and the folder of its records."""
+    config = made(tmp_path, {})
+    for stage, target in [*CHAIN[:4], ("evaluate", "base"), *CHAIN[4:]]:
+        work(config, stage, target)
+    for item in ("heatmap_energy", "heatmap_force", "parity_energy"):
+        work(config, "report", item)
+    return config, config.workspace.results / "provenance"
+
+
+@pytest.mark.parametrize(
+    ("item", "file", "told"),
+    [
+        ("table1", "metrics/tuned/own.json", "evaluate of tuned"),
+        ("parity_energy", "predictions/base/own.npz", "evaluate of base"),
+        ("learning_curves", "models/base/metrics.jsonl", "train of base"),
+        ("ledger", "ledger/own.json", "normalize of own"),
+    ],
+)
+def test_what_only_the_report_reads_is_not_believed_for_where_it_lies(
+    item: str, file: str, told: str, tmp_path: Path
+) -> None:
+    # An edited error would be in the table of a paper; these files have no digest of their own.
+    config, records = drawn(tmp_path)
+    path = config.workspace.results / file
+    check_item(config, item, records)
+    path.write_text("of another run")
+    with pytest.raises(ValueError, match=rf"{file} is not what {told} wrote: .*run {told} again"):
+        check_item(config, item, records)
+    # Put there by somebody who wants it: no record speaks of it.
+    for record in records.glob("*/*.json"):
+        record.unlink()
+    check_item(config, item, records)
+
+
+def test_figures_that_were_exchanged_do_not_get_into_a_page(tmp_path: Path) -> None:
+    config, records = drawn(tmp_path)
+    items = ("heatmap_energy", "heatmap_force")
+    check_drawn(config, items, records)
+    energy, force = (config.workspace.figures / f"{item}.png" for item in items)
+    energy.write_bytes(force.read_bytes())
+    with pytest.raises(ValueError, match=r"heatmap_energy.png is not what report of"):
+        check_drawn(config, items, records)

@@ -212,3 +212,21 @@ def test_a_machine_without_data_rates_is_refused(capsys, caplog) -> None:
 )
 def test_durations_are_readable(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize("cells", ["nan,9", "0,9", "-5,9", "inf,9", "text,9", ",9", "7"])
+def test_a_size_that_is_no_number_is_named(cells: str, tmp_path: Path) -> None:
+    # Zero structures would end in a division, NaN in a table of NaN.
+    table = tmp_path / "sizes.csv"
+    names = "source,atoms_variation,edges_per_atom,raw_bytes,structures,atoms_per_structure"
+    table.write_text(f"{names}\nown,0,12,0,{cells}\n")
+    key = "structures" if cells != "7" else "atoms_per_structure"
+    with pytest.raises(ValueError, match=rf"sizes.csv: {key} of own is .*, expected a positive"):
+        read_datasets(None, table)
+
+
+def test_a_machine_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_bytes("name: Zürich".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"own.yaml is not in UTF-8"):
+        load_machine(str(path))
