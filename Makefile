@@ -21,11 +21,12 @@ help:  ## Show this help
 
 install: $(STAMP)  ## Create .venv with the tested versions of everything
 
+# Without compiling: Python does it for the fifth of all modules that is ever imported.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mtlpar needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mpi,workflow,sample,trackers,docs,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[mpi,workflow,sample,trackers,docs,dev]'
 	@touch $@
 
 quickstart: $(STAMP)  ## Download, train nine models and evaluate on the embedded sample
@@ -36,15 +37,16 @@ quickstart: $(STAMP)  ## Download, train nine models and evaluate on the embedde
 report: $(STAMP)  ## Write report.html from finished tables and figures
 	$(BIN)/mtlpar report --html report.html
 
+# Three processes for two cores: tests of schedulers wait much of the time.
 test: $(STAMP)  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(STAMP)  ## Run the tests that start neither ranks nor Snakemake
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not (slow or mpi or workflow)"
 
 test-all: $(STAMP)  ## Run the slow tests and those of the GPU's kernels too
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernels]'
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m ""
 
 test-engines: $(patsubst %,$(ENGINES)/%.installed,torch-sim nvalchemi others)  ## Run trained models in other engines, in environments of their own
 	OMP_NUM_THREADS=1 $(ENGINES)/torch-sim/bin/python -m pytest tests/engines/test_torch_sim.py

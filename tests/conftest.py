@@ -32,15 +32,18 @@ settings.register_profile("mtlpar", deadline=None, derandomize=True)
 settings.load_profile("mtlpar")
 
 
-# Two workers take files in turn: with the longest first neither is left alone with one at the end.
+# Workers take files in turn: with the longest first none is left alone with one at the end.
 _LONGEST = (
+    "slurm/test_core.py",
     "workflow/test_dag.py",
     "workflow/test_reruns.py",
-    "workflow/test_pbs.py",
     "parity/test_resume.py",
+    "workflow/test_pbs.py",
     "parity/test_start_from.py",
-    "parity/test_layouts.py",
     "parity/test_sharded_encoder.py",
+    "parity/test_layouts.py",
+    "parity/test_faults.py",
+    "unit/train/test_trainer.py",
     "unit/finetune/test_distill.py",
 )
 
