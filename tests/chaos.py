@@ -195,12 +195,16 @@ def run(
 
 
 def _waited_for_a_core(process: int) -> float:
-    """How long, in s, the first thread of a process was ready to run and did not."""
-    try:
-        _, waited_ns, _ = Path(f"/proc/{process}/schedstat").read_text().split()
-    except OSError:
-        return 0.0
-    return int(waited_ns) / 1e9
+    """How long, in s, threads of a process were ready to run and did not.
+
+    Of all threads: the first may wait for another, such as the loader's, that waits for a core.
+    """
+    waited_ns = 0
+    for path in Path(f"/proc/{process}/task").glob("*/schedstat"):
+        # Threads end.
+        with suppress(OSError):
+            waited_ns += int(path.read_text().split()[1])
+    return waited_ns / 1e9
 
 
 def _become(folder: Path, arguments: Sequence[str], output: int, limit_bytes: int | None) -> None:
