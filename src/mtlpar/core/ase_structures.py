@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from ase import Atoms
 
 from mtlpar.core.electronic_state import find_charge, find_spin
@@ -33,21 +34,25 @@ def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch
     empty = [index for index, atoms in enumerate(structures) if len(atoms) == 0]
     if empty or not structures:
         raise ValueError(f"nothing to predict: got {len(structures)} structures, empty: {empty}")
-    for index, atoms in enumerate(structures):
-        if fault := fault_of(atoms):
-            raise ValueError(f"structure {index} of {len(atoms)} atoms has {fault}")
+    num_atoms = np.array([len(atoms) for atoms in structures])
+    numbers = np.concatenate([atoms.numbers for atoms in structures])
     positions = np.concatenate([atoms.positions for atoms in structures])
+    cell = np.stack([atoms.cell.array for atoms in structures])
+    pbc = np.stack([atoms.pbc for atoms in structures])
+    for index in _suspects(numbers, positions, cell, pbc, num_atoms):
+        if fault := fault_of(structures[index]):
+            raise ValueError(f"structure {index} of {num_atoms[index]} atoms has {fault}")
     return DoubleStructureBatch.from_labels(
-        num_atoms=[len(atoms) for atoms in structures],
-        atomic_numbers=np.concatenate([atoms.numbers for atoms in structures]),
+        num_atoms=num_atoms,
+        atomic_numbers=numbers,
         positions=positions,
         energy=np.zeros(len(structures)),
         energy_mask=np.zeros(len(structures)),
         forces=np.zeros_like(positions),
         forces_mask=np.zeros(len(structures)),
         group=np.zeros(len(structures)),
-        cell=np.stack([atoms.cell.array for atoms in structures]),
-        pbc=np.stack([atoms.pbc for atoms in structures]),
+        cell=cell,
+        pbc=pbc,
         charge=[charge_of(atoms) for atoms in structures],
         spin=[spin_of(atoms) for atoms in structures],
     )
@@ -91,7 +96,7 @@ def fault_of(atoms: Atoms) -> str | None:
         unknown = np.unique(atoms.numbers[foreign]).tolist()
         # As bytes, 257 would be hydrogen.
         return f"atomic numbers {unknown}, expected 1 to {MAX_ATOMIC_NUMBER}"
-    if not atoms.pbc.any() or _is_plainly_roomy(atoms):
+    if not atoms.pbc.any():
         return None
     if np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
         return (
@@ -107,9 +112,18 @@ def fault_of(atoms: Atoms) -> str | None:
     return None
 
 
-def _is_plainly_roomy(atoms: Atoms) -> bool:
-    """Whether a cell is of a usual size and spans all directions, found in a tenth of the time."""
-    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = cell = atoms.cell.array.tolist()
-    volume = ax * (by * cz - bz * cy) - ay * (bx * cz - bz * cx) + az * (bx * cy - by * cx)
-    longest = max(abs(number) for vector in cell for number in vector)
-    return bool(abs(volume) > 2 * LEAST_ROOM * len(atoms) and longest < _LONG)
+def _suspects(
+    numbers: npt.NDArray[np.int64],
+    positions: npt.NDArray[np.float64],
+    cell: npt.NDArray[np.float64],
+    pbc: npt.NDArray[np.bool_],
+    num_atoms: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """Structures that may have a fault; a look at all at once clears those of usual cells."""
+    is_sound = np.isfinite(positions).all() and np.isfinite(cell).all()
+    is_sound = is_sound and numbers.min() >= 1 and numbers.max() <= MAX_ATOMIC_NUMBER
+    if not is_sound:
+        return np.arange(len(num_atoms))
+    is_roomy = np.abs(np.linalg.det(cell)) > 2 * LEAST_ROOM * num_atoms
+    is_roomy &= np.abs(cell).max(axis=(1, 2)) < _LONG
+    return np.flatnonzero(pbc.any(axis=1) & ~is_roomy)
