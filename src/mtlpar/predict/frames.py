@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 from ase import Atoms
 from ase.data import chemical_symbols
 
@@ -13,9 +14,7 @@ from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS
 from mtlpar.core.fields import MATRIX_OF_SIX
 from mtlpar.model.saved import StructurePrediction
 
-_SYMBOLS: Final = np.array(chemical_symbols)
-# Positions as they were given; nine digits tell any two float32 apart.
-_LINE: Final = "%s" + " %.15g" * 3 + " %.9g" * 3 + " %.12g\n"
+_SYMBOLS: Final = dict(enumerate(chemical_symbols))
 
 
 def frame_text(
@@ -40,10 +39,15 @@ def frame_text(
     if found.stress is not None:
         entries.insert(1, f'stress="{_numbers(found.stress[MATRIX_OF_SIX])}"')
     properties = "Properties=species:S:1:pos:R:3:forces:R:3:energies:R:1"
-    symbols = _SYMBOLS[atoms.numbers].tolist()
-    rows = np.concatenate([atoms.positions, found.forces, found.atom_energies[:, None]], axis=1)
-    lines = [_LINE % (symbol, *row) for symbol, row in zip(symbols, rows.tolist(), strict=True)]
-    return f"{len(atoms)}\n{' '.join([*entries, properties])}\n{''.join(lines)}"
+    columns = (
+        _symbols(atoms),
+        _rows(atoms.positions),
+        # Single precision, like most networks; twice the digits would be noise.
+        _rows(found.forces.astype(np.float32)),
+        _rows(found.atom_energies[:, None]),
+    )
+    lines = "\n".join(map(" ".join, zip(*columns, strict=True)))
+    return f"{len(atoms)}\n{' '.join([*entries, properties])}\n{lines}\n"
 
 
 def refused_text(name: str, atoms: Atoms, reason: str) -> str:
@@ -51,13 +55,22 @@ def refused_text(name: str, atoms: Atoms, reason: str) -> str:
     head = f'refused="{_quoted(" ".join(reason.split()))}"'
     if not len(atoms):
         return f'0\n{head} row="{_quoted(name)}" Properties=species:S:1:pos:R:3 pbc="F F F"\n'
-    symbols = _SYMBOLS[np.clip(atoms.numbers, 0, len(_SYMBOLS) - 1)].tolist()
-    lines = [
-        "%s %.15g %.15g %.15g\n" % (symbol, *row)  # noqa: UP031 - as above
-        for symbol, row in zip(symbols, atoms.positions.tolist(), strict=True)
-    ]
+    lines = "\n".join(map(" ".join, zip(_symbols(atoms), _rows(atoms.positions), strict=True)))
     entries = f"{head} {_about(name, atoms)} Properties=species:S:1:pos:R:3"
-    return f"{len(atoms)}\n{entries}\n{''.join(lines)}"
+    return f"{len(atoms)}\n{entries}\n{lines}\n"
+
+
+def _symbols(atoms: Atoms) -> list[str]:
+    """Symbols of the elements; X for a number that is none, with which a structure is refused."""
+    return [_SYMBOLS.get(number, "X") for number in atoms.numbers.tolist()]
+
+
+def _rows(values: npt.NDArray[np.floating]) -> list[str]:
+    """Rows of numbers, (N, K) with N > 0, in the fewest digits that read back as the same ones."""
+    text = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    # What JSON has no number for is its null.
+    rows = text[2:-2].replace("],[", "\n").replace(",", " ").replace("null", "nan")
+    return rows.split("\n")
 
 
 def _about(name: str, atoms: Atoms) -> str:
@@ -72,7 +85,7 @@ def _about(name: str, atoms: Atoms) -> str:
     ]
     if atoms.cell.array.any():
         parts.append(f'Lattice="{_numbers(atoms.cell.array)}"')
-    pbc = " ".join("T" if periodic else "F" for periodic in atoms.pbc)
+    pbc = " ".join("T" if periodic else "F" for periodic in atoms.pbc.tolist())
     return " ".join([*parts, f'pbc="{pbc}"'])
 
 
@@ -82,4 +95,4 @@ def _quoted(text: str) -> str:
 
 
 def _numbers(values: npt.NDArray[np.float64]) -> str:
-    return " ".join(f"{value:.15g}" for value in np.asarray(values, np.float64).reshape(-1))
+    return _rows(np.asarray(values, np.float64).reshape(1, -1))[0]

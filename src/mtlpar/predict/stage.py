@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,9 @@ T = TypeVar("T")
 
 CHUNK_ROWS: Final = 512
 """Rows that are predicted and written together."""
+
+# Of a frame the source of its energy, or why it has none.
+_HEADS: Final = re.compile(rb'^(?:energy=.*? source="([^"]*)"|refused="([^":]*))', re.MULTILINE)
 
 
 class Outcome(NamedTuple):
@@ -205,7 +209,7 @@ def _predict_chunk(
 ) -> str:
     """Frames of all rows, as extended XYZ."""
     opened = [_open(row) for row in rows]
-    choices = _choose(model, [atoms for atoms, _ in opened], wanted, chooser, batch_atoms)
+    choices = _choose([atoms for atoms, _ in opened], wanted, chooser, batch_atoms)
     choices = [
         Choice(None, refusal) if refusal else choice
         for (_, refusal), choice in zip(opened, choices, strict=True)
@@ -218,6 +222,7 @@ def _predict_chunk(
                 model.predict, batch_atoms=batch_atoms, **{**wanted._asdict(), "source": source}
             ),
             [opened[index][0] for index in here],
+            refusal=partial(model.refusal, source=source),
         )
         for index, one in zip(here, predicted, strict=True):
             found[index] = one
@@ -241,29 +246,39 @@ def _open(row: Row) -> tuple[Atoms, str | None]:
 
 
 def _choose(
-    model: SavedModel,
-    structures: Sequence[Atoms],
-    wanted: Wanted,
-    chooser: SourceChooser | None,
-    batch_atoms: int,
+    structures: Sequence[Atoms], wanted: Wanted, chooser: SourceChooser | None, batch_atoms: int
 ) -> list[Choice]:
-    """The source of each structure, none where the model cannot answer for it, and why."""
+    """The source of each structure, and why; none if no source fits."""
     if chooser is None:
-        refusals = [model.refusal(atoms, source=wanted.source) for atoms in structures]
-        return [Choice(None if one else wanted.source, one or "named") for one in refusals]
+        return [Choice(wanted.source, "named")] * len(structures)
     chosen = _each(partial(chooser.choose, batch_atoms=batch_atoms), structures)
     return [Choice(None, one) if isinstance(one, str) else one for one in chosen]
 
 
 def _each(
-    compute: Callable[[Sequence[Atoms]], Sequence[T]], structures: Sequence[Atoms]
+    compute: Callable[[Sequence[Atoms]], Sequence[T]],
+    structures: Sequence[Atoms],
+    *,
+    refusal: Callable[[Atoms], str | None] = lambda _: None,
 ) -> list[T | str]:
-    """Results, one by one with the reason where one of them fails, so that it costs no other."""
+    """Results of all structures, or the reason where one of them fails, so that it costs no other.
+
+    Args:
+        compute: Gives the results, or raises `ValueError`.
+        structures: The structures.
+        refusal: Says beforehand why one would fail, if that is known; asked only if one does.
+    """
     try:
         return [*compute(structures)]
     except ValueError as error:
-        if len(structures) == 1:
-            return [str(error)]
+        message = str(error)
+    refusals = [refusal(atoms) for atoms in structures]
+    if any(refusals):
+        fine = [atoms for atoms, reason in zip(structures, refusals, strict=True) if not reason]
+        results = iter(_each(compute, fine))
+        return [reason or next(results) for reason in refusals]
+    if len(structures) == 1:
+        return [message]
     half = len(structures) // 2
     return [*_each(compute, structures[:half]), *_each(compute, structures[half:])]
 
@@ -274,21 +289,13 @@ def _join(parts: Path, chunks: int, out: Path) -> Outcome:
     finished = _finished(parts)
     with atomic_path(out) as temporary, temporary.open("wb") as stream:
         for index in range(chunks):
-            with finished[index].open("rb") as part:
-                for line in part:
-                    stream.write(line)
-                    if line.startswith(b"refused="):
-                        refused[_reason(line)] += 1
-                    elif line.startswith(b"energy="):
-                        sources[_source(line)] += 1
+            content = finished[index].read_bytes()
+            stream.write(content)
+            for head in _HEADS.finditer(content):
+                source, reason = head.groups()
+                if source is not None:
+                    sources[source.decode()] += 1
+                else:
+                    refused[reason.decode()] += 1
     shutil.rmtree(parts)
     return Outcome(sources, refused)
-
-
-def _reason(line: bytes) -> str:
-    text = line.decode().split('"', 2)[1]
-    return text.partition(":")[0]
-
-
-def _source(line: bytes) -> str:
-    return line.decode().partition(' source="')[2].partition('"')[0]

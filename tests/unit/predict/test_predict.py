@@ -26,6 +26,7 @@ from mtlpar.calculator import Calculator
 from mtlpar.cli import main
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
+from mtlpar.model import saved
 from mtlpar.model.file import load_model, save_model
 from mtlpar.model.saved import SavedModel
 from mtlpar.predict import stage
@@ -226,6 +227,24 @@ def test_a_row_that_cannot_be_predicted_says_why_and_costs_no_other(
     told = capsys.readouterr().err
     assert "8 rows, 3 predicted" in told
     assert "1 refused: element never seen" in told
+
+
+def test_many_refused_rows_leave_the_others_in_one_batch(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Halved until none of them is refused, rows would be predicted one by one.
+    ase.io.write(tmp_path / "in.extxyz", [molecule("H2O"), molecule("NH3")] * 4)
+    sizes = []
+
+    def predict_batches(network: object, structures: StructureBatch, **options: object) -> object:
+        sizes.append(len(structures))
+        return original(network, structures, **options)
+
+    original = saved.predict_batches
+    monkeypatch.setattr(saved, "predict_batches", predict_batches)
+    found = predict(model_file, tmp_path / "out.extxyz", tmp_path / "in.extxyz")
+    assert sum("refused" in atoms.info for atoms in found) == 4
+    assert sizes == [4]
 
 
 @pytest.mark.parametrize("name", ['a "b" =c', "it's {1, 2}", "back\\slash", "two\nlines"])
