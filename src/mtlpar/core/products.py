@@ -6,6 +6,7 @@ says which key is wrong. Keys that only some files have are None where a file la
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -312,12 +313,25 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class StudyRecord(Record):
-    """A measurement of a study; versions may note more of it than the study draws."""
+    """A part of a measurement; versions may note more of it than the study draws."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-class MemoryRecord(StudyRecord):
+class Measurement(DigestedRecord):
+    """A measurement of a study; older ones have no digest."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    digest: str = ""
+
+    @property
+    @abstractmethod
+    def measured(self) -> str:
+        """What was measured: the name of its file."""
+
+
+class MemoryRecord(Measurement):
     """``results/studies/memory/<layout>-<branches>.json``: memory of the fullest rank in bytes."""
 
     layout: StudyLayout
@@ -329,6 +343,11 @@ class MemoryRecord(StudyRecord):
     gradients_bytes: Annotated[float, Field(ge=0, le=LARGEST)]
     moments_bytes: Annotated[float, Field(ge=0, le=LARGEST)]
     formula_bytes: Annotated[float, Field(ge=0, le=LARGEST)]
+
+    @property
+    def measured(self) -> str:
+        """What was measured: the name of its file."""
+        return f"{self.layout}-{self.branches}"
 
     @property
     def held_bytes(self) -> float:
@@ -373,7 +392,7 @@ class StepTraces(StudyRecord):
         return self
 
 
-class ScalingRecord(StudyRecord):
+class ScalingRecord(Measurement):
     """``results/studies/scaling/<ranks>-ranks.json``."""
 
     ranks: Annotated[int, Field(ge=1)]
@@ -382,6 +401,11 @@ class ScalingRecord(StudyRecord):
     branches: Count
     epochs: tuple[EpochTimes, ...]
     traces: tuple[StepTraces, ...]
+
+    @property
+    def measured(self) -> str:
+        """What was measured: the name of its file."""
+        return f"{self.ranks}-ranks"
 
 
 class StepTimes(StudyRecord):
@@ -398,7 +422,7 @@ class StepTimes(StudyRecord):
     branch_hidden: float
 
 
-class CommRecord(StudyRecord):
+class CommRecord(Measurement):
     """``results/studies/comm/<layout>.json``."""
 
     layout: StudyLayout
@@ -408,6 +432,11 @@ class CommRecord(StudyRecord):
     branches: tuple[tuple[str, ...], ...]
     oversubscribed: bool
     ranks: Annotated[tuple[StepTimes, ...], Field(min_length=1)]
+
+    @property
+    def measured(self) -> str:
+        """What was measured: the name of its file."""
+        return self.layout
 
     @model_validator(mode="after")
     def _has_branches_of_each_rank(self) -> CommRecord:
@@ -429,7 +458,7 @@ class TransferCell(StudyRecord):
     pretraining: dict[str, ErrorsByLabel]
 
 
-class TransferRecord(StudyRecord):
+class TransferRecord(Measurement):
     """``results/studies/transfer/``: one family with one seed."""
 
     family: str
@@ -438,6 +467,11 @@ class TransferRecord(StudyRecord):
     steps: Count
     before: dict[str, dict[str, ErrorsByLabel]]
     cells: Annotated[tuple[TransferCell, ...], Field(min_length=1)]
+
+    @property
+    def measured(self) -> str:
+        """What was measured: the name of its file."""
+        return f"{self.family}-{self.seed}"
 
     @model_validator(mode="after")
     def _knows_errors_before(self) -> TransferRecord:
@@ -462,7 +496,7 @@ class LevelsRecord(StudyRecord):
         return None if self.mean is None or self.spread is None else (self.mean, self.spread)
 
 
-class CompatibilityRecord(StudyRecord):
+class CompatibilityRecord(Measurement):
     """``results/studies/compatibility/``: one model of some sources with one seed."""
 
     sources: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -471,6 +505,11 @@ class CompatibilityRecord(StudyRecord):
     errors: dict[str, ErrorsByLabel]
     cosines: dict[str, Annotated[float, Field(ge=-1.001, le=1.001)]]
     levels: LevelsRecord | None
+
+    @property
+    def measured(self) -> str:
+        """What was measured: the name of its file."""
+        return f"{'+'.join(self.sources)}-{self.seed}"
 
     @model_validator(mode="after")
     def _has_errors_of_each_source(self) -> CompatibilityRecord:

@@ -13,9 +13,9 @@ from mtlpar.core.paths import Workspace
 from mtlpar.core.products import (
     CommRecord,
     CompatibilityRecord,
+    Measurement,
     MemoryRecord,
     ScalingRecord,
-    StudyRecord,
     TransferRecord,
 )
 from mtlpar.core.records import read_record
@@ -27,7 +27,7 @@ from mtlpar.report.scaling import draw_scaling, scaling_grid
 from mtlpar.report.style import house_style, save_figure
 from mtlpar.report.transfer import draw_transfer, transfer_grid
 
-R = TypeVar("R", bound=StudyRecord)
+R = TypeVar("R", bound=Measurement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,10 @@ def write_study(name: str, records: Iterable[Path], *, workspace: Workspace, dpi
     if name not in _STUDIES:
         raise ValueError(f"no study is called {name!r}; there are {', '.join(_STUDIES)}")
     study = _STUDIES[name]
-    measured = [read_record(path, study.record, stage=f"study {name}") for path in records]
+    measured = [
+        read_record(path, study.record, stage=f"study {name}", expected={"measured": path.stem})
+        for path in records
+    ]
     grid = study.grid(measured)
     write_grid(workspace.studies, name, grid)
     with house_style():

@@ -17,7 +17,7 @@ from mtlpar.config import load_config
 from mtlpar.core.files import read_json, write_json
 from mtlpar.core.paths import Workspace
 from mtlpar.core.products import MemoryRecord, ScalingRecord
-from mtlpar.core.records import read_record
+from mtlpar.core.records import read_record, write_content
 from mtlpar.flow import measuring
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
@@ -217,6 +217,28 @@ def test_parts_of_a_profiled_step_add_up_and_hidden_sums_lie_within_compute(
     else:
         # Each pass waits for shards on every rank, and nothing hides that on a CPU.
         assert all(s["encoder_exposed"] > 0 for s in record["ranks"])
+
+
+def test_a_measurement_is_not_believed_for_where_it_lies(tmp_path: Path) -> None:
+    # A copy under another name was drawn twice, and what belongs there not at all.
+    workspace = Workspace(raw=tmp_path, results=tmp_path)
+    paths = [workspace.study_record("memory", f"{name}-2") for name in ("mtl-base", "mtl-par")]
+    for path in paths:
+        layout = path.stem.removesuffix("-2")
+        sizes = dict.fromkeys(("parameters_bytes", "gradients_bytes", "moments_bytes"), 1000000.0)
+        content = {
+            "layout": layout, "branches": 2, "ranks": 2, "device": "cpu",
+            "formula_bytes": 4e6, "peak_bytes": 5e6, **sizes,
+        }  # fmt: skip
+        write_content(path, MemoryRecord, content)
+    sound = paths[1].read_text()
+    write_study("memory", paths, workspace=workspace, dpi=40)
+    paths[1].write_text(paths[0].read_text())
+    with pytest.raises(ValueError, match=r"measured is 'mtl-base-2', expected 'mtl-par-2'"):
+        write_study("memory", paths, workspace=workspace, dpi=40)
+    paths[1].write_text(sound.replace("5000000.0", "4000000.0"))
+    with pytest.raises(ValueError, match=r"mtl-par-2.json is damaged or was edited by hand"):
+        write_study("memory", paths, workspace=workspace, dpi=40)
 
 
 def test_comm_table_and_figure_show_every_rank(tmp_path: Path) -> None:
