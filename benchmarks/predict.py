@@ -2,7 +2,8 @@
 
 The same structures of a pack are predicted twice in every round: by the loader and the network
 alone, from memory, with batches as large, and by the command's stage, which opens rows, checks
-them, adds references and writes frames. Rounds alternate, and medians are compared.
+them, adds references and writes frames. Rounds alternate, and the best of each are compared:
+others on the machine only slow one down.
 
     python benchmarks/predict.py results/models/mtl/model.pt results/packed/ani1x/train.bp
 """
@@ -10,7 +11,6 @@ them, adds references and writes frames. Rounds alternate, and medians are compa
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def main() -> None:
             run()
             seconds[name].append(time.process_time() - started)
     # The first round warms up.
-    rates = {name: len(dataset) / statistics.median(times[1:]) for name, times in seconds.items()}
+    rates = {name: len(dataset) / min(times[1:]) for name, times in seconds.items()}
     for name, rate in rates.items():
         share = rate / rates["loader and model"]
         print(f"{name:24}{rate:10,.0f} structures/s{share:8.2f}")
