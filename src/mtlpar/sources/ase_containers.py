@@ -38,6 +38,9 @@ from mtlpar.sources.file_kinds import (
 Labels = dict[str, Any]
 """What a record says of its structure, by key: results, values and arrays of the atoms."""
 
+# The arrays that ASE makes of it.
+_STRUCTURE: Final = ("numbers", "positions")
+
 CONTAINER_ERRORS: Final = (OSError, EOFError, lzma.LZMAError, zlib.error, sqlite3.Error)
 """What reading a damaged file raises, whatever its format."""
 
@@ -196,9 +199,7 @@ def _open_frame(text: bytes, where: str) -> tuple[Any, Labels]:
         raise ValueError(f"{where}: there is no element {error}{advice}") from error
     except _ASE_ERRORS as error:
         raise ValueError(f"{where}: ASE cannot read it: {error}; {text[:200]!r}") from error
-    results = {} if atoms.calc is None else atoms.calc.results
-    labels = {**atoms.arrays, **atoms.info, **results}
-    return atoms, {key.removeprefix(_OURS): value for key, value in labels.items()}
+    return atoms, {key.removeprefix(_OURS): value for key, value in _labels_of(atoms).items()}
 
 
 def _open_row(row: Any, where: str) -> tuple[Any, Labels]:
@@ -219,8 +220,14 @@ def _images(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _open_image(atoms: Atoms, _where: str) -> tuple[Any, Labels]:
     """Structure and labels of an image."""
+    return atoms, _with_full_stress(_labels_of(atoms))
+
+
+def _labels_of(atoms: Atoms) -> Labels:
+    """What somebody says of a structure, beside what the structure is: places are no forces."""
     results = {} if atoms.calc is None else atoms.calc.results
-    return atoms, _with_full_stress({**atoms.arrays, **atoms.info, **results})
+    said = {key: value for key, value in atoms.arrays.items() if key not in _STRUCTURE}
+    return {**said, **atoms.info, **results}
 
 
 def _with_full_stress(labels: Labels) -> Labels:

@@ -80,7 +80,7 @@ def test_a_key_that_no_structure_has_is_an_error_that_lists_those_there_are(extr
     with pytest.raises(ValueError, match="charge_key: totl") as caught:
         extract(*files, jobs=jobs, charge_key="totl", stress_key="stress", spin_key=None)
     assert "custom_sources.mine.stress_key: stress" in str(caught.value)
-    assert "there are cluster, energy, forces, numbers, positions, total." in str(caught.value)
+    assert "there are cluster, energy, forces, total." in str(caught.value)
 
 
 def test_structures_left_out_do_not_hide_a_key_that_no_structure_has(extract):

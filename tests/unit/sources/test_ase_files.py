@@ -550,6 +550,15 @@ def test_a_key_of_splits_that_a_structure_lacks_is_called_missing(tmp_path):
     assert "fold" in damage[0]
 
 
+@pytest.mark.parametrize("name", ["data.extxyz", "data.traj", "data.db"])
+def test_places_are_no_forces(tmp_path, name):
+    # ASE keeps both in one dictionary, and both have three numbers for each atom.
+    write(tmp_path / name, [water(-1.0)])
+    batch, _, damage = read_all(tmp_path / name, forces_key="positions")
+    assert damage == []
+    assert not batch.forces_mask.any()
+
+
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [
