@@ -9,12 +9,13 @@ CORES ?= all
 # torch-sim wants a newer Python than the rest.
 PYTHON_TORCH_SIM ?= python3.12
 ENGINES := build/engines
+NEWEST := build/newest
 # How long `make chaos` tries, and what its faults are drawn from.
 SECONDS ?= 600
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart report docs test test-fast test-all test-engines chaos lint format schema clean distclean
+.PHONY: help install quickstart report docs test test-fast test-all test-newest test-engines chaos lint format schema clean distclean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +48,13 @@ test-fast: $(STAMP)  ## Run the tests that start neither ranks nor Snakemake
 test-all: $(STAMP)  ## Run the slow tests and those of the GPU's kernels too
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernels]'
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m ""
+
+test-newest:  ## Run unit and parity tests with the newest versions that install, torch among them
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager \
+		--editable '.[mpi,workflow,sample,trackers,docs,dev]'
+	$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/unit tests/parity
 
 test-engines: $(patsubst %,$(ENGINES)/%.installed,torch-sim nvalchemi others)  ## Run trained models in other engines, in environments of their own
 	OMP_NUM_THREADS=1 $(ENGINES)/torch-sim/bin/python -m pytest tests/engines/test_torch_sim.py
