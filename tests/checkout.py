@@ -92,11 +92,14 @@ def run_snakemake(
     """Run Snakemake in a copy; returns its exit status and what it printed.
 
     Snakemake and the commands of its rules are forks of what has imported everything before; where
-    the environment has programs of its own, as of a scheduler, they start as those of users do.
+    the environment has programs of its own, as of a scheduler, they start as those of users do, but
+    for jobs that activate `warm_environment`.
     """
     variables, python = dict(environment or {}), [sys.executable]
     if "PATH" not in variables:
         variables["PATH"] = with_warm_programs(os.environ["PATH"])
+        python = warm_python()
+    elif "MTLPAR_ENV" in variables and variables["MTLPAR_ENV"] == str(warm_environment()):
         python = warm_python()
     process = start_snakemake(checkout, *arguments, environment=variables, python=python)
     return finish(process, timeout_s=timeout_s)

@@ -143,7 +143,7 @@ def with_clients_of(cluster: Environment, site: Environment) -> Environment:
 
 
 def warm_site(site: Environment) -> Environment:
-    """A site whose jobs run `mtlpar` as a fork, where it is not about how processes end."""
+    """A site where Snakemake and `mtlpar` are forks, where it is not about how processes end."""
     return {**site, "MTLPAR_ENV": str(warm_environment())}
 
 

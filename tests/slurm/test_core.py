@@ -138,7 +138,7 @@ def test_an_unknown_account_is_refused_at_once(
 ) -> None:
     checkout = branch_off()
     edit_profile(checkout, "slurm", {"default-resources.slurm_account": "nobody"})
-    status, output = run_snakemake(checkout, *SLURM, "table1", environment=site)
+    status, output = run_snakemake(checkout, *SLURM, "table1", environment=warm_site(site))
     assert status == 1
     assert "nobody" in output
     assert_nothing_left(site, checkout)

@@ -77,7 +77,8 @@ def test_snakemake_does_not_start_jobs_that_it_would_not_see_end(
     checkout = small_checkout(tmp_path / "mtlpar")
     edit_profile(checkout, "slurm", EDITS | {"slurm-status-command": "sacct"})
     # It would wait for ever for the first job.
-    status, output = run_snakemake(checkout, *SLURM, "table1", environment=bare_site, timeout_s=120)
+    warm = warm_site(bare_site)
+    status, output = run_snakemake(checkout, *SLURM, "table1", environment=warm, timeout_s=120)
     assert status == 1
     assert "slurm-status-command: squeue" in output
     assert "Traceback" not in output
