@@ -22,12 +22,11 @@ help:  ## Show this help
 
 install: $(STAMP)  ## Create .venv with the tested versions of everything
 
-# Without compiling: Python does it for the fifth of all modules that is ever imported.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mtlpar needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[mpi,workflow,sample,trackers,docs,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mpi,workflow,sample,trackers,docs,dev]'
 	@touch $@
 
 quickstart: $(STAMP)  ## Download, train nine models and evaluate on the embedded sample
