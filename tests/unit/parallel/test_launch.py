@@ -195,19 +195,26 @@ with distributed_context(first=lambda ranks: say("first", ranks)) as context:
 """
 
 
-@pytest.mark.mpi
-@pytest.mark.parametrize("launcher", ["mpiexec", "torchrun"])
-def test_ranks_meet(launcher: str) -> None:
-    done = subprocess.run(
+def _launch(
+    ranks: int, code: str, *, launcher: str = "mpiexec"
+) -> subprocess.CompletedProcess[str]:
+    """Let ranks run some code."""
+    return subprocess.run(
         [
-            *(sys.executable, "-m", "mtlpar", "launch", "--ppn", "2", "--launcher", launcher),
-            *("--", sys.executable, "-c", MEET),
+            *(sys.executable, "-m", "mtlpar", "launch", "--ppn", str(ranks)),
+            *("--launcher", launcher, "--", sys.executable, "-c", code),
         ],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("launcher", ["mpiexec", "torchrun"])
+def test_ranks_meet(launcher: str) -> None:
+    done = _launch(2, MEET, launcher=launcher)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == ["first 2", "rank 0 2 1.0", "rank 1 2 1.0"]
 
@@ -241,16 +248,7 @@ def test_ranks_that_start_alone_are_refused(announced: str) -> None:
 def test_a_rank_that_dies_before_mpi_has_started_ends_the_others(end: str, told: str) -> None:
     # No launcher notices: they would wait in MPI_Init until the ten minutes of a collective.
     dies = f"import os\nif os.environ['PMI_RANK'] == '1':\n    {end}\n"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "mtlpar", "launch", "--ppn", "3", "--launcher", "mpiexec"),
-            *("--", sys.executable, "-c", dies + MEET),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = _launch(3, dies + MEET)
     assert done.returncode != 0
     assert done.stderr.count(told) == 2
     assert "first" not in done.stdout
@@ -266,16 +264,7 @@ def test_a_rank_that_waits_for_another_in_vain_is_ended_with_advice() -> None:
         "    time.sleep(0.1)\n"
     )
     meet = MEET.replace("distributed_context(", "distributed_context(timeout_s=2, ")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "mtlpar", "launch", "--ppn", "2", "--launcher", "mpiexec"),
-            *("--", sys.executable, "-c", late + meet),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = _launch(2, late + meet)
     assert done.returncode != 0
     assert "MPI did not start within 2 s" in done.stderr
     assert "rank 0" not in done.stdout
@@ -307,16 +296,7 @@ if os.environ["PMI_RANK"] == "1" and not {bool(inside)}:
 with ranks.distributed_context(first=first) as context:
     {inside or "pass"}
 """
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "mtlpar", "launch", "--ppn", "2", "--launcher", "mpiexec"),
-            *("--", sys.executable, "-c", code),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = _launch(2, code)
     assert done.returncode != 0
     assert told in done.stderr
 
@@ -338,15 +318,6 @@ except AgreedError as error:
         print(error)
     sys.exit(1)
 """
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "mtlpar", "launch", "--ppn", "2", "--launcher", "mpiexec"),
-            *("--", sys.executable, "-c", code),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = _launch(2, code)
     assert done.returncode == 1
     assert done.stdout == "wrong for 2 ranks\n"

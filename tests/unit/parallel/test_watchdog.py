@@ -23,22 +23,26 @@ print("went on")
 """
 
 
-def _run(seconds: float, work: int) -> subprocess.CompletedProcess[str]:
-    code = _CODE.format(seconds=seconds, work=work)
+def _run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Let another process run some code."""
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
 def test_a_call_that_holds_the_lock_is_ended_with_advice() -> None:
-    done = _run(seconds=1, work=50)
+    done = _run(_CODE.format(seconds=1, work=50))
     assert done.returncode == -signal.SIGKILL
     assert done.stderr == "the advice\n"
 
 
 def test_nobody_waits_for_the_watcher() -> None:
     # The watcher holds the standard error: the call would last until it has gone.
-    done = _run(seconds=1000, work=0)
+    done = _run(_CODE.format(seconds=1000, work=0))
     assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
 
 
@@ -56,12 +60,14 @@ print("went on")
 """
 
 
-def _wait_for_another(*, grace: float, work: float) -> tuple[int, str]:
-    code = _WAITS_FOR_ANOTHER.format(grace=grace, work=work)
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
+def _said(code: str) -> tuple[int, str]:
+    """Exit status and output of a process that runs some code."""
+    done = _run(code)
     return done.returncode, done.stdout + done.stderr
+
+
+def _wait_for_another(*, grace: float, work: float) -> tuple[int, str]:
+    return _said(_WAITS_FOR_ANOTHER.format(grace=grace, work=work))
 
 
 def test_who_waits_for_a_dead_rank_is_ended_and_names_it() -> None:
@@ -94,11 +100,7 @@ print("left after", len(meetings))
 
 
 def _wait_at_the_end(*, dies_before: int, work: float) -> tuple[int, str]:
-    code = _WAITS_AT_THE_END.format(dies_before=dies_before, work=work)
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    return done.returncode, done.stdout + done.stderr
+    return _said(_WAITS_AT_THE_END.format(dies_before=dies_before, work=work))
 
 
 def test_who_waits_at_the_end_for_a_dead_rank_is_ended_and_names_it() -> None:
@@ -134,14 +136,7 @@ def test_on_the_way_out_a_rank_ends_with_those_that_a_signal_ended(
     # All ranks of an interrupted run end with 75, some sooner: that is no reason to kill the rest.
     ended = tmp_path / "ended"
     ended.write_text(f"rank 0 ended with status 0\nrank 2 ended with status {status}\n")
-    code = _LEAVES.format(work=work)
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(ended)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = _run(_LEAVES.format(work=work), str(ended))
     assert done.returncode == expected
     told = "error: rank 2 ended with status 137 before all had ended; this rank waits in vain and"
     assert (told in done.stderr) == (expected != 0)
