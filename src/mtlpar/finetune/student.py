@@ -124,31 +124,24 @@ def find_others(teacher: Teacher, packed: Path) -> Others | None:
         ValueError: If a pack is damaged.
     """
     files = {source: packed / source / "train.bp" for source in teacher.model.sources}
-    counts = {source: _count(path) for source, path in files.items() if path.is_dir()}
-    own = counts.pop(teacher.source, None)
-    if own is None:
+    looked_at = {source: _look_at(path) for source, path in files.items() if path.is_dir()}
+    if teacher.source not in looked_at:
         return None
+    own, like = looked_at.pop(teacher.source)
     known = [atomic_numbers[one] for one in teacher.model.references[teacher.source].energies_ev]
-    repeats = bool(_some(files[teacher.source]).pbc.any())
-    sources = []
-    for source in counts:
-        some = _some(files[source])
+    sources, total = [], 0
+    for source, (count, some) in looked_at.items():
         is_known = np.logical_and.reduceat(np.isin(some.atomic_numbers, known), some.offsets[:-1])
-        if bool(some.pbc.any()) == repeats and is_known.mean() > 0.5:
+        if some.pbc.any() == like.pbc.any() and is_known.mean() > 0.5:
             sources.append(source)
-    total = sum(counts[source] for source in sources)
+            total += count
     return Others(tuple(sources), min(1.0, own / total)) if sources else None
 
 
-def _count(path: Path) -> int:
+def _look_at(path: Path) -> tuple[int, StructureBatch]:
+    """Number of a pack's structures, and some of them."""
     with Pack.open(path) as pack:
-        return len(pack)
-
-
-def _some(path: Path) -> StructureBatch:
-    """Some structures of a pack."""
-    with Pack.open(path) as pack:
-        return pack.first(_LOOKED_AT)
+        return len(pack), pack.first(_LOOKED_AT)
 
 
 def write_config(
