@@ -12,7 +12,14 @@ from ase.build import bulk, molecule
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from networks import ENCODERS
-from rattled import assert_relaxed, expected, out_of_balance, rattled, write_model
+from rattled import (
+    assert_as_calculator,
+    assert_relaxed,
+    expected,
+    out_of_balance,
+    rattled,
+    write_model,
+)
 
 import mtlpar
 
@@ -44,19 +51,8 @@ def test_batches_say_what_the_calculator_says(
     assert not structures[names[0]].pbc.any()
     assert structures["crystal"].pbc.all()
     for order in (names, names[::-1], *([name] for name in names)):
-        found = model(to_batch([structures[name] for name in order]))
-        ends = np.cumsum([len(structures[name]) for name in order])[:-1]
-        forces = np.split(found["forces"].numpy(), ends)
-        for index, name in enumerate(order):
-            right = expected(path, structures[name])
-            assert found["energy"][index].item() == pytest.approx(right["energy"], abs=1e-6)
-            np.testing.assert_allclose(forces[index], right["forces"], atol=1e-6)
-            stress = found["stress"][index].numpy()
-            if "stress" in right:
-                np.testing.assert_allclose(stress, right["stress"], atol=1e-6)
-            else:
-                # Zero would be an answer, and relax cells of what has none.
-                assert np.isnan(stress).all()
+        chosen = [structures[name] for name in order]
+        assert_as_calculator(path, chosen, model(to_batch(chosen)))
 
 
 def test_outputs_have_the_shapes_that_the_toolkit_checks(tmp_path: Path) -> None:

@@ -10,7 +10,14 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from networks import ENCODERS
-from rattled import assert_relaxed, expected, out_of_balance, rattled, write_model
+from rattled import (
+    assert_as_calculator,
+    assert_relaxed,
+    expected,
+    out_of_balance,
+    rattled,
+    write_model,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 torch_sim = pytest.importorskip("torch_sim", reason="torch-sim-atomistic is not installed")
@@ -51,19 +58,8 @@ def test_batches_say_what_the_calculator_says(
     # All of a periodicity together, in both orders, and each alone, which goes another way.
     orders = [*batches, *(names[::-1] for names in batches), *([name] for name in structures)]
     for names in orders:
-        found = model(_state([structures[name] for name in names]))
-        ends = np.cumsum([len(structures[name]) for name in names])[:-1]
-        forces = np.split(found["forces"].numpy(), ends)
-        for index, name in enumerate(names):
-            right = expected(path, structures[name])
-            assert found["energy"][index].item() == pytest.approx(right["energy"], abs=1e-6)
-            np.testing.assert_allclose(forces[index], right["forces"], atol=1e-6)
-            stress = found["stress"][index].numpy()
-            if "stress" in right:
-                np.testing.assert_allclose(stress, right["stress"], atol=1e-6)
-            else:
-                # Zero would be an answer, and relax cells of what has none.
-                assert np.isnan(stress).all()
+        chosen = [structures[name] for name in names]
+        assert_as_calculator(path, chosen, model(_state(chosen)))
 
 
 def test_it_passes_their_test_of_conformance(tmp_path: Path) -> None:
