@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
 import threading
 import time
@@ -12,9 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-from mtlpar.core.collective import collective
-from mtlpar.parallel.agree import gather
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -68,16 +64,6 @@ class FailureDetector:
         self._is_counted = False
         self._lost: Sequence[int] = ()
         self._describe: Callable[[Sequence[int], str], str] = _describe_plainly
-
-    @classmethod
-    @collective
-    def of_all_ranks(cls, rank: int) -> FailureDetector:
-        """Gather the processes of all ranks.
-
-        Args:
-            rank: This rank.
-        """
-        return cls(gather((socket.gethostname(), os.getpid())), rank=rank)
 
     def connect(self, store: Store) -> None:
         """Share with the other ranks which died and which gave up.
