@@ -47,23 +47,26 @@ def add_commands(commands: Commands) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from mtlpar.flow.as_written import check_drawn, check_item
+    from mtlpar.flow.as_written import WrittenFiles
     from mtlpar.flow.table import report_scope
     from mtlpar.report import stage
 
     config = read_config(options)
-    scope, records = report_scope(config), config.workspace.results / "provenance"
+    scope = report_scope(config)
+    written = WrittenFiles(config, config.workspace.results / "provenance")
     items = stage.chosen_items(options.item, with_stress=config.predicts_stress)
     if options.summary:
         for item in items:
-            check_item(config, item, records)
+            written.check_inputs(item)
         report = Path("report.html")
         text = stage.summary_text(scope, report=report if report.exists() else None)
         sys.stdout.write(f"{text}\n")
     elif options.html:
         from mtlpar.flow.project import project_files
 
-        check_drawn(config, items, records)
+        for item in items:
+            written.check_inputs(item)
+            written.check_outputs(item)
         stage.write_html(
             options.html,
             scope,
@@ -72,7 +75,7 @@ def _report(options: argparse.Namespace) -> None:
         )
     else:
         for item in items:
-            check_item(config, item, records)
+            written.check_inputs(item)
             run_stage(config, "report", item, stage.run, scope=scope)
 
 

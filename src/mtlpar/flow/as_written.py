@@ -6,7 +6,6 @@ predictions, do not: for them the records of the stages have one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from mtlpar.config import Config
@@ -16,38 +15,51 @@ from mtlpar.flow.stale import makers
 from mtlpar.flow.table import STAGES
 
 
-def check_item(config: Config, item: str, records: Path) -> None:
-    """Check what a table or figure is made of.
+class WrittenFiles:
+    """What tables and figures are made of, and they themselves, as the stages wrote them.
 
-    What has no record, such as a file that was put there, is not checked.
-
-    Args:
-        config: The configuration.
-        item: Name of the table or figure.
-        records: Folder of the records.
-
-    Raises:
-        ValueError: If a file is not what its stage wrote, with what to run.
+    What has no record, such as a file that was put there, is not checked. Many items are made of
+    the same files: each file is read once.
     """
-    known = makers(config)
-    for path in STAGES["report"].inputs(config, item):
-        if path in known:
-            _check(path, *known[path], records)
 
+    def __init__(self, config: Config, records: Path) -> None:
+        """Look up who makes what.
 
-def check_drawn(config: Config, items: Iterable[str], records: Path) -> None:
-    """Check tables and figures that are there, and what they are made of, as `check_item`."""
-    for item in items:
-        check_item(config, item, records)
-        for path in STAGES["report"].output_files(config, item):
-            _check(path, "report", item, records)
+        Args:
+            config: The configuration.
+            records: Folder of the records.
+        """
+        self._config, self._records = config, records
+        self._makers = makers(config)
+        self._checked: set[Path] = set()
 
+    def check_inputs(self, item: str) -> None:
+        """Check what a table or figure is made of.
 
-def _check(path: Path, stage: str, target: str, records: Path) -> None:
-    record = records / stage / f"{target}.json"
-    written = read_run(record).outputs.get(str(path)) if record.is_file() else None
-    if written is not None and path.is_file() and file_digest(path) != written:
-        raise ValueError(
-            f"{path} is not what {stage} of {target} wrote: it was damaged, edited or exchanged; "
-            f"remove it and run {stage} of {target} again"
-        )
+        Raises:
+            ValueError: If a file is not what its stage wrote, with what to run.
+        """
+        for path in STAGES["report"].inputs(self._config, item):
+            if path in self._makers:
+                self._check(path, *self._makers[path])
+
+    def check_outputs(self, item: str) -> None:
+        """Check a table or figure itself, as far as it is there.
+
+        Raises:
+            ValueError: If it is not what the report wrote.
+        """
+        for path in STAGES["report"].output_files(self._config, item):
+            self._check(path, "report", item)
+
+    def _check(self, path: Path, stage: str, target: str) -> None:
+        if path in self._checked:
+            return
+        record = self._records / stage / f"{target}.json"
+        written = read_run(record).outputs.get(str(path)) if record.is_file() else None
+        if written is not None and path.is_file() and file_digest(path) != written:
+            raise ValueError(
+                f"{path} is not what {stage} of {target} wrote: it was damaged, edited or "
+                f"exchanged; remove it and run {stage} of {target} again"
+            )
+        self._checked.add(path)

@@ -10,7 +10,8 @@ import yaml
 from helpers import REPOSITORY
 
 from mtlpar.config import Config, load_config
-from mtlpar.flow.as_written import check_drawn, check_item
+from mtlpar.flow import as_written
+from mtlpar.flow.as_written import WrittenFiles
 from mtlpar.flow.lineage import describe
 from mtlpar.flow.records import StageRun, digest_of, stage_run
 from mtlpar.parallel.allocation import Allocation
@@ -162,21 +163,37 @@ def test_what_only_the_report_reads_is_not_believed_for_where_it_lies(
     # An edited error would be in the table of a paper; these files have no digest of their own.
     config, records = drawn(tmp_path)
     path = config.workspace.results / file
-    check_item(config, item, records)
+    WrittenFiles(config, records).check_inputs(item)
     path.write_text("of another run")
     with pytest.raises(ValueError, match=rf"{file} is not what {told} wrote: .*run {told} again"):
-        check_item(config, item, records)
+        WrittenFiles(config, records).check_inputs(item)
     # Put there by somebody who wants it: no record speaks of it.
     for record in records.glob("*/*.json"):
         record.unlink()
-    check_item(config, item, records)
+    WrittenFiles(config, records).check_inputs(item)
 
 
 def test_figures_that_were_exchanged_do_not_get_into_a_page(tmp_path: Path) -> None:
     config, records = drawn(tmp_path)
     items = ("heatmap_energy", "heatmap_force")
-    check_drawn(config, items, records)
+    for item in items:
+        WrittenFiles(config, records).check_outputs(item)
     energy, force = (config.workspace.figures / f"{item}.png" for item in items)
     energy.write_bytes(force.read_bytes())
     with pytest.raises(ValueError, match=r"heatmap_energy.png is not what report of"):
-        check_drawn(config, items, records)
+        WrittenFiles(config, records).check_outputs("heatmap_energy")
+
+
+def test_what_many_items_are_made_of_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All tables read all errors; at full size predictions are gigabytes.
+    config, records = drawn(tmp_path)
+    read: list[Path] = []
+    monkeypatch.setattr(
+        as_written, "file_digest", lambda path: (read.append(path), digest_of(path))[1]
+    )
+    written = WrittenFiles(config, records)
+    for item in ("table1", "heatmap_energy", "parity_energy"):
+        written.check_inputs(item)
+    assert len(read) == len(set(read)) > 0
