@@ -35,6 +35,20 @@ class Compositions:
     member: IndexArray
 
 
+def hash_compositions(
+    num_atoms: npt.NDArray[np.int32], atomic_numbers: npt.NDArray[np.uint8]
+) -> UInt64Array:
+    """Hashes of the compositions of structures (S,), as `Compositions.key` has them.
+
+    The sum of the atoms' hashes wraps around and does not depend on the order of the atoms.
+
+    Args:
+        num_atoms: Atoms per structure, (S,).
+        atomic_numbers: Elements of all atoms, structure after structure, (A,).
+    """
+    return segment_sum(_HASH_OF_ELEMENT[atomic_numbers], num_atoms)
+
+
 def compositions(
     num_atoms: npt.NDArray[np.int32], atomic_numbers: npt.NDArray[np.uint8]
 ) -> Compositions:
@@ -44,8 +58,7 @@ def compositions(
         num_atoms: Atoms per structure, (S,).
         atomic_numbers: Elements of all atoms, structure after structure, (A,).
     """
-    # The sum of the atoms' hashes wraps around and does not depend on the order of the atoms.
-    hashes = segment_sum(_HASH_OF_ELEMENT[atomic_numbers], num_atoms)
+    hashes = hash_compositions(num_atoms, atomic_numbers)
     key, first, member = np.unique(hashes, return_index=True, return_inverse=True)
     offsets = np.concatenate([[0], np.cumsum(num_atoms, dtype=np.int64)])
     rows = np.repeat(np.arange(len(key)), num_atoms[first])

@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from mtlpar.core.error_names import MEAN_ABS_NAMES, RMS_NAMES
 from mtlpar.core.fields import FIELDS, LABELS, Level
+from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.references import reference_sums
+from mtlpar.normalize.composition import hash_compositions
 from mtlpar.normalize.exact import exact_sum, from_quanta
 from mtlpar.normalize.fit import Moments, gather_moments
 from mtlpar.normalize.split import DROPPED, TRAIN, SplitArray
@@ -86,12 +88,14 @@ class Residuals:
     Attributes:
         target_ev_per_atom: (S,) NaN where the structure is dropped, has no energy, or has an
             element without a reference.
+        composition: Hash of the composition of each structure, (S,).
         undefined: Whether a structure with an energy has an element without a reference, (S,).
         undefined_elements: Atomic numbers of these elements.
         train: Sums over the training structures.
     """
 
     target_ev_per_atom: FloatArray
+    composition: UInt64Array
     undefined: npt.NDArray[np.bool_]
     undefined_elements: frozenset[int]
     train: TrainSums
@@ -135,7 +139,11 @@ def part_residuals(task: ResidualsTask) -> Residuals:
             {"energy": target, **labels},
         )
     return Residuals(
-        target, undefined, frozenset(np.unique(numbers[without_reference]).tolist()), train
+        target,
+        hash_compositions(num_atoms, numbers),
+        undefined,
+        frozenset(np.unique(numbers[without_reference]).tolist()),
+        train,
     )
 
 

@@ -27,6 +27,8 @@ _SMALLEST_LEVEL: Final = 5
 _SMALLEST_LEVEL_SHARE: Final = 0.02
 _GAP_TO_WIDTH: Final = 2.0
 _SMALLEST_GAP_EV_PER_ATOM: Final = 0.1
+# No bond is worth more per atom: cohesive energies end at 9 eV/atom (tungsten, tantalum).
+IMPLAUSIBLE_SPREAD_EV_PER_ATOM: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,25 @@ def find_two_levels(train_target: FloatArray) -> TwoLevels | None:
         return None
     distance = float(np.median(high) - np.median(low))
     return TwoLevels(distance_ev_per_atom=distance, sizes=(len(low), len(high)))
+
+
+def above_lowest(target: FloatArray, composition: UInt64Array) -> FloatArray:
+    """How far energies per atom (eV, (S,)) lie above the lowest of their composition.
+
+    References are the same for all structures of one composition, so these differences show a
+    second level of theory even where references were fitted to both and hide it. The lowest
+    structure of each composition, which would be zero, is left out.
+
+    Args:
+        target: Energies per atom with or without references, (S,).
+        composition: Hash of the composition of each structure, (S,).
+    """
+    order = np.lexsort((target, composition))
+    composition, target = composition[order], target[order]
+    is_lowest = np.diff(composition, prepend=~composition[:1]) != 0
+    lowest = target[is_lowest][np.cumsum(is_lowest) - 1]
+    above: FloatArray = (target - lowest)[~is_lowest]
+    return above
 
 
 def find_outliers(

@@ -12,6 +12,7 @@ from ase.data import chemical_symbols
 
 from mtlpar.core.fields import LABELS
 from mtlpar.core.files import remove, remove_leftovers, remove_leftovers_of
+from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.ledger import Ledger, SplitBy
 from mtlpar.core.paths import Workspace
 from mtlpar.core.processes import Workers
@@ -31,7 +32,9 @@ from mtlpar.normalize.parts import (
     part_residuals,
 )
 from mtlpar.normalize.residuals import (
+    IMPLAUSIBLE_SPREAD_EV_PER_ATOM,
     Spread,
+    above_lowest,
     describe_residuals,
     find_outliers,
     find_two_levels,
@@ -116,20 +119,49 @@ def run(
     write_content(workspace.checks(source), ChecksRecord, checks)
     ledger.write(workspace.ledger(source))
     _report(source, ledger, fit, spread, outliers)
-    _warn_of_two_levels(source, rest.target[in_train])
+    _warn_of_levels(source, rest.target[in_train], rest.composition[in_train], spread)
 
 
-def _warn_of_two_levels(source: str, train: npt.NDArray[np.float64]) -> None:
-    """Warn where energies per atom less references (eV, (S,)) look like two levels of theory."""
-    if levels := find_two_levels(train):
+def _warn_of_levels(
+    source: str, target: npt.NDArray[np.float64], composition: UInt64Array, spread: Spread
+) -> None:
+    """Warn where energies of train look like several levels of theory.
+
+    Args:
+        source: Name of the source.
+        target: Energies per atom less references in eV, (S,).
+        composition: Hash of the composition of each structure, (S,).
+        spread: Centre and width of the targets.
+    """
+    advice = (
+        f"perhaps two levels of theory in one source. Tell them apart with custom_sources.{source}"
+        ".where, or"
+    )
+    energies = {
+        "less references": target,
+        "above the lowest of the same composition": above_lowest(target, composition),
+    }
+    for which, values in energies.items():
+        if levels := find_two_levels(values):
+            logger.warning(
+                "%s: the energies of train %s fall into two groups %.3g eV/atom apart (%d and %d "
+                "structures): %s leave it if the structures explain it",
+                source,
+                which,
+                levels.distance_ev_per_atom,
+                *levels.sizes,
+                advice,
+            )
+            return
+    if spread.deviation > IMPLAUSIBLE_SPREAD_EV_PER_ATOM:
         logger.warning(
-            "%s: the energies of train fall into two groups %.3g eV/atom apart (%d and %d "
-            "structures): perhaps two levels of theory in one source. Tell them apart with "
-            "custom_sources.%s.where, or leave it if the structures explain it",
+            "%s: the energies of train less references spread by %.3g eV/atom (robust standard "
+            "deviation), and those of one level by less than %g: %s correct the energies' unit, "
+            "key or references",
             source,
-            levels.distance_ev_per_atom,
-            *levels.sizes,
-            source,
+            spread.deviation,
+            IMPLAUSIBLE_SPREAD_EV_PER_ATOM,
+            advice,
         )
 
 
@@ -259,6 +291,7 @@ class _Rest:
     """What is left of all structures once references are taken off; see `Residuals`."""
 
     target: npt.NDArray[np.float64]
+    composition: UInt64Array
     undefined: npt.NDArray[np.bool_]
     undefined_elements: frozenset[int]
     train: TrainSums
@@ -272,6 +305,7 @@ def _take_off(
     parts = list(workers.map(part_residuals, tasks))
     return _Rest(
         np.concatenate([part.target_ev_per_atom for part in parts]),
+        np.concatenate([part.composition for part in parts]),
         np.concatenate([part.undefined for part in parts]),
         frozenset[int]().union(*(part.undefined_elements for part in parts)),
         sum((part.train for part in parts), TrainSums.none()),

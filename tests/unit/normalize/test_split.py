@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtlpar.core.hashing import mix64
-from mtlpar.normalize.residuals import find_two_levels
+from mtlpar.normalize.residuals import above_lowest, find_two_levels
 from mtlpar.normalize.split import (
     TEST,
     TRAIN,
@@ -161,3 +161,23 @@ def test_two_levels_of_theory_are_told_apart_from_one_and_from_outliers() -> Non
     assert find_two_levels(rng.standard_t(2, size=500)) is None
     assert find_two_levels(rng.uniform(-5, 5, size=60)) is None
     assert find_two_levels(one[:6]) is None
+
+
+def test_two_levels_are_told_apart_where_references_hide_them() -> None:
+    # Molecules of one level and of both, in unequal shares: references take up some of 500
+    # eV/atom and smear the rest over more than 100 eV/atom, without a gap.
+    rng = np.random.default_rng(1)
+    composition = np.repeat(np.arange(40, dtype=np.uint64), 10)
+    is_second = rng.random(400) < np.repeat(rng.random(40), 10)
+    hidden = np.repeat(rng.uniform(-250, 250, size=40), 10)
+    target = 500.0 * is_second + hidden + rng.normal(scale=0.1, size=400)
+    assert find_two_levels(target) is None
+    found = find_two_levels(above_lowest(target, composition))
+    assert found is not None
+    assert found.distance_ev_per_atom == pytest.approx(500.0, abs=0.5)
+    # One level: a relaxed structure and one far above it, of each composition, are no two levels.
+    pairs = np.ravel([[0.0, strained] for strained in rng.uniform(1.0, 1.1, size=40)])
+    relaxed = above_lowest(pairs, np.repeat(np.arange(40, dtype=np.uint64), 2))
+    assert len(relaxed) == 40
+    assert find_two_levels(relaxed) is None
+    assert len(above_lowest(np.empty(0), np.empty(0, np.uint64))) == 0

@@ -243,6 +243,25 @@ def test_a_wrong_file_of_references_is_told_and_costs_no_results(
     assert _bytes(workspace, *PRODUCTS) == before
 
 
+@pytest.mark.parametrize(
+    ("offset", "told"), [(0.0, None), (4.0, "two groups 3.79 eV"), (500.0, "spread by")]
+)
+def test_several_levels_in_one_source_are_noticed_though_references_are_fitted_to_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, offset: float, told: str | None
+) -> None:
+    # 4 eV/atom between two groups of molecules of random composition leave a gap. 500 eV/atom on
+    # every molecule that has oxygen do not: references make of it what they can.
+    batch = make_structures(90, seed=1)
+    second = np.arange(90) // 3 % 2 == 0
+    if offset > 100:
+        second = np.add.reduceat(batch.atomic_numbers == 8, batch.offsets[:-1]) > 0
+    batch.energy[second] += offset * batch.num_atoms[second]
+    _run(tmp_path, batch)
+    warnings = [record.getMessage() for record in caplog.records if "levels" in record.getMessage()]
+    assert len(warnings) == (told is not None)
+    assert told is None or told in warnings[0]
+
+
 def test_energies_that_stand_apart_are_listed_and_kept(tmp_path: Path) -> None:
     batch = make_structures(60, seed=1)
     split = ExtractedSource(_run(tmp_path / "a", batch), "ani1x").splits()
