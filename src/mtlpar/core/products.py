@@ -61,6 +61,23 @@ class StressSizeRecord(Record):
     quartiles: tuple[float, float] | None
 
 
+class UncomputedRecord(Record):
+    """Labels that are exactly zero, by label, and the ranges of energies beside forces."""
+
+    looked_at: Counts
+    zeros: Counts
+    energy_range_ev: tuple[float, float] | None
+    force_range_ev_per_angstrom: tuple[float, float] | None
+
+
+class ChoiceRecord(Record):
+    """A key whose values decide what rows are used for, and how many have each."""
+
+    key: str
+    wanted: tuple[str, ...]
+    values: Counts
+
+
 class LabelUseRecord(Record):
     """Labels that rows have and lack, where the configuration says which to read."""
 
@@ -68,6 +85,7 @@ class LabelUseRecord(Record):
     lacking: Counts
     unused: Counts
     isolated_atoms_ev: dict[Symbol, float]
+    choices: dict[str, ChoiceRecord]
 
 
 class IngestChecks(Record):
@@ -81,8 +99,9 @@ class IngestChecks(Record):
     energy_work: EnergyWorkRecord
     stress_size: StressSizeRecord
     without: Counts
+    weightless: Counts
     removed_labels: Counts
-    energies_of_zero: Count
+    uncomputed: UncomputedRecord
     labels: LabelUseRecord
 
 

@@ -23,7 +23,8 @@ from mtlpar.extract.energy_work import MIN_PAIRS, EnergyWork
 from mtlpar.extract.settings import PhysicsSettings
 from mtlpar.extract.slopes import Slopes
 from mtlpar.extract.stress_size import StressSize
-from mtlpar.sources.base import LabelUse
+from mtlpar.extract.uncomputed import Uncomputed
+from mtlpar.sources.base import Choice, LabelUse
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +41,9 @@ class Findings:
         energy_work: Energy differences against the work of the forces.
         stress_size: Stresses against volumes.
         without: Structures that lack a label, by label.
+        weightless: Structures with a label whose weight in the objective is zero, by label.
         removed_labels: Labels that were taken off structures, by reason.
-        energies_of_zero: Structures with forces whose energy is exactly zero.
+        uncomputed: Labels that are exactly zero, or all the same.
         labels: Labels that rows have and lack, where the configuration says which to read.
     """
 
@@ -52,8 +54,9 @@ class Findings:
         self.energy_work = EnergyWork()
         self.stress_size = StressSize()
         self.without: Counter[str] = Counter()
+        self.weightless: Counter[str] = Counter()
         self.removed_labels: Counter[str] = Counter()
-        self.energies_of_zero = 0
+        self.uncomputed = Uncomputed()
         self.labels = LabelUse()
 
     def add(self, batch: StructureBatch, settings: PhysicsSettings) -> None:
@@ -62,17 +65,17 @@ class Findings:
             return
         self.structures += len(batch)
         self.close_atoms += int(has_close_atoms(batch, settings.min_distance_angstrom).sum())
-        has_energy, has_forces = batch.has("energy"), batch.has("forces")
         for label in LABELS:
-            self.without[label] += int((~batch.has(label)).sum())
+            has = batch.has(label)
+            self.without[label] += int((~has).sum())
+            self.weightless[label] += int((has & (getattr(batch, f"{label}_weight") == 0)).sum())
         forces = batch.forces.astype(np.float64)
-        moved = _sums((forces != 0).any(axis=1), batch) > 0
-        self.energies_of_zero += int((has_energy & has_forces & (batch.energy == 0) & moved).sum())
         net = np.linalg.norm(_sums(forces, batch), axis=1)
         self.net_force += int((net > settings.max_net_force_ev_per_angstrom).sum())
         self._take_largest(float(net.max()), float(np.linalg.norm(forces, axis=1).max()))
         self.energy_work.add(batch)
         self.stress_size.add(batch)
+        self.uncomputed.add(batch)
 
     def merge(self, other: Findings) -> None:
         """Take in what was found in another part."""
@@ -85,8 +88,9 @@ class Findings:
         self.energy_work.merge(other.energy_work)
         self.stress_size.merge(other.stress_size)
         self.without.update(other.without)
+        self.weightless.update(other.weightless)
         self.removed_labels.update(other.removed_labels)
-        self.energies_of_zero += other.energies_of_zero
+        self.uncomputed.merge(other.uncomputed)
         self.labels.merge(other.labels)
 
     @classmethod
@@ -108,13 +112,22 @@ class Findings:
             "energy_work": self.energy_work.as_dict(),
             "stress_size": self.stress_size.as_dict(),
             "without": {label: self.without[label] for label in LABELS},
+            "weightless": {label: self.weightless[label] for label in LABELS},
             "removed_labels": dict(sorted(self.removed_labels.items())),
-            "energies_of_zero": self.energies_of_zero,
+            "uncomputed": self.uncomputed.as_dict(),
             "labels": {
                 "rows": self.labels.rows,
                 "lacking": dict(sorted(self.labels.lacking.items())),
                 "unused": dict(sorted(self.labels.unused.items())),
                 "isolated_atoms_ev": dict(sorted(self.labels.isolated_atoms_ev.items())),
+                "choices": {
+                    option: {
+                        "key": choice.key,
+                        "wanted": list(choice.wanted),
+                        "values": dict(sorted(choice.values.items())),
+                    }
+                    for option, choice in self.labels.choices.items()
+                },
             },
         }
 
@@ -137,7 +150,9 @@ class Findings:
         findings.energy_work = EnergyWork.from_record(content["energy_work"])
         findings.stress_size = StressSize()
         findings.stress_size.moduli = Slopes.from_record(content["stress_size"])
+        findings.uncomputed = Uncomputed.from_record(content["uncomputed"])
         findings.without = Counter(content["without"])
+        findings.weightless = Counter(content["weightless"])
         findings.removed_labels = Counter(content["removed_labels"])
         labels = content["labels"]
         findings.labels = LabelUse(
@@ -146,8 +161,24 @@ class Findings:
             set(labels["keys"]),
             Counter(labels["unused"]),
             labels["isolated_atoms_ev"],
+            {
+                option: Choice(choice["key"], tuple(choice["wanted"]), Counter(choice["values"]))
+                for option, choice in labels["choices"].items()
+            },
         )
         return findings
+
+    def require_choices(self, source: str) -> None:
+        """See that the values which the configuration chooses by occur.
+
+        Raises:
+            ValueError: If one of them is in no structure.
+        """
+        for option, choice in self.labels.choices.items():
+            if unmet := choice.unmet():
+                raise ValueError(
+                    f"{source}: {unmet}. Correct custom_sources.{source}.{option}, or leave it out"
+                )
 
     def report(self, source: str, settings: PhysicsSettings) -> None:
         """Say what was found in a source.
@@ -159,6 +190,8 @@ class Findings:
         self._report_labels(source)
         self._report_unused(source)
         self._report_missing(source)
+        for problem in self.uncomputed.problems():
+            logger.warning("%s: %s (kept)", source, problem)
         if self.close_atoms:
             logger.warning(
                 "%s: %d structures with atoms closer than %g Å (kept)",
@@ -209,6 +242,17 @@ class Findings:
                 label != "stress" and self.without[label]
             ):
                 logger.info("%s: %d structures kept without %s", source, self.without[label], label)
+            if weightless := self.weightless[label]:
+                everything = weightless == self.structures - self.without[label]
+                logger.log(
+                    logging.WARNING if everything else logging.INFO,
+                    "%s: %s%d structures have a weight of 0 for %s, which no model learns from "
+                    "them",
+                    source,
+                    "all " if everything else "",
+                    weightless,
+                    label,
+                )
         for reason, count in sorted(self.removed_labels.items()):
             logger.warning("%s: %d labels left out: %s (structures kept)", source, count, reason)
 

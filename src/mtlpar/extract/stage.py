@@ -120,11 +120,13 @@ def run(
     if share is not None:
         write_json(workspace.extracted_share(source, str(share)), {"source": source})
     else:
+        total = Findings.total(result.findings for result in results)
+        total.require_choices(source)
         _check_not_empty(source, results)
-        _check_energies_differ_from_zero(source, results)
+        _check_energies_were_computed(source, results)
         if not definition.has_given_splits:
             _warn_of_files_that_look_like_splits(source, [result.name for result in results])
-        Findings.total(result.findings for result in results).report(source, settings.physics)
+        total.report(source, settings.physics)
         content = _manifest_content(definition, level, results)
         _remove_others(workspace.extracted_folder(source), content["parts"])
         write_content(manifest, ExtractedManifest, content)
@@ -240,21 +242,22 @@ def _check_not_empty(source: str, results: list[FileResult]) -> None:
     )
 
 
-def _check_energies_differ_from_zero(source: str, results: list[FileResult]) -> None:
-    """Refuse files in which no energy was computed: some programs write zero then.
+def _check_energies_were_computed(source: str, results: list[FileResult]) -> None:
+    """Refuse files in which no energy was computed.
 
     Raises:
-        ValueError: If all energies of a file are exactly zero beside forces that are not.
+        ValueError: If all energies of a file are one number beside forces that are not zero.
     """
     for result in results:
         found = result.findings
         with_energy = found.structures - found.without["energy"]
-        if with_energy and found.energies_of_zero == with_energy:
+        energy = found.uncomputed.the_only_energy(with_energy)
+        if energy is not None:
             raise ValueError(
-                f"{source}: the energy is exactly 0 in all {with_energy} structures of "
-                f"{result.name}, and their forces are not: it was not computed (ASE gives 0 to "
-                f"frames of a LAMMPS dump). Set custom_sources.{source}.energy_key to null to "
-                "learn from the forces alone, or give files with energies"
+                f"{source}: the energy is exactly {energy:.10g} eV in all {with_energy} structures "
+                f"of {result.name}, and their forces are not 0: it was not computed for each (ASE "
+                f"gives 0 to frames of a LAMMPS dump). Set custom_sources.{source}.energy_key to "
+                "null to learn from the forces alone, or give files with energies"
             )
 
 

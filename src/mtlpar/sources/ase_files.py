@@ -20,6 +20,7 @@ from mtlpar.sources.ase_containers import Container, container_of, errors_of
 from mtlpar.sources.base import LabelUse, RawBlock, Source, matches
 from mtlpar.sources.custom_labels import (
     as_text,
+    choices_of,
     is_selected,
     label_columns,
     split_column,
@@ -132,7 +133,7 @@ class _RecordReader:
         container: Container,
         split_of_file: int,
     ) -> None:
-        self.use = LabelUse()
+        self.use = LabelUse(choices=choices_of(custom))
         self._group_of_name, self._custom, self._container = group_of_name, custom, container
         self._split_of_file = split_of_file
         self._used = frozenset(used_keys(custom)) | _OF_ASE
@@ -149,6 +150,7 @@ class _RecordReader:
             for option, key in options.items()
             if key is not None and option in custom.model_fields_set
         }
+        self._asked |= {f"weights.{name}": key for name, key in custom.weights if key is not None}
         if custom.stress is not None:
             self._asked["stress.key"] = custom.stress.key
 
@@ -156,6 +158,9 @@ class _RecordReader:
         """Columns of a record, or why it is left out."""
         atoms, labels = self._container.open_record(content, where)
         self.use.see(map(str, labels), self._used)
+        for choice in self.use.choices.values():
+            if (found := labels.get(choice.key)) is not None:
+                choice.see({as_text(found, choice.key, where): 1})
         if not is_selected(self._custom, labels, where):
             return "not_selected"
         if self._is_isolated_atom(atoms, labels, where):

@@ -7,9 +7,9 @@ guesses, and accounts for every row: what it does not yield it counts under a re
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,39 @@ DAMAGED_RECORD: Final = "damaged_record"
 """Reason under which rows are counted that are there but cannot be understood."""
 
 _MAX_KEYS: Final = 100
+_MAX_VALUES: Final = 20
 _SAME_ENERGY_EV: Final = 1e-6
+
+
+@dataclass(slots=True)
+class Choice:
+    """A key whose value decides what a row is used for.
+
+    Attributes:
+        key: The key in the files.
+        wanted: Values that the configuration names.
+        values: How many rows have each value; of others than these the first twenty.
+    """
+
+    key: str
+    wanted: tuple[str, ...]
+    values: Counter[str] = field(default_factory=Counter)
+
+    def see(self, values: Mapping[str, int]) -> None:
+        """Take in how many rows have each value."""
+        for value, count in values.items():
+            if value in self.wanted or value in self.values or len(self.values) < _MAX_VALUES:
+                self.values[value] += count
+
+    def unmet(self) -> str | None:
+        """What no row has, and what there is instead; None if every wanted value occurs."""
+        absent = [value for value in self.wanted if not self.values[value]]
+        if not absent:
+            return None
+        there = ", ".join(f"{value} ({count})" for value, count in sorted(self.values.items()))
+        return f"no structure has {' or '.join(map(repr, absent))} under the key {self.key!r}; " + (
+            f"there are {there}" if there else "none has this key"
+        )
 
 
 @dataclass(slots=True)
@@ -36,6 +68,7 @@ class LabelUse:
         keys: Labels that any row has, left out ones too; at least the first hundred.
         unused: How many rows have a label that nothing reads, by its key.
         isolated_atoms_ev: Energies of isolated atoms by chemical symbol.
+        choices: Values that decide what rows are used for, by option; of left out rows too.
     """
 
     rows: int = 0
@@ -43,6 +76,7 @@ class LabelUse:
     keys: set[str] = field(default_factory=set)
     unused: Counter[str] = field(default_factory=Counter)
     isolated_atoms_ev: dict[str, float] = field(default_factory=dict)
+    choices: dict[str, Choice] = field(default_factory=dict)
 
     def see(self, keys: Iterable[str], used: Container[str]) -> None:
         """Take in the labels that a row has, and which keys mean something."""
@@ -79,12 +113,17 @@ class LabelUse:
         self.keys.update(sorted(other.keys)[: max(0, _MAX_KEYS - len(self.keys))])
         for symbol, energy_ev in other.isolated_atoms_ev.items():
             self.note_isolated(symbol, energy_ev, "another file of the source")
+        for option, choice in other.choices.items():
+            self.choices.setdefault(option, Choice(choice.key, choice.wanted)).see(choice.values)
 
     def take(self) -> LabelUse:
         """Return what was taken in since the last time."""
-        taken = LabelUse(self.rows, self.lacking, self.keys, self.unused, self.isolated_atoms_ev)
+        taken = replace(self)
         self.rows, self.lacking, self.keys = 0, Counter(), set()
         self.unused, self.isolated_atoms_ev = Counter(), {}
+        self.choices = {
+            option: Choice(choice.key, choice.wanted) for option, choice in self.choices.items()
+        }
         return taken
 
 

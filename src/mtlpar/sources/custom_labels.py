@@ -20,6 +20,7 @@ from mtlpar.core.units import (
     KCAL_PER_MOL_EV,
     KJ_PER_MOL_EV,
 )
+from mtlpar.sources.base import Choice
 from mtlpar.sources.reading import Columns, FloatArray, as_floats
 from mtlpar.sources.settings import CustomSource, StressLabel
 
@@ -194,6 +195,17 @@ def is_selected(custom: CustomSource, labels: dict[str, Any], where: str) -> boo
         if found is None or as_text(found, key, where) not in values:
             return False
     return True
+
+
+def choices_of(custom: CustomSource) -> dict[str, Choice]:
+    """Keys whose values decide what structures are used for, by option."""
+    choices = {
+        f"where.{key}": Choice(key, (wanted,) if isinstance(wanted, str) else tuple(wanted))
+        for key, wanted in custom.where.items()
+    }
+    if isolated := custom.isolated_atoms:
+        choices["isolated_atoms"] = Choice(isolated.key, (isolated.value,))
+    return choices
 
 
 def used_keys(custom: CustomSource) -> Iterator[str]:

@@ -130,12 +130,43 @@ def test_energies_of_zero_beside_forces_are_none(extract):
         atoms.calc.results["energy"] = 0.0
     # Two atoms are pulled and one is not: the number of those that are must not matter.
     frames[1].calc.results["forces"][0] = 0.0
-    with pytest.raises(ValueError, match=r"exactly 0 in all 3 structures of data_0\.xyz"):
+    with pytest.raises(ValueError, match=r"exactly 0 eV in all 3 structures of data_0\.xyz"):
         extract(frames)
     # One zero among energies is an energy, and without forces nobody can tell.
     frames[0].calc.results["energy"] = -1.0
     assert extract(frames)["rows"] == 3
     assert extract(frames[1:], energy_key=None)["checks"]["without"]["energy"] == 2
+
+
+def test_one_energy_for_all_frames_is_none(extract):
+    # As readers give that repeat the last energy of a file; forces show that frames differ.
+    frames = [water() for _ in range(3)]
+    for number, atoms in enumerate(frames):
+        atoms.calc.results.update(energy=-7.25, forces=(1.0 + number) * atoms.get_forces())
+    with pytest.raises(ValueError, match=r"exactly -7.25 eV in all 3 structures of data_0\.xyz"):
+        extract(frames)
+    # Copies have one energy, and one energy that differs is enough.
+    assert extract([frames[1]] * 3)["rows"] == 3
+    frames[0].calc.results["energy"] = -7.5
+    assert extract(frames)["rows"] == 3
+
+
+def test_labels_filled_with_zeros_are_said(extract, caplog):
+    frames = [water() for _ in range(4)]
+    for atoms in frames:
+        atoms.calc.results["forces"] = np.zeros((3, 3))
+    # Nobody can tell energies beside forces of zero, and one such row may be at rest.
+    manifest = extract(frames)
+    assert manifest["checks"]["uncomputed"]["zeros"] == {"energy": 0, "forces": 4, "stress": 0}
+    assert "forces: exactly 0 in all 4 structures that have it" in caplog.text
+    caplog.clear()
+    mixed = [water() for _ in range(4)]
+    mixed[0].calc.results.update(energy=0.0)
+    mixed[1].calc.results.update(energy=0.0)
+    mixed[2].calc.results.update(forces=np.zeros((3, 3)))
+    extract(mixed)
+    assert "the energy is exactly 0 in 2 structures" in caplog.text
+    assert "forces: exactly 0" not in caplog.text
 
 
 def test_isolated_atoms_are_references_and_no_rows(extract):
@@ -145,6 +176,36 @@ def test_isolated_atoms_are_references_and_no_rows(extract):
     manifest = extract(frames, isolated_atoms={"key": "config_type", "value": "IsolatedAtom"})
     assert manifest["dropped"] == {"isolated_atom": 1}
     assert manifest["checks"]["labels"]["isolated_atoms_ev"] == {"H": -13.6}
+
+
+def test_values_that_no_structure_has_are_named_with_those_there_are(extract):
+    atom = Atoms("H", calculator=SinglePointCalculator(Atoms("H"), energy=-13.6))
+    atom.info["config_type"] = "isolated_atom"
+    frames = [water(config_type="liquid", head="pbe"), atom, water(head="PBE")]
+    told = r"no structure has 'IsolatedAtom' under the key 'config_type'; there are " + (
+        r"isolated_atom \(1\), liquid \(1\)\. Correct custom_sources\.mine\.isolated_atoms"
+    )
+    with pytest.raises(ValueError, match=told):
+        extract(frames, isolated_atoms={"key": "config_type", "value": "IsolatedAtom"})
+    told = r"no structure has 'r2scan' under the key 'head'; there are PBE \(1\), pbe \(1\)"
+    for wanted in ("r2scan", ("pbe", "r2scan")):
+        with pytest.raises(ValueError, match=told):
+            extract(frames, where={"head": wanted})
+    with pytest.raises(ValueError, match="'pbe' under the key 'hed'; none has this key"):
+        extract(frames, where={"hed": "pbe"})
+    # What is wanted may be in any of the files.
+    assert extract(frames[:1], frames[2:], where={"head": "PBE"})["rows"] == 2
+
+
+def test_weights_that_no_structure_has_or_that_are_all_zero_are_said(extract, caplog):
+    frames = [water(config_weight=0.0), water(config_weight=0.0)]
+    with pytest.raises(
+        ValueError, match=r"no structure has the label of .*weights\.structure: weigt"
+    ):
+        extract(frames, weights={"structure": "weigt"})
+    manifest = extract(frames, weights={"structure": "config_weight"})
+    assert manifest["checks"]["weightless"] == {"energy": 2, "forces": 2, "stress": 0}
+    assert "all 2 structures have a weight of 0 for energy" in caplog.text
 
 
 def test_isolated_atoms_of_two_files_that_contradict_each_other_are_refused(extract):
