@@ -141,11 +141,14 @@ def _last_frame(path: Path) -> Atoms:
     """The last structure of a file.
 
     Raises:
-        ValueError: If ASE cannot read it.
+        ValueError: If ASE cannot read it, or it only stands for a file that was not fetched.
     """
     from ase import Atoms
     from ase.io import read
 
+    from mtlpar.core.first_bytes import refuse_stand_in
+
+    refuse_stand_in(path)
     try:
         found = read(path, index=-1)
     except Exception as error:  # readers of ASE raise whatever they stumble over

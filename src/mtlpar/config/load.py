@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from mtlpar.config.explain import explain
 from mtlpar.config.resolved import is_resolved
 from mtlpar.config.schema import Config
+from mtlpar.core.files import read_text
 from mtlpar.core.settings import without_nulls
 from mtlpar.sources.registry import define_custom_sources
 
@@ -217,11 +218,11 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         ValueError: If the file cannot be read, gives a key twice, or says what nobody means.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         content = yaml.safe_load(text)
     except FileNotFoundError:
         raise ValueError(f"config file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ValueError(f"config file {path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise ValueError(f"config file {path} is not valid YAML: {error}") from error

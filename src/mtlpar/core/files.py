@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mtlpar.core.first_bytes import HEAD_BYTES, refuse_stand_in
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -131,10 +133,12 @@ def read_text(path: Path) -> str:
     """Read a text that somebody wrote; some editors put a mark of its encoding in front.
 
     Raises:
-        ValueError: If it is not UTF-8.
+        ValueError: If it is not UTF-8, or only stands for a file that was not fetched.
     """
+    content = path.read_bytes()
+    refuse_stand_in(path, content[:HEAD_BYTES])
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not in UTF-8 ({error}); save it in that encoding") from error
 
@@ -165,16 +169,19 @@ def read_bytes(path: Path, *, stage: str | None = None) -> bytes:
     """Read a file that another stage wrote.
 
     Raises:
-        ValueError: If it is missing or is a folder; the message says which stage to run.
+        ValueError: If it is missing, is a folder or only stands for a file that was not fetched;
+            the message says which stage to run.
     """
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(missing(path, stage)) from None
     except IsADirectoryError:
         raise ValueError(
             f"{path} is a folder, expected a file; remove it and {run_first(stage)}"
         ) from None
+    refuse_stand_in(path, content[:HEAD_BYTES])
+    return content
 
 
 def missing(path: Path, stage: str | None = None) -> str:

@@ -11,6 +11,7 @@ from typing import Final
 
 import httpx
 
+from mtlpar.core.first_bytes import HEAD_BYTES, HOW_TO_FETCH, WEB_PAGE, kind_of
 from mtlpar.download.part import (
     CHUNK_BYTES,
     Contents,
@@ -178,7 +179,7 @@ def _transfer(web: Web, file: RawFile, url: str, part: PartFile, bar: Bar) -> No
             bar.expect(total)
         for chunk in _chunks(response, web):
             if part.size == 0:
-                _refuse_html(file, url, chunk)
+                _refuse_stand_in(file, url, chunk)
             part.append(chunk)
             bar.move_to(part.size)
     if total is not None and part.size < total:
@@ -209,7 +210,7 @@ def _start_of_body(file: RawFile, url: str, response: httpx.Response, part: Part
         raise TransientError("what was received does not fit the file, starting over")
     check_status(url, response)
     if response.headers.get("Content-Type", "").startswith("text/html"):
-        raise _html_error(file, url)
+        raise _not_fetched(file, url, WEB_PAGE)
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding in _ENCODINGS:
         raise ValueError(
@@ -255,15 +256,16 @@ def _chunks(response: httpx.Response, web: Web) -> Iterator[bytes]:
             since, received = time.monotonic(), 0
 
 
-def _refuse_html(file: RawFile, url: str, chunk: bytes) -> None:
-    if chunk[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise _html_error(file, url)
+def _refuse_stand_in(file: RawFile, url: str, chunk: bytes) -> None:
+    kind = kind_of(chunk[:HEAD_BYTES])
+    if kind in HOW_TO_FETCH:
+        raise _not_fetched(file, url, kind)
 
 
-def _html_error(file: RawFile, url: str) -> ValueError:
+def _not_fetched(file: RawFile, url: str, kind: str) -> ValueError:
     return ValueError(
-        f"{url} answered with an HTML page instead of {file.name}: a login, error or landing page; "
-        "open the address in a browser to see what it says"
+        f"{url} answered with {kind} instead of {file.name}; {HOW_TO_FETCH[kind]}. Opened in a "
+        "browser, the address shows what it gives"
     )
 
 

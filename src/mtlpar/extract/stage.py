@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtlpar.core.files import remove, write_json
+from mtlpar.core.first_bytes import refuse_stand_in
 from mtlpar.core.paths import Workspace
 from mtlpar.core.products import ExtractedManifest, RawFileRecord, RawManifest
 from mtlpar.core.records import read_record, write_content
@@ -188,6 +189,8 @@ def _raw_data_files(
         path = folder / file.name
         size = path.stat().st_size if path.is_file() else None
         if settings.on_error == "raise" and size != file.bytes:
+            if size is not None:
+                refuse_stand_in(path)
             absent = "is a folder" if path.is_dir() else "is missing"
             got = absent if size is None else f"has {size} bytes"
             raise ValueError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import pickle
+import zipfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import torch
@@ -14,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from torch import Tensor
 
 from mtlpar.core.files import atomic_path
+from mtlpar.core.first_bytes import ZIP, first_bytes, kind_of, unlike
 from mtlpar.core.references import References
+from mtlpar.core.system_errors import is_of_the_system
 from mtlpar.model.digest import DIGEST, content_digest
 from mtlpar.model.saved import SavedModel
 from mtlpar.model.settings import ModelSettings
@@ -25,6 +28,10 @@ from mtlpar.model.upgrades import FORMAT_VERSION, upgraded
 logger = logging.getLogger(__name__)
 
 _WITH_DIGEST: Final = 6
+# How torch begins a file where it makes no archive: a number, pickled.
+_WITHOUT_ARCHIVE: Final = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+# Files in archives of torch with code, which a file of weights does not have.
+_OF_PROGRAMS: Final = frozenset({"constants.pkl", "archive_format"})
 _AGAIN: Final = "copy it again, or export it with mtlpar train"
 
 
@@ -167,19 +174,55 @@ def _check_device(device: torch.device | str) -> None:
 
 
 def _read(path: Path) -> Any:
+    _refuse_foreign(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # Torch would advise to load it all the same, whatever code is in it.
         raise ValueError(
-            f"{path} is damaged or not a model file, or holds more than plain values; {_AGAIN}"
+            f"{path} is damaged, or holds more than plain values, as whole modules of other "
+            f"programs do; {_AGAIN}"
         ) from error
     # Damaged bytes are instructions of a pickle: there is nothing that they do not raise.
     except Exception as error:
+        if is_of_the_system(error):
+            raise
         first_line = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} is damaged or cut off ({first_line}); {_AGAIN}") from error
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Call what is no model file by its name, where torch has words for none of it.
+
+    Raises:
+        ValueError: If it is a pointer, a page, an archive or a program, or begins otherwise.
+    """
+    head = first_bytes(path)
+    if head.startswith(_WITHOUT_ARCHIVE):
+        return
+    if kind_of(head) != ZIP:
+        raise ValueError(f"{path} {unlike(head, 'a model file (model.pt)', _AGAIN)}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
+    # Damaged bytes are offsets and names.
+    except Exception as error:
         raise ValueError(
-            f"{path} is damaged or not a model file ({first_line}); {_AGAIN}"
+            f"{path} is damaged or cut off: its end does not say what is in it; {_AGAIN}"
         ) from error
+    inside = {PurePosixPath(name).name for name in members}
+    if inside & _OF_PROGRAMS:
+        raise ValueError(
+            f"{path} is a program of TorchScript or torch.export, as mtlpar convert writes them "
+            "for engines that run without mtlpar; name the model.pt that it was made of"
+        )
+    if "data.pkl" not in inside:
+        models = [name for name in members if name.endswith(".pt")]
+        advice = f"unpack it and name {models[0]}" if models else _AGAIN
+        raise ValueError(
+            f"{path} is a zip archive of {', '.join(members[:1]) or 'nothing'}, expected a model "
+            f"file; {advice}"
+        )
 
 
 def _checked_digest(content: Any, path: Path) -> str | None:

@@ -26,6 +26,11 @@ def upgraded(content: Any, path: Path) -> dict[str, Any]:
     """
     version: Any = content.get("format_version") if isinstance(content, dict) else None
     known = range(_OLDEST_VERSION, FORMAT_VERSION + 1)
+    if version is None:
+        raise ValueError(
+            f"{path} is not a model file of mtlpar: it holds {_told(content)} and no "
+            "format_version, as files of other programs do; expected the model.pt of a training"
+        )
     if not isinstance(content, dict) or not isinstance(version, int) or version not in known:
         raise ValueError(
             f"{path} has model format {version!r}; this version of mtlpar reads {_OLDEST_VERSION} "
@@ -41,6 +46,12 @@ def upgraded(content: Any, path: Path) -> dict[str, Any]:
         except (LookupError, TypeError) as error:
             raise ValueError(f"{path} is not a complete model file: {error!r}") from error
     return content
+
+
+def _told(content: Any) -> str:
+    if not isinstance(content, dict) or not content:
+        return f"a {type(content).__name__}"
+    return ", ".join([str(key) for key in content][:3])
 
 
 def _from_2(content: dict[str, Any]) -> None:

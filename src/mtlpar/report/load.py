@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mtlpar.core.error_names import MAE_NAMES
 from mtlpar.core.files import missing, read_text
+from mtlpar.core.first_bytes import refuse_stand_in
 from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
 from mtlpar.evaluate.metrics import read_metrics
@@ -229,4 +230,5 @@ def _arrays(path: Path, names: Sequence[str]) -> list[FloatArray]:
     except KeyError as error:
         raise ValueError(f"{path} has no array {error}; rerun evaluate") from error
     except (OSError, ValueError, zipfile.BadZipFile) as error:
+        refuse_stand_in(path)
         raise ValueError(f"{path} cannot be read ({error}); rerun evaluate") from error

@@ -24,16 +24,9 @@ from ase.io.extxyz import key_val_str_to_dict, read_xyz
 from ase.io.trajectory import TrajectoryReader
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from mtlpar.core.first_bytes import HOW_TO_FETCH, LMDB, SQLITE, TRAJECTORY, unlike
 from mtlpar.sources import ase_databases
-from mtlpar.sources.file_kinds import (
-    LMDB,
-    SQLITE,
-    TRAJECTORY,
-    compression_of,
-    kind_of_file,
-    open_unpacked,
-    unlike,
-)
+from mtlpar.sources.file_kinds import compression_of, kind_of_file, open_unpacked
 
 Labels = dict[str, Any]
 """What a record says of its structure, by key: results, values and arrays of the atoms."""
@@ -265,10 +258,9 @@ def container_of(path: Path, stated: str | None = None) -> Container:
     compression = compression_of(path)
     readable = ", ".join(f"{' '.join(c.endings)} ({one})" for one, c in CONTAINERS.items())
     if kind is not None and kind not in _OF_KIND:
-        raise ValueError(
-            f"{path} is {kind}; expected {readable}. Convert or unpack it, or write a "
-            "reader (docs/add_a_source.md)"
-        )
+        convert = "convert or unpack it, or write a reader (docs/add_a_source.md)"
+        advice = HOW_TO_FETCH.get(kind, convert)
+        raise ValueError(f"{path} is {kind}; expected {readable}; {advice}")
     # Databases of ASE may be text, so what the user says of text counts.
     chosen = (stated or format_of(path.name)) if kind is None else _OF_KIND[kind]
     if chosen is None:

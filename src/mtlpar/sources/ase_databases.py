@@ -16,7 +16,8 @@ from ase.calculators.calculator import all_properties
 from ase.db import connect
 from ase.io.formats import UnknownFileTypeError
 
-from mtlpar.sources.file_kinds import LMDB, SQLITE, kind_of_file
+from mtlpar.core.first_bytes import LMDB, SQLITE
+from mtlpar.sources.file_kinds import kind_of_file
 
 ENDINGS: Final = (".db", ".json", ".aselmdb")
 

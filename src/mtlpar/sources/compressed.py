@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from mtlpar.core.first_bytes import BZIP2, GZIP
 from mtlpar.sources.ahead import ahead
-from mtlpar.sources.file_kinds import BZIP2, GZIP, require_kind
+from mtlpar.sources.file_kinds import require_kind
 
 # After every call the thread waits for the interpreter, 5 ms if the other one is busy: BZ2File,
 # with its calls of 8 kB, would wait most of the time.

@@ -14,8 +14,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from mtlpar.core.first_bytes import HDF5
 from mtlpar.sources.base import Piece, RawBlock
-from mtlpar.sources.file_kinds import HDF5, require_kind
+from mtlpar.sources.file_kinds import require_kind
 from mtlpar.sources.reading import Progress, collect_groups, damage_named
 
 HDF5_ERRORS: Final = (

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from mtlpar.sources.file_kinds import unlike
+from mtlpar.core.first_bytes import unlike
 
 CHUNK_BYTES: Final = 1 << 18
 MAX_MEMBER_BYTES: Final = 1 << 28

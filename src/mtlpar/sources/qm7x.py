@@ -24,10 +24,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from mtlpar.core.first_bytes import HDF5, XZ
 from mtlpar.core.hashing import name_hash
 from mtlpar.core.structures import StructureBatch
 from mtlpar.sources.base import Piece, RawBlock, Source
-from mtlpar.sources.file_kinds import HDF5, XZ, require_kind
+from mtlpar.sources.file_kinds import require_kind
 from mtlpar.sources.hdf5 import HDF5_ERRORS, chosen, even_pieces, float_array, names, open_file
 from mtlpar.sources.hdf5_alike import AlikeGroups
 from mtlpar.sources.reading import (

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtlpar.core.files import file_digest, read_json, write_json
+from mtlpar.core.first_bytes import refuse_stand_in
 
 CHECKSUMS: Final = "seal.json"
 """The name is part of the format of packs and checkpoints."""
@@ -62,9 +63,15 @@ def _is_data(name: str) -> bool:
 
 
 def _compare(path: Path, num_bytes: int, sha256: str | None) -> str:
-    """What is wrong with a file, or nothing."""
+    """What is wrong with a file, or nothing.
+
+    Raises:
+        ValueError: If it only stands for the file.
+    """
     got = f"has {path.stat().st_size} bytes" if path.is_file() else "is missing"
     if got != f"has {num_bytes} bytes":
+        if path.is_file():
+            refuse_stand_in(path)
         return f"{got}, expected {num_bytes} bytes: the folder is truncated or was not copied whole"
     if sha256 is not None and file_digest(path) != sha256:
         return f"is damaged: its SHA-256 is {file_digest(path)}, expected {sha256}"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import atomic_path, file_digest, missing
+from mtlpar.core.first_bytes import refuse_stand_in
 from mtlpar.core.hashing import json_digest, mix64
 from mtlpar.core.paths import Workspace
 from mtlpar.core.products import ExtractedManifest
@@ -65,6 +66,7 @@ class ExtractedSource:
             raise ValueError(missing(self._splits, "normalize")) from None
         # Damaged bytes of an archive are sizes, flags and methods: there is little that it spares.
         except Exception as error:
+            refuse_stand_in(self._splits)
             cause = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"{self._splits} is damaged ({cause}); {_NORMALIZE}") from error
         if extracted != self.digest:

@@ -170,7 +170,19 @@ def test_an_error_page_is_not_taken_for_the_file(server, tmp_path, headers):
     # figshare and Zenodo answer 200 with a page to some requests; without a checksum it would pass.
     server.files["/a.h5"] = b"<html>please log in</html>"
     server.headers = headers
-    with pytest.raises(ValueError, match=r"HTML page instead of a\.h5"):
+    with pytest.raises(
+        ValueError, match=r"web page \(HTML.*instead of a\.h5; download the file it"
+    ):
+        get(server, tmp_path)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_pointer_of_git_lfs_is_not_taken_for_the_file(server, tmp_path):
+    # Raw addresses of repositories give it; 130 bytes that extract would find out about.
+    server.files["/a.h5"] = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
+    with pytest.raises(
+        ValueError, match=r"pointer of Git LFS .*instead of a\.h5; fetch it with git"
+    ):
         get(server, tmp_path)
     assert leftovers(tmp_path) == []
 

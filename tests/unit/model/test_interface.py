@@ -384,10 +384,9 @@ def test_damaged_files_and_weights_that_do_not_fit_are_refused(path: Path) -> No
     with pytest.raises(ValueError, match=r"(?s)do not fit its settings.*encoder\.species"):
         mtlpar.load_model(path)
     whole = path.read_bytes()
-    for damaged in (b"", b"text", whole[: len(whole) // 2]):
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="damaged or not a model file"):
-            mtlpar.load_model(path)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged or cut off"):
+        mtlpar.load_model(path)
 
 
 @pytest.mark.parametrize(
