@@ -31,7 +31,8 @@ from mtlpar.flow.lease import Owner, hold
 from mtlpar.model.file import load_model
 from mtlpar.parallel.agree import Interrupted
 from mtlpar.train import trainer
-from mtlpar.train.checkpoint import CheckpointFolder, TrainingProgress, read_progress
+from mtlpar.train.checkpoint import CheckpointFolder
+from mtlpar.train.progress import TrainingProgress, read_progress
 
 
 class InterruptionError(Exception):

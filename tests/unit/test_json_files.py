@@ -35,8 +35,9 @@ from mtlpar.store.bp import BpReader
 from mtlpar.store.checksums import check_checksums
 from mtlpar.store.extracted import ExtractedSource
 from mtlpar.store.pack import Pack
-from mtlpar.train.checkpoint import CheckpointFolder, read_progress
+from mtlpar.train.checkpoint import CheckpointFolder
 from mtlpar.train.history import read_lines
+from mtlpar.train.progress import read_progress
 from mtlpar.train.watch import draw
 
 # Tests share two cores: threads that wait for one another would take ten times as long.

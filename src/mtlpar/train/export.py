@@ -14,8 +14,8 @@ from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import SavedModel
 from mtlpar.model.start import only
 from mtlpar.model.uncertainty import BranchUncertainty
-from mtlpar.train.checkpoint import TrainingProgress
 from mtlpar.train.kept import drift_of, kept_branches
+from mtlpar.train.progress import TrainingProgress
 from mtlpar.train.recipe import Recipe
 
 logger = logging.getLogger(__name__)

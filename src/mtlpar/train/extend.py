@@ -14,15 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtlpar.core.files import read_json
-from mtlpar.train.checkpoint import (
-    HISTORY,
-    RUN,
-    CheckpointFolder,
-    TrainingProgress,
-    all_progress,
-    step_folder,
-    steps_in,
-)
+from mtlpar.train.checkpoint import HISTORY, RUN, CheckpointFolder
+from mtlpar.train.progress import TrainingProgress, all_progress, step_folder, steps_in
 from mtlpar.train.recipe import Recipe, described_fingerprint
 from mtlpar.train.schedule import cooldown
 from mtlpar.train.settings import TrainSettings

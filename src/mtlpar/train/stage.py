@@ -27,12 +27,13 @@ from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.shard import whole_encoder
 from mtlpar.store.pack import Pack
-from mtlpar.train.checkpoint import HISTORY, RUN, CheckpointFolder, TrainingProgress, model_state
+from mtlpar.train.checkpoint import HISTORY, RUN, CheckpointFolder, model_state
 from mtlpar.train.data import load_data, plan_epochs, validation_pack
 from mtlpar.train.export import finished_model
 from mtlpar.train.extend import continue_shorter
 from mtlpar.train.history import History
 from mtlpar.train.layout import choose_layout
+from mtlpar.train.progress import TrainingProgress
 from mtlpar.train.recipe import Recipe, Start
 from mtlpar.train.sampler import EpochPlan
 from mtlpar.train.settings import TrainSettings

@@ -20,13 +20,14 @@ from mtlpar.parallel.agree import AgreedError, Interrupted
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.shard import whole_encoder
-from mtlpar.train.checkpoint import CheckpointFolder, TrainingProgress, model_state, optimizer_state
+from mtlpar.train.checkpoint import CheckpointFolder, model_state, optimizer_state
 from mtlpar.train.cosines import as_history
 from mtlpar.train.data import TrainingData
 from mtlpar.train.history import History
 from mtlpar.train.loader import LocalBatch
 from mtlpar.train.objective import Objective
 from mtlpar.train.precision import arithmetic
+from mtlpar.train.progress import TrainingProgress
 from mtlpar.train.schedule import Cooldown, cooldown, learning_rate
 from mtlpar.train.settings import TrainSettings
 from mtlpar.train.step import Requests, StepResult, TrainStep

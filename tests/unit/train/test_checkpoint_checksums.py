@@ -18,8 +18,9 @@ from mtlpar.core.paths import Workspace
 from mtlpar.model.file import load_model
 from mtlpar.parallel.agree import AgreedError, Interrupted
 from mtlpar.store.checksums import CHECKSUMS
-from mtlpar.train.checkpoint import CheckpointFolder, TrainingProgress, read_progress
+from mtlpar.train.checkpoint import CheckpointFolder
 from mtlpar.train.history import read_lines
+from mtlpar.train.progress import TrainingProgress, read_progress
 
 BRANCHES = {"ani1x": ("ani1x",)}
 # Two steps an epoch; stopped after the fifth, with checkpoints of steps 2, 4 and 5.
