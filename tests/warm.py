@@ -15,6 +15,7 @@ start, hang or die start real ones.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import fcntl
 import gc
 import json
@@ -27,9 +28,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 _STAGES = ("download", "extract", "normalize", "pack", "train", "evaluate", "report")
 _PRELOADED = (
@@ -213,8 +215,39 @@ def _files(package: Path) -> set[tuple[str, int, int]]:
     }
 
 
-def _run(program: _Program) -> None:
-    """Become the process that was asked for."""
+def _run(program: _Program) -> NoReturn:
+    """Become the process that was asked for, and end as it would."""
+    try:
+        _become(program)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            sys.stderr.write(f"{end.code}\n")
+        _end(end.code if isinstance(end.code, int) else int(end.code is not None))
+    except BaseException:  # noqa: BLE001
+        sys.excepthook(*sys.exc_info())
+        _end(1)
+    _end(0)
+
+
+def _end(status: int) -> NoReturn:
+    """End without taking down what the server imported: a fifth of the time of most programs."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    if "mpi4py.MPI" in sys.modules:
+        from mpi4py import MPI
+
+        if MPI.Is_initialized() and not MPI.Is_finalized():
+            MPI.Finalize()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not Python's: handlers of C still run, until the one that `_become` left.
+    ctypes.PyDLL(None).exit(status)
+    raise AssertionError
+
+
+def _become(program: _Program) -> None:
+    # Handlers run backwards: those of what the fork itself loads, such as MPI's, and none before.
+    ctypes.CDLL(None).on_exit(ctypes.CDLL(None)._exit, None)
     program.asking.close()
     for number, file in program.files.items():
         os.dup2(file, number, inheritable=True)
