@@ -7,9 +7,9 @@ be given:
     python -S warm.py SOCKET -m mtlpar train ...
 
 It hands its files, environment and folder to the server behind the socket, which forks; the fork
-runs the program, and this process ends as the fork does. Killed, it takes the fork with it. Where
-PYTHONPATH names a copy of mtlpar that was edited, the fork imports that. Tests of how programs
-start, hang or die start real ones.
+runs the program and gets this process's signals, and this process ends as the fork does. Killed, it
+takes the fork with it. Where PYTHONPATH names a copy of mtlpar that was edited, the fork imports
+that. Tests of how programs start or hang start real ones.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -50,6 +51,7 @@ _PRELOADED = (
 # Where nothing that a launcher numbers can be.
 _FIRST_FREE = 200
 _SIZE_BYTES = 8
+_PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def warm_python() -> list[str]:
@@ -118,11 +120,30 @@ def _ask(path: str, arguments: list[str]) -> int:
         server.connect(path)
         socket.send_fds(server, [len(request).to_bytes(_SIZE_BYTES, "big")], numbers)
         server.sendall(request)
-        status = int(server.recv(16) or b"1")
+        fork = _hear_number(server)
+        for one in _PASSED_ON:
+            signal.signal(one, lambda number, _: _pass_on(number, fork))
+        status = _hear_number(server)
     if status < 0:
         signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     return status
+
+
+def _hear_number(server: socket.socket) -> int:
+    # One when the server is gone.
+    return int.from_bytes(server.recv(_SIZE_BYTES) or b"\x01", "little", signed=True)
+
+
+def _tell_number(asking: socket.socket, number: int) -> None:
+    # Whoever asked may be gone.
+    with suppress(OSError):
+        asking.sendall(number.to_bytes(_SIZE_BYTES, "little", signed=True))
+
+
+def _pass_on(number: int, fork: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(fork, number)
 
 
 def _hear(asking: socket.socket) -> _Program:
@@ -175,6 +196,7 @@ def _serve(path: str) -> _Program | None:
                         return program
                     for file in program.files.values():
                         os.close(file)
+                    _tell_number(program.asking, process)
                     handle = os.pidfd_open(process)
                     running[process] = handle, program.asking
                     events.register(handle, selectors.EVENT_READ, process)
@@ -189,7 +211,7 @@ def _serve(path: str) -> _Program | None:
                     status = os.waitstatus_to_exitcode(os.waitpid(key.data, 0)[1])
                     if asking in events.get_map():
                         events.unregister(asking)
-                        asking.sendall(str(status).encode())
+                        _tell_number(asking, status)
                     asking.close()
                     events.unregister(handle)
                     os.close(handle)

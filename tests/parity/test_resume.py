@@ -222,7 +222,7 @@ def test_a_signal_to_one_rank_stops_all_in_good_order_and_the_next_run_continues
     number: signal.Signals, straight: Workspace, copy_of: Callable[[Workspace], Workspace]
 ) -> None:
     workspace = copy_of(straight)
-    line = command_line(workspace, 3)
+    line = command_line(workspace, 3, python=warm_python())
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
     _wait_for(lambda: list(workspace.checkpoints("mtl").glob("*/step-00000008")))
     _ranks_below(process.pid)[-1].send_signal(number)
@@ -269,7 +269,8 @@ def test_a_killed_training_loses_no_more_than_an_epoch_and_ends_the_same(
     straight: Workspace, copy_of: Callable[[Workspace], Workspace]
 ) -> None:
     workspace = copy_of(straight)
-    process = subprocess.Popen(command_line(workspace, 2), start_new_session=True)
+    line = command_line(workspace, 2, python=warm_python())
+    process = subprocess.Popen(line, start_new_session=True)
     folder = workspace.checkpoints("mtl")
     _wait_for(lambda: list(folder.glob("*/step-00000012")))
     process.send_signal(signal.SIGKILL)
