@@ -62,7 +62,8 @@ def killed_run(packed: Path, site: Environment) -> Iterator[Background]:
     """A training that does not hear that its time is over, and is killed."""
     checkout = untrained_copy(packed, packed.parent / "killed", DEAF + FOR_LONG)
     set_train(checkout, runtime="1 * attempt", slurm_extra=None)
-    yield from in_background(checkout, *SLURM, "table1", site=site)
+    # Ranks that are forks die with what Slurm kills in their place.
+    yield from in_background(checkout, *SLURM, "table1", site=warm_site(site))
 
 
 def test_the_sample_dag_runs_through_the_frontier_profile(
@@ -145,12 +146,12 @@ def test_an_unknown_account_is_refused_at_once(
 
 
 def test_a_training_that_slurm_kills_at_its_walltime_goes_on_in_a_new_job(
-    killed_run: Background, site: Environment, undisturbed: Path
+    killed_run: Background, site: Environment, packed: Path
 ) -> None:
     killed_run.end()
     *early, _, _ = states(site, killed_run.checkout)
     assert set(early) == {"TIMEOUT"}
-    assert_as_if_undisturbed(killed_run.checkout, undisturbed, site)
+    assert_as_if_undisturbed(killed_run.checkout, packed, site)
 
 
 @pytest.mark.slow
