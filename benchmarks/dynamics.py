@@ -32,9 +32,15 @@ from machine import describe_machine
 
 import mtlpar
 from mtlpar.core.references import References
-from mtlpar.model.file import save_model
 from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
+from mtlpar.model.settings import HeadSettings, ModelSettings
+
+try:
+    from mtlpar.model.file import save_model
+    from mtlpar.model.settings import EgnnSettings
+except ImportError:  # Builds before neighbour lists were kept had other names.
+    from mtlpar.model.saved import save_model
+    from mtlpar.model.settings import EncoderSettings as EgnnSettings
 
 HERE = Path(__file__).resolve()
 TARGET = {

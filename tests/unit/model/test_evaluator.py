@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,7 +18,7 @@ from networks import ENCODERS, FORCES, make_network
 
 import mtlpar
 from mtlpar.core.references import References
-from mtlpar.model.egnn import EgnnEncoder, inference
+from mtlpar.model.egnn import EgnnEncoder, steps
 from mtlpar.model.egnn.inference import EgnnInference
 from mtlpar.model.evaluator import Evaluator
 from mtlpar.model.file import save_model
@@ -152,6 +154,27 @@ def test_a_structure_that_was_refused_leaves_nothing_behind() -> None:
     _assert_same(model, evaluator, atoms, 1e-12)
 
 
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, lambda evaluator: pickle.loads(pickle.dumps(evaluator))],
+    ids=["deepcopy", "pickle"],
+)
+@pytest.mark.parametrize("forces", FORCES)
+def test_copies_do_not_compute_in_the_memory_of_what_they_were_copied_from(
+    forces: str, copied: Callable[[Evaluator], Evaluator]
+) -> None:
+    # Methods of tensors, which steps are written down as, stay those of the first tensors.
+    model = _model(forces=forces)
+    evaluator = Evaluator(model, source="s")
+    first, second = MGO.copy(), MGO.copy()
+    second.rattle(0.1, seed=0)
+    evaluator.predict(first)
+    another = copied(evaluator)
+    for _ in range(2):
+        _assert_same(model, another, second, 1e-12)
+        _assert_same(model, evaluator, first, 1e-12)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dynamics_follow_fresh_predictions(dtype: torch.dtype, tmp_path: Path) -> None:
     # Hot enough that neighbours come and go, and that the list is searched again on the way.
@@ -191,8 +214,8 @@ def test_the_gradient_written_out_is_that_of_autograd(
     monkeypatch: pytest.MonkeyPatch, block_edges: int, kept_bytes: int
 ) -> None:
     # In one block, in several, and with messages that are computed again as in large crystals.
-    monkeypatch.setattr(inference, "_BLOCK_EDGES", block_edges)
-    monkeypatch.setattr(inference, "_KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(steps, "_BLOCK_EDGES", block_edges)
+    monkeypatch.setattr(steps, "_KEPT_BYTES", kept_bytes)
     network = make_network(layers=3).double()
     encoder, branch = network.encoder, network.heads["a"]
     assert isinstance(encoder, EgnnEncoder)
