@@ -72,7 +72,7 @@ def _named_in_errors(path: Path) -> Iterator[None]:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporaries of processes that were killed while they wrote into a folder."""
-    for path in folder.glob(".*.tmp"):
+    for path in _temporaries(folder, ".*"):
         remove(path)
 
 
@@ -83,7 +83,7 @@ def remove_leftovers_of(paths: Iterable[Path]) -> None:
         paths: What nobody but the caller writes now.
     """
     for path in paths:
-        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        for leftover in _temporaries(path.parent, f".{glob.escape(path.name)}.*"):
             remove(leftover)
 
 
@@ -93,12 +93,17 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
 
 
+def _temporaries(folder: Path, pattern: str) -> list[Path]:
+    """Temporaries by a pattern of their names, and what SQLite keeps beside them."""
+    return [path for end in (".tmp", ".tmp-*") for path in folder.glob(f"{pattern}{end}")]
+
+
 @cache
 def _remove_abandoned(folder: Path) -> None:
     """Remove what killed processes of this machine left in a folder; one look is enough."""
     host = f".{socket.gethostname()}-"
-    for path in folder.glob(f".*{glob.escape(host)}*.tmp"):
-        process = path.name.rpartition(host)[2].removesuffix(".tmp")
+    for path in _temporaries(folder, f".*{glob.escape(host)}*"):
+        process = path.name.rpartition(host)[2].partition(".tmp")[0]
         if process.isdigit() and not _lives(int(process)):
             # Another process may be at it too.
             with suppress(OSError):

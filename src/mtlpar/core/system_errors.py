@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from typing import Final
 
 ADVICE: Final = {
@@ -45,6 +46,8 @@ def advice_of(error: BaseException) -> str | None:
 
 def words_of(error: BaseException) -> str | None:
     """What to tell a user of an error in one line; None if it is a fault of the code."""
+    if isinstance(error, UnicodeEncodeError):
+        return _words_of_letters(error)
     if isinstance(error, ValueError):
         return str(error)
     advice = advice_of(error)
@@ -52,6 +55,16 @@ def words_of(error: BaseException) -> str | None:
         return None
     where = "" if error.filename is None else f"{error.filename}: "
     return f"{where}{error.strerror}. {advice}"
+
+
+def _words_of_letters(error: UnicodeEncodeError) -> str:
+    """What to say of a name that the system gave in other bytes than its encoding has."""
+    before, after = error.object[: error.start], error.object[error.start :]
+    name = re.split(r'[\s"/]', before)[-1] + re.split(r'[\s"/]', after)[0]
+    return (
+        f"{name!a} has letters that are not in {error.encoding}: rename the file or write the "
+        "text in UTF-8, and where the locale is of another encoding, set LC_ALL=C.UTF-8"
+    )
 
 
 def is_of_the_system(error: BaseException) -> bool:

@@ -102,7 +102,9 @@ def _mark_finished(checkout: Path, rule: str, config: str, outputs: Sequence[Pat
         "--force", "--allowed-rules", rule,
         "--configfile", config, "--", *map(str, outputs),
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=checkout, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode != 0:
         raise ValueError(
             f"Snakemake cannot mark {', '.join(map(str, outputs))} as finished; run again to "

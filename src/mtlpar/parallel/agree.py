@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from mtlpar.core.collective import collective
+from mtlpar.core.system_errors import words_of
 
 T = TypeVar("T")
 
@@ -68,7 +69,7 @@ def failing_together() -> Iterator[None]:
     except AgreedError:
         raise
     except ValueError as error:
-        problem = str(error)
+        problem = words_of(error)
     raise_together(problem)
 
 

@@ -86,7 +86,12 @@ def run_client(program: str, *arguments: str, timeout_s: float = 30.0) -> str | 
     """Output of a scheduler's client; None if it is missing, fails or does not answer in time."""
     try:
         done = subprocess.run(
-            [program, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False
+            [program, *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
