@@ -136,6 +136,8 @@ def _whole(system: System, name: str) -> Tensor:
     return whole
 
 
+# Whatever mode the caller has set: what is traced differentiates.
+@torch.inference_mode(False)
 def export(model: SavedModel, source: str, path: Path, *, model_file: Path) -> None:
     """Write the branch of a source as a model of metatomic.
 

@@ -40,6 +40,8 @@ class MliapModel:
     nparams: Final = 1
     interface: Any = None
 
+    # Of tensors made in inference mode there would be no gradients.
+    @torch.inference_mode(False)
     def __init__(
         self,
         model_path: str | Path,

@@ -31,6 +31,8 @@ _INPUTS: Final = {
 }
 
 
+# Whatever mode the caller has set: what is traced differentiates.
+@torch.inference_mode(False)
 def export(model: SavedModel, source: str, path: Path, *, model_file: Path) -> None:
     """Write the branch of a source as a package.
 

@@ -7,6 +7,8 @@ No package to install has this interface, so its data are made by hand here, aft
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -95,13 +97,18 @@ def test_it_says_what_the_calculator_says(
     assert max(ghosts) > 100
 
 
-def test_charge_and_spin_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [nullcontext, torch.inference_mode])
+def test_charge_and_spin_are_told(
+    tmp_path: Path, mode: Callable[[], AbstractContextManager[None]]
+) -> None:
+    # The state is a tensor that gradients pass by: made in inference mode, it had none.
     path, atoms = write_model(tmp_path, charge_and_spin=True), rattled()["charged"]
     with pytest.raises(ValueError, match="needs charge and spin"):
         MliapModel(path, source="pbe", charge=-1)
-    model = MliapModel(path, source="pbe", charge=-1, spin=1)
-    data = _Data(atoms, model.element_types)
-    model.compute_forces(data)
+    with mode():
+        model = MliapModel(path, source="pbe", charge=-1, spin=1)
+        data = _Data(atoms, model.element_types)
+        model.compute_forces(data)
     _check(data, expected(path, atoms), atoms)
 
 

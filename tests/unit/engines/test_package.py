@@ -69,7 +69,10 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         return Exported(path, torch.export.load(str(_exported(path))).module(), 1e-6)
     # Forces are of some eV/Å, with seven digits.
     path = write_model(folder, encoder=ENCODERS[1], energy="mean", dtype=torch.float32)
-    return Exported(path, torch.export.load(str(_exported(path))).module(), 5e-6)
+    # What is traced differentiates, whatever mode the caller's program holds.
+    with torch.inference_mode():
+        out = _exported(path)
+    return Exported(path, torch.export.load(str(out)).module(), 5e-6)
 
 
 def test_it_says_what_the_calculator_says(exported: Exported) -> None:
