@@ -148,7 +148,7 @@ def test_a_run_goes_on_without_its_best_checkpoint(
     # It was damaged, and the error said to remove it. Only the end needs it, which never came.
     workspace = copy_of(five_sources)
     scores = iter(range(100))
-    monkeypatch.setattr(trainer, "relative_score", lambda *_: float(next(scores)))
+    monkeypatch.setattr(trainer, "relative_score", lambda *_, **__: float(next(scores)))
     ask_to_stop(monkeypatch, in_step=14)
     with pytest.raises(Interrupted):
         run_alone(workspace)
@@ -206,7 +206,7 @@ def test_checkpoints_come_as_often_as_asked_and_the_newest_and_the_best_stay(
 
     monkeypatch.setattr(CheckpointFolder, "save", note)
     # The first epoch is made the best.
-    monkeypatch.setattr(trainer, "relative_score", lambda *_: float(len(saved)))
+    monkeypatch.setattr(trainer, "relative_score", lambda *_, **__: float(len(saved)))
     run_alone(workspace, checkpoint_minutes=0, keep_checkpoints=3)
     assert saved == list(range(1, 21))
     (folder,) = workspace.checkpoints("mtl").iterdir()

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,8 +126,9 @@ def _finetune(options: argparse.Namespace) -> None:
             candidates = branches.rank_branches(model, pack)
             chosen = options.branch or candidates[0].branch
             replay = _replay_sources(kind, count, model, pack, packed)
+            passes = _replay_passes(kind, replay, pack)
         sys.stdout.write(f"\n{branches.candidates_text(candidates, chosen=chosen)}\n\n")
-        write_config(folder, request, model, branch=chosen, replay=replay)
+        write_config(folder, request, model, branch=chosen, replay=replay, passes=passes)
         for source, given in replay.items():
             if given is not None:
                 prepare(source, run_stage_here)
@@ -161,3 +162,14 @@ def _replay_sources(
     if kind == "pseudo":
         return replay.write_pseudo_labels(model, pack, count, Path.cwd(), seed=pack.header.seed)
     return {}
+
+
+def _replay_passes(kind: str, sources: Iterable[str], pack: Pack) -> dict[str, float]:
+    """How often an epoch visits structures of the packs of pre-training; pseudo-labels: once."""
+    from mtlpar.finetune import replay
+
+    if kind != "packs":
+        return {}
+    return replay.replay_passes(
+        replay.sizes_of(Path("results/packed"), sources), pack.header.num_structures
+    )

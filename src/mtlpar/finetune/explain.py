@@ -22,6 +22,7 @@ from mtlpar.model.saved import SavedModel
 from mtlpar.model.start import architecture_from, start_branch, start_from
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.pack import Pack
+from mtlpar.train.data import plan_epochs
 from mtlpar.train.kept import kept_branches
 from mtlpar.train.start_references import fit_references
 
@@ -50,6 +51,8 @@ def text(path: Path, model: SavedModel) -> str:
     start_from(network, model, new_branches=entry.start_from.branches)
     set_moving(network, entry.start_from.mode, seed=config.seed)
     own = next(iter(entry.sources))
+    headers = {source: pack.header for source, pack in packs.items()}
+    samples = plan_epochs(headers, config.train_of(MODEL), seed=config.seed).num_samples
     branch = entry.start_from.branches[own]
     lines = [
         f"mode {entry.start_from.mode}",
@@ -58,9 +61,9 @@ def text(path: Path, model: SavedModel) -> str:
         "",
         *_references(packs[own], model, branch),
         "",
-        *_replay(packs, own),
+        *_replay(samples, own),
         "",
-        *_cost(config, network, packs, model, branch),
+        *_cost(config, network, packs[own], sum(samples.values()), model, branch),
     ]
     return "\n".join(lines)
 
@@ -160,23 +163,23 @@ def _references(pack: Pack, model: SavedModel, branch: str) -> list[str]:
     return lines
 
 
-def _replay(packs: Mapping[str, Pack], own: str) -> list[str]:
-    total = sum(len(pack) for pack in packs.values())
-    share = 1 - len(packs[own]) / total
-    others = ", ".join(f"{name} {len(pack):,}" for name, pack in packs.items() if name != own)
-    return [f"replay: {share:.0%} of {total:,} training structures ({others or 'none'})"]
+def _replay(samples: Mapping[str, int], own: str) -> list[str]:
+    total = sum(samples.values())
+    share = 1 - samples[own] / total
+    others = ", ".join(f"{name} {count:,}" for name, count in samples.items() if name != own)
+    return [f"replay: {share:.0%} of the {total:,} structures of an epoch ({others or 'none'})"]
 
 
 def _cost(
     config: Config,
     network: MultiTaskModel,
-    packs: Mapping[str, Pack],
+    pack: Pack,
+    samples: int,
     model: SavedModel,
     branch: str,
 ) -> list[str]:
     """Rough, from a forward pass on this machine."""
     settings = config.train_of(MODEL)
-    pack = next(iter(packs.values()))
     some = pack.first(_TIMED)
     for _ in range(2):
         started = time.perf_counter()
@@ -188,7 +191,7 @@ def _cost(
         seconds = time.perf_counter() - started
     assert np.isfinite(found[0].energy_per_atom).all()
     per_structure = _TRAINING_COST[network.settings.head.forces] * seconds / len(some)
-    epoch = per_structure * sum(len(one) for one in packs.values())
+    epoch = per_structure * samples
     held = sum(p.numel() * p.element_size() for p in network.parameters())
     moments = 3 * 4 * _moving_parameters(network)
     return [

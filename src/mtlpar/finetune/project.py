@@ -58,6 +58,7 @@ def write_config(
     *,
     branch: str | None = None,
     replay: Mapping[str, Path | None] | None = None,
+    passes: Mapping[str, float] | None = None,
 ) -> None:
     """Write ``config.yaml`` of a fine-tuning.
 
@@ -68,12 +69,13 @@ def write_config(
         branch: The branch that the new one starts from, once it is known.
         replay: Sources that keep other branches where they are: files with their structures, or
             None where their packs lie in the folder.
+        passes: How often an epoch visits the structures of sources, if not once.
 
     Raises:
         ValueError: If settings have a mistake, the model cannot start so, or the folder has a
             ``config.yaml`` that is not as this function wrote it.
     """
-    replay = replay or {}
+    replay, passes = replay or {}, passes or {}
     replayed = _replayed_branches(model, replay)
     content: dict[str, Any] = {
         "sources": [request.name, *replay],
@@ -89,7 +91,11 @@ def write_config(
             },
         },
         "normalize": dict(_NORMALIZE),
-        "train": {**_TRAIN, **hold_still(replayed)},
+        "train": {
+            **_TRAIN,
+            **hold_still(replayed),
+            **({"passes_per_epoch": dict(passes)} if passes else {}),
+        },
         # For the tables, which are planned before the model is there.
         "model": {"head": {"forces": model.settings.head.forces}},
         "models": {

@@ -28,7 +28,7 @@ from mtlpar.core.records import write_content
 from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.finetune.branches import rank_branches
 from mtlpar.finetune.folder import Command, only_packs, prepare
-from mtlpar.finetune.replay import hold_still, link_packs
+from mtlpar.finetune.replay import hold_still, link_packs, replay_passes, sizes_of
 from mtlpar.model.file import load_model
 from mtlpar.model.saved import SavedModel
 from mtlpar.sources.registry import packaged_names
@@ -290,18 +290,14 @@ class _Cell:
                 branch = start.model.branch_of(source)
                 entry["branches"].setdefault(branch, []).append(source)
             held = hold_still(name for name in entry["branches"] if name not in own)
-            entry["train"] = {**self._replay_share(replayed), **held}
+            entry["train"] = {**self._replay_passes(replayed), **held}
         return entry
 
-    def _replay_share(self, sources: Sequence[str]) -> dict[str, Any]:
-        """As many structures of pre-training as of the family in every epoch, over all sources."""
-        train = self._train()
-        passes: dict[str, float] = train["passes_per_epoch"]
-        own = passes[self.family] * (self.labels - self._num_val)
-        for source in sources:
-            with Pack.open(Path("results/packed", source, "train.bp")) as pack:
-                passes[source] = own / len(sources) / pack.header.num_structures
-        return {"passes_per_epoch": passes}
+    def _replay_passes(self, sources: Sequence[str]) -> dict[str, Any]:
+        passes: dict[str, float] = self._train()["passes_per_epoch"]
+        new = passes[self.family] * (self.labels - self._num_val)
+        packs = Path("results/packed")
+        return {"passes_per_epoch": passes | replay_passes(sizes_of(packs, sources), new)}
 
 
 def _errors_of(workspace: Workspace, model: str) -> dict[str, dict[str, float]]:

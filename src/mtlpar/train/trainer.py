@@ -74,6 +74,11 @@ class Trainer:
         self.progress = TrainingProgress()
         self.sources = tuple(data.branch_of)
         self.steps_per_epoch = data.loader.plan.steps
+        self._held = {
+            source
+            for source, branch in data.branch_of.items()
+            if settings.branch_rates.get(branch) == 0
+        }
         objective = Objective(
             {source: settings.weights_of(source) for source in self.sources}, settings.losses
         )
@@ -266,7 +271,7 @@ class Trainer:
             )
         clock.add("validate", time.perf_counter() - started)
         self._check_finite(errors)
-        score = relative_score(errors, self.data.target_sizes)
+        score = relative_score(errors, self.data.target_sizes, held=self._held)
         train = self._train_errors()
         progress.epoch += 1
         progress.epoch_terms, progress.epoch_steps = {}, 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import astuple
 
 import numpy as np
@@ -71,23 +71,29 @@ def validation_errors(
 
 
 def relative_score(
-    errors: Mapping[str, Mapping[str, float]], sizes: Mapping[str, Mapping[str, float | None]]
+    errors: Mapping[str, Mapping[str, float]],
+    sizes: Mapping[str, Mapping[str, float | None]],
+    *,
+    held: Container[str] = (),
 ) -> float:
     """Criterion of early stopping and of the best checkpoint.
 
     Mean over sources and the labels that they have and the model predicts: each mean absolute error
     divided by the mean absolute value of the label, on train. One is as good as predicting zero;
-    energies, forces and stresses, and large and small sources, count alike.
+    energies, forces and stresses, and large and small sources, count alike. Sources whose branch is
+    held still count all together as much as those that are learned: they say what is forgotten.
 
     Args:
         errors: Validation errors by source.
         sizes: ``train_statistics`` of the packs by source.
+        held: Sources whose branch is held still.
     """
-    ratios = []
+    ratios: dict[bool, list[float]] = {True: [], False: []}
     for source, error in errors.items():
         for label, mae_name in MAE_NAMES.items():
             size = sizes[source].get(MEAN_ABS_NAMES[label])
             # A label without any signal says nothing about how well it is predicted.
             if size is not None and size > _NO_SIGNAL and mae_name in error:
-                ratios.append(error[mae_name] / size)
-    return sum(ratios) / len(ratios) if ratios else 0.0
+                ratios[source in held].append(error[mae_name] / size)
+    means = [sum(group) / len(group) for group in ratios.values() if group]
+    return sum(means) / len(means) if means else 0.0

@@ -123,6 +123,8 @@ def test_explain_says_which_branches_replay_holds(
             f"  {branch:20} held still; its data hold the encoder to it, fed by {branch}\n" in shown
         )
     assert "weights stay" not in shown
+    # 20 new structures, and half as many of each source in an epoch, however large their packs.
+    assert "replay: 60% of the 50 structures of an epoch (ani1x 10, qm7x 10, mptrj 10)" in shown
 
 
 @pytest.mark.parametrize("replay", ["packs", "pseudo:12"])

@@ -108,7 +108,7 @@ def test_a_training_that_ran_out_of_patience_goes_on_with_more_of_it(
     # Scores by decree: patience of two runs out after the third epoch of eight.
     def decree() -> None:
         scores = iter([1.0] + [2.0] * 20)
-        monkeypatch.setattr(trainer, "relative_score", lambda *_: next(scores))
+        monkeypatch.setattr(trainer, "relative_score", lambda *_, **__: next(scores))
 
     workspace = copy_of(five_sources)
     decree()

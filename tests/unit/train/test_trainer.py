@@ -148,7 +148,7 @@ def test_a_score_that_stays_begins_the_cooldown_and_it_is_said(
 ) -> None:
     # It would look as if epochs had been lost; and weights at a high rate are no result.
     scores = iter([1.0] + [2.0] * 20)
-    monkeypatch.setattr(trainer, "relative_score", lambda *_: next(scores))
+    monkeypatch.setattr(trainer, "relative_score", lambda *_, **__: next(scores))
     workspace = copy_of(five_sources)
     run_alone(workspace, patience_epochs=2, **options)
     assert "no better score for 2 epochs (train.patience_epochs): the learning" in caplog.text
@@ -213,7 +213,7 @@ def test_a_plateau_of_the_score_lowers_the_rate(
     workspace = copy_of(five_sources)
     # Scores by decree: two epochs without improvement, twice.
     scores = iter([1.0, 2.0, 2.0, 2.0, 2.0, 2.0])
-    monkeypatch.setattr(trainer, "relative_score", lambda *_: next(scores))
+    monkeypatch.setattr(trainer, "relative_score", lambda *_, **__: next(scores))
     options = {
         "schedule": "plateau",
         "plateau_epochs": 2,
