@@ -52,6 +52,7 @@ SLOW = {
 NEED_MORE = {
     "accuracy", "catalogue", "ccsd", "choice", "deal", "distill", "dynamics",
     "finetune", "gpu", "identity", "labels", "planner", "predict", "schedule", "stress",
+    "uncertainty",
 }  # fmt: skip
 
 
