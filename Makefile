@@ -37,6 +37,9 @@ quickstart: $(STAMP)  ## Download, train nine models and evaluate on the embedde
 report: $(STAMP)  ## Write report.html from finished tables and figures
 	$(BIN)/mtlpar report --html report.html
 
+# Empty is unset: where no bytecode may be written, every process would compile what it imports.
+test test-fast test-all: export PYTHONDONTWRITEBYTECODE =
+
 # Three processes for two cores: tests of schedulers wait much of the time.
 test: $(STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
