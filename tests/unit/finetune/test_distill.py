@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +35,43 @@ from mtlpar.store.export import iterate_atoms
 from mtlpar.store.pack import Pack
 
 SHORT = ["--set", "train.epochs=2"]
+OPTIONS = ("--structures", "mine.extxyz", "--dynamics", "20")
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with structures without labels, one of which no source of the model knows.
+    """A folder with structures without labels, one of which no source of the model knows."""
+    _write_structures(tmp_path)
+    _work_in(tmp_path, monkeypatch)
+    return tmp_path
 
-    Dynamics take few steps in it.
-    """
-    monkeypatch.setattr(dynamics, "STEPS_BETWEEN_FRAMES", 5)
+
+def _work_in(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    # Dynamics take few steps.
+    patch.setattr(dynamics, "STEPS_BETWEEN_FRAMES", 5)
+    patch.chdir(folder)
+
+
+def _write_structures(folder: Path) -> None:
     batch = make_structures(30, seed=7)
     frames = [
         Atoms(batch.atomic_numbers[atoms], batch.positions[atoms])
         for atoms in map(slice, batch.offsets[:-1], batch.offsets[1:])
     ]
     frames[4].numbers[0] = 79
-    write(tmp_path / "mine.extxyz", frames)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    write(folder / "mine.extxyz", frames)
+
+
+@pytest.fixture(scope="module")
+def distilled(start: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a folder after the command ran once; what it printed is in `shown`."""
+    folder = tmp_path_factory.mktemp("distilled")
+    _write_structures(folder)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as shown:
+        _work_in(folder, patch)
+        assert distill(start, *OPTIONS) == 0
+    (folder / "shown").write_text(shown.getvalue())
+    return folder
 
 
 def distill(start: Workspace, *options: str) -> int:
@@ -73,10 +94,10 @@ def places(frames: list[Atoms]) -> set[bytes]:
 
 
 def test_one_command_ends_with_a_small_conservative_model_of_one_branch(
-    start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
+    start: Workspace, distilled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert distill(start, "--structures", "mine.extxyz", "--dynamics", "20") == 0
-    shown = capsys.readouterr().out
+    _work_in(distilled, monkeypatch)
+    shown = Path("shown").read_text()
     assert "mean absolute errors on test           teacher   student   ratio" in shown
     student, teacher = load_model("student.pt"), load_model(start.model("mtl"))
     taught = [f"qm7x_{kind}" for kind in ("taught", "others", "given", "dynamics")]
@@ -215,13 +236,13 @@ def test_labels_are_not_believed_for_where_they_lie(
     assert {split: path.read_bytes() for split, path in again.files.items()} == expected
 
 
-def test_the_same_command_again_has_nothing_to_do(start: Workspace, here: Path) -> None:
-    assert distill(start, "--dynamics", "10") == 0
-    files = [
-        path for part in ("labels", "results") for path in (here / "student" / part).rglob("*")
-    ]
+def test_the_same_command_again_has_nothing_to_do(
+    start: Workspace, distilled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _work_in(distilled, monkeypatch)
+    files = [path for part in ("labels", "results") for path in Path("student", part).rglob("*")]
     times = [path.stat().st_mtime_ns for path in files]
-    assert distill(start, "--dynamics", "10") == 0
+    assert distill(start, *OPTIONS) == 0
     assert [path.stat().st_mtime_ns for path in files] == times
 
 

@@ -52,7 +52,7 @@ def _config(start: Workspace, family: Path, **study: Any) -> dict[str, Any]:
                 "families": families,
                 "labels": [6, 20],
                 "starts": STARTS,
-                "steps": 40,
+                "steps": 20,
                 **study,
             }
         },
@@ -103,7 +103,7 @@ def test_a_record_has_every_start_with_every_number_of_labels(
     ]
     # One budget: whatever the number of labels and whatever is replayed beside them.
     assert set(trained) == {"scratch", "mtl_heads", "mtl_replay"}
-    assert all(steps == [40, 40] for steps in trained.values())
+    assert all(steps == [20, 20] for steps in trained.values())
     for cell in record["cells"]:
         assert set(cell["errors"]) == {"energy", "forces"}
         if cell["start"] is None:
