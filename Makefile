@@ -44,8 +44,8 @@ test test-fast test-all: export PYTHONDONTWRITEBYTECODE =
 test: $(STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-test-fast: $(STAMP)  ## Run the tests that start neither ranks nor Snakemake
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not (slow or mpi or workflow)"
+test-fast: $(STAMP)  ## Run the tests that start neither ranks nor Snakemake and are soon done
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not (slow or mpi or workflow or long)"
 
 test-all: $(STAMP)  ## Run the slow tests and those of the GPU's kernels too
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernels]'
