@@ -41,8 +41,9 @@ T = TypeVar("T")
 CHUNK_ROWS: Final = 512
 """Rows that are predicted and written together."""
 
-# Of a frame the source of its energy, or why it has none.
-_HEADS: Final = re.compile(rb'^(?:energy=.*? source="([^"]*)"|refused="([^":]*))', re.MULTILINE)
+# Of a frame the source of its energy, or why it has none. A line is before each, and a newline is
+# found several times as fast as the beginning of a line.
+_HEADS: Final = re.compile(rb'\n(?:energy=.*? source="([^"]*)"|refused="([^":]*))')
 
 
 class Outcome(NamedTuple):
