@@ -119,9 +119,9 @@ def measure(
         if not Path("results/models", SOURCE, "model.pt").exists():
             write_splits(folder, frames, pair, seed)
             Path("config.yaml").write_text(yaml.safe_dump(configuration(seed, epochs)))
-            for command in ("download", "extract", "normalize", "pack", "train"):
-                if mtlpar([command]):
-                    raise SystemExit(f"{command} failed in {folder}")
+            for stage in ("download", "extract", "normalize", "pack"):
+                _call(stage, "--source", SOURCE)
+            _call("train", "--model", SOURCE)
         model = load_model(Path("results/models", SOURCE, "model.pt"))
         test = structures_of(Path("results"), SOURCE)
         test = [atoms for atoms in test if atoms.info["split"] == "test"]
@@ -140,6 +140,11 @@ def measure(
         "within, pair": float((error <= width * sigma)[has_pair].mean()),
         "AUROC": auroc(sigma[has_pair], sigma[~has_pair]) or float("nan"),
     }
+
+
+def _call(*words: str) -> None:
+    if mtlpar(words):
+        raise SystemExit(f"{' '.join(words)} failed in {Path.cwd()}")
 
 
 def lines(
