@@ -17,11 +17,15 @@ from mtlpar.model.describe import CONSERVATIVE_INSTEAD, NO_GRADIENT
 from mtlpar.model.evaluator import Evaluator, electronic_state, has_stress
 from mtlpar.model.file import load_model
 
-__all__ = ["Calculator", "DirectForcesWarning", "structure_batch"]
+__all__ = ["Calculator", "DirectForcesWarning", "UnseenPairsWarning", "structure_batch"]
 
 
 class DirectForcesWarning(UserWarning):
     """A calculator's forces are not the gradient of its energy."""
+
+
+class UnseenPairsWarning(UserWarning):
+    """A structure holds elements that no training structure has together."""
 
 
 class Calculator(AseCalculator):
@@ -64,6 +68,7 @@ class Calculator(AseCalculator):
         self.model = load_model(model_path, device=device, dtype=dtype)
         self._set_source(source)
         self._has_warned = self.model.network.is_conservative
+        self._unseen_pairs: set[str] = set()
         if self.model.network.is_conservative:
             self.implemented_properties = [*self.implemented_properties, "stress"]
         # Asked for by name, it tells why it is missing where it is.
@@ -166,6 +171,8 @@ class Calculator(AseCalculator):
             text = f"{NO_GRADIENT}; there, {CONSERVATIVE_INSTEAD}"
             warnings.warn(text, DirectForcesWarning, stacklevel=2)
         found = self.evaluator.predict(structure)
+        if "numbers" in system_changes:
+            self._warn_of_unseen_pairs(structure)
         self.results = {
             "energy": found.energy,
             "free_energy": found.energy,
@@ -176,3 +183,14 @@ class Calculator(AseCalculator):
             self.results["stress"] = found.stress
         if found.energy_uncertainty is not None:
             self.results["energy_uncertainty"] = found.energy_uncertainty
+
+    def _warn_of_unseen_pairs(self, structure: Atoms) -> None:
+        """Name pairs of elements that training never had together, each once."""
+        new = {*self.model.unseen_pairs(structure.numbers, self.source)} - self._unseen_pairs
+        if new:
+            self._unseen_pairs |= new
+            text = (
+                f"no training structure of {self.source} has the elements {', '.join(sorted(new))} "
+                "together: trust energies and forces less than energy_uncertainty says"
+            )
+            warnings.warn(text, UnseenPairsWarning, stacklevel=3)

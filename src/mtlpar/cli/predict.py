@@ -104,6 +104,14 @@ def _predict(options: argparse.Namespace) -> None:
             logger.info("%s: %d rows, %d predicted", options.out, rows, outcome.predicted)
             if wanted.source == AUTO:
                 _log_sources(outcome.sources)
+            if outcome.unseen:
+                pairs = (f"{pair} ({count})" for pair, count in outcome.unseen_pairs.most_common(5))
+                logger.warning(
+                    "%d rows hold elements that no training structure has together, such as %s: "
+                    "trust them less than their uncertainty says",
+                    outcome.unseen,
+                    ", ".join(pairs),
+                )
             for reason, count in outcome.refused.most_common():
                 logger.warning("%d refused: %s", count, reason)
 

@@ -18,7 +18,7 @@ from mtlpar.core.structures import StructureBatch
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.predict import FloatArray, PredictedBatch, predict_batches
 from mtlpar.model.settings import ModelSettings
-from mtlpar.model.uncertainty import BranchUncertainty
+from mtlpar.model.uncertainty import BranchUncertainty, name_unseen_pairs, pairs_never_seen
 from mtlpar.model.upgrades import FORMAT_VERSION
 
 
@@ -36,6 +36,8 @@ class StructurePrediction(NamedTuple):
             None if it was not asked for or is not known.
         descriptors: Means of the encoder's invariant features over the atoms, (F,); None if they
             were not asked for.
+        unseen_pairs: Pairs of its elements that no training structure of the branch has together,
+            such as ``N-O``; empty too where the model file does not know.
     """
 
     energy: float
@@ -44,6 +46,7 @@ class StructurePrediction(NamedTuple):
     atom_energies: FloatArray
     energy_uncertainty: float | None = None
     descriptors: FloatArray | None = None
+    unseen_pairs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -176,7 +179,24 @@ class SavedModel:
                 atom_references=of_elements[batch.atomic_numbers[atoms]],
                 known=known,
             )
+        seen = self.uncertainty_of(source)
+        for index in [] if seen is None else np.flatnonzero(pairs_never_seen(batch, seen.together)):
+            atoms = slice(*batch.offsets[[index, index + 1]])
+            pairs = self.unseen_pairs(batch.atomic_numbers[atoms], source)
+            predictions[index] = predictions[index]._replace(unseen_pairs=pairs)
         return predictions
+
+    def unseen_pairs(self, numbers: npt.ArrayLike, source: str) -> tuple[str, ...]:
+        """Pairs of elements, such as ``N-O``, that no training structure of a branch has together.
+
+        There are none where the model file does not know.
+
+        Args:
+            numbers: Atomic numbers of a structure, (N,).
+            source: Source whose branch is asked.
+        """
+        seen = self.uncertainty_of(source)
+        return () if seen is None else name_unseen_pairs(numbers, seen.together)
 
     def columns_of(
         self, structures: Sequence[Atoms] | Atoms, source: str

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from ase.data import chemical_symbols
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from torch import Tensor
 
@@ -197,6 +198,19 @@ def pairs_never_seen(structures: StructureBatch, together: BoolArray) -> BoolArr
     # How many of the pairs of a composition are among those never seen.
     apart = np.einsum("ua,ab,ub->u", present, ~together, present, dtype=np.int64)
     return np.asarray(apart > 0)[found.member]
+
+
+def name_unseen_pairs(numbers: npt.ArrayLike, together: BoolArray) -> tuple[str, ...]:
+    """Pairs of elements of one structure that were never seen in one, such as ``N-O``.
+
+    Args:
+        numbers: Atomic numbers, (N,).
+        together: Which elements were, (119, 119).
+    """
+    elements = np.unique(numbers)
+    apart = np.triu(~together[np.ix_(elements, elements)], k=1)
+    symbols = [chemical_symbols[number] for number in elements]
+    return tuple(f"{symbols[i]}-{symbols[j]}" for i, j in np.argwhere(apart))
 
 
 def share_below(values: FloatArray, of: FloatArray) -> FloatArray:

@@ -34,6 +34,8 @@ def frame_text(
         entries.append(f'chosen="{_quoted(why)}"')
     if found.energy_uncertainty is not None:
         entries.insert(1, f"energy_uncertainty={found.energy_uncertainty!r}")
+    if found.unseen_pairs:
+        entries.append(f'unseen_pairs="{" ".join(found.unseen_pairs)}"')
     if found.descriptors is not None:
         entries.append(f'descriptors="{" ".join(f"{one:.9g}" for one in found.descriptors)}"')
     if found.stress is not None:

@@ -46,16 +46,23 @@ CHUNK_ROWS: Final = 512
 _HEADS: Final = re.compile(rb'\n(?:energy=.*? source="([^"]*)"|refused="([^":]*))')
 
 
+_UNSEEN: Final = re.compile(rb'^energy=.*? unseen_pairs="([^"]*)"', re.MULTILINE)
+
+
 class Outcome(NamedTuple):
     """What became of some rows.
 
     Attributes:
         sources: How many were predicted at the level of theory of each source.
         refused: How many were not, by reason.
+        unseen: How many were predicted though they hold elements that training never had together.
+        unseen_pairs: How many of these hold each pair.
     """
 
     sources: Counter[str]
     refused: Counter[str]
+    unseen: int
+    unseen_pairs: Counter[str]
 
     @property
     def predicted(self) -> int:
@@ -134,7 +141,7 @@ def run(
     _meet()
     with failing_together():
         outcome = _join(parts, chunks, out) if context.rank == 0 else None
-    return gather(outcome)[0] or Outcome(Counter(), Counter())
+    return gather(outcome)[0] or Outcome(Counter(), Counter(), 0, Counter())
 
 
 @collective
@@ -286,7 +293,8 @@ def _each(
 
 def _join(parts: Path, chunks: int, out: Path) -> Outcome:
     """Put the chunks together, and count what is in them."""
-    sources, refused = Counter[str](), Counter[str]()
+    sources, refused, pairs = Counter[str](), Counter[str](), Counter[str]()
+    unseen = 0
     finished = _finished(parts)
     with atomic_path(out) as temporary, temporary.open("wb") as stream:
         for index in range(chunks):
@@ -298,5 +306,8 @@ def _join(parts: Path, chunks: int, out: Path) -> Outcome:
                     sources[source.decode()] += 1
                 else:
                     refused[reason.decode()] += 1
+            for line in _UNSEEN.finditer(content):
+                unseen += 1
+                pairs.update(line[1].decode().split())
     shutil.rmtree(parts)
-    return Outcome(sources, refused)
+    return Outcome(sources, refused, unseen, pairs)

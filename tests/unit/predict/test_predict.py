@@ -22,7 +22,7 @@ from helpers import make_structures
 from networks import make_network, make_uncertainty
 from warm import warm_python
 
-from mtlpar.calculator import Calculator
+from mtlpar.calculator import Calculator, UnseenPairsWarning
 from mtlpar.cli import main
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
@@ -105,6 +105,26 @@ def test_a_file_is_predicted_as_by_the_calculator(model_file: Path, tmp_path: Pa
             np.testing.assert_allclose(got.get_stress(), atoms.get_stress(), atol=1e-6)
         np.testing.assert_array_equal(got.positions, atoms.positions)
         np.testing.assert_allclose(got.cell.array, atoms.cell.array)
+
+
+def test_rows_with_elements_that_training_never_had_together_are_marked_and_counted(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Branch a was trained on H, C and O together, and knows copper by its reference alone.
+    oxide = bulk("CuO", "rocksalt", a=4.2)
+    rows = [molecule("H2O"), oxide, Atoms("CuHO", [[0, 0, 0], [0, 0, 2], [0, 1, 3]]), bulk("Cu")]
+    ase.io.write(tmp_path / "in.extxyz", rows)
+    found = predict(model_file, tmp_path / "out.extxyz", tmp_path / "in.extxyz")
+    marks = [atoms.info.get("unseen_pairs") for atoms in found]
+    assert marks == [None, "O-Cu", "H-Cu O-Cu", None]
+    told = "2 rows hold elements that no training structure has together, such as O-Cu (2), H-Cu"
+    assert told in capsys.readouterr().err
+    calculator = Calculator(model_file, source="a")
+    with pytest.warns(UnseenPairsWarning, match="no training structure of a has the elements O-Cu"):
+        calculator.get_potential_energy(oxide)
+    # Once for each pair; what is seen has no warning, which would be an error here.
+    calculator.get_potential_energy(bulk("CuO", "rocksalt", a=4.3))
+    calculator.get_potential_energy(rows[0])
 
 
 def test_uncertainty_and_descriptors_are_written_where_they_are_asked_for(
