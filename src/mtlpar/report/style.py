@@ -82,6 +82,8 @@ def save_figure(figure: Figure, folder: Path, name: str, *, dpi: int) -> None:
         metadata = {"Date": None} if suffix == "svg" else {"Software": None}
         with atomic_path(folder / f"{name}.{suffix}") as temporary:
             figure.savefig(temporary, format=suffix, dpi=dpi, metadata=metadata)
+        # The layout takes as long as the drawing: one for all formats.
+        figure.set_layout_engine("none")
 
 
 def leave_empty(axes: Axes, why: str) -> None:
