@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from mtlpar.cli.common import add_command, add_config, read_config, read_config_
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
+
+logger = logging.getLogger(__name__)
 
 
 def add_commands(commands: Commands) -> None:
@@ -96,12 +99,26 @@ def _info(options: argparse.Namespace) -> None:
 def _card(options: argparse.Namespace) -> None:
     path = model_file(options.path)
     config = read_config_or_defaults(options)
-    from mtlpar.core.files import write_text
+    from mtlpar.core.files import file_digest, write_text
+    from mtlpar.flow.as_written import WrittenFiles
     from mtlpar.model.file import load_model
-    from mtlpar.report.card import card
+    from mtlpar.report.card import card, name_of
 
+    model = load_model(path)
+    work, name = config.workspace, name_of(model, path)
+    is_tested = WrittenFiles(config, work.results / "provenance").tested(name) in (
+        None,
+        file_digest(path),
+    )
+    if not is_tested:
+        logger.warning(
+            "the test errors in %s are of another model file than %s, and left out; mtlpar "
+            "evaluate writes them again",
+            work.metrics(name, model.sources[0]).parent,
+            path,
+        )
     text = card(
-        load_model(path), path, workspace=config.workspace, catalogue=config.paths.catalogue
+        model, path, workspace=work if is_tested else None, catalogue=config.paths.catalogue
     )
     out = options.out or path.with_name("card.md")
     write_text(out, text)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mtlpar.config import Config
 from mtlpar.core.files import file_digest
-from mtlpar.flow.run_record import read_run
+from mtlpar.flow.run_record import RunRecord, read_run
 from mtlpar.flow.stale import makers
 from mtlpar.flow.table import STAGES
 
@@ -32,16 +32,19 @@ class WrittenFiles:
         self._config, self._records = config, records
         self._makers = makers(config)
         self._checked: set[Path] = set()
+        self._unchanged: set[Path] = set()
 
     def check_inputs(self, item: str) -> None:
         """Check what a table or figure is made of.
 
         Raises:
-            ValueError: If a file is not what its stage wrote, with what to run.
+            ValueError: If a file is not what its stage wrote, or what that read, such as the model
+                that was tested, has been replaced since; with what to run.
         """
         for path in STAGES["report"].inputs(self._config, item):
             if path in self._makers:
                 self._check(path, *self._makers[path])
+                self._check_made_of(*self._makers[path])
 
     def check_outputs(self, item: str) -> None:
         """Check a table or figure itself, as far as it is there.
@@ -52,14 +55,44 @@ class WrittenFiles:
         for path in STAGES["report"].output_files(self._config, item):
             self._check(path, "report", item)
 
+    def tested(self, model: str) -> str | None:
+        """Digest of the model file that the test errors here are of; None if no record says it.
+
+        Raises:
+            ValueError: If they are not what evaluate wrote.
+        """
+        record = self._record("evaluate", model)
+        if record is None:
+            return None
+        for path in record.outputs:
+            self._check(Path(path), "evaluate", model)
+        return record.inputs.get(str(self._config.workspace.model(model)))
+
+    def _record(self, stage: str, target: str) -> RunRecord | None:
+        path = self._records / stage / f"{target}.json"
+        return read_run(path) if path.is_file() else None
+
     def _check(self, path: Path, stage: str, target: str) -> None:
         if path in self._checked:
             return
-        record = self._records / stage / f"{target}.json"
-        written = read_run(record).outputs.get(str(path)) if record.is_file() else None
+        record = self._record(stage, target)
+        written = None if record is None else record.outputs.get(str(path))
         if written is not None and path.is_file() and file_digest(path) != written:
             raise ValueError(
                 f"{path} is not what {stage} of {target} wrote: it was damaged, edited or "
                 f"exchanged; remove it and run {stage} of {target} again"
             )
         self._checked.add(path)
+
+    def _check_made_of(self, stage: str, target: str) -> None:
+        record = self._record(stage, target)
+        for name, digest in ({} if record is None else record.inputs).items():
+            path = Path(name)
+            if path in self._unchanged or digest is None or not path.is_file():
+                continue
+            if file_digest(path) != digest:
+                raise ValueError(
+                    f"{path} has been replaced since {stage} of {target} read it; run {stage} of "
+                    f"{target} again"
+                )
+            self._unchanged.add(path)

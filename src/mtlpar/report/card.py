@@ -25,13 +25,18 @@ from mtlpar.report.grid import format_number
 from mtlpar.report.names import source_title
 
 
-def card(model: SavedModel, path: Path, *, workspace: Workspace, catalogue: Path) -> str:
+def name_of(model: SavedModel, path: Path) -> str:
+    """What a model is called: as it was trained, or as its folder."""
+    return model.training.get("model") or path.parent.name
+
+
+def card(model: SavedModel, path: Path, *, workspace: Workspace | None, catalogue: Path) -> str:
     """Describe a model for those who did not train it.
 
     Args:
         model: The model.
         path: Its file.
-        workspace: Where its test errors lie, if it was tested here.
+        workspace: Where its test errors lie, if it was tested there; None if it was not.
         catalogue: Table of the real files with licences and citations; used if it is there.
 
     Raises:
@@ -43,7 +48,7 @@ def card(model: SavedModel, path: Path, *, workspace: Workspace, catalogue: Path
         for row in (read_catalogue(catalogue) if catalogue.is_file() else [])
         if model.level_of_theory.get(row.source) == row.level_of_theory
     ]
-    name = model.training.get("model") or path.parent.name
+    name = name_of(model, path)
     parts = [
         _head(name, model, rows),
         f"# {name}",
@@ -127,7 +132,7 @@ def _data(model: SavedModel, rows: Sequence[CatalogueRow]) -> str:
     return "\n".join(lines)
 
 
-def _errors(name: str, model: SavedModel, workspace: Workspace) -> str:
+def _errors(name: str, model: SavedModel, workspace: Workspace | None) -> str:
     found = dict(_metrics(name, model, workspace))
     if not found:
         return "Not tested here: `mtlpar evaluate` writes the errors that would be in this place."
@@ -153,7 +158,7 @@ def _errors(name: str, model: SavedModel, workspace: Workspace) -> str:
     )
 
 
-def _uncertainty(name: str, model: SavedModel, workspace: Workspace) -> str:
+def _uncertainty(name: str, model: SavedModel, workspace: Workspace | None) -> str:
     """What is known of the uncertainty of energies, and how good it was on test structures."""
     tested = {source: one.get("uncertainty") for source, one in _metrics(name, model, workspace)}
     header = ["source", "calibrated on", "mean (eV/atom)", "errors in 90 % interval", "new groups"]
@@ -190,10 +195,10 @@ def _uncertainty(name: str, model: SavedModel, workspace: Workspace) -> str:
 
 
 def _metrics(
-    name: str, model: SavedModel, workspace: Workspace
+    name: str, model: SavedModel, workspace: Workspace | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     for source in model.sources:
-        if workspace.metrics(name, source).is_file():
+        if workspace is not None and workspace.metrics(name, source).is_file():
             yield source, read_metrics(workspace, name, source).given()
 
 

@@ -173,6 +173,35 @@ def test_what_only_the_report_reads_is_not_believed_for_where_it_lies(
     WrittenFiles(config, records).check_inputs(item)
 
 
+@pytest.mark.parametrize(
+    ("item", "file", "told"),
+    [
+        ("table1", "models/tuned/model.pt", "evaluate of tuned"),
+        ("ledger", "extracted/own/manifest.json", "normalize of own"),
+    ],
+)
+def test_a_table_is_not_made_of_what_was_measured_on_something_else(
+    item: str, file: str, told: str, tmp_path: Path
+) -> None:
+    # Trained again, and not tested again: the errors are those of the model before.
+    config, records = drawn(tmp_path)
+    (config.workspace.results / file).write_text("of another run")
+    with pytest.raises(ValueError, match=rf"{file} has been replaced since {told} read it; run"):
+        WrittenFiles(config, records).check_inputs(item)
+
+
+def test_which_model_was_tested_is_known_as_long_as_its_errors_are_as_written(
+    tmp_path: Path,
+) -> None:
+    config, records = drawn(tmp_path)
+    written = WrittenFiles(config, records)
+    assert written.tested("tuned") == digest_of(config.workspace.model("tuned"))
+    assert written.tested("of somebody") is None
+    config.workspace.metrics("tuned", "own").write_text("of another run")
+    with pytest.raises(ValueError, match=r"own.json is not what evaluate of tuned wrote"):
+        WrittenFiles(config, records).tested("tuned")
+
+
 def test_figures_that_were_exchanged_do_not_get_into_a_page(tmp_path: Path) -> None:
     config, records = drawn(tmp_path)
     items = ("heatmap_energy", "heatmap_force")

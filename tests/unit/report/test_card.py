@@ -12,9 +12,12 @@ from helpers import REPOSITORY
 from training import BRANCHES, MODEL, TRAIN, run_alone
 
 from mtlpar.cli import main
+from mtlpar.core.files import file_digest
 from mtlpar.core.paths import Workspace
+from mtlpar.core.records import write_content
 from mtlpar.evaluate import stage as evaluate
 from mtlpar.evaluate.settings import EvaluateSettings
+from mtlpar.flow.run_record import AttemptRecord, RunRecord
 from mtlpar.model.file import load_model
 from mtlpar.model.settings import ModelSettings
 from mtlpar.report.card import card
@@ -94,3 +97,41 @@ def test_a_model_that_was_not_tested_says_so(
     text = (tmp_path / "card.md").read_text()
     assert "Not tested here" in text
     assert "Dynamics at constant energy" in text
+
+
+def test_errors_of_another_model_of_that_name_are_left_out(
+    tested: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Trained again with another seed and not tested again, or copied from elsewhere.
+    model, results = tested.model("mtl"), tmp_path / "results"
+    results.mkdir()
+    (results / "metrics").symlink_to(tested.results / "metrics")
+    work = Workspace(raw=tested.raw, results=results)
+    record = {
+        "stage": "evaluate",
+        "target": "mtl",
+        "outputs": {str(path): file_digest(path) for path in [work.metrics("mtl", "ani1x")]},
+        "inputs": {str(work.model("mtl")): file_digest(model)},
+        "config_digest": "0" * 64,
+        "code_digest": "",
+        "config": "",
+        "versions": {},
+        "machine": {},
+        "attempts": [AttemptRecord(
+            started=0.0, seconds=1.0, host="", job="", nodes=1, ranks=1, outcome="done"
+        ).plain()],
+        "node_hours": 0.0,
+    }  # fmt: skip
+    write_content(results / "provenance" / "evaluate" / "mtl.json", RunRecord, record)
+    arguments = ["card", str(model), "--out", str(tmp_path / "card.md")]
+    arguments += ["--set", f"paths.results={results}"]
+    assert main(arguments) == 0
+    assert "Mean absolute errors" in (tmp_path / "card.md").read_text()
+    assert capsys.readouterr().err == ""
+    record["inputs"] = {str(work.model("mtl")): "0" * 64}
+    write_content(results / "provenance" / "evaluate" / "mtl.json", RunRecord, record)
+    assert main(arguments) == 0
+    text = (tmp_path / "card.md").read_text()
+    assert "Not tested here" in text
+    assert "errors in 90 %" in text
+    assert "are of another model file than" in capsys.readouterr().err
