@@ -44,9 +44,8 @@ CHUNK_ROWS: Final = 512
 # Of a frame the source of its energy, or why it has none. A line is before each, and a newline is
 # found several times as fast as the beginning of a line.
 _HEADS: Final = re.compile(rb'\n(?:energy=.*? source="([^"]*)"|refused="([^":]*))')
-
-
-_UNSEEN: Final = re.compile(rb'^energy=.*? unseen_pairs="([^"]*)"', re.MULTILINE)
+# No name of a row has such quotes.
+_UNSEEN: Final = re.compile(rb' unseen_pairs="([^"]*)"')
 
 
 class Outcome(NamedTuple):
@@ -306,8 +305,8 @@ def _join(parts: Path, chunks: int, out: Path) -> Outcome:
                     sources[source.decode()] += 1
                 else:
                     refused[reason.decode()] += 1
-            for line in _UNSEEN.finditer(content):
+            for found in _UNSEEN.finditer(content):
                 unseen += 1
-                pairs.update(line[1].decode().split())
+                pairs.update(found[1].decode().split())
     shutil.rmtree(parts)
     return Outcome(sources, refused, unseen, pairs)
