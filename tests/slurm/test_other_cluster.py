@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,7 @@ def test_a_job_that_its_partition_never_starts_is_seen_to_wait(
     (checkout / ".snakemake/log").mkdir(parents=True)
     (checkout / ".snakemake/log/1.snakemake.log").write_text("SLURM run ID: mtlpar_0")
     listed = run_mtlpar(checkout, ["jobs"], other_site)
-    assert f"{job}  PENDING (PartitionTimeLimit)" in listed.stdout
+    # PartitionConfig until the scheduler has looked at it, PartitionTimeLimit from then on.
+    assert re.search(rf"{job}  PENDING \(Partition\w+\)", listed.stdout), listed.stdout
     assert run_mtlpar(checkout, ["jobs", "--cancel"], other_site).returncode == 0
     assert_nothing_left(other_site, checkout)
