@@ -76,8 +76,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, site: dict[str, str]) -> 
 
 
 def arguments_of_jobs(site: dict[str, str]) -> list[list[str]]:
-    folders = sorted(Path(site["PBS_STANDIN"]).glob("[0-9]*"), key=lambda path: int(path.name))
-    return [(folder / "arguments").read_text().splitlines() for folder in folders]
+    # A job has its folder a moment before its arguments.
+    written = Path(site["PBS_STANDIN"]).glob("[0-9]*/arguments")
+    ordered = sorted(written, key=lambda path: int(path.parent.name))
+    return [path.read_text().splitlines() for path in ordered]
 
 
 def test_the_sample_dag_runs_through_the_aurora_profile(
@@ -133,13 +135,16 @@ def test_jobs_of_a_lost_login_node_are_found_and_cancelled(
     stage.write_text(stage.read_text() + "\nimport time\ntime.sleep(600)\n")
     before = len(arguments_of_jobs(site))
     run = start_snakemake(checkout, *AURORA, "table1", environment=site)
-    deadline = time.monotonic() + 300
-    while len(arguments_of_jobs(site)) == before and time.monotonic() < deadline:
-        time.sleep(0.2)
-    # Snakemake writes the job's id down after qsub returns.
-    time.sleep(2)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.communicate()
+    try:
+        deadline = time.monotonic() + 300
+        while len(arguments_of_jobs(site)) == before and time.monotonic() < deadline:
+            time.sleep(0.2)
+        # Snakemake writes the job's id down after qsub returns.
+        time.sleep(2)
+    finally:
+        # Left alone, it would fail whatever test comes next in this process.
+        os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
     job = f"{before + 1}.standin"
     listed = run_mtlpar(checkout, ["jobs"], site)
     assert job in listed.stdout, listed.stderr
