@@ -72,10 +72,11 @@ class Findings:
         forces = batch.forces.astype(np.float64)
         net = np.linalg.norm(_sums(forces, batch), axis=1)
         self.net_force += int((net > settings.max_net_force_ev_per_angstrom).sum())
-        self._take_largest(float(net.max()), float(np.linalg.norm(forces, axis=1).max()))
+        lengths = np.linalg.norm(forces, axis=1)
+        self._take_largest(float(net.max()), float(lengths.max()))
         self.energy_work.add(batch)
         self.stress_size.add(batch)
-        self.uncomputed.add(batch)
+        self.uncomputed.add(batch, lengths)
 
     def merge(self, other: Findings) -> None:
         """Take in what was found in another part."""

@@ -32,7 +32,7 @@ class Uncomputed:
             forces, forces of several atoms, stresses.
         zeros: Those of them whose label is exactly zero.
         energy_range_ev: Lowest and highest of these energies.
-        force_range_ev_per_angstrom: The same of the root of their forces' sum of squares.
+        force_range_ev_per_angstrom: The same of the sums of their forces' lengths.
     """
 
     def __init__(self) -> None:
@@ -41,10 +41,9 @@ class Uncomputed:
         self.zeros: Counter[str] = Counter()
         self.energy_range_ev = self.force_range_ev_per_angstrom = _NOTHING
 
-    def add(self, batch: StructureBatch) -> None:
-        """Take in structures."""
-        squares = (batch.forces.astype(np.float64) ** 2).sum(axis=1)
-        size = np.sqrt(segment_sum(squares, batch.num_atoms))
+    def add(self, batch: StructureBatch, lengths: FloatArray) -> None:
+        """Take in structures, and the lengths of the forces on their atoms in eV/Å, (A,)."""
+        size = segment_sum(lengths, batch.num_atoms)
         forced = size > 0
         told = {
             "energy": (batch.has("energy") & batch.has("forces") & forced, batch.energy == 0),
