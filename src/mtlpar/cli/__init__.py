@@ -30,7 +30,7 @@ from mtlpar.cli import (
     report,
     study,
 )
-from mtlpar.cli.common import Parser
+from mtlpar.cli.common import Parser, require_text
 from mtlpar.core.log import set_up_logging
 from mtlpar.core.system_errors import words_of
 from mtlpar.core.terminal import speak_ascii
@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.parser.refuse(unknown)
     set_up_logging(verbose=options.verbose)
     try:
+        require_text(sys.argv[1:] if arguments is None else arguments)
         options.command(options)
         sys.stdout.flush()
     except EndedTogether as end:

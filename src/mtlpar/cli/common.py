@@ -6,6 +6,8 @@ import argparse
 import difflib
 import json
 import math
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,6 +118,21 @@ def require_positive(options: argparse.Namespace, *names: str) -> None:
         if value is not None and not 0 < value < math.inf:
             raise ValueError(
                 f"--{name.replace('_', '-')} {value:g}: expected a finite number above zero"
+            )
+
+
+def require_text(arguments: Sequence[str]) -> None:
+    """Refuse what the locale cannot read as text, which no record or file of results could hold.
+
+    Raises:
+        ValueError: Names the first such argument by its bytes.
+    """
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise ValueError(
+                f"the argument {os.fsencode(argument)!r} is not text in the encoding of this "
+                f"locale, {sys.getfilesystemencoding()}: set LC_ALL=C.UTF-8 if it is in UTF-8, "
+                "or rename the file"
             )
 
 

@@ -48,3 +48,22 @@ def test_commands_print_on_any_terminal(encoding: str) -> None:
     assert done.returncode == 0, done.stderr
     angstrom = {"ascii": "A", "latin-1": "Å", "utf-8": "Å"}[encoding]
     assert f"eV/{angstrom}" in done.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize(("argument", "utf8"), [("ω", "0"), (b"caf\xe9", "1")])
+def test_an_argument_that_is_not_text_is_named_by_its_bytes(
+    argument: str | bytes, utf8: str
+) -> None:
+    # It would travel as surrogates, until the first record or file that has to be in UTF-8.
+    done = subprocess.run(
+        [sys.executable, "-m", "mtlpar", "inspect", argument],
+        env={**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": utf8},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    shown = argument.encode() if isinstance(argument, str) else argument
+    assert repr(shown) in done.stderr
+    assert "LC_ALL=C.UTF-8" in done.stderr
