@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from mtlpar.core.records import Count, Digest, Record, read_record
+from mtlpar.core.records import Count, Digest, DigestedRecord, Record, read_record
 
 
 class AttemptRecord(Record):
@@ -22,14 +22,15 @@ class AttemptRecord(Record):
     outcome: str
 
 
-class RunRecord(Record):
+class RunRecord(DigestedRecord):
     """``results/provenance/<stage>/<target>.json``: what made some outputs, of what.
 
-    Other versions note other things besides, which are passed over. Digests are None for what is
-    no file; settings are those of the stage as JSON.
+    Other versions note other things besides, which are passed over, and older ones no digest of the
+    record. Digests are None for what is no file; settings are those of the stage as JSON.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    # Not ignored: the record's digest is of them too.
+    model_config = ConfigDict(extra="allow")
 
     stage: str
     target: str
@@ -43,6 +44,7 @@ class RunRecord(Record):
     machine: dict[str, str]
     attempts: Annotated[tuple[AttemptRecord, ...], Field(min_length=1)]
     node_hours: float
+    digest: str = ""
 
 
 def read_run(path: Path) -> RunRecord:

@@ -12,9 +12,11 @@ import yaml
 from helpers import REPOSITORY
 
 from mtlpar.config import Config, load_config
+from mtlpar.core.records import write_content
 from mtlpar.flow.lease import Lease, LeaseFolder, Owner
 from mtlpar.flow.lineage import describe
 from mtlpar.flow.records import StageRun, stage_run
+from mtlpar.flow.run_record import RunRecord, read_run
 from mtlpar.flow.table import ALL_SOURCES
 from mtlpar.parallel.agree import Interrupted
 from mtlpar.parallel.allocation import Allocation
@@ -74,6 +76,19 @@ def test_a_file_that_was_edited_by_hand_is_named(config: Config) -> None:
     changed = [line for line in lines if "CHANGED SINCE" in line]
     assert len(changed) == 1
     assert "qm7x.json" in changed[0]
+
+
+@pytest.mark.parametrize("key", ["node_hours", "noted_by_a_later_version"])
+def test_a_record_that_was_edited_by_hand_is_refused(config: Config, key: str) -> None:
+    # All of it is right in shape: tables of costs and the books would show it.
+    whole_chain(config)
+    record = StageRun.of(config, "train", "mtl").record
+    content = json.loads(record.read_text())
+    write_content(record, RunRecord, {**content, key: 0.25})
+    assert getattr(read_run(record), key) == 0.25
+    record.write_text(record.read_text().replace(f'"{key}": 0.25', f'"{key}": 0.5'))
+    with pytest.raises(ValueError, match=r"mtl.json is damaged or was edited by hand"):
+        read_run(record)
 
 
 def test_an_input_that_was_made_anew_is_named(config: Config) -> None:
