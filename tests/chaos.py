@@ -38,6 +38,7 @@ import yaml
 # The stages are imported once, before the forks.
 import mtlpar.evaluate.stage
 import mtlpar.extract.stage
+import mtlpar.finetune.distill
 import mtlpar.flow.table
 import mtlpar.normalize.stage
 import mtlpar.pack.stage
@@ -132,6 +133,30 @@ COMMANDS = (
         ("predict", _MODEL, "some.extxyz", "--source", SOURCES[0], "--out", "predicted.extxyz"),
         ("results/models",),
         ("predicted.extxyz",),
+    ),
+)
+_FINETUNE = (
+    *("finetune", _MODEL, "own.extxyz", "--level", "another", "--out", "tuned"),
+    *("--replay", "packs", "--set", "train.epochs=1"),
+)
+_DISTILL = (
+    *("distill", _MODEL, "--source", SOURCES[1], "--out", "student.pt", "--dynamics", "2"),
+    *("--structures", "own.extxyz", "--set", "train.epochs=1"),
+    *("--set", "model.encoder.width=8", "--set", "model.encoder.layers=1"),
+)
+_TUNED = ("tuned/results/models/*/model.pt", "tuned/results/metrics/*/*.json")
+_STUDENT = ("student.pt", "student/results/metrics/*/*.json")
+# What begins with a trained model, and goes on in a folder of its own.
+ADAPTING = (
+    Command("finetune", _FINETUNE, ("tuned", "results/models", "results/packed"), _TUNED),
+    Command("tune more", _FINETUNE, ("tuned",), _TUNED, ("tuned/results/models", *_TUNED)),
+    Command("distill", _DISTILL, ("student", "results/models", "results/packed"), _STUDENT),
+    Command(
+        "teach more",
+        _DISTILL,
+        ("student",),
+        _STUDENT,
+        ("student/results/models/student/model.pt", *_STUDENT),
     ),
 )
 
@@ -232,8 +257,11 @@ def _become(folder: Path, arguments: Sequence[str], output: int, limit_bytes: in
         os._exit(status)
 
 
-def make_run(folder: Path, *, seed: int = 0) -> None:
-    """A whole run of two small sources and a tiny model; paths in its config are relative."""
+def make_run(folder: Path, *, seed: int = 0, adapted: bool = False) -> None:
+    """A whole run of two small sources and a tiny model; paths in its config are relative.
+
+    Adapted, it has a fine-tuned model and a student too, whose files name the folder.
+    """
     folder.mkdir(parents=True)
     config = yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))
     config |= {
@@ -262,7 +290,11 @@ def make_run(folder: Path, *, seed: int = 0) -> None:
         for stage in ("download", "extract", "normalize", "pack")
         for name in SOURCES
     ]
-    for arguments in [*commands, [*_TRAIN], ["evaluate", "--model", MODEL]]:
+    commands += [[*_TRAIN], ["evaluate", "--model", MODEL]]
+    if adapted:
+        own = f"results/packed/{SOURCES[1]}/train.bp"
+        commands += [["export", own, "own.extxyz", "--limit", "40"], [*_FINETUNE], [*_DISTILL]]
+    for arguments in commands:
         ended = run(folder, arguments)
         if ended.status != 0:
             raise RuntimeError(f"mtlpar {' '.join(arguments)} failed:\n{ended.output}")
@@ -305,7 +337,7 @@ def _content_digest(path: Path) -> str:
 def prepare(whole: Path, folder: Path, command: Command) -> None:
     """A fresh copy of the run, with something left to do for the command."""
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(whole, folder)
+    shutil.copytree(whole, folder, symlinks=True)
     last = max(path.name for path in folder.glob("results/checkpoints/*/*/step-*"))
     for pattern in command.removed:
         for path in folder.glob(pattern.format(last=last)):
@@ -502,7 +534,7 @@ class Try(NamedTuple):
     def __str__(self) -> str:
         """The line of the log."""
         return (
-            f"{self.index:6} {self.outcome:12} {self.fault:17} {self.command:9} "
+            f"{self.index:6} {self.outcome:12} {self.fault:17} {self.command:10} "
             f"{self.seconds:5.1f} s  {self.what}  |  {self.said}"
         )
 
@@ -510,8 +542,9 @@ class Try(NamedTuple):
 class Chaos:
     """A finished run, what its commands do without a fault, and tries with one."""
 
-    def __init__(self, folder: Path, *, seed: int) -> None:
+    def __init__(self, folder: Path, *, seed: int, commands: Sequence[Command] = COMMANDS) -> None:
         self.seed = seed
+        self._commands = commands
         self._whole, self._other = folder / "whole", folder / "other"
         self._copy = folder / "try"
         # Parsing the code takes longer than most commands, and a fork remembers it.
@@ -519,10 +552,12 @@ class Chaos:
             code_digest(f"mtlpar.{stage}.stage")
         for source in SOURCES:
             code_digest(f"mtlpar.sources.{source}")
-        make_run(self._whole)
-        make_run(self._other, seed=1)
+        adapted = any(command in ADAPTING for command in commands)
+        for run_seed, place in enumerate((self._whole, self._other)):
+            make_run(self._copy, seed=run_seed, adapted=adapted)
+            self._copy.rename(place)
         self._usual: dict[str, tuple[Ended, dict[str, str]]] = {}
-        for command in COMMANDS:
+        for command in commands:
             prepare(self._whole, self._copy, command)
             ended = run(self._copy, command.arguments)
             found, before = products(self._copy, command), products(self._whole, command)
@@ -537,7 +572,7 @@ class Chaos:
         """Make one try; its dice depend on the seed and its number alone."""
         dice = random.Random(f"{self.seed}/{index}")
         while True:
-            command = dice.choice(COMMANDS)
+            command = dice.choice(self._commands)
             prepare(self._whole, self._copy, command)
             fault = dice.choice((*FAULTS, KILL, FULL_DISK))
             if not callable(fault):
@@ -624,7 +659,7 @@ def main() -> int:
     tries: list[Try] = []
     options.log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        chaos = Chaos(Path(folder), seed=options.seed)
+        chaos = Chaos(Path(folder), seed=options.seed, commands=(*COMMANDS, *ADAPTING))
         end = time.monotonic() + options.seconds
         with options.log.open("w", encoding="utf-8") as log:
             for index in [options.only] if options.only is not None else range(sys.maxsize):
