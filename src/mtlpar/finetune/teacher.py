@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,7 +108,7 @@ def write_labels(
         usual_ev_per_atom: The usual uncertainty; by default the median of these structures.
 
     Raises:
-        ValueError: If a file cannot be read.
+        ValueError: If a file cannot be read, or the teacher refuses all structures.
     """
     digests = {split: [_digest_of(path) for path in paths] for split, paths in inputs.items()}
     facts: dict[str, Any] = {
@@ -132,6 +133,7 @@ def write_labels(
         )
         for split, path in found.items()
     }
+    _require_some(teacher, inputs, outcomes.values())
     counts = {
         split: {"labelled": one.predicted, "refused": dict(one.refused)}
         for split, one in outcomes.items()
@@ -141,6 +143,21 @@ def write_labels(
     facts |= {"model": str(teacher.path), **origin, "counts": counts}
     keep(record, found, {**facts, "usual_ev_per_atom": usual_ev_per_atom})
     return Labels(found, usual_ev_per_atom)
+
+
+def _require_some(
+    teacher: Teacher, inputs: Mapping[str, Sequence[Path]], outcomes: Iterable[stage.Outcome]
+) -> None:
+    """Refuse structures of which the teacher refuses every one."""
+    outcomes = list(outcomes)
+    if any(one.predicted for one in outcomes):
+        return
+    reasons = sum((Counter(one.refused) for one in outcomes), Counter[str]())
+    names = ", ".join(str(path) for paths in inputs.values() for path in paths)
+    raise ValueError(
+        f"{names}: {teacher.path} as {teacher.source} predicts none of the structures: "
+        + "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
+    )
 
 
 def _write_weights(paths: Iterable[Path], usual_ev_per_atom: float | None) -> float | None:

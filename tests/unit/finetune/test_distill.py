@@ -298,6 +298,18 @@ def test_labels_of_another_teacher_are_other_files(here: Path) -> None:
     assert found[0].read_text() != found[1].read_text()
 
 
+def test_structures_that_the_teacher_refuses_one_and_all_are_refused_for_its_reason(
+    here: Path,
+) -> None:
+    # Extract found frames without labels, and would advise on keys that the user has not chosen.
+    teacher = Teacher.load(conservative(here / "big.pt", seed=0), None)
+    write(here / "gold.extxyz", [Atoms("Au")])
+    with pytest.raises(
+        ValueError, match=r"gold.extxyz: .*big.pt as a predicts none .*: element never seen \(1\)"
+    ):
+        write_labels(teacher, {"all": [here / "gold.extxyz"]}, here, "given", origin={})
+
+
 class Exploding(Calculator):  # type: ignore[misc]
     """Forces away from the origin that grow without end, from a moment on."""
 
