@@ -82,7 +82,12 @@ class StageRun:
         """Whether the outputs are there, whole, and made of what would be used now."""
         if not self.record.exists():
             return False
-        record = read_run(self.record)
+        try:
+            record = read_run(self.record)
+        except ValueError as error:
+            # Whoever asks will make them, which is what the error advises.
+            logger.warning("%s", error)
+            return False
         outputs = {str(path): digest_of(path) for path in self.outputs}
         return record.outputs == outputs and self.identity().items() <= record.given().items()
 
