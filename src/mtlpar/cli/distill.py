@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,6 +89,7 @@ def _distill(options: argparse.Namespace) -> None:
         )
     from mtlpar.core.files import link
     from mtlpar.finetune import distill, learned
+    from mtlpar.finetune.folder import working_in
     from mtlpar.finetune.student import STUDENT, Lessons, find_others
     from mtlpar.finetune.teacher import Teacher
     from mtlpar.predict.rows import input_files
@@ -107,6 +107,6 @@ def _distill(options: argparse.Namespace) -> None:
     config = distill.run(
         folder, teacher=teacher, lessons=lessons, packed=packed, command=run_stage_here
     )
-    with contextlib.chdir(folder):
+    with working_in(folder):
         link(config.workspace.model(STUDENT), out)
         sys.stdout.write(f"\n{learned.text(config, teacher)}\n\nmodel: {out}\n")

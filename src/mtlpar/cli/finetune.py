@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -96,7 +95,7 @@ def _finetune(options: argparse.Namespace) -> None:
     path = model_file(options.model).resolve()
     require_existing(options.data)
     from mtlpar.finetune import branches, explain
-    from mtlpar.finetune.folder import prepare
+    from mtlpar.finetune.folder import prepare, working_in
     from mtlpar.finetune.project import MODEL, Request, write_config
     from mtlpar.model.file import load_model
     from mtlpar.store.pack import Pack
@@ -120,7 +119,7 @@ def _finetune(options: argparse.Namespace) -> None:
     packed = options.packs.resolve()
     folder = options.out.resolve()
     write_config(folder, request, model)
-    with contextlib.chdir(folder):
+    with working_in(folder):
         prepare(options.name, run_stage_here)
         with Pack.open(Path("results/packed", options.name, "train.bp")) as pack:
             candidates = branches.rank_branches(model, pack)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Final
 
 from mtlpar.config import Config
 from mtlpar.core.fields import SPLITS
 from mtlpar.finetune.dynamics import label_met
-from mtlpar.finetune.folder import Command, prepare
+from mtlpar.finetune.folder import Command, prepare, working_in
 from mtlpar.finetune.replay import link_pack
 from mtlpar.finetune.student import FIRST, STUDENT, Lessons, write_config, write_references
 from mtlpar.finetune.teacher import Labels, Teacher, write_labels
@@ -43,7 +42,7 @@ def run(
             "folder with --packs, or files with --structures"
         )
     write_config(folder, teacher, lessons, {})
-    with contextlib.chdir(folder):
+    with working_in(folder):
         labels = _label_what_is_there(teacher, lessons, packed)
         write_references(teacher, _PACKS / teacher.source if lessons.packs else None)
         config = write_config(folder, teacher, lessons, labels)

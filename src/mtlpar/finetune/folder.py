@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,12 +13,31 @@ import yaml
 
 from mtlpar.core.files import read_text, write_text
 from mtlpar.core.hashing import json_digest
+from mtlpar.core.system_errors import words_of
 
 Command = Callable[[str, str, str], None]
 """Runs a stage in the present folder: its name, the option of its target, the target."""
 
 # The first line says whether what follows is still as it was written.
 _MARK: Final = "# Written by `mtlpar {}`. Digest of all below: "
+
+
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Make a folder the present one inside this block.
+
+    Raises:
+        ValueError: For an error of the user inside: paths in it are relative to the folder, which
+            the message begins with.
+    """
+    with contextlib.chdir(folder):
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            words = words_of(error)
+            if words is None:
+                raise
+            raise ValueError(f"in {folder}: {words}") from error
 
 
 def prepare(source: str, command: Command) -> None:

@@ -7,7 +7,6 @@ same number of steps. What pre-training knew before is tested again afterwards.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from mtlpar.core.products import TransferRecord
 from mtlpar.core.records import write_content
 from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.finetune.branches import rank_branches
-from mtlpar.finetune.folder import Command, only_packs, prepare
+from mtlpar.finetune.folder import Command, only_packs, prepare, working_in
 from mtlpar.finetune.replay import hold_still, link_packs, replay_passes, sizes_of
 from mtlpar.model.file import load_model
 from mtlpar.model.saved import SavedModel
@@ -97,7 +96,7 @@ def run(out: Path, *, config: Config, family: str, seed: int, command: Command) 
         for labels in settings.labels:
             cell = _Cell(folder / str(labels), config, family, labels, seed)
             cell.write_frames(pool, test)
-            with contextlib.chdir(cell.folder):
+            with working_in(cell.folder):
                 cells += cell.measure(variants, packed, command)
     before = {
         variant.start.name: _errors_of(config.workspace, variant.start.name)
