@@ -21,8 +21,8 @@ from ase.io import iread, write
 
 from mtlpar.config import Config
 from mtlpar.core.files import scratch_folder, write_text
+from mtlpar.core.measurements import TransferRecord
 from mtlpar.core.paths import Workspace
-from mtlpar.core.products import TransferRecord
 from mtlpar.core.records import write_content
 from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.finetune.branches import rank_branches

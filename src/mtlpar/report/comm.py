@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from mtlpar.core.products import CommRecord, StepTimes
+from mtlpar.core.measurements import CommRecord, StepTimes
 from mtlpar.report.grid import Grid, format_number, text_row
 from mtlpar.report.layouts import LAYOUTS, rank_title
 from mtlpar.report.style import FAINT, INK, PALETTE, plain_axes

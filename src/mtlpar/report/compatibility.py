@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 from mtlpar.core.grouping import grouped
-from mtlpar.core.products import CompatibilityRecord, LevelsRecord
+from mtlpar.core.measurements import CompatibilityRecord, LevelsRecord
 from mtlpar.report.grid import Cell, Grid, format_number, text_row
 from mtlpar.report.heatmap import draw_cell
 from mtlpar.report.names import source_title

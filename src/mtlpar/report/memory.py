@@ -8,7 +8,7 @@ from typing import Any, Final
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mtlpar.core.products import MemoryRecord
+from mtlpar.core.measurements import MemoryRecord
 from mtlpar.report.grid import Grid, format_number, text_row
 from mtlpar.report.layouts import LAYOUTS
 from mtlpar.report.style import INK, numbers_axis, plain_axes

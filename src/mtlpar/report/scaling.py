@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mtlpar.core.products import EpochTimes, ScalingRecord
+from mtlpar.core.measurements import EpochTimes, ScalingRecord
 from mtlpar.report.grid import Grid, format_number, text_row
 from mtlpar.report.layouts import LAYOUTS, rank_title
 from mtlpar.report.style import FAINT, INK, draw_repeats, numbers_axis, plain_axes

@@ -9,8 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from matplotlib.figure import Figure
 
-from mtlpar.core.paths import Workspace
-from mtlpar.core.products import (
+from mtlpar.core.measurements import (
     CommRecord,
     CompatibilityRecord,
     Measurement,
@@ -18,6 +17,7 @@ from mtlpar.core.products import (
     ScalingRecord,
     TransferRecord,
 )
+from mtlpar.core.paths import Workspace
 from mtlpar.core.records import read_record
 from mtlpar.report.comm import comm_grid, draw_comm
 from mtlpar.report.compatibility import compatibility_grid, draw_compatibility

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from scipy.optimize import isotonic_regression
 
 from mtlpar.core.error_names import ERROR_UNITS
-from mtlpar.core.products import ErrorsByLabel, TransferCell, TransferRecord
+from mtlpar.core.measurements import ErrorsByLabel, TransferCell, TransferRecord
 from mtlpar.report.grid import Cell, Grid, format_number, text_row
 from mtlpar.report.style import (
     FAINT,

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch.profiler import ProfilerActivity, profile
 
 from mtlpar.core.collective import collective
-from mtlpar.core.products import CommRecord
+from mtlpar.core.measurements import CommRecord
 from mtlpar.core.records import write_content
 from mtlpar.parallel.agree import gather
 from mtlpar.parallel.ranks import RankContext

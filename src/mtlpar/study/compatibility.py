@@ -18,8 +18,8 @@ import numpy.typing as npt
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import scratch_folder
 from mtlpar.core.hashing import UInt64Array
+from mtlpar.core.measurements import CompatibilityRecord
 from mtlpar.core.paths import Workspace
-from mtlpar.core.products import CompatibilityRecord
 from mtlpar.core.records import write_content
 from mtlpar.evaluate import stage as evaluate
 from mtlpar.evaluate.metrics import read_metrics

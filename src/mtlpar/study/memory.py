@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mtlpar.core.collective import collective
-from mtlpar.core.products import MemoryRecord
+from mtlpar.core.measurements import MemoryRecord
 from mtlpar.core.records import write_content
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.device import peak_memory_bytes, start_peak_bytes

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from mtlpar.core.collective import collective
-from mtlpar.core.products import ScalingRecord
+from mtlpar.core.measurements import ScalingRecord
 from mtlpar.core.records import write_content
 from mtlpar.parallel.agree import gather
 from mtlpar.parallel.ranks import RankContext

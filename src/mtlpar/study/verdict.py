@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mtlpar.core.products import StepTraces
+from mtlpar.core.measurements import StepTraces
 
 FloatArray = npt.NDArray[np.float64]
 

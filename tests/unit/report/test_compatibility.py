@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mtlpar.core.files import write_json
+from mtlpar.core.measurements import CompatibilityRecord
 from mtlpar.core.paths import Workspace
-from mtlpar.core.products import CompatibilityRecord
 from mtlpar.report.compatibility import (
     Measured,
     compatibility_grid,

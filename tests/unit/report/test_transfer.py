@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mtlpar.core.files import write_json
+from mtlpar.core.measurements import TransferRecord
 from mtlpar.core.paths import Workspace
-from mtlpar.core.products import TransferRecord
 from mtlpar.report.studies import write_study
 from mtlpar.report.transfer import curves_of, labels_saved, transfer_grid
 

@@ -9,8 +9,8 @@ import torch
 from training import MODEL, TRAIN
 
 from mtlpar.core.files import read_json
+from mtlpar.core.measurements import CompatibilityRecord
 from mtlpar.core.paths import Workspace
-from mtlpar.core.products import CompatibilityRecord
 from mtlpar.core.records import read_record
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.parallel.ranks import RankContext

@@ -15,8 +15,8 @@ from warm import warm_python
 
 from mtlpar.config import load_config
 from mtlpar.core.files import read_json, write_json
+from mtlpar.core.measurements import MemoryRecord, ScalingRecord
 from mtlpar.core.paths import Workspace
-from mtlpar.core.products import MemoryRecord, ScalingRecord
 from mtlpar.core.records import read_record, write_content
 from mtlpar.flow import measuring
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
