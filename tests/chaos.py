@@ -539,6 +539,13 @@ class Try(NamedTuple):
         )
 
 
+class Usual(NamedTuple):
+    """How a command ends without a fault, and a digest of each of its products."""
+
+    ended: Ended
+    products: dict[str, str]
+
+
 class Chaos:
     """A finished run, what its commands do without a fault, and tries with one."""
 
@@ -556,7 +563,7 @@ class Chaos:
         for run_seed, place in enumerate((self._whole, self._other)):
             make_run(self._copy, seed=run_seed, adapted=adapted)
             self._copy.rename(place)
-        self._usual: dict[str, tuple[Ended, dict[str, str]]] = {}
+        self._usual: dict[str, Usual] = {}
         for command in commands:
             prepare(self._whole, self._copy, command)
             ended = run(self._copy, command.arguments)
@@ -566,7 +573,7 @@ class Chaos:
                 raise RuntimeError(
                     f"{command.name} without a fault: {found}, expected {before}\n{ended.output}"
                 )
-            self._usual[command.name] = (ended, found)
+            self._usual[command.name] = Usual(ended, found)
 
     def attempt(self, index: int) -> Try:
         """Make one try; its dice depend on the seed and its number alone."""
@@ -585,13 +592,13 @@ class Chaos:
                 return self._judged(index, fault.__name__, command, what, ended)
 
     def _run(self, command: Command, **options: Any) -> Ended:
-        usual = self._usual[command.name][0].seconds
+        usual = self._usual[command.name].ended.seconds
         return run(self._copy, command.arguments, patience=_BUSY * usual + HANG_SECONDS, **options)
 
     def _interrupted(self, index: int, fault: str, command: Command, dice: Dice) -> Try:
         """Disturb the command itself; the next run has to make up for it."""
         if fault == KILL:
-            after = dice.uniform(0.0, 1.0) * self._usual[command.name][0].seconds
+            after = dice.uniform(0.0, 1.0) * self._usual[command.name].ended.seconds
             what = f"killed after {after:.2f} s"
             first = self._run(command, kill_after=after)
         else:
@@ -615,25 +622,25 @@ class Chaos:
             found = products(self._copy, command) if ended.status == 0 else {}
         except ValueError as error:
             found = {"cannot be read": str(error)}
-        outcome, said = self.judge(command, ended, found)
+        outcome, said = judge(ended, found, self._usual[command.name])
         return Try(index, fault, command.name, what, outcome, said, ended.seconds)
 
-    def judge(self, command: Command, ended: Ended, found: dict[str, str]) -> tuple[str, str]:
-        """The outcome of a command that made products with these digests, and its last word."""
-        usual, expected = self._usual[command.name]
-        last = (ended.output.strip().splitlines() or [""])[-1]
-        if ended.status is None:
-            return "HANG", last
-        if "Traceback" in ended.output or ended.status < 0:
-            return "TRACEBACK", last
-        if ended.status != 0:
-            is_one_line = len(ended.lines("E")) == 1
-            return ("refused", last) if is_one_line else ("TRACEBACK", f"not one line: {last}")
-        new = [text for text in ended.lines("W") if text not in usual.lines("W")]
-        if found == expected:
-            return ("repaired" if new else "harmless"), (new or ["-"])[-1]
-        different = ", ".join(sorted(dict(found.items() ^ expected.items())))
-        return ("warned" if new else "SILENT WRONG"), (new or [f"not as usual: {different}"])[-1]
+
+def judge(ended: Ended, found: dict[str, str], usual: Usual) -> tuple[str, str]:
+    """The outcome of a command that made products with these digests, and its last word."""
+    last = (ended.output.strip().splitlines() or [""])[-1]
+    if ended.status is None:
+        return "HANG", last
+    if "Traceback" in ended.output or ended.status < 0:
+        return "TRACEBACK", last
+    if ended.status != 0:
+        is_one_line = len(ended.lines("E")) == 1
+        return ("refused", last) if is_one_line else ("TRACEBACK", f"not one line: {last}")
+    new = [text for text in ended.lines("W") if text not in usual.ended.lines("W")]
+    if found == usual.products:
+        return ("repaired" if new else "harmless"), (new or ["-"])[-1]
+    different = ", ".join(sorted(dict(found.items() ^ usual.products.items())))
+    return ("warned" if new else "SILENT WRONG"), (new or [f"not as usual: {different}"])[-1]
 
 
 def table(tries: Sequence[Try]) -> str:
@@ -653,16 +660,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Seeded faults on a tiny finished run.")
     parser.add_argument("--seconds", type=float, default=600.0, help="how long to try")
     parser.add_argument("--seed", type=int, default=1, help="what the faults are drawn from")
+    parser.add_argument("--tries", type=int, default=sys.maxsize, metavar="N", help="at most N")
+    parser.add_argument(
+        "--stages", action="store_true", help="leave out finetune and distill, which take a minute"
+    )
     parser.add_argument("--only", type=int, metavar="N", help="make try number N alone")
     parser.add_argument("--log", type=Path, default=Path("build/chaos.log"), help="a line per try")
     options = parser.parse_args()
     tries: list[Try] = []
     options.log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        chaos = Chaos(Path(folder), seed=options.seed, commands=(*COMMANDS, *ADAPTING))
+        commands = COMMANDS if options.stages else (*COMMANDS, *ADAPTING)
+        chaos = Chaos(Path(folder), seed=options.seed, commands=commands)
         end = time.monotonic() + options.seconds
         with options.log.open("w", encoding="utf-8") as log:
-            for index in [options.only] if options.only is not None else range(sys.maxsize):
+            for index in [options.only] if options.only is not None else range(options.tries):
                 if time.monotonic() > end:
                     break
                 tries.append(chaos.attempt(index))

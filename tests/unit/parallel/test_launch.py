@@ -298,7 +298,7 @@ with ranks.distributed_context(first=first) as context:
 """
     done = _launch(2, code)
     assert done.returncode != 0
-    assert told in done.stderr
+    assert told in done.stderr, done.stderr
 
 
 @pytest.mark.mpi
