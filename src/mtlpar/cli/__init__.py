@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever reads the output, such as `head`, has seen enough. Python would flush once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         words = words_of(error)
         if words is None:
             raise

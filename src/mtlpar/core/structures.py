@@ -243,7 +243,9 @@ def segment_sum(values: npt.NDArray[Any], num_atoms: npt.NDArray[np.int32]) -> n
         num_atoms: (S,) atoms per structure.
     """
     ends = np.cumsum(num_atoms, dtype=np.int64)
-    running = np.concatenate([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
+    running = np.concatenate(
+        [np.zeros((1, *values.shape[1:]), values.dtype), np.cumsum(values, axis=0)]
+    )
     sums: npt.NDArray[Any] = running[ends] - running[ends - num_atoms]
     return sums
 

@@ -50,6 +50,10 @@ def words_of(error: BaseException) -> str | None:
         return _words_of_letters(error)
     if isinstance(error, ValueError):
         return str(error)
+    if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+        # For links that lead to themselves `Path.resolve` has an error of its own.
+        is_loop = error.__context__.errno == errno.ELOOP
+        return words_of(error.__context__) if is_loop else None
     advice = advice_of(error)
     if advice is None or not isinstance(error, OSError):
         return None

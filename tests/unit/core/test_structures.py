@@ -95,3 +95,9 @@ def test_content_hash_does_not_depend_on_the_batch_around_a_structure() -> None:
 def test_segment_sum_of_structures_without_atoms_is_zero() -> None:
     sums = segment_sum(np.array([1, 2, 3]), np.array([0, 2, 0, 1, 0], dtype=np.int32))
     assert sums.tolist() == [0, 3, 0, 3, 0]
+
+
+def test_segment_sum_of_nothing_but_structures_without_atoms_is_zero() -> None:
+    # A file of one empty frame is a whole block without a row.
+    sums = segment_sum(np.zeros((0, 2), np.int64), np.array([0, 0], dtype=np.int32))
+    np.testing.assert_array_equal(sums, np.zeros((2, 2)))

@@ -20,3 +20,15 @@ def test_a_name_in_other_bytes_than_utf_8_is_named_with_what_to_do() -> None:
     assert said.startswith(
         "'k\\udcf6rper.extxyz' has letters that are not in utf-8: rename the file"
     )
+
+
+def test_a_link_that_leads_to_itself_is_named_though_it_is_no_error_of_the_system(tmp_path) -> None:
+    loop = tmp_path / "model.pt"
+    loop.symlink_to(loop)
+    with pytest.raises(RuntimeError) as found:
+        loop.resolve()
+    words = words_of(found.value)
+    assert words is not None
+    assert str(loop) in words
+    assert "Correct that name or link" in words
+    assert words_of(RuntimeError("a fault of the code")) is None

@@ -318,6 +318,14 @@ def test_a_damaged_archive_is_named_whatever_its_library_raises(tmp_path, ending
         read_all(path, format="extxyz")
 
 
+def test_a_file_of_frames_without_atoms_is_read_and_its_frames_are_left_to_the_checks(tmp_path):
+    path = tmp_path / "empty.xyz"
+    path.write_text("0\nProperties=species:S:1:pos:R:3 energy=1.0\n" * 2)
+    batch, dropped, damage = read_all(path)
+    assert (len(batch), batch.total_atoms, dropped, damage) == (2, 0, {}, [])
+    assert check(batch, max_force=50.0).dropped == {"no_atoms": 2}
+
+
 def test_a_header_of_absurdly_many_columns_is_damage_and_takes_no_memory(tmp_path):
     # A flipped digit; ASE would make a list of a billion columns.
     path = tmp_path / "data.xyz"
