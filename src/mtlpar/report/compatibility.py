@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from mtlpar.core.grouping import grouped
 from mtlpar.core.measurements import CompatibilityRecord, LevelsRecord
@@ -72,7 +72,7 @@ def ratio_of(together: Sequence[float], alone: Sequence[float]) -> Ratio:
     logs = np.log(np.divide(together, alone))
     mean = logs.mean()
     error = logs.std(ddof=1) / np.sqrt(len(logs))
-    half = error * student.ppf((1 + _CONFIDENCE) / 2, len(logs) - 1)
+    half = error * stdtrit(len(logs) - 1, (1 + _CONFIDENCE) / 2)
     return Ratio(*(float(np.exp(one)) for one in (mean, mean - half, mean + half)))
 
 
