@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
+from functools import cache
 
 from marks import functions, is_marked, modules
 
@@ -31,8 +32,9 @@ class _Function:
     refers: set[str] = field(default_factory=set)
 
 
-def _read_package() -> dict[str, _Function]:
-    """Functions and methods by qualified name."""
+@cache
+def _functions() -> dict[str, _Function]:
+    """Functions and methods of the package by qualified name."""
     found = {}
     for _, module, tree in modules():
         known = {
@@ -64,27 +66,29 @@ def _uses(node: ast.FunctionDef, known: dict[str, str]) -> _Function:
     return function
 
 
-FUNCTIONS = _read_package()
-MARKED = {name for name, function in FUNCTIONS.items() if function.marked}
+def _marked() -> set[str]:
+    return {name for name, function in _functions().items() if function.marked}
 
 
 def test_what_calls_a_library_in_which_ranks_wait_is_marked() -> None:
-    waiting = {name for name, function in FUNCTIONS.items() if function.names & PRIMITIVES}
+    waiting = {name for name, function in _functions().items() if function.names & PRIMITIVES}
     assert len(waiting) > 20
-    assert waiting - MARKED == set()
+    assert waiting - _marked() == set()
 
 
 def test_what_calls_a_marked_function_is_marked_up_to_the_commands() -> None:
     # Functions, classes and methods of `self`; of other objects only a run tells the class.
-    calling = {name for name, function in FUNCTIONS.items() if function.refers & MARKED}
-    commands = {name for name in FUNCTIONS if name.startswith("mtlpar.cli.")}
-    assert calling - MARKED - commands - ALONE == set()
+    marked = _marked()
+    calling = {name for name, function in _functions().items() if function.refers & marked}
+    commands = {name for name in _functions() if name.startswith("mtlpar.cli.")}
+    assert calling - marked - commands - ALONE == set()
     assert calling >= ALONE
 
 
 def test_nothing_is_marked_that_waits_for_nobody() -> None:
-    methods = {name.rpartition(".")[2] for name in MARKED}
-    for name in MARKED:
+    marked = _marked()
+    methods = {name.rpartition(".")[2] for name in marked}
+    for name in marked:
         others = methods - {name.rpartition(".")[2]}
-        function = FUNCTIONS[name]
-        assert function.names & (PRIMITIVES | SOMETIMES | others) or function.refers & MARKED, name
+        function = _functions()[name]
+        assert function.names & (PRIMITIVES | SOMETIMES | others) or function.refers & marked, name

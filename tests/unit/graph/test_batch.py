@@ -9,7 +9,6 @@ import sys
 import pytest
 import torch
 from ase.build import bulk, molecule
-from torch_geometric.data import Batch, Data
 
 from mtlpar.core.ase_structures import structure_batch
 from mtlpar.graph.batch import GraphBatch
@@ -26,6 +25,8 @@ def _batch(*structures) -> GraphBatch:
 
 def test_fields_are_those_of_a_batch_that_pyg_makes_of_single_structures() -> None:
     # Atoms of edges counted within their structure, or a ptr without its end, would differ.
+    from torch_geometric.data import Batch, Data
+
     single = []
     for atoms in STRUCTURES:
         tensors = _batch(atoms).tensors()
@@ -41,6 +42,8 @@ def test_fields_are_those_of_a_batch_that_pyg_makes_of_single_structures() -> No
 
 
 def test_to_pyg_shares_the_tensors() -> None:
+    from torch_geometric.data import Batch
+
     batch = _batch(*STRUCTURES)
     graph = batch.to_pyg()
     assert isinstance(graph, Batch)

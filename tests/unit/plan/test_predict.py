@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
-from mtlpar.plan.census import take_census
+from mtlpar.plan.census import ModelCensus, take_census
 from mtlpar.plan.machine import GENERIC_CPU, GENERIC_GPU, Link, Machine
 from mtlpar.plan.network import Group, all_reduce_seconds
 from mtlpar.plan.predict import PLANS, _loads, layout_of, predict
@@ -21,8 +22,12 @@ from mtlpar.plan.workload import Dataset, Workload, make_branches
 MODEL = ModelSettings(
     encoder=EgnnSettings(width=128, layers=1), head=HeadSettings(width=192, layers=3)
 )
-CENSUS = take_census(MODEL)
 EQUAL = make_branches([Dataset("made_up", structures=1e6, atoms_per_structure=15.0)], 4)
+
+
+@cache
+def _census() -> ModelCensus:
+    return take_census(MODEL)
 
 
 def _predict(
@@ -31,7 +36,7 @@ def _predict(
     return predict(
         plan,
         machine=machine,
-        census=CENSUS,
+        census=_census(),
         workload=Workload(branches, batch),
         ranks=ranks,
         **options,
@@ -62,7 +67,7 @@ def test_every_structure_of_a_step_is_on_one_rank(sizes, ranks, batch, plan, dea
 @pytest.mark.parametrize("count", [2, 8, 16])
 def test_memory_follows_the_formula_of_the_paper(count: int) -> None:
     branches = make_branches([Dataset("d", 1e6, 15.0)], count)
-    encoder, branch = CENSUS.encoder_parameters, CENSUS.branch_parameters
+    encoder, branch = _census().encoder_parameters, _census().branch_parameters
     base = _predict("mtl-base", ranks=16, branches=branches).memory
     par = _predict("mtl-par", ranks=16, branches=branches).memory
     # Ps + Nh Ph against Ps + Ph, for weights and for the two moments of AdamW.
@@ -142,7 +147,7 @@ def test_groups_still_wait_for_the_branch_whose_batch_is_largest() -> None:
 
 def test_sharding_takes_memory_off_and_puts_communication_on() -> None:
     plain, sharded = _predict("mtl-par", ranks=16), _predict("mtl-par sharded", ranks=16)
-    encoder = 4 * CENSUS.encoder_parameters
+    encoder = 4 * _census().encoder_parameters
     assert plain.memory.moments - sharded.memory.moments == pytest.approx(2 * encoder * 3 / 4)
     assert sharded.step.encoder_reduction > plain.step.encoder_reduction
 
@@ -227,7 +232,7 @@ def test_an_encoder_is_spread_only_where_it_fits_no_other_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The encoder of a billion parameters in forty layers, with the activations of a small one.
-    deep = replace(CENSUS, encoder_parameters=10**9, layers=40)
+    deep = replace(_census(), encoder_parameters=10**9, layers=40)
     monkeypatch.setattr("mtlpar.plan.recommend.take_census", lambda _: deep)
     workload = Workload(EQUAL, 8.0)
     memory = {
