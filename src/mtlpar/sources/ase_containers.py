@@ -12,6 +12,7 @@ import re
 import sqlite3
 import zlib
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ _FORMAT_KEYS: Final = {
 }  # fmt: skip
 _QUOTES: Final = re.compile(rb""""[^"]*"|'[^']*'""")
 _HEADER_KEY: Final = re.compile(rb"(?<!\S)([A-Za-z]+)\s*=")
+_ANY_KEY: Final = re.compile(rb"""(?<!\S)([^\s='"{\[]+)\s*=""")
 # What ASE raises for text that is no frame.
 _ASE_ERRORS: Final = (
     ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError,
@@ -181,6 +183,10 @@ def _open_frame(text: bytes, where: str) -> tuple[Any, Labels]:
     header = text.split(b"\n", maxsplit=2)[1]
     if absurd := _ABSURD_COLUMNS.search(header):
         raise ValueError(f"{where}: Properties have {absurd[0]!r}... columns; {header[:200]!r}")
+    counts = Counter(_ANY_KEY.findall(_QUOTES.sub(b"", header)))
+    if twice := next((key.decode() for key, count in counts.items() if count > 1), None):
+        # ASE takes the last one without a word.
+        raise ValueError(f"{where}: {twice}= stands in its second line more than once: keep one")
     try:
         stream = io.StringIO(_decoded(text))
         atoms: Atoms = next(read_xyz(stream, index=0, properties_parser=_parse_header))

@@ -603,6 +603,23 @@ def test_such_a_key_beside_the_right_one_or_in_a_remark_is_none(tmp_path):
     assert not damage
 
 
+@pytest.mark.parametrize("key", ["energy", "Properties", "REF_energy"])
+def test_a_frame_that_says_something_twice_is_refused_alone(tmp_path, key):
+    # ASE takes the last one: another energy, or columns without the forces.
+    path = tmp_path / "some.xyz"
+    write(path, [water(-1.0), water(-2.0), water(-3.0)], format="extxyz")
+    first, second, *rest = path.read_text().split("pbc=")
+    again = {"energy": "energy=-9.0", "Properties": "Properties=species:S:1:pos:R:3"}.get(
+        key, "REF_energy=-2.0 REF_energy=-3.0"
+    )
+    second = f'{second}{again} note="energy=5" '
+    path.write_text("pbc=".join([first, second, *rest]))
+    batch, dropped, damage = read_all(path)
+    assert batch.energy.tolist() == [-1.0, -3.0]
+    assert dropped == {"damaged_record": 1}
+    assert f"{key}= stands in its second line more than once" in str(damage)
+
+
 def test_what_a_user_stored_under_a_name_that_rows_compute_is_taken(tmp_path):
     # Every row said a charge of zero, the sum of its initial charges.
     path = tmp_path / "some.db"
