@@ -7,6 +7,7 @@ structures the second moments of the atoms, of periodic ones a sum over long wav
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -58,7 +59,7 @@ def extents(batch: StructureBatch, weight: FloatArray) -> FloatArray:
     return np.where(batch.pbc.any(axis=1), 0.0, np.sqrt(trace) + square**0.25)
 
 
-def ripples(batch: StructureBatch, weight: FloatArray) -> FloatArray:
+def ripples(batch: StructureBatch, weights: Sequence[FloatArray]) -> list[FloatArray]:
     """Squared structure factors of long waves, summed, with the size of the cell added.
 
     In real space this is a sum over all pairs and images that falls off over 8 Å, so that neither
@@ -66,13 +67,14 @@ def ripples(batch: StructureBatch, weight: FloatArray) -> FloatArray:
 
     Args:
         batch: The structures.
-        weight: Weight q of each atom, (A,).
+        weights: Weights q of each atom, (A,) each.
 
     Returns:
-        (V/N)^(1/3) + (1 + c Σ_k w(k²) |Σ_j q_j exp(i k·r_j)|² / (N V))^(1/2) in Å, with w smooth
-        and falling to zero; zero for structures without any periodic direction, (S,).
+        For each of these (V/N)^(1/3) + (1 + c Σ_k w(k²) |Σ_j q_j exp(i k·r_j)|² / (N V))^(1/2) in
+        Å, with w smooth and falling to zero; zero for structures without any periodic direction,
+        (S,).
     """
-    sizes = np.zeros(len(batch))
+    sizes = [np.zeros(len(batch)) for _ in weights]
     periodic = np.flatnonzero(batch.pbc.any(axis=1))
     if len(periodic) == 0:
         return sizes
@@ -81,11 +83,12 @@ def ripples(batch: StructureBatch, weight: FloatArray) -> FloatArray:
     longest = _SHORTEST_PER_ANGSTROM * np.cbrt(np.minimum(1, _LARGE_CUBIC_ANGSTROM / volume))
     structure, waves = _waves(cell, longest)
     part = (waves**2).sum(axis=1) / longest[structure] ** 2
-    power = (1 - part) ** 8 * (1 + 1 / (part + _LONG))
-    power *= _squared_factors(batch, weight, periodic[structure], waves)
-    power = np.bincount(structure, power, len(periodic))
+    fall = (1 - part) ** 8 * (1 + 1 / (part + _LONG))
     count = batch.num_atoms[periodic]
-    sizes[periodic] = np.cbrt(volume / count) + np.sqrt(1 + _STRENGTH * power / (volume * count))
+    factors = _squared_factors(batch, weights, periodic[structure], waves)
+    for size, squared in zip(sizes, factors, strict=True):
+        power = np.bincount(structure, fall * squared, len(periodic))
+        size[periodic] = np.cbrt(volume / count) + np.sqrt(1 + _STRENGTH * power / (volume * count))
     return sizes
 
 
@@ -97,10 +100,10 @@ def periodic_cells(batch: StructureBatch, periodic: IndexArray) -> FloatArray:
 
 
 def _squared_factors(
-    batch: StructureBatch, weight: FloatArray, structure: IndexArray, waves: FloatArray
-) -> FloatArray:
-    """Squared structure factor of each wave, which runs through a structure of the batch, (K,)."""
-    squared = np.zeros(len(waves))
+    batch: StructureBatch, weights: Sequence[FloatArray], structure: IndexArray, waves: FloatArray
+) -> list[FloatArray]:
+    """Squared structure factors of waves, which run through structures of the batch, (K,) each."""
+    squared = [np.zeros(len(waves)) for _ in weights]
     positions = batch.positions.astype(np.float64)
     first, count = batch.offsets[structure], batch.num_atoms[structure].astype(np.int64)
     for piece in split_by_load(count, _CHUNK):
@@ -109,7 +112,8 @@ def _squared_factors(
         phase = sum(positions[atoms, axis] * vector[:, axis] for axis in range(3))
         starts = np.cumsum(count[piece]) - count[piece]
         for turned in (np.cos(phase), np.sin(phase)):
-            squared[piece] += np.add.reduceat(weight[atoms] * turned, starts) ** 2
+            for total, weight in zip(squared, weights, strict=True):
+                total[piece] += np.add.reduceat(weight[atoms] * turned, starts) ** 2
     return squared
 
 

@@ -71,12 +71,12 @@ def fingerprints(batch: StructureBatch) -> UInt32Array:
     words = np.zeros((len(batch), *FIELDS["fingerprint"].shape), np.uint32)
     pairs = _pairs(batch)
     possible = np.flatnonzero(pairs <= _MAX_PAIRS)
+    words[possible, 0] = np.maximum(_state(batch)[possible] >> np.uint64(32), 1)
     for piece in split_by_load(pairs[possible], _CHUNK):
         chosen = possible[piece]
         structures = batch.take(chosen)
         steps = np.floor(_sums(structures) * (TOLERANCE / np.array(_ROUNDING))).astype(np.int64)
         words[chosen, 1:] = (steps + _ZERO).astype(np.uint32)
-        words[chosen, 0] = np.maximum(_state(structures) >> np.uint64(32), 1)
     return words
 
 
@@ -116,8 +116,9 @@ def _sums(batch: StructureBatch) -> FloatArray:
     first, second = (table[elements] for table in _RECEIVER)
     sums = [first * near, second * medium, first * waves, second * later_waves]
     columns = [np.bincount(owner, values, len(batch)) / root for values in sums]
-    for column, weight in zip(columns, (first, second), strict=False):
-        column += root * (extents(batch, weight) + ripples(batch, weight))
+    weights = (first, second)
+    for column, weight, size in zip(columns, weights, ripples(batch, weights), strict=False):
+        column += root * (extents(batch, weight) + size)
     return np.stack(columns, axis=1)
 
 

@@ -27,8 +27,10 @@ BoolArray = npt.NDArray[np.bool_]
 # 600 atoms, crystals of about 130.
 _LARGE_OPEN = 350_000
 _LARGE_PERIODIC = 35_000
-# Candidates that are looked at together: their arrays stay in the second-level cache.
-_CHUNK = 16_000
+# Candidates that are looked at together: their arrays stay in the second-level cache, and calls of
+# NumPy are few beside what they do. Of the candidates of crystals many are never looked at.
+_CHUNK_OPEN = 16_000
+_CHUNK_PERIODIC = 64_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +133,9 @@ def _search(batch: StructureBatch, cutoff: float) -> Iterator[Pairs]:
     candidates = num_atoms**2 * np.ceil((1 + cutoff / heights).prod(axis=1)).astype(np.int64)
     periodic = batch.pbc.any(axis=1)
     large = candidates > np.where(periodic, _LARGE_PERIODIC, _LARGE_OPEN)
-    for chosen in _chunks(candidates, ~large & ~periodic):
+    for chosen in _chunks(candidates, ~large & ~periodic, _CHUNK_OPEN):
         yield open_pairs(positions, first_atom[chosen], num_atoms[chosen], cutoff)
-    for chosen in _chunks(candidates, ~large & periodic):
+    for chosen in _chunks(candidates, ~large & periodic, _CHUNK_PERIODIC):
         yield periodic_pairs(
             positions, first_atom[chosen], num_atoms[chosen], cells.take(chosen), cutoff
         )
@@ -141,9 +143,9 @@ def _search(batch: StructureBatch, cutoff: float) -> Iterator[Pairs]:
         yield _linked_cells(batch, index, positions, cells, cutoff)
 
 
-def _chunks(candidates: IndexArray, wanted: BoolArray) -> Iterator[IndexArray]:
+def _chunks(candidates: IndexArray, wanted: BoolArray, load: int) -> Iterator[IndexArray]:
     indices = np.flatnonzero(wanted)
-    for piece in split_by_load(candidates[indices], _CHUNK):
+    for piece in split_by_load(candidates[indices], load):
         yield indices[piece]
 
 

@@ -87,7 +87,8 @@ def test_edges_do_not_depend_on_the_search_or_on_the_rest_of_the_batch(
     together = neighbor_list(batch, options)
     with monkeypatch.context() as patch:
         # Every structure a piece of its own.
-        patch.setattr(neighbors, "_CHUNK", 1)
+        patch.setattr(neighbors, "_CHUNK_OPEN", 1)
+        patch.setattr(neighbors, "_CHUNK_PERIODIC", 1)
         assert_equal_edges(neighbor_list(batch, options), together)
         # Every structure, or every other one, by linked cells.
         patch.setattr(neighbors, "_LARGE_PERIODIC", 0)
