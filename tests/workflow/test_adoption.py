@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from checkout import copy_checkout, make_small, run_mtlpar, run_snakemake
 
+from mtlpar.core.records import write_content
+from mtlpar.flow.run_record import RunRecord
+
 pytestmark = pytest.mark.workflow
 
 MANIFEST = "results/extracted/qm7x/manifest.json"
@@ -30,7 +33,7 @@ def died(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = checkout / "results/provenance/extract/qm7x.json"
     content = json.loads(record.read_text())
     content["attempts"][-1]["job"] = "77"
-    record.write_text(json.dumps(content))
+    write_content(record, RunRecord, content)
     shutil.rmtree(checkout / ".snakemake/metadata")
     sent = (
         f"  Host: {socket.gethostname()}\nJob 1 has been submitted with SLURM jobid 77 (log: x).\n"

@@ -175,7 +175,7 @@ def _mpi_ranks(
             failures.connect(_open_notices(host, port, timeout))
             problem = world.bcast(_problem(first, world.size) if world.rank == 0 else None)
             context = RankContext(world.rank, world.size, local_device(local_rank), failures)
-            with _process_group(context, store, timeout):
+            with _process_group(context, store, timeout, world.Barrier):
                 if problem:
                     raise AgreedError(problem)
                 yield context
@@ -251,7 +251,7 @@ def _torchrun_ranks(
             store.wait([_FIRST], _ANY_TIME)
             problem = json.loads(store.get(_FIRST))
             context = RankContext(rank, size, local_device(local_rank), failures)
-            with _process_group(context, store, timeout):
+            with _process_group(context, store, timeout, partial(_meet_at, store, size)):
                 if problem:
                     raise AgreedError(problem)
                 yield context
@@ -292,7 +292,10 @@ def _open_notices(host: str, port: int, timeout: datetime.timedelta) -> Store:
 @contextmanager
 @collective
 def _process_group(
-    context: RankContext, store: Store, timeout: datetime.timedelta
+    context: RankContext,
+    store: Store,
+    timeout: datetime.timedelta,
+    barrier: Callable[[], object],
 ) -> Iterator[None]:
     import torch.distributed as dist
 
@@ -300,6 +303,9 @@ def _process_group(
     dist.init_process_group(
         backend, store=store, rank=context.rank, world_size=context.world_size, timeout=timeout
     )
+    # Gloo lets the first ranks go while the last ones still connect to them: with nothing to do
+    # they would be gone before.
+    barrier()
     try:
         yield
     except EndedTogether:

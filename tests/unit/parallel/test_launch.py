@@ -302,6 +302,30 @@ with ranks.distributed_context(first=first) as context:
 
 
 @pytest.mark.mpi
+def test_no_rank_goes_on_before_the_last_one_is_connected(tmp_path: Path) -> None:
+    # One with nothing to do would be gone while another still connects to it, which Gloo takes for
+    # a crash: on a busy machine a refusal by all ranks ended in a traceback.
+    code = f"""
+import time
+from pathlib import Path
+import torch.distributed as dist
+from mtlpar.parallel import ranks
+connected, connect = Path({str(tmp_path / "connected")!r}), dist.init_process_group
+def late(*arguments, rank, **options):
+    connect(*arguments, rank=rank, **options)
+    if rank == 1:
+        time.sleep(0.5)
+        connected.touch()
+dist.init_process_group = late
+with ranks.distributed_context() as context:
+    print("met" if connected.exists() else "alone")
+"""
+    done = _launch(2, code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["met", "met"]
+
+
+@pytest.mark.mpi
 def test_what_the_first_rank_finds_wrong_is_one_line_of_all() -> None:
     # As inputs that were made with other settings: no fault of the code, and no traceback.
     code = """
