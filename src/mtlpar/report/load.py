@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.npyio import NpzFile
 
 from mtlpar.core.error_names import MAE_NAMES
 from mtlpar.core.files import missing, read_text
@@ -223,7 +224,7 @@ def _errors_of_source(content: Any, source: str, where: str) -> dict[str, float]
 
 def _arrays(path: Path, names: Sequence[str]) -> list[FloatArray]:
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+        with path.open("rb") as stream, NpzFile(stream) as content:
             return [np.asarray(content[name], dtype=np.float64).ravel() for name in names]
     except FileNotFoundError:
         raise ValueError(missing(path, "evaluate")) from None

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.npyio import NpzFile
 
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import atomic_path, file_digest, missing
@@ -59,7 +60,7 @@ class ExtractedSource:
             ValueError: If it did not run, or not on these structures.
         """
         try:
-            with self._splits.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            with self._splits.open("rb") as file, NpzFile(file) as content:
                 split: npt.NDArray[np.int8] = content["split"]
                 extracted = str(content["extracted"])
         except FileNotFoundError:

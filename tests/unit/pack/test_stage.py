@@ -245,17 +245,17 @@ def test_splits_of_another_extraction_are_refused(tmp_path: Path) -> None:
         stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
 
 
-@pytest.mark.parametrize("left_bytes", [None, 0, 50, 300])
-def test_splits_that_are_missing_or_damaged_are_named(
-    tmp_path: Path, left_bytes: int | None
-) -> None:
+@pytest.mark.parametrize("kept", [None, slice(0), slice(50), slice(300), slice(1, None)])
+def test_splits_that_are_missing_or_damaged_are_named(tmp_path: Path, kept: slice | None) -> None:
     workspace = _in_parts(tmp_path)
     path = workspace.splits("qm7x")
     content = path.read_bytes()
     path.unlink()
-    if left_bytes is not None:
-        path.write_bytes(content[:left_bytes])
-    with pytest.raises(ValueError, match=r"splits\.npz is (missing|damaged.*); run .*normalize"):
+    if kept is not None:
+        path.write_bytes(content[kept])
+    # NumPy takes what is no archive for a pickle, and advises to load it unsafely.
+    words = r"splits\.npz is (missing|damaged \((?!.*pickle).*); run .*normalize"
+    with pytest.raises(ValueError, match=words):
         stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
 
 
