@@ -42,6 +42,7 @@ _MAX_FRAME_BYTES: Final = 1 << 28
 _CHUNK_BYTES: Final = 1 << 20
 # Columns of a property in a damaged header: ASE would make room for so many.
 _ABSURD_COLUMNS: Final = re.compile(rb":[RISL]:\d{5}")
+_COLUMNS: Final = re.compile(rb"""Properties\s*=\s*["']?([^\s"']+)""")
 # Keys that ASE has a meaning of its own for, and what hides them from it.
 _MATRICES: Final = re.compile(r"(^|\s)(stress|virial)=")
 _OURS: Final = "mtlpar_"
@@ -198,7 +199,25 @@ def _open_frame(text: bytes, where: str) -> tuple[Any, Labels]:
         raise ValueError(f"{where}: there is no element {error}{advice}") from error
     except _ASE_ERRORS as error:
         raise ValueError(f"{where}: ASE cannot read it: {error}; {text[:200]!r}") from error
+    _compare_elements(text, header, atoms, where)
     return atoms, {key.removeprefix(_OURS): value for key, value in _labels_of(atoms).items()}
+
+
+def _compare_elements(text: bytes, header: bytes, atoms: Atoms, where: str) -> None:
+    """Refuse a frame that names elements twice, and not alike: ASE takes the numbers."""
+    found = _COLUMNS.search(header)
+    names, _, sizes = (found[1].split(b":")[start::3] if found else [] for start in range(3))
+    if b"species" not in names or b"Z" not in names:
+        return
+    place = sum(map(int, sizes[: names.index(b"species")]))
+    lines = text.split(b"\n")[2 : 2 + len(atoms)]
+    symbols = [line.split()[place].decode().capitalize() for line in lines]
+    for atom, (symbol, known) in enumerate(zip(symbols, atoms.symbols, strict=True)):
+        if symbol != known:
+            raise ValueError(
+                f"{where}: atom {atom} is {symbol} by its species and {known} by its Z; correct "
+                "one of them, or leave its column out"
+            )
 
 
 def _open_row(row: Any, where: str) -> tuple[Any, Labels]:

@@ -620,6 +620,18 @@ def test_a_frame_that_says_something_twice_is_refused_alone(tmp_path, key):
     assert f"{key}= stands in its second line more than once" in str(damage)
 
 
+def test_a_frame_whose_species_and_numbers_differ_is_refused_alone(tmp_path):
+    # ASE takes the numbers, which may be nuclear charges or types of a force field.
+    path = tmp_path / "some.xyz"
+    columns = "Properties=pos:R:3:species:S:1:Z:I:1"
+    frames = [f"2\nenergy=-1 {columns}\n0 0 0 H 1\n0 0 1 {other}\n" for other in ("o 8", "O 6")]
+    path.write_text("".join(frames))
+    batch, dropped, damage = read_all(path)
+    assert batch.atomic_numbers.tolist() == [1, 8]
+    assert dropped == {"damaged_record": 1}
+    assert "frame 1: atom 1 is O by its species and C by its Z" in str(damage)
+
+
 def test_what_a_user_stored_under_a_name_that_rows_compute_is_taken(tmp_path):
     # Every row said a charge of zero, the sum of its initial charges.
     path = tmp_path / "some.db"
