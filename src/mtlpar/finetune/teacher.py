@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -146,13 +146,12 @@ def write_labels(
 
 
 def _require_some(
-    teacher: Teacher, inputs: Mapping[str, Sequence[Path]], outcomes: Iterable[stage.Outcome]
+    teacher: Teacher, inputs: Mapping[str, Sequence[Path]], outcomes: Collection[stage.Outcome]
 ) -> None:
     """Refuse structures of which the teacher refuses every one."""
-    outcomes = list(outcomes)
     if any(one.predicted for one in outcomes):
         return
-    reasons = sum((Counter(one.refused) for one in outcomes), Counter[str]())
+    reasons = sum((one.refused for one in outcomes), Counter[str]())
     names = ", ".join(str(path) for paths in inputs.values() for path in paths)
     raise ValueError(
         f"{names}: {teacher.path} as {teacher.source} predicts none of the structures: "
