@@ -21,6 +21,7 @@ from typing import IO, Any, Final
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers
 from ase.io.extxyz import key_val_str_to_dict, read_xyz
 from ase.io.trajectory import TrajectoryReader
 from ase.stress import voigt_6_to_full_3x3_stress
@@ -204,7 +205,10 @@ def _open_frame(text: bytes, where: str) -> tuple[Any, Labels]:
 
 
 def _compare_elements(text: bytes, header: bytes, atoms: Atoms, where: str) -> None:
-    """Refuse a frame that names elements twice, and not alike: ASE takes the numbers."""
+    """Refuse a frame that names elements twice, and not alike: ASE takes the numbers.
+
+    A species that is no element, such as D or Fe1, is a name for people.
+    """
     found = _COLUMNS.search(header)
     names, _, sizes = (found[1].split(b":")[start::3] if found else [] for start in range(3))
     if b"species" not in names or b"Z" not in names:
@@ -213,7 +217,7 @@ def _compare_elements(text: bytes, header: bytes, atoms: Atoms, where: str) -> N
     lines = text.split(b"\n")[2 : 2 + len(atoms)]
     symbols = [line.split()[place].decode().capitalize() for line in lines]
     for atom, (symbol, known) in enumerate(zip(symbols, atoms.symbols, strict=True)):
-        if symbol != known:
+        if symbol != known and atomic_numbers.get(symbol, 0):
             raise ValueError(
                 f"{where}: atom {atom} is {symbol} by its species and {known} by its Z; correct "
                 "one of them, or leave its column out"

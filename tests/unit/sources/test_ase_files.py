@@ -632,6 +632,17 @@ def test_a_frame_whose_species_and_numbers_differ_is_refused_alone(tmp_path):
     assert "frame 1: atom 1 is O by its species and C by its Z" in str(damage)
 
 
+def test_species_that_are_no_elements_are_names_where_there_are_numbers(tmp_path):
+    # Deuterium, and atom types as other programs write them.
+    path = tmp_path / "some.xyz"
+    columns = "Properties=species:S:1:pos:R:3:Z:I:1"
+    path.write_text(f"3\nenergy=-1 {columns}\nD 0 0 0 1\nFe1 0 0 2 26\nX 0 2 0 8\n")
+    batch, dropped, damage = read_all(path)
+    assert batch.atomic_numbers.tolist() == [1, 26, 8]
+    assert not dropped
+    assert not damage
+
+
 def test_what_a_user_stored_under_a_name_that_rows_compute_is_taken(tmp_path):
     # Every row said a charge of zero, the sum of its initial charges.
     path = tmp_path / "some.db"
