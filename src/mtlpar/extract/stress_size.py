@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mtlpar.core.hashing import mix64
-from mtlpar.core.structures import StructureBatch, segment_sum
+from mtlpar.core.composition import hash_compositions
+from mtlpar.core.structures import StructureBatch
 from mtlpar.extract.slopes import Slopes
 
 IndexArray = npt.NDArray[np.intp]
@@ -40,7 +40,7 @@ class StressSize:
         chosen = np.flatnonzero(batch.has("stress") & batch.pbc.all(axis=1))
         if len(chosen) < 2:
             return
-        composition = segment_sum(mix64(batch.atomic_numbers.astype(np.uint64)), batch.num_atoms)
+        composition = hash_compositions(batch.num_atoms, batch.atomic_numbers)
         keys = np.stack([composition, batch.num_atoms.astype(np.uint64)], axis=1)
         log_volume = np.log(np.abs(np.linalg.det(batch.cell[chosen].astype(np.float64))))
         keys = keys[chosen]

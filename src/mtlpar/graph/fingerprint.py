@@ -12,10 +12,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from mtlpar.core.fields import FIELDS, MAX_ATOMIC_NUMBER
+from mtlpar.core.composition import HASH_OF_ELEMENT, hash_compositions
+from mtlpar.core.fields import FIELDS
 from mtlpar.core.hashing import mix64, uniform_from_hash
 from mtlpar.core.ragged import split_by_load
-from mtlpar.core.structures import StructureBatch, identity_of, segment_sum
+from mtlpar.core.structures import StructureBatch, identity_of
 from mtlpar.graph.far import extents, periodic_cells, ripples
 from mtlpar.graph.neighbors import neighbor_list
 from mtlpar.graph.settings import GraphSettings
@@ -40,12 +41,11 @@ _OPEN_NEIGHBOURS: Final = 200
 # A structure with more pairs of neighbours has a cell a hundred times too small, and would take
 # gigabytes: it gets no fingerprint.
 _MAX_PAIRS: Final = 5_000_000
-_HASH_OF_ELEMENT: Final = mix64(np.arange(MAX_ATOMIC_NUMBER + 1, dtype=np.uint64))
 
 
 def _numbers_of_elements(purpose: int) -> FloatArray:
     """Some number between 0.5 and 1.5 for each element, another one for each purpose, (119,)."""
-    return 0.5 + uniform_from_hash(_HASH_OF_ELEMENT + np.uint64(purpose))
+    return 0.5 + uniform_from_hash(HASH_OF_ELEMENT + np.uint64(purpose))
 
 
 _SENDER: Final = _numbers_of_elements(0)
@@ -96,7 +96,7 @@ def _pairs(batch: StructureBatch) -> npt.NDArray[np.int64]:
 
 def _state(batch: StructureBatch) -> npt.NDArray[np.uint64]:
     """Hash of what must be equal in copies, (S,)."""
-    state = mix64(segment_sum(_HASH_OF_ELEMENT[batch.atomic_numbers], batch.num_atoms))
+    state = mix64(hash_compositions(batch.num_atoms, batch.atomic_numbers))
     for values in (batch.charge, batch.spin, batch.pbc.astype(np.int64).sum(axis=1)):
         state = mix64(state + values.astype(np.int64).view(np.uint64))
     return mix64(state ^ identity_of(batch))

@@ -26,9 +26,9 @@ from ase.data import chemical_symbols
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from torch import Tensor
 
+from mtlpar.core.composition import compositions
 from mtlpar.core.fields import MAX_ATOMIC_NUMBER
 from mtlpar.core.structures import StructureBatch
-from mtlpar.normalize.composition import compositions
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from ase.data import chemical_symbols
 
+from mtlpar.core.composition import NUM_ELEMENTS, compositions
 from mtlpar.core.references import References
 from mtlpar.core.structures import iterate_slices
-from mtlpar.normalize.composition import NUM_ELEMENTS, compositions
 from mtlpar.normalize.exact import (
     MAX_ROWS,
     QUANTA_PER_UNIT,

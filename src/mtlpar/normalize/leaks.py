@@ -16,13 +16,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from mtlpar.core.composition import CountArray, compositions, formula, reduced_where
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.paths import Workspace
 from mtlpar.core.processes import Workers
 from mtlpar.core.products import LeaksRecord
 from mtlpar.core.records import write_content
-from mtlpar.normalize.composition import CountArray, compositions, formula, reduced_where
 from mtlpar.normalize.copies import UInt32Array, name_geometries
 from mtlpar.normalize.split import DROPPED, TEST, TRAIN, SplitArray
 from mtlpar.store.bp import BpReader

@@ -12,11 +12,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from mtlpar.core.composition import hash_compositions
 from mtlpar.core.error_names import MEAN_ABS_NAMES, RMS_NAMES
 from mtlpar.core.fields import FIELDS, LABELS, Level
 from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.references import reference_sums
-from mtlpar.normalize.composition import hash_compositions
 from mtlpar.normalize.exact import exact_sum, from_quanta
 from mtlpar.normalize.fit import Moments, gather_moments
 from mtlpar.normalize.split import DROPPED, TRAIN, SplitArray

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from ase.data import chemical_symbols
 
+from mtlpar.core.composition import compositions
 from mtlpar.core.error_names import MAE_NAMES
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.metrics import ErrorSums
@@ -39,7 +40,6 @@ from mtlpar.core.structures import StructureBatch
 from mtlpar.model.predict import predict_batches
 from mtlpar.model.saved import SavedModel
 from mtlpar.model.start import start_branch
-from mtlpar.normalize.composition import compositions
 from mtlpar.store.pack import Pack
 from mtlpar.train.recipe import Recipe
 

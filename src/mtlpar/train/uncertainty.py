@@ -21,6 +21,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from mtlpar.core.collective import collective
+from mtlpar.core.composition import NUM_ELEMENTS, compositions
 from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.structures import StructureBatch
 from mtlpar.graph.collate import collate
@@ -36,7 +37,6 @@ from mtlpar.model.uncertainty import (
     squared_norms,
     whitening,
 )
-from mtlpar.normalize.composition import NUM_ELEMENTS, compositions
 from mtlpar.parallel.agree import failing_together, gather
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.store.pack import Pack

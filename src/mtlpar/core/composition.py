@@ -1,4 +1,4 @@
-"""Distinct compositions among many structures, without a loop over them."""
+"""Compositions of many structures, without a loop over them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ CountArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 NUM_ELEMENTS: Final = MAX_ATOMIC_NUMBER + 1
-_HASH_OF_ELEMENT: Final = mix64(np.arange(NUM_ELEMENTS, dtype=np.uint64))
+HASH_OF_ELEMENT: Final = mix64(np.arange(NUM_ELEMENTS, dtype=np.uint64))
+"""By atomic number, (119,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def hash_compositions(
         num_atoms: Atoms per structure, (S,).
         atomic_numbers: Elements of all atoms, structure after structure, (A,).
     """
-    return segment_sum(_HASH_OF_ELEMENT[atomic_numbers], num_atoms)
+    return segment_sum(HASH_OF_ELEMENT[atomic_numbers], num_atoms)
 
 
 def compositions(
@@ -76,7 +77,7 @@ def reduced_where(found: Compositions, crystals: BoolArray) -> Compositions:
     """
     units = found.counts // np.gcd.reduce(found.counts, axis=1)[:, None]
     # As `compositions` sums the hashes of atoms, wrapping around.
-    keys = (units.astype(np.uint64) * _HASH_OF_ELEMENT).sum(axis=1, dtype=np.uint64)
+    keys = (units.astype(np.uint64) * HASH_OF_ELEMENT).sum(axis=1, dtype=np.uint64)
     key, first, member = np.unique(
         np.where(crystals, keys[found.member], found.key[found.member]),
         return_index=True,
