@@ -125,7 +125,8 @@ def _ask(path: str, arguments: list[str]) -> int:
             signal.signal(one, lambda number, _: _pass_on(number, fork))
         status = _hear_number(server)
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        if -status != signal.SIGKILL:
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     return status
 
@@ -285,6 +286,10 @@ def _become(program: _Program) -> None:
         sys.argv = rest
         sys.path.insert(0, program.folder)
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.argv = ["-c", *rest[1:]]
+        sys.path.insert(0, program.folder)
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
     else:
         sys.argv = program.arguments
         sys.path.insert(0, str(Path(first).parent))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import REPOSITORY
+from warm import warm_python
 
 SCRIPTS = sorted((REPOSITORY / "benchmarks").glob("*.py"))
 
@@ -65,7 +66,7 @@ NEED_MORE = {
 )
 def test_a_benchmark_ends_well_at_its_smallest_size(name: str, options: str) -> None:
     # Made-up manifests and packs have lacked what newer readers ask for, which no option shows.
-    line = [sys.executable, str(REPOSITORY / "benchmarks" / f"{name}.py"), *options.split()]
+    line = [*warm_python(), str(REPOSITORY / "benchmarks" / f"{name}.py"), *options.split()]
     done = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "ratio" in done.stdout or name == "imports"

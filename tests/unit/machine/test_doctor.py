@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from warm import warm_python
 
 from mtlpar.machine import storage
 from mtlpar.machine.finding import Finding
@@ -161,12 +162,12 @@ def test_a_file_system_whose_clock_is_off_is_a_fault(
 
 @pytest.mark.mpi
 def test_the_command_looks_at_all_ranks_and_fails_on_a_fault(tmp_path: Path) -> None:
-    mtlpar = [sys.executable, "-m", "mtlpar"]
+    mtlpar = [*warm_python(), "-m", "mtlpar"]
     command = ["doctor", "--set", f"paths.results={tmp_path}", "--out", str(tmp_path / "out.json")]
     launch = ["launch", "--ranks-per-node", "2"]
 
     def run(*extra: str) -> subprocess.CompletedProcess[str]:
-        line = [*mtlpar, *launch, *extra, "--", *mtlpar, *command]
+        line = [sys.executable, "-m", "mtlpar", *launch, *extra, "--", *mtlpar, *command]
         return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
 
     done = run()

@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from warm import warm_python
 
 from mtlpar.parallel.launch import Geometry, Launcher, launch_command
 
@@ -196,13 +198,13 @@ with distributed_context(first=lambda ranks: say("first", ranks)) as context:
 
 
 def _launch(
-    ranks: int, code: str, *, launcher: str = "mpiexec"
+    ranks: int, code: str, *, launcher: str = "mpiexec", python: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Let ranks run some code."""
+    """Let ranks run some code, by default forks of what has imported everything before."""
     return subprocess.run(
         [
             *(sys.executable, "-m", "mtlpar", "launch", "--ppn", str(ranks)),
-            *("--launcher", launcher, "--", sys.executable, "-c", code),
+            *("--launcher", launcher, "--", *(python or warm_python()), "-c", code),
         ],
         capture_output=True,
         text=True,
@@ -214,7 +216,8 @@ def _launch(
 @pytest.mark.mpi
 @pytest.mark.parametrize("launcher", ["mpiexec", "torchrun"])
 def test_ranks_meet(launcher: str) -> None:
-    done = _launch(2, MEET, launcher=launcher)
+    # Ranks start as those of users do.
+    done = _launch(2, MEET, launcher=launcher, python=[sys.executable])
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == ["first 2", "rank 0 2 1.0", "rank 1 2 1.0"]
 
@@ -224,7 +227,7 @@ def test_ranks_meet(launcher: str) -> None:
 def test_ranks_that_start_alone_are_refused(announced: str) -> None:
     # What srun does with an MPI it does not know: every process is rank 0 of 1, without a word.
     done = subprocess.run(
-        [sys.executable, "-c", MEET],
+        [*warm_python(), "-c", MEET],
         env={**os.environ, announced: "16", "SLURM_PROCID": "3"},
         capture_output=True,
         text=True,

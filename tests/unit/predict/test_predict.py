@@ -424,7 +424,7 @@ def test_two_runs_that_write_one_file_do_so_one_after_the_other(
     out = tmp_path / "out.extxyz"
     monkeypatch.setattr(stage, "CHUNK_ROWS", 7)
     whole = stage._predict_chunk
-    command = [sys.executable, "-m", "mtlpar", "predict", str(model_file), "in.extxyz"]
+    command = [*warm_python(), "-m", "mtlpar", "predict", str(model_file), "in.extxyz"]
     other: list[subprocess.Popen[bytes]] = []
     seen = threading.Event()
 
