@@ -1,25 +1,81 @@
-"""ASE structures as columns."""
+"""Single structures, of ASE or as light as a reader can make them, as columns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from ase import Atoms
+from ase.symbols import Symbols
 
 from mtlpar.core.electronic_state import find_charge, find_spin
 from mtlpar.core.fields import MAX_ATOMIC_NUMBER
 from mtlpar.core.room import LEAST_ROOM, room
-from mtlpar.core.structures import DoubleStructureBatch
+from mtlpar.core.structures import DoubleStructureBatch, StructureBatch
 
 # Å; vectors that span a volume and are shorter are independent as far as float64 tells.
 _LONG: Final = 1e4
 
 
-def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch:
-    """Columns of ASE structures, with float64 geometry and no labels.
+class AtomsLike(Protocol):
+    """What is read of a structure: `ase.Atoms` has it, and `Structure`, which is made faster."""
+
+    @property
+    def numbers(self) -> npt.NDArray[Any]:
+        """Atomic numbers, (N,)."""
+
+    @property
+    def positions(self) -> npt.NDArray[np.float64]:
+        """Positions in Å, (N, 3)."""
+
+    @property
+    def cell(self) -> Any:
+        """Cell vectors in Å, (3, 3), or what NumPy makes that of."""
+
+    @property
+    def pbc(self) -> npt.NDArray[np.bool_]:
+        """Which of them are periodic, (3,)."""
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """Charge, spin and what else somebody noted."""
+
+    def __len__(self) -> int:
+        """Number of atoms N."""
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """A structure as columns hold it; see `AtomsLike`."""
+
+    numbers: npt.NDArray[Any]
+    positions: npt.NDArray[np.float64]
+    cell: npt.NDArray[np.float64]
+    pbc: npt.NDArray[np.bool_]
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+def iterate_structures(batch: StructureBatch) -> Iterator[Structure]:
+    """Structures of a batch without labels, with their charge and, if one is stated, their spin."""
+    numbers, pbc = batch.atomic_numbers, batch.pbc.astype(np.bool_)
+    positions, cell = batch.positions.astype(np.float64), batch.cell.astype(np.float64)
+    states = zip(batch.charge.tolist(), batch.spin.tolist(), strict=True)
+    for index, ((first, last), (charge, spin)) in enumerate(
+        zip(pairwise(batch.offsets.tolist()), states, strict=True)
+    ):
+        info = {"charge": charge, "spin": spin} if spin else {"charge": charge}
+        yield Structure(numbers[first:last], positions[first:last], cell[index], pbc[index], info)
+
+
+def structure_batch(structures: Sequence[AtomsLike] | Atoms) -> DoubleStructureBatch:
+    """Columns of single structures, with float64 geometry and no labels.
 
     Charge and spin multiplicity are read from ``atoms.info``, under the keys of
     `mtlpar.core.electronic_state`; without them a structure has charge 0 and a spin that nobody
@@ -37,7 +93,7 @@ def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch
     num_atoms = np.array([len(atoms) for atoms in structures])
     numbers = np.concatenate([atoms.numbers for atoms in structures])
     positions = np.concatenate([atoms.positions for atoms in structures])
-    cell = np.stack([atoms.cell.array for atoms in structures])
+    cell = np.stack([np.asarray(atoms.cell) for atoms in structures])
     pbc = np.stack([atoms.pbc for atoms in structures])
     for index in _suspects(numbers, positions, cell, pbc, num_atoms):
         if fault := fault_of(structures[index]):
@@ -58,7 +114,7 @@ def structure_batch(structures: Sequence[Atoms] | Atoms) -> DoubleStructureBatch
     )
 
 
-def charge_of(atoms: Atoms) -> int:
+def charge_of(atoms: AtomsLike) -> int:
     """Total charge in e; see `structure_batch`.
 
     Raises:
@@ -67,7 +123,7 @@ def charge_of(atoms: Atoms) -> int:
     return _of_info(find_charge, atoms)
 
 
-def spin_of(atoms: Atoms) -> int:
+def spin_of(atoms: AtomsLike) -> int:
     """Spin multiplicity, 0 if nobody stated it; see `structure_batch`.
 
     Raises:
@@ -76,19 +132,20 @@ def spin_of(atoms: Atoms) -> int:
     return _of_info(find_spin, atoms)
 
 
-def _of_info(find: Callable[[Mapping[str, Any], str], int], atoms: Atoms) -> int:
+def _of_info(find: Callable[[Mapping[str, Any], str], int], atoms: AtomsLike) -> int:
     if not atoms.info:
         return 0
     try:
         return find(atoms.info, "atoms.info")
     except ValueError:
         # The place takes longer to write down than all the rest, and only an error needs it.
-        return find(atoms.info, f"atoms.info of {atoms}")
+        return find(atoms.info, f"atoms.info of {Symbols(atoms.numbers)}")
 
 
-def fault_of(atoms: Atoms) -> str | None:
+def fault_of(atoms: AtomsLike) -> str | None:
     """What makes an answer impossible, if anything does; it would look like one."""
-    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+    cell = np.asarray(atoms.cell)
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(cell).all()):
         # Atoms that are nowhere have no neighbours.
         return "positions or a cell that are not finite"
     foreign = (atoms.numbers < 1) | (atoms.numbers > MAX_ATOMIC_NUMBER)
@@ -98,15 +155,15 @@ def fault_of(atoms: Atoms) -> str | None:
         return f"atomic numbers {unknown}, expected 1 to {MAX_ATOMIC_NUMBER}"
     if not atoms.pbc.any():
         return None
-    if np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
+    if np.linalg.matrix_rank(cell[atoms.pbc]) < atoms.pbc.sum():
         return (
-            f"a cell {atoms.cell.array.tolist()} that does not span the periodic directions of pbc "
+            f"a cell {cell.tolist()} that does not span the periodic directions of pbc "
             f"{atoms.pbc.tolist()}; correct one of them"
         )
-    [space] = room([atoms.cell.array], [atoms.pbc], [len(atoms)])
+    [space] = room([cell], [atoms.pbc], [len(atoms)])
     if space < LEAST_ROOM:
         return (
-            f"a cell {atoms.cell.array.tolist()} that leaves no room for its atoms ({space:.2g}, "
+            f"a cell {cell.tolist()} that leaves no room for its atoms ({space:.2g}, "
             f"expected at least {LEAST_ROOM} Å^3 for each); give it in Å"
         )
     return None

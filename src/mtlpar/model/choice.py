@@ -20,9 +20,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from ase import Atoms
 
-from mtlpar.core.ase_structures import structure_batch
+from mtlpar.core.ase_structures import AtomsLike, structure_batch
 from mtlpar.graph.collate import collate
 from mtlpar.model.multitask import Segment
 from mtlpar.model.predict import bounded_slices
@@ -109,7 +108,7 @@ class SourceChooser:
             for source, found in self._features.items()
         }
 
-    def choose(self, structures: Sequence[Atoms], *, batch_atoms: int) -> list[Choice]:
+    def choose(self, structures: Sequence[AtomsLike], *, batch_atoms: int) -> list[Choice]:
         """Choose for each structure.
 
         Args:
@@ -137,7 +136,7 @@ class SourceChooser:
             choices[index] = _choice(ratios, densities)
         return choices
 
-    def _descriptors(self, structures: Sequence[Atoms], batch_atoms: int) -> FloatArray:
+    def _descriptors(self, structures: Sequence[AtomsLike], batch_atoms: int) -> FloatArray:
         network = self._model.network
         branch, parameter = next(iter(network.heads)), next(network.parameters())
         batch = structure_batch(structures)

@@ -11,7 +11,13 @@ import numpy.typing as npt
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from mtlpar.core.ase_structures import charge_of, fault_of, spin_of, structure_batch
+from mtlpar.core.ase_structures import (
+    AtomsLike,
+    charge_of,
+    fault_of,
+    spin_of,
+    structure_batch,
+)
 from mtlpar.core.fields import SIX_OF_MATRIX
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
@@ -127,7 +133,7 @@ class SavedModel:
 
     def predict(
         self,
-        structures: Iterable[Atoms],
+        structures: Iterable[AtomsLike],
         *,
         source: str | None = None,
         batch_atoms: int = 4096,
@@ -199,7 +205,7 @@ class SavedModel:
         return () if seen is None else name_unseen_pairs(numbers, seen.together)
 
     def columns_of(
-        self, structures: Sequence[Atoms] | Atoms, source: str
+        self, structures: Sequence[AtomsLike] | Atoms, source: str
     ) -> tuple[StructureBatch, FloatArray]:
         """Columns of structures that a source can answer for, and sums of their references in eV.
 
@@ -210,7 +216,7 @@ class SavedModel:
         self._check_charge_and_spin(batch)
         return batch, self.references[source].sums(batch)
 
-    def refusal(self, atoms: Atoms, *, source: str) -> str | None:
+    def refusal(self, atoms: AtomsLike, *, source: str) -> str | None:
         """Why a structure cannot be predicted, before a colon its kind; None if it can.
 
         Args:

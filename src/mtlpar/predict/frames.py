@@ -7,18 +7,20 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import orjson
-from ase import Atoms
 from ase.data import chemical_symbols
 
+from mtlpar.core.ase_structures import AtomsLike
 from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS
 from mtlpar.core.fields import MATRIX_OF_SIX
 from mtlpar.model.saved import StructurePrediction
 
 _SYMBOLS: Final = dict(enumerate(chemical_symbols))
+# Of the JSON of a matrix: rows become lines, and commas the spaces between numbers.
+_AS_TEXT: Final = bytes.maketrans(b",]", b" \n")
 
 
 def frame_text(
-    name: str, atoms: Atoms, found: StructurePrediction, source: str, why: str | None = None
+    name: str, atoms: AtomsLike, found: StructurePrediction, source: str, why: str | None = None
 ) -> str:
     """A structure with its prediction: total energy, energies of atoms, forces, perhaps stress.
 
@@ -52,7 +54,7 @@ def frame_text(
     return f"{len(atoms)}\n{' '.join([*entries, properties])}\n{lines}\n"
 
 
-def refused_text(name: str, atoms: Atoms, reason: str) -> str:
+def refused_text(name: str, atoms: AtomsLike, reason: str) -> str:
     """A row that was not predicted, and why; atoms are none if it could not be read."""
     head = f'refused="{_quoted(" ".join(reason.split()))}"'
     if not len(atoms):
@@ -62,20 +64,20 @@ def refused_text(name: str, atoms: Atoms, reason: str) -> str:
     return f"{len(atoms)}\n{entries}\n{lines}\n"
 
 
-def _symbols(atoms: Atoms) -> list[str]:
+def _symbols(atoms: AtomsLike) -> list[str]:
     """Symbols of the elements; X for a number that is none, with which a structure is refused."""
     return [_SYMBOLS.get(number, "X") for number in atoms.numbers.tolist()]
 
 
 def _rows(values: npt.NDArray[np.floating]) -> list[str]:
     """Rows of numbers, (N, K) with N > 0, in the fewest digits that read back as the same ones."""
-    text = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY).decode()
-    # What JSON has no number for is its null.
-    rows = text[2:-2].replace("],[", "\n").replace(",", " ").replace("null", "nan")
-    return rows.split("\n")
+    text = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)
+    # The comma between two rows begins the second; what JSON has no number for is its null.
+    rows = text.translate(_AS_TEXT, b"[").replace(b"\n ", b"\n").replace(b"null", b"nan")
+    return rows.decode().split("\n")[:-2]
 
 
-def _about(name: str, atoms: Atoms) -> str:
+def _about(name: str, atoms: AtomsLike) -> str:
     """Where a structure comes from, its cell and its electronic state."""
     parts = [f'row="{_quoted(name)}"']
     parts += [
@@ -85,8 +87,9 @@ def _about(name: str, atoms: Atoms) -> str:
         for key in (*CHARGE_KEYS, *SPIN_KEYS)
         if key in atoms.info and np.ndim(atoms.info[key]) == 0
     ]
-    if atoms.cell.array.any():
-        parts.append(f'Lattice="{_numbers(atoms.cell.array)}"')
+    cell = np.asarray(atoms.cell)
+    if cell.any():
+        parts.append(f'Lattice="{_numbers(cell)}"')
     pbc = " ".join("T" if periodic else "F" for periodic in atoms.pbc.tolist())
     return " ".join([*parts, f'pbc="{pbc}"'])
 

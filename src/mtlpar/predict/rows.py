@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ase import Atoms
 
+from mtlpar.core.ase_structures import AtomsLike, Structure, iterate_structures
 from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS
 from mtlpar.core.system_errors import is_of_the_system
 from mtlpar.sources.ase_containers import (
@@ -23,7 +24,6 @@ from mtlpar.sources.ase_containers import (
     format_of,
     frames_of,
 )
-from mtlpar.store.export import iterate_atoms
 from mtlpar.store.pack import open_folder
 
 logger = logging.getLogger(__name__)
@@ -49,15 +49,15 @@ class Row:
     container: Container | None
     content: Any
 
-    def open(self) -> Atoms:
+    def open(self) -> AtomsLike:
         """The structure, with charge and spin where the row states them.
 
         Raises:
             ValueError: If it cannot be read.
         """
         if self.container is None:
-            atoms: Atoms = self.content
-            return atoms
+            structure: Structure = self.content
+            return structure
         found, labels = self.container.open_record(self.content, self.name)
         state = {key: labels[key] for key in (*CHARGE_KEYS, *SPIN_KEYS) if key in labels}
         return Atoms(found.numbers, found.positions, cell=found.cell, pbc=found.pbc, info=state)
@@ -140,9 +140,8 @@ def _rows_of_pack(path: Path) -> Iterator[Row]:
     with open_folder(path) as reader:
         for first in range(0, len(reader), _BLOCK):
             batch = reader.read(first, min(first + _BLOCK, len(reader)))
-            every = iterate_atoms(batch, reader.header, labels=False)
-            for index, atoms in enumerate(every, first):
-                yield Row(f"{path} structure {index}", None, atoms)
+            for index, structure in enumerate(iterate_structures(batch), first):
+                yield Row(f"{path} structure {index}", None, structure)
 
 
 def _is_input(path: Path) -> bool:

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from ase import Atoms
 from tqdm import tqdm
 
+from mtlpar.core.ase_structures import AtomsLike
 from mtlpar.core.collective import collective
 from mtlpar.core.files import atomic_path, file_digest, write_text
 from mtlpar.core.hashing import json_digest
@@ -244,7 +245,7 @@ def _predict_chunk(
     return "".join(frames)
 
 
-def _open(row: Row) -> tuple[Atoms, str | None]:
+def _open(row: Row) -> tuple[AtomsLike, str | None]:
     """A structure; empty, with the reason, if it cannot be read."""
     try:
         return row.open(), None
@@ -253,7 +254,7 @@ def _open(row: Row) -> tuple[Atoms, str | None]:
 
 
 def _choose(
-    structures: Sequence[Atoms], wanted: Wanted, chooser: SourceChooser | None, batch_atoms: int
+    structures: Sequence[AtomsLike], wanted: Wanted, chooser: SourceChooser | None, batch_atoms: int
 ) -> list[Choice]:
     """The source of each structure, and why; none if no source fits."""
     if chooser is None:
@@ -263,10 +264,10 @@ def _choose(
 
 
 def _each(
-    compute: Callable[[Sequence[Atoms]], Sequence[T]],
-    structures: Sequence[Atoms],
+    compute: Callable[[Sequence[AtomsLike]], Sequence[T]],
+    structures: Sequence[AtomsLike],
     *,
-    refusal: Callable[[Atoms], str | None] = lambda _: None,
+    refusal: Callable[[AtomsLike], str | None] = lambda _: None,
 ) -> list[T | str]:
     """Results of all structures, or the reason where one of them fails, so that it costs no other.
 

@@ -64,15 +64,12 @@ def export(path: Path, out: Path, *, start: int = 0, limit: int | None = None) -
         return stop - start
 
 
-def iterate_atoms(
-    batch: StructureBatch, header: BpHeader, *, labels: bool = True
-) -> Iterator[Atoms]:
+def iterate_atoms(batch: StructureBatch, header: BpHeader) -> Iterator[Atoms]:
     """Yield each structure as `ase.Atoms` with its labels as calculator results.
 
     Args:
         batch: The structures.
         header: What their folder says about itself.
-        labels: Whether labels are wanted.
     """
     for index, (first, last) in enumerate(_atom_ranges(batch)):
         atoms = Atoms(
@@ -82,8 +79,7 @@ def iterate_atoms(
             pbc=batch.pbc[index].astype(bool),
             info=_facts(batch, index, header),
         )
-        if labels:
-            atoms.calc = _labels(batch, index, slice(first, last), atoms)
+        atoms.calc = _labels(batch, index, slice(first, last), atoms)
         yield atoms
 
 
