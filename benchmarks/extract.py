@@ -17,7 +17,6 @@ import bz2
 import json
 import lzma
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -116,14 +115,14 @@ def large_arrays(folder: Path, repeats: int) -> None:
 def qm7x(folder: Path, conformations: int, repeats: int) -> None:
     """QM7-X, a group for each structure: groups that are alike at once, one by one, plain h5py."""
     sys.path.insert(0, str(ROOT))
-    from tools.full_size.qm7x import write_molecules
+    from tools.full_size.qm7x import write_qm7x
 
-    for name in ("2000.xz", "DupMols.dat"):
-        shutil.copyfile(SAMPLE / "qm7x" / name, folder / name)
+    write_qm7x(folder, 16 * conformations, np.random.default_rng(0))
     path = folder / "2000.xz"
     plain = folder / "plain.hdf5"
-    write_molecules(plain, [1, 2], conformations, np.random.default_rng(0))
-    piece = Piece(0, 2, plain)
+    plain.write_bytes(lzma.decompress(path.read_bytes()))
+    with h5py.File(plain) as file:
+        piece = Piece(0, len(file), plain)
 
     def one_by_one() -> int:
         def nothing(_parent: object, names: Sequence[str], _keys: object) -> Any:
@@ -154,7 +153,6 @@ def qm7x(folder: Path, conformations: int, repeats: int) -> None:
     line("ratio", f"{ours / single:.2f}x", ">= 3x")
     line("qm7x, plain h5py, the same keys", f"{theirs:,.0f} structures/s")
     line("ratio", f"{ours / theirs:.2f}x", ">= 5x")
-    plain.write_bytes(lzma.decompress(path.read_bytes()))
 
     def unpack() -> int:
         divide = get_source("qm7x").divide

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import lzma
-import shutil
+from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Final
 
-import h5py
 import numpy as np
+import numpy.typing as npt
 
-from .springs import FloatArray, Frames, IntArray, draw_frames, draw_numbers
+from . import hdf5_layout
+from .springs import FloatArray, IntArray, draw_frames, draw_numbers
+
+Bytes = npt.NDArray[np.uint8]
+UInt64Array = npt.NDArray[np.uint64]
 
 CONFORMATIONS: Final = 606
 """Of a molecule, on average: 4.2 million of 6,950."""
 
+_FILES: Final = range(1, 9)
 _OF_AN_EQUILIBRIUM: Final = 101
 _DISPERSION_EV: Final = -0.125
-_FILES: Final = tuple(f"{number}000" for number in range(1, 9))
+_WORD: Final = np.dtype("<u8")
+_FAR: Final = 1 << 40
+
 _ONE: Final = (
     "sRMSD", "eDFTB+MBD", "eAT", "eMBD", "eTS", "eNN", "eKIN", "eNE", "eEE", "eXC", "eX", "eC",
     "eXX", "eKSE", "eH", "eL", "HLgap", "DIP", "mC6", "mPOL",
@@ -29,70 +37,160 @@ _VECTORS: Final = ("vdwFOR", "hVDIP")
 
 
 def write_qm7x(folder: Path, structures: int, rng: np.random.Generator) -> int:
-    """Write eight files, and duplicates that are in none of them; return how many structures."""
-    molecules = max(len(_FILES), round(structures / CONFORMATIONS))
-    conformations = min(CONFORMATIONS, max(1, structures // molecules))
-    parts = np.array_split(np.arange(1, molecules + 1), len(_FILES))
-    for name, part in zip(_FILES, parts, strict=True):
-        plain = folder / f".{name}.hdf5"
-        write_molecules(plain, part.tolist(), conformations, rng)
-        with plain.open("rb") as source, lzma.open(folder / f"{name}.xz", "wb", preset=0) as packed:
-            shutil.copyfileobj(source, packed, 1 << 22)
-        plain.unlink()
-    (folder / "DupMols.dat").write_text(f"Geom-m{molecules + 1}-i1-c1-opt\n", encoding="ascii")
-    return molecules * conformations
+    """Write eight files, and duplicates that are in none of them; return how many structures.
+
+    The n-th molecules of all files have as many atoms, so that their metadata are the same. With
+    those properties that nobody reads these are most of the bytes, and they are compressed once: a
+    file of xz may have several streams.
+    """
+    count = max(1, round(structures / CONFORMATIONS / len(_FILES)))
+    conformations = min(CONFORMATIONS, max(1, structures // count // len(_FILES)))
+    sizes = rng.integers(11, 23, count).tolist()
+    shared, addresses, end = [], [], hdf5_layout.SUPERBLOCK_BYTES
+    for size in sizes:
+        content, address, end = _rest(rng, end, size, conformations)
+        shared.append(_packed(content))
+        addresses.append(address)
+    for file in _FILES:
+        # Names are as long in all files, and in the same order: 867 at full size.
+        molecules = [f"{file}{index:03d}" for index in range(count)]
+        names = hdf5_layout.names(molecules)
+        members = [*zip(molecules, addresses, strict=True)]
+        group, root = hdf5_layout.group(end + len(names), members, end)
+        with (folder / f"{file}000.xz").open("wb") as stream:
+            stream.write(_packed(hdf5_layout.superblock(root, end + len(names + group))))
+            for molecule, size, rest in zip(molecules, sizes, shared, strict=True):
+                labels = _labels(rng, size, conformations)
+                stream.write(_packed(_names(molecule, conformations) + labels.tobytes()))
+                stream.write(rest)
+            stream.write(_packed(names + group))
+    (folder / "DupMols.dat").write_text("Geom-m9999-i1-c1-opt\n", encoding="ascii")
+    return count * conformations * len(_FILES)
 
 
-def write_molecules(
-    path: Path, molecules: list[int], conformations: int, rng: np.random.Generator
-) -> None:
-    """Write one file as it is before compression.
+def _packed(content: bytes) -> bytes:
+    return lzma.compress(content, preset=0)
+
+
+def _keys(molecule: str, conformations: int) -> list[str]:
+    """Names of conformations: equilibria, and after each the structures displaced from it."""
+    places = [divmod(index, _OF_AN_EQUILIBRIUM) for index in range(conformations)]
+    return [
+        f"Geom-m{molecule}-i1-c{equilibrium + 1}-{f'd{displaced}' if displaced else 'opt'}"
+        for equilibrium, displaced in places
+    ]
+
+
+def _names(molecule: str, conformations: int) -> bytes:
+    return hdf5_layout.names(sorted(_keys(molecule, conformations)))
+
+
+def _labels(rng: np.random.Generator, size: int, conformations: int) -> FloatArray:
+    """Numbers of the datasets of `_label_shapes` of each conformation, (conformations, words)."""
+    frames = draw_frames(rng, draw_numbers(rng, size), conformations)
+    values = {
+        "atNUM": np.tile(frames.numbers.view(np.float64), (conformations, 1)),
+        "atXYZ": frames.positions,
+        "ePBE0": frames.energy - _DISPERSION_EV,
+        "ePBE0+MBD": frames.energy,
+        "pbe0FOR": frames.forces,
+        "totFOR": frames.forces,
+    }
+    return np.hstack([values[key].reshape(conformations, -1) for key in _label_shapes(size)])
+
+
+def _rest(
+    rng: np.random.Generator, at: int, size: int, conformations: int
+) -> tuple[bytes, int, int]:
+    """What of a molecule follows the names and labels of its conformations.
 
     Args:
-        path: The file.
-        molecules: Numbers of its molecules.
-        conformations: How many each has.
-        rng: Where numbers come from.
+        rng: Where the properties come from.
+        at: Address of the names.
+        size: Number of atoms.
+        conformations: How many there are.
+
+    Returns:
+        The bytes, the address of the molecule's group, and the address behind the bytes.
     """
-    with h5py.File(path, "w") as file:
-        for molecule in molecules:
-            numbers = draw_numbers(rng, int(rng.integers(11, 23)))
-            frames = draw_frames(rng, numbers, conformations)
-            group = file.create_group(str(molecule))
-            for index in range(conformations):
-                equilibrium, displaced = divmod(index, _OF_AN_EQUILIBRIUM)
-                name = f"d{displaced}" if displaced else "opt"
-                key = f"Geom-m{molecule}-i1-c{equilibrium + 1}-{name}"
-                _write_conformation(group.create_group(key).id, frames, index, rng)
+    labels_at = at + len(_names("0000", conformations))
+    labels_bytes = _bytes(_label_shapes(size))
+    start = labels_at + conformations * labels_bytes
+    template, address, own, foreign = _template(size)
+    rows = np.tile(template, (conformations, 1))
+    steps = np.arange(conformations, dtype=_WORD)
+    _move(rows, own, start + steps * len(template))
+    _move(rows, foreign, labels_at + steps * labels_bytes)
+    words = _bytes(_property_shapes(size)) // _WORD.itemsize
+    # Of so few digits that files are compressed to about the size of the real ones.
+    properties = rng.integers(-(1 << 27), 1 << 27, (conformations, words)) / 1024
+    rows[:, : words * _WORD.itemsize] = properties.view(np.uint8)
+    addresses = (start + address + steps * len(template)).tolist()
+    members = sorted(zip(_keys("0000", conformations), addresses, strict=True))
+    content, group = hdf5_layout.group(start + rows.size, members, at)
+    return rows.tobytes() + content, group, start + rows.size + len(content)
 
 
-def _write_conformation(
-    group: h5py.h5g.GroupID, frames: Frames, index: int, rng: np.random.Generator
-) -> None:
-    size = len(frames.numbers)
-    forces, energy = frames.forces[index], frames.energy[index : index + 1]
-    _write(group, "atNUM", frames.numbers)
-    _write(group, "atXYZ", frames.positions[index])
-    _write(group, "ePBE0+MBD", energy)
-    _write(group, "ePBE0", energy - _DISPERSION_EV)
-    for keys, shape in ((_ONE, 1), (_THREE, 3), (_NINE, 9), (_PER_ATOM, size)):
-        for key, values in zip(keys, _coarse(rng, (len(keys), shape)), strict=True):
-            _write(group, key, values)
-    _write(group, "KSE", _coarse(rng, (2 * size,)))
-    _write(group, "totFOR", forces)
-    _write(group, "pbe0FOR", forces)
-    for key in _VECTORS:
-        _write(group, key, _coarse(rng, (size, 3)))
+@cache
+def _template(size: int) -> tuple[Bytes, int, IntArray, IntArray]:
+    """A conformation at address 0 whose labels are at address 0.
+
+    Returns:
+        The bytes, (B,); where among them the group is; and the places of addresses that lead to
+        these bytes, and of those that lead to the labels.
+    """
+    content, address = _conformation(size, 0, 0)
+    template = np.frombuffer(content, np.uint8)
+    elsewhere = [_conformation(size, *places)[0] for places in ((_FAR, 0), (0, _FAR))]
+    # So far away an address differs in this byte alone.
+    byte = _FAR.bit_length() // 8
+    own, foreign = (
+        np.flatnonzero(np.frombuffer(other, np.uint8) != template) - byte for other in elsewhere
+    )
+    return template, address, own, foreign
 
 
-def _coarse(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
-    """Numbers of few digits, so that files are compressed to about the size of the real ones."""
-    return rng.integers(-4096, 4096, shape) / 1024
+def _conformation(size: int, at: int, labels_at: int) -> tuple[bytes, int]:
+    """Properties and metadata of a conformation, and the address of its group."""
+    properties, labels = _property_shapes(size), _label_shapes(size)
+    content, members = bytes(_bytes(properties)), []
+    for shapes, place in ((properties, at), (labels, labels_at)):
+        for key, shape in shapes.items():
+            members.append((key, at + len(content)))
+            dtype = np.dtype(np.int64 if key == "atNUM" else np.float64)
+            content += hdf5_layout.dataset(shape, dtype, place)
+            place += _bytes({key: shape})
+    members.sort()
+    names_at = at + len(content)
+    content += hdf5_layout.names([key for key, _ in members])
+    group, address = hdf5_layout.group(at + len(content), members, names_at)
+    return content + group, address
 
 
-def _write(group: h5py.h5g.GroupID, key: str, values: FloatArray | IntArray) -> None:
-    # A fifth of what h5py's create_dataset takes, of which there are 170 million.
-    kind = h5py.h5t.NATIVE_INT64 if values.dtype.kind == "i" else h5py.h5t.NATIVE_DOUBLE
-    space = h5py.h5s.create_simple(values.shape)
-    dataset = h5py.h5d.create(group, key.encode(), kind, space)
-    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(values))
+def _move(rows: Bytes, places: IntArray, by: UInt64Array) -> None:
+    """Add to the addresses at some places of each row, (N, B), what belongs to the row, (N,)."""
+    index = places[:, None] + np.arange(_WORD.itemsize)
+    words = np.ascontiguousarray(rows[:, index]).view(_WORD) + by[:, None, None]
+    rows[:, index] = words.view(np.uint8)
+
+
+def _label_shapes(size: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of what is read, in the order of the numbers."""
+    shapes: dict[str, tuple[int, ...]] = {"atNUM": (size,), "ePBE0": (1,), "ePBE0+MBD": (1,)}
+    return shapes | dict.fromkeys(("atXYZ", "pbe0FOR", "totFOR"), (size, 3))
+
+
+def _property_shapes(size: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the rest, in the order of the numbers."""
+    return {
+        **dict.fromkeys(_ONE, (1,)),
+        **dict.fromkeys(_THREE, (3,)),
+        **dict.fromkeys(_NINE, (9,)),
+        **dict.fromkeys(_PER_ATOM, (size,)),
+        **dict.fromkeys(_VECTORS, (size, 3)),
+        "KSE": (2 * size,),
+    }
+
+
+def _bytes(shapes: dict[str, tuple[int, ...]]) -> int:
+    return _WORD.itemsize * sum(map(prod, shapes.values()))
