@@ -65,9 +65,15 @@ def draw_crystals(rng: np.random.Generator, size: int, count: int) -> tuple[Fram
     Returns:
         The structures, and the edge of the cell in Å.
     """
-    numbers = np.sort(rng.choice(_ELEMENTS, 3))[rng.integers(0, 3, size)]
+    [numbers] = draw_elements(rng, size, 1)
     frames = _displace(rng, numbers, _CRYSTAL_SPACING_ANGSTROM, count, -4.0 * size)
     return frames, _side(size) * _CRYSTAL_SPACING_ANGSTROM
+
+
+def draw_elements(rng: np.random.Generator, size: int, count: int) -> IntArray:
+    """Atomic numbers of crystals of up to three elements each, (count, size)."""
+    elements = np.sort(rng.choice(_ELEMENTS, (count, 3)), axis=1)
+    return np.take_along_axis(elements, rng.integers(0, 3, (count, size)), axis=1)
 
 
 def _side(size: int) -> int:
