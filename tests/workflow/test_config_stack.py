@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from checkout import copy_checkout, make_small, run_snakemake
 from snakemake.api import SnakemakeApi
 from snakemake.cli import parse_config
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
+from warm import warm_python
 
 from mtlpar.config import Config, load_config
 
@@ -199,7 +199,7 @@ def test_both_say_where_a_mistake_is(by_mtlpar: Read, tmp_path: Path, text: str,
     with pytest.raises(ValueError, match=said):
         by_mtlpar([mine], [])
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--configfile", str(mine)]
+    command = [*warm_python(), "-m", "snakemake", "--dry-run", "--configfile", str(mine)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert re.search(said, done.stdout + done.stderr)

@@ -74,6 +74,16 @@ def distilled(start: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
+@pytest.fixture(scope="module")
+def without_dynamics(start: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the command ran once, on what the teacher's sources hold alone."""
+    folder = tmp_path_factory.mktemp("without_dynamics")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert distill(start, "--dynamics", "0") == 0
+    return folder
+
+
 def distill(start: Workspace, *options: str) -> int:
     arguments = [str(start.model("mtl")), "--source", "qm7x", "--out", "student.pt"]
     packs = ["--packs", str(start.results / "packed")]
@@ -125,10 +135,9 @@ def test_one_command_ends_with_a_small_conservative_model_of_one_branch(
 
 
 def test_the_teacher_labels_what_it_was_trained_on_and_nothing_it_is_tested_on_is_learned(
-    start: Workspace, here: Path
+    start: Workspace, without_dynamics: Path
 ) -> None:
-    assert distill(start, "--dynamics", "0") == 0
-    ours, theirs = Path("student/results/packed"), start.results / "packed"
+    ours, theirs = without_dynamics / "student/results/packed", start.results / "packed"
     for split in ("train", "val", "test"):
         taught, true = packed(ours, "qm7x_taught", split), packed(theirs, "qm7x", split)
         assert places(taught) == places(true)
@@ -142,10 +151,9 @@ def test_the_teacher_labels_what_it_was_trained_on_and_nothing_it_is_tested_on_i
 
 
 def test_structures_of_other_sources_that_are_alike_are_taught_at_the_level_of_the_student(
-    start: Workspace, here: Path
+    start: Workspace, without_dynamics: Path
 ) -> None:
-    assert distill(start, "--dynamics", "0") == 0
-    ours, theirs = Path("student/results/packed"), start.results / "packed"
+    ours, theirs = without_dynamics / "student/results/packed", start.results / "packed"
     for split in ("train", "val", "test"):
         taught = packed(ours, "qm7x_others", split)
         known = [places(packed(theirs, source, split)) for source in ("ani1x", "mptrj")]
