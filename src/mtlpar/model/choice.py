@@ -118,10 +118,7 @@ class SourceChooser:
         Raises:
             ValueError: If one has a charge or spin that the encoder has no embedding for.
         """
-        refusals = [
-            {source: self._model.refusal(atoms, source=source) for source in self._features}
-            for atoms in structures
-        ]
+        refusals = [self._model.refusals(atoms, self._features) for atoms in structures]
         known = [index for index, of in enumerate(refusals) if None in of.values()]
         choices = [Choice(None, _no_source(of)) for of in refusals]
         if not known:

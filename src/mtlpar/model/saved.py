@@ -217,19 +217,34 @@ class SavedModel:
         return batch, self.references[source].sums(batch)
 
     def refusal(self, atoms: AtomsLike, *, source: str) -> str | None:
-        """Why a structure cannot be predicted, before a colon its kind; None if it can.
+        """See `refusals`."""
+        return self.refusals(atoms, [source])[source]
+
+    def refusals(self, atoms: AtomsLike, sources: Iterable[str]) -> dict[str, str | None]:
+        """Why a structure cannot be predicted by source, before a colon its kind; None if it can.
 
         Args:
             atoms: The structure.
-            source: Source whose level of theory is wanted.
+            sources: Sources whose levels of theory are wanted.
         """
+        if at_no_level := self._refusal(atoms):
+            return dict.fromkeys(sources, at_no_level)
+        symbols = {chemical_symbols[number] for number in atoms.numbers.tolist()}
+        unknown = {
+            source: sorted(symbols - self.references[source].energies_ev.keys())
+            for source in sources
+        }
+        return {
+            source: f"element never seen: {' '.join(unseen)} with {source}" if unseen else None
+            for source, unseen in unknown.items()
+        }
+
+    def _refusal(self, atoms: AtomsLike) -> str | None:
+        """Why a structure cannot be predicted at any level of theory."""
         if not len(atoms):
             return "no atoms"
         if fault := fault_of(atoms):
             return f"no structure: it has {fault}"
-        symbols = {chemical_symbols[number] for number in atoms.numbers}
-        if unknown := sorted(symbols - set(self.references[source].energies_ev)):
-            return f"element never seen: {' '.join(unknown)} with {source}"
         try:
             unseen = self._unseen_state(charge_of(atoms), spin_of(atoms))
         except ValueError as error:
