@@ -82,8 +82,10 @@ def save_figure(figure: Figure, folder: Path, name: str, *, dpi: int) -> None:
         metadata = {"Date": None} if suffix == "svg" else {"Software": None}
         with atomic_path(folder / f"{name}.{suffix}") as temporary:
             figure.savefig(temporary, format=suffix, dpi=dpi, metadata=metadata)
-        # The layout takes as long as the drawing: one for all formats.
-        figure.set_layout_engine("none")
+        # The layout takes as long as the drawing: one for all formats. With an engine called "none"
+        # each would still be drawn twice.
+        with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+            figure.set_layout_engine(None)
 
 
 def leave_empty(axes: Axes, why: str) -> None:
