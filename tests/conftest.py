@@ -15,6 +15,7 @@ if not torch.cuda.is_available():
     # which the packages below do.
     os.environ["TRITON_INTERPRET"] = "1"
 
+import warm
 from helpers import make_workspace
 from hypothesis import settings
 from shared import made_once
@@ -79,6 +80,12 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_warm_server(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let the workers of a run share a server, which takes seconds to start."""
+    warm.share_in(made_once(tmp_path_factory, "warm", lambda _: None))
 
 
 @pytest.fixture(scope="session")

@@ -21,15 +21,15 @@ import gc
 import json
 import os
 import runpy
+import select
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -51,6 +51,9 @@ _PRELOADED = (
 # Where nothing that a launcher numbers can be.
 _FIRST_FREE = 200
 _SIZE_BYTES = 8
+# In place of the size of a request.
+_STAYS = bytes(_SIZE_BYTES)
+_folder: Path | None = None
 _PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -59,18 +62,9 @@ def warm_python() -> list[str]:
     return [sys.executable, "-S", __file__, _server()]
 
 
-@cache
 def warm_environment() -> Path:
     """An environment that jobs can activate: programs in its ``bin`` are forks too."""
-    environment = Path(_server()).parent
-    folder = environment / "bin"
-    folder.mkdir()
-    for name, arguments in {"mtlpar": " -m mtlpar", "python": ""}.items():
-        program = folder / name
-        program.write_text(f'#!/bin/sh\nexec {shlex.join(warm_python())}{arguments} "$@"\n')
-        program.chmod(0o755)
-    (folder / "activate").write_text(f'PATH="{folder}:$PATH"\n')
-    return environment
+    return Path(_server()).parent
 
 
 def with_warm_programs(path: str) -> str:
@@ -78,11 +72,55 @@ def with_warm_programs(path: str) -> str:
     return f"{warm_environment() / 'bin'}{os.pathsep}{path}"
 
 
+def share_in(folder: Path) -> None:
+    """Use the server that others of this run may have started, or start one for them.
+
+    Args:
+        folder: Of the run; the path of a socket in it must not be longer than 100 characters.
+    """
+    global _folder
+    _folder = folder
+
+
 @cache
 def _server() -> str:
-    """Start the server of this process, which ends with it, and return its socket."""
-    folder = tempfile.mkdtemp(prefix="warm-")
-    path = f"{folder}/socket"
+    """Socket of the server, which ends with the last process that joined it."""
+    assert _folder is not None, "the tests share a server in a folder of their run"
+    path = str(_folder / "socket")
+    with _locked(_folder):
+        stays = socket.socket(socket.AF_UNIX)
+        try:
+            stays.connect(path)
+            stays.sendall(_STAYS)
+        except OSError:
+            stays.close()
+            _write_environment(_folder / "bin", path)
+            _start(path)
+        else:
+            atexit.register(stays.close)
+    return path
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep others from starting a server, and one that runs from ending."""
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write_environment(folder: Path, path: str) -> None:
+    folder.mkdir(exist_ok=True)
+    python = shlex.join([sys.executable, "-S", __file__, path])
+    for name, arguments in {"mtlpar": " -m mtlpar", "python": ""}.items():
+        program = folder / name
+        program.write_text(f'#!/bin/sh\nexec {python}{arguments} "$@"\n')
+        program.chmod(0o755)
+    (folder / "activate").write_text(f'PATH="{folder}:$PATH"\n')
+
+
+def _start(path: str) -> None:
+    """Start a server, which this process joins by being its standard input."""
     # One thread: a fork has no others.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     server = subprocess.Popen(
@@ -91,15 +129,9 @@ def _server() -> str:
         stdout=subprocess.PIPE,
         env={**os.environ, **threads},
     )
-
-    def end() -> None:
-        server.communicate()
-        shutil.rmtree(folder)
-
-    atexit.register(end)
+    atexit.register(server.communicate)
     assert server.stdout is not None
     assert server.stdout.readline() == b"ready\n"
-    return path
 
 
 class _Program(NamedTuple):
@@ -147,9 +179,11 @@ def _pass_on(number: int, fork: int) -> None:
         os.kill(fork, number)
 
 
-def _hear(asking: socket.socket) -> _Program:
-    """Take a request from a connection."""
+def _hear(asking: socket.socket) -> _Program | None:
+    """Take a request from a connection; None from a process that joins."""
     size, files, _, _ = socket.recv_fds(asking, _SIZE_BYTES, 8)
+    if size == _STAYS:
+        return None
     text = b""
     while len(text) < int.from_bytes(size, "big"):
         text += asking.recv(1 << 20)
@@ -163,7 +197,7 @@ def _hear(asking: socket.socket) -> _Program:
 
 
 def _serve(path: str) -> _Program | None:
-    """Fork for every request, until standard input ends; returns what a fork has to run."""
+    """Fork for every request, until all who joined are gone; returns what a fork has to run."""
     import selectors
 
     for name in _PRELOADED:
@@ -181,14 +215,23 @@ def _serve(path: str) -> _Program | None:
         listener.bind(path)
         listener.listen(64)
         events.register(listener, selectors.EVENT_READ, "new")
-        events.register(0, selectors.EVENT_READ, "end")
+        events.register(0, selectors.EVENT_READ, "stays")
+        staying: set[int | socket.socket] = {0}
         os.write(1, b"ready\n")
         while True:
             for key, _ in events.select():
-                if key.data == "end":
-                    return None
-                if key.data == "new":
-                    program = _hear(listener.accept()[0])
+                if key.data == "stays":
+                    events.unregister(key.fileobj)
+                    staying.discard(key.fileobj)
+                    if not staying and _ends(path, listener):
+                        return None
+                elif key.data == "new":
+                    asking = listener.accept()[0]
+                    program = _hear(asking)
+                    if program is None:
+                        staying.add(asking)
+                        events.register(asking, selectors.EVENT_READ, "stays")
+                        continue
                     process = os.fork()
                     if process == 0:
                         for handle, asking in running.values():
@@ -217,6 +260,15 @@ def _serve(path: str) -> _Program | None:
                     events.unregister(handle)
                     os.close(handle)
                     del running[key.data]
+
+
+def _ends(path: str, listener: socket.socket) -> bool:
+    """Stop listening, unless another process is just about to join."""
+    with _locked(Path(path).parent):
+        if select.select([listener], [], [], 0)[0]:
+            return False
+        Path(path).unlink()
+        return True
 
 
 def _take_code_from(path: str) -> None:
