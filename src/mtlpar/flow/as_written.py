@@ -6,6 +6,7 @@ predictions, do not: for them the records of the stages have one.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mtlpar.config import Config
@@ -70,14 +71,14 @@ class WrittenFiles:
 
     def _record(self, stage: str, target: str) -> RunRecord | None:
         path = self._records / stage / f"{target}.json"
-        return read_run(path) if path.is_file() else None
+        return read_run(path) if os.path.lexists(path) else None
 
     def _check(self, path: Path, stage: str, target: str) -> None:
         if path in self._checked:
             return
         record = self._record(stage, target)
         written = None if record is None else record.outputs.get(str(path))
-        if written is not None and path.is_file() and file_digest(path) != written:
+        if written is not None and _is_another(path, written):
             raise ValueError(
                 f"{path} is not what {stage} of {target} wrote: it was damaged, edited or "
                 f"exchanged; remove it and run {stage} of {target} again"
@@ -88,11 +89,16 @@ class WrittenFiles:
         record = self._record(stage, target)
         for name, digest in ({} if record is None else record.inputs).items():
             path = Path(name)
-            if path in self._unchanged or digest is None or not path.is_file():
+            if path in self._unchanged or digest is None or not os.path.lexists(path):
                 continue
-            if file_digest(path) != digest:
+            if _is_another(path, digest):
                 raise ValueError(
                     f"{path} has been replaced since {stage} of {target} read it; run {stage} of "
                     f"{target} again"
                 )
             self._unchanged.add(path)
+
+
+def _is_another(path: Path, digest: str) -> bool:
+    """Whether something else is where a file was, be it a folder; not if nothing is there."""
+    return os.path.lexists(path) and not (path.is_file() and file_digest(path) == digest)

@@ -7,6 +7,7 @@ licences, comes from the results and the catalogue, where they are given.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,17 +137,14 @@ def _errors(name: str, model: SavedModel, workspace: Workspace | None) -> str:
     found = dict(_metrics(name, model, workspace))
     if not found:
         return "Not tested here: `mtlpar evaluate` writes the errors that would be in this place."
+    untested = [source_title(source) for source in model.sources if source not in found]
     labels = [
         label for label, key in MAE_NAMES.items() if any(key in one for one in found.values())
     ]
     header = ["source", "structures", *(f"{label} ({ERROR_UNITS[label]})" for label in labels)]
     table = []
     for source, one in found.items():
-        cells = [
-            f"{_number(one, MAE_NAMES[label])} (zero: "
-            f"{_number(one['zero_predictor'], MAE_NAMES[label])})"
-            for label in labels
-        ]
+        cells = [_with_zero(one, MAE_NAMES[label]) for label in labels]
         table.append([source_title(source), f"{one['num_structures']:,}", *cells])
     return "\n".join(
         [
@@ -154,8 +152,16 @@ def _errors(name: str, model: SavedModel, workspace: Workspace | None) -> str:
             "brackets those of predicting zero, which is the composition alone.",
             "",
             *_table(header, table),
+            *(["", f"Not tested here: {', '.join(untested)}."] if untested else []),
         ]
     )
+
+
+def _with_zero(one: Mapping[str, Any], key: str) -> str:
+    """An error, and in brackets that of predicting zero; a dash for a label that is not there."""
+    if key not in one:
+        return _number(one, key)
+    return f"{_number(one, key)} (zero: {_number(one['zero_predictor'], key)})"
 
 
 def _uncertainty(name: str, model: SavedModel, workspace: Workspace | None) -> str:
@@ -191,14 +197,16 @@ def _uncertainty(name: str, model: SavedModel, workspace: Workspace | None) -> s
         "from others (area under the receiver operating characteristic; 0.5 is chance). Forces "
         "have none."
     )
-    return "\n".join([text, "", *_table([*header, "new pairs of elements"], rows), "", *lines])
+    table = _table([*header, "new pairs of elements"], rows)
+    return "\n".join([text, "", *table, *(["", *lines] if lines else [])])
 
 
 def _metrics(
     name: str, model: SavedModel, workspace: Workspace | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     for source in model.sources:
-        if workspace is not None and workspace.metrics(name, source).is_file():
+        # A folder or a broken link in its place is an error of the reader's, not a test unmade.
+        if workspace is not None and os.path.lexists(workspace.metrics(name, source)):
             yield source, read_metrics(workspace, name, source).given()
 
 
@@ -207,10 +215,19 @@ def _number(content: Mapping[str, float], key: str) -> str:
 
 
 def _limits(model: SavedModel) -> str:
+    states = (
+        [
+            "- Elements that a source does not list, which are an error.",
+            "- Charges and spins beyond those it was trained on.",
+        ]
+        if _knows_state(model)
+        else [
+            "- Elements that a source does not list, and charged or open-shell structures: both "
+            "are errors."
+        ]
+    )
     lines = [
-        "- Elements that a source does not list, charges and spins "
-        + ("beyond those it was trained on." if _knows_state(model) else "other than neutral.")
-        + " The first is an error.",
+        *states,
         "- Differences between energies of two sources.",
         f"- Interactions beyond {model.settings.graph.cutoff_angstrom:g} Å times the number of "
         "layers.",

@@ -202,6 +202,26 @@ def test_which_model_was_tested_is_known_as_long_as_its_errors_are_as_written(
         WrittenFiles(config, records).tested("tuned")
 
 
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("metrics/tuned/own.json", "own.json is not what evaluate of tuned wrote"),
+        ("models/tuned/model.pt", "model.pt has been replaced since evaluate of tuned read it"),
+    ],
+)
+def test_a_folder_in_place_of_a_file_is_told_from_nothing(
+    file: str, told: str, tmp_path: Path
+) -> None:
+    # Neither is a file. What is gone is for the reader to miss; a folder was put there.
+    config, records = drawn(tmp_path)
+    path = config.workspace.results / file
+    path.unlink()
+    WrittenFiles(config, records).check_inputs("table1")
+    path.mkdir()
+    with pytest.raises(ValueError, match=told):
+        WrittenFiles(config, records).check_inputs("table1")
+
+
 def test_figures_that_were_exchanged_do_not_get_into_a_page(tmp_path: Path) -> None:
     config, records = drawn(tmp_path)
     items = ("heatmap_energy", "heatmap_force")

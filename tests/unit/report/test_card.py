@@ -99,6 +99,40 @@ def test_a_model_that_was_not_tested_says_so(
     assert "Dynamics at constant energy" in text
 
 
+def test_sources_without_a_test_are_named(tested: Workspace, tmp_path: Path) -> None:
+    # As branches that a fine-tuning keeps: without the line their absence looks like an oversight.
+    work = Workspace(raw=tested.raw, results=tmp_path)
+    path = work.metrics("mtl", "ani1x")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(tested.metrics("mtl", "ani1x").read_bytes())
+    model = tested.model("mtl")
+    text = card(load_model(model), model, workspace=work, catalogue=Path("none.csv"))
+    assert "| ANI1x | " in text.partition("## Errors")[2].partition("## Uncertainty")[0]
+    assert "\nNot tested here: MPTrj.\n" in text
+
+
+@pytest.mark.parametrize("in_place", ["folder", "broken link"])
+def test_what_lies_where_errors_should_is_no_test_unmade(
+    tested: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str], in_place: str
+) -> None:
+    # Neither is a file, so a look for files alone would write "Not tested here" over it.
+    path = Workspace(raw=tested.raw, results=tmp_path).metrics("mtl", "ani1x")
+    path.parent.mkdir(parents=True)
+    path.mkdir() if in_place == "folder" else path.symlink_to("gone.json")
+    arguments = ["card", str(tested.model("mtl")), "--out", str(tmp_path / "card.md")]
+    assert main([*arguments, "--set", f"paths.results={tmp_path}"]) == 1
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert "run mtlpar evaluate --model mtl" in error
+    assert not (tmp_path / "card.md").exists()
+
+
+def test_refusals_of_the_model_are_called_errors(tested: Workspace) -> None:
+    # Of a model that is blind to charge and spin; see `SavedModel.refusal`.
+    text = text_of(tested).partition("## Not for")[2]
+    assert "charged or open-shell structures: both are errors" in text
+
+
 def test_errors_of_another_model_of_that_name_are_left_out(
     tested: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
