@@ -72,8 +72,10 @@ def candidates_text(candidates: Sequence[Candidate], *, chosen: str) -> str:
         numbers = "".join(f"{one.fit.errors[MAE_NAMES[label]]:17.4f}" for label in labels)
         level = ", ".join(dict.fromkeys(one.levels))
         lines.append(f"{mark + one.branch:{width}}{numbers}  {level}{unknown}")
+    doubt = next((one.fit.doubt for one in candidates if one.branch == chosen), None)
     sizes = "".join(f"{candidates[0].fit.sizes[MAE_NAMES[label]]:17.4f}" for label in labels)
-    return "\n".join([*lines, f"{'predicting the mean':{width}}{sizes}"])
+    lines.append(f"{'predicting the mean':{width}}{sizes}")
+    return "\n".join([*lines, *([f"warning: {doubt}"] if doubt else [])])
 
 
 def _atomic_number(symbol: str) -> int:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from ase.data import chemical_symbols
 
 from mtlpar.core.composition import compositions
-from mtlpar.core.error_names import MAE_NAMES
+from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.metrics import ErrorSums
 from mtlpar.core.records import (
@@ -53,6 +53,10 @@ _BATCH_ATOMS: Final = 4096
 # A start of little training or of other materials is a little worse than the mean, and its encoder
 # is worth having. Labels in Hartree, or weights of something else, are off by more.
 _FAR_BEHIND: Final = 2.0
+# Where forces of two levels of theory have one direction they have nearly one length too. Hartree
+# in place of eV makes it 27 times as long, kcal/mol 23, kJ/mol 96.
+_SAME_DIRECTION: Final = 0.8
+_FOREIGN_UNIT: Final = 5.0
 # Relative to the largest singular value squared.
 _STRENGTHS: Final = np.logspace(-12, 2, 57)
 
@@ -65,11 +69,37 @@ class StartFit:
         references: The energies.
         errors: Mean absolute errors of energy and forces of the start, on train.
         sizes: Those of predicting zero: a model of the composition alone.
+        force_ratio: See `ratio_of_forces`.
     """
 
     references: References
     errors: Mapping[str, float]
     sizes: Mapping[str, float]
+    force_ratio: float | None
+
+    @property
+    def text(self) -> str:
+        """Errors and sizes by label, with units."""
+        return ", ".join(
+            f"{label} {self.errors[name]:.4f} {ERROR_UNITS[label]} (predicting the mean: "
+            f"{self.sizes[name]:.4f})"
+            for label, name in MAE_NAMES.items()
+            if name in self.errors
+        )
+
+    @property
+    def doubt(self) -> str | None:
+        """What the forces say against a unit or the sign of the labels; None if nothing."""
+        ratio = self.force_ratio
+        if ratio is None or 1 / _FOREIGN_UNIT < ratio < _FOREIGN_UNIT:
+            return None
+        if ratio < 0:
+            return "forces point against those that the start predicts: perhaps they are gradients"
+        return (
+            f"forces are {ratio:.3g} times as large as those that the start predicts, in the same "
+            "directions: check energy_unit and length_unit (1 Hartree is 27.2 eV, 1 eV is 23.1 "
+            "kcal/mol or 96.5 kJ/mol)"
+        )
 
     def labels_behind(self, factor: float = 1.0) -> list[str]:
         """Labels that the start predicts worse than zero does, by more than a factor."""
@@ -132,16 +162,13 @@ def _references_of(recipe: Recipe, start: SavedModel, source: str) -> References
     if start.training.get("data", {}).get(source) == recipe.data[source]:
         return start.references[source]
     fit = fit_references(pack, start, branch)
-    listed = ", ".join(
-        f"{label} {fit.errors[name]:.4f} (predicting the mean: {fit.sizes[name]:.4f})"
-        for label, name in MAE_NAMES.items()
-        if name in fit.errors
-    )
-    logger.info("%s starts from branch %s: mean errors on train %s", source, branch, listed)
+    logger.info("%s starts from branch %s: mean errors on train %s", source, branch, fit.text)
+    if fit.doubt:
+        logger.warning("%s: %s", source, fit.doubt)
     if fit.errors and len(fit.labels_behind(_FAR_BEHIND)) == len(fit.errors):
         raise ValueError(
             f"{source}: branch {branch} of {recipe.start.path} is a far worse start than "
-            f"predicting the mean: {listed}. Check its labels and their units, "
+            f"predicting the mean: {fit.text}. Check its labels and their units, "
             f"start from another of its branches ({_others(start, branch)}), or give the branch "
             "another name and no start"
         )
@@ -184,7 +211,8 @@ def fit_to(structures: StructureBatch, own: References, start: SavedModel, branc
         branch: One of its branches.
     """
     energy, forces = _predict(start, structures, branch)
-    old = {**own.energies_ev, **_references_of_branch(start, branch)}
+    seen = _references_of_branch(start, branch)
+    old = {**own.energies_ev, **seen}
     rows = np.flatnonzero(structures.has("energy"))
     base = References(old)
     references = base
@@ -212,7 +240,41 @@ def fit_to(structures: StructureBatch, own: References, start: SavedModel, branc
         forces=np.zeros_like(forces),
         stress=None,
     )
-    return StartFit(references=references, errors=_means(sums), sizes=_means(zero))
+    return StartFit(
+        references=references,
+        errors=_means(sums),
+        sizes=_means(zero),
+        # Of elements that it never saw a branch predicts anything.
+        force_ratio=(
+            ratio_of_forces(structures, forces) if own.energies_ev.keys() <= seen.keys() else None
+        ),
+    )
+
+
+def ratio_of_forces(structures: StructureBatch, forces: FloatArray) -> float | None:
+    """How many times as long forces of labels are as predicted ones, if their directions agree.
+
+    The median over atoms: a few that are pressed together have most of the sum of squares.
+
+    Args:
+        structures: S structures with labels and A atoms.
+        forces: Predicted forces in eV/Å, (A, 3).
+
+    Returns:
+        The ratio, negative where directions are opposite; None where they do not agree, or there is
+        nothing to compare.
+    """
+    labels = structures.forces.astype(np.float64)
+    lengths, predicted = (np.linalg.norm(one, axis=1) for one in (labels, forces))
+    of_labelled = np.repeat(structures.has("forces"), structures.num_atoms)
+    atoms = np.flatnonzero(of_labelled & (lengths > 0) & (predicted > 0))
+    if not len(atoms):
+        return None
+    products = (labels[atoms] * forces[atoms]).sum(axis=1)
+    cosine = float(np.median(products / (lengths[atoms] * predicted[atoms])))
+    if abs(cosine) < _SAME_DIRECTION:
+        return None
+    return float(np.copysign(np.median(lengths[atoms] / predicted[atoms]), cosine))
 
 
 def _shift_by_element(shares: FloatArray, left: FloatArray) -> FloatArray:
