@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from ase.data import chemical_symbols
 
 from mtlpar.core.fields import LABELS
 from mtlpar.core.files import remove, remove_leftovers, remove_leftovers_of
-from mtlpar.core.hashing import UInt64Array
-from mtlpar.core.ledger import Ledger, SplitBy
+from mtlpar.core.ledger import SplitBy
 from mtlpar.core.paths import Workspace
-from mtlpar.core.processes import Workers
 from mtlpar.core.products import ChecksRecord, ExtractedManifest, ReferencesRecord
 from mtlpar.core.records import write_content
-from mtlpar.core.references import References
 from mtlpar.normalize.books import Books
 from mtlpar.normalize.duplicates import Rows, count_contradictions, find_duplicates, join_groups
 from mtlpar.normalize.empty import require_every_split
-from mtlpar.normalize.fit import Moments, ReferenceFit, solve_references
-from mtlpar.normalize.given import given_references, require_elements
-from mtlpar.normalize.parts import (
-    MomentsTask,
-    ResidualsTask,
-    TrainSums,
-    part_moments,
-    part_residuals,
-)
-from mtlpar.normalize.residuals import (
-    IMPLAUSIBLE_SPREAD_EV_PER_ATOM,
-    Spread,
-    above_lowest,
-    describe_residuals,
-    find_outliers,
-    find_two_levels,
-    measure_spread,
-)
+from mtlpar.normalize.fit import ReferenceFit
+from mtlpar.normalize.given import given_references
+from mtlpar.normalize.messages import report, warn_of_levels
+from mtlpar.normalize.residuals import Spread, describe_residuals, find_outliers, measure_spread
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.normalize.split import (
     TRAIN,
@@ -49,12 +29,9 @@ from mtlpar.normalize.split import (
     keep_together,
     split_blocks,
 )
-from mtlpar.store.bp import BpReader
+from mtlpar.normalize.targets import Targets, without_references
 from mtlpar.store.extracted import ExtractedSource
 
-logger = logging.getLogger(__name__)
-
-_HINT: Final = "use fewer jobs, or lower extract.part_structures"
 # What may lie in several splits, by what was dealt to them.
 _MAY_LEAK: Final[dict[SplitBy, set[str]]] = {
     "groups": set(),
@@ -94,18 +71,16 @@ def run(
     rows = Rows.of(extracted, has)
     books = _deal(extracted, rows, split_by, settings, seed)
     require_every_split(source, books.close(split_by, is_leaky=False, without={}), rows.group)
-    fit, rest = _without_references(extracted, books, given, has["energy"], jobs)
-    in_train = (books.split == TRAIN) & has["energy"]
-    spread = measure_spread(rest.target[in_train])
+    fit, targets = without_references(extracted, books, given, has["energy"], jobs)
+    energy, in_train = targets.energy_ev_per_atom, (books.split == TRAIN) & has["energy"]
+    spread = measure_spread(energy[in_train])
     leaks = _check_leaks(source, books.split, rows, split_by)
     is_leaky = any(leaks.values())
     deviations = settings.outlier_deviations
-    outliers = find_outliers(
-        rest.target, books, rows.structure_id, spread=spread, deviations=deviations
-    )
+    outliers = find_outliers(energy, books, rows.structure_id, spread=spread, deviations=deviations)
     checks = _checks(extracted.manifest, rows, split_by, leaks, outliers)
     references = {
-        **_describe(extracted.manifest, fit, rest, in_train, spread),
+        **_describe(extracted.manifest, fit, targets, in_train, spread),
         "split_by": split_by,
         "leaky": is_leaky,
         "train_digest": extracted.train_digest(books.split),
@@ -118,51 +93,8 @@ def run(
     write_content(workspace.references(source), ReferencesRecord, references)
     write_content(workspace.checks(source), ChecksRecord, checks)
     ledger.write(workspace.ledger(source))
-    _report(source, ledger, fit, spread, outliers)
-    _warn_of_levels(source, rest.target[in_train], rest.composition[in_train], spread)
-
-
-def _warn_of_levels(
-    source: str, target: npt.NDArray[np.float64], composition: UInt64Array, spread: Spread
-) -> None:
-    """Warn where energies of train look like several levels of theory.
-
-    Args:
-        source: Name of the source.
-        target: Energies per atom less references in eV, (S,).
-        composition: Hash of the composition of each structure, (S,).
-        spread: Centre and width of the targets.
-    """
-    advice = (
-        f"perhaps two levels of theory in one source. Tell them apart with custom_sources.{source}"
-        ".where, or"
-    )
-    energies = {
-        "less references": target,
-        "above the lowest of the same composition": above_lowest(target, composition),
-    }
-    for which, values in energies.items():
-        if levels := find_two_levels(values):
-            logger.warning(
-                "%s: the energies of train %s fall into two groups %.3g eV/atom apart (%d and %d "
-                "structures): %s leave it if the structures explain it",
-                source,
-                which,
-                levels.distance_ev_per_atom,
-                *levels.sizes,
-                advice,
-            )
-            return
-    if spread.deviation > IMPLAUSIBLE_SPREAD_EV_PER_ATOM:
-        logger.warning(
-            "%s: the energies of train less references spread by %.3g eV/atom (robust standard "
-            "deviation), and those of one level by less than %g: %s correct the energies' unit, "
-            "key or references",
-            source,
-            spread.deviation,
-            IMPLAUSIBLE_SPREAD_EV_PER_ATOM,
-            advice,
-        )
+    report(source, ledger, fit, spread, outliers)
+    warn_of_levels(source, energy[in_train], targets.composition[in_train], spread)
 
 
 def _remove_products(workspace: Workspace, source: str) -> None:
@@ -236,82 +168,6 @@ def _split(
         raise ValueError(f"{source}: {error}") from error
 
 
-def _without_references(
-    extracted: ExtractedSource,
-    books: Books,
-    given: References | None,
-    has_energy: npt.NDArray[np.bool_],
-    jobs: int,
-) -> tuple[ReferenceFit, _Rest]:
-    """Take references off all energies, and drop rows of elements that have none."""
-    with Workers(jobs, hint=_HINT) as workers:
-        fit = _take_references(extracted, books.split, given, has_energy, workers)
-        rest = _take_off(extracted, books.split, fit.references, workers)
-    if fit.rank is None:
-        require_elements(extracted.manifest.source, fit, rest.undefined_elements)
-    books.drop(rest.undefined, "element_not_in_train")
-    return fit, rest
-
-
-def _take_references(
-    extracted: ExtractedSource,
-    split: SplitArray,
-    given: References | None,
-    has_energy: npt.NDArray[np.bool_],
-    workers: Workers,
-) -> ReferenceFit:
-    """The references that the user gives, those of isolated atoms, or a fit to train."""
-    if given is not None:
-        return ReferenceFit(references=given)
-    if isolated := extracted.manifest.checks.labels.isolated_atoms_ev:
-        return ReferenceFit(references=References(isolated), taken_from="isolated atoms")
-    if not has_energy.any():
-        # Nothing to take references off: energies of this source are known up to a constant.
-        symbols = _elements_in_train(extracted, split)
-        return ReferenceFit(
-            references=References(dict.fromkeys(symbols, 0.0)), taken_from="no energies"
-        )
-    tasks = [MomentsTask(path, part) for path, part in extracted.cut(split)]
-    moments = sum(workers.map(part_moments, tasks), Moments.none())
-    return solve_references(moments)
-
-
-def _elements_in_train(extracted: ExtractedSource, split: SplitArray) -> list[str]:
-    """Chemical symbols of the elements of the training structures."""
-    found = np.zeros(len(chemical_symbols), np.bool_)
-    for path, part in extracted.cut(split):
-        with BpReader(path) as reader:
-            in_train = np.repeat(part == TRAIN, reader.read_column("num_atoms"))
-            found[reader.read_column("atomic_numbers")[in_train]] = True
-    return [chemical_symbols[number] for number in np.flatnonzero(found)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Rest:
-    """What is left of all structures once references are taken off; see `Residuals`."""
-
-    target: npt.NDArray[np.float64]
-    composition: UInt64Array
-    undefined: npt.NDArray[np.bool_]
-    undefined_elements: frozenset[int]
-    train: TrainSums
-
-
-def _take_off(
-    extracted: ExtractedSource, split: SplitArray, references: References, workers: Workers
-) -> _Rest:
-    table = references.table()
-    tasks = [ResidualsTask(path, part, table) for path, part in extracted.cut(split)]
-    parts = list(workers.map(part_residuals, tasks))
-    return _Rest(
-        np.concatenate([part.target_ev_per_atom for part in parts]),
-        np.concatenate([part.composition for part in parts]),
-        np.concatenate([part.undefined for part in parts]),
-        frozenset[int]().union(*(part.undefined_elements for part in parts)),
-        sum((part.train for part in parts), TrainSums.none()),
-    )
-
-
 def _check_leaks(
     source: str,
     split: SplitArray,
@@ -350,7 +206,7 @@ def _check_leaks(
 def _describe(
     manifest: ExtractedManifest,
     fit: ReferenceFit,
-    rest: _Rest,
+    targets: Targets,
     in_train: npt.NDArray[np.bool_],
     spread: Spread,
 ) -> dict[str, Any]:
@@ -365,61 +221,10 @@ def _describe(
         "undetermined": list(fit.undetermined),
         "rank": fit.rank,
         "num_elements": len(fit.references.energies_ev),
-        "num_structures": rest.train.structures,
-        "train_statistics": rest.train.statistics(),
+        "num_structures": targets.train.structures,
+        "train_statistics": targets.train.statistics(),
         "residuals": {
             "total_energy_rms_ev": fit.residual_rms_ev,
-            **describe_residuals(rest.target[in_train], spread),
+            **describe_residuals(targets.energy_ev_per_atom[in_train], spread),
         },
     }
-
-
-def _report(
-    source: str,
-    ledger: Ledger,
-    fit: ReferenceFit,
-    spread: Spread,
-    outliers: dict[str, Any],
-) -> None:
-    logger.info(
-        "%s: %d rows = %s, dropped %d; %d elements, robust spread of the target %.4f eV/atom",
-        source,
-        ledger.rows,
-        ", ".join(f"{count} {name}" for name, count in ledger.splits.items()),
-        ledger.dropped.total(),
-        len(fit.references.energies_ev),
-        spread.deviation,
-    )
-    if fit.taken_from == "isolated atoms":
-        logger.info(
-            "%s: reference energies are those of isolated atoms; with model.head.isolated_atoms: "
-            "reference a model predicts them exactly",
-            source,
-        )
-    if fit.taken_from == "no energies":
-        logger.warning(
-            "%s: no structure has an energy; models learn its energies from forces, up "
-            "to a constant, with reference energies of zero",
-            source,
-        )
-    if ledger.is_leaky:
-        logger.warning(
-            "%s: split by %s: frames of one group, or copies of a geometry, lie in several splits; "
-            "test errors will look better than they are",
-            source,
-            ledger.split_by,
-        )
-    if fit.undetermined:
-        logger.warning(
-            "%s: the data do not determine the reference energies of %s (fixed ratios or charge "
-            "balance): the solution of least norm is taken",
-            source,
-            ", ".join(fit.undetermined),
-        )
-    if outliers["count"]:
-        logger.warning(
-            "%s: %d energies are further than %.3g eV/atom from the median of train (kept)",
-            source,
-            outliers["count"],
-            outliers["limit_ev_per_atom"],
-        )
