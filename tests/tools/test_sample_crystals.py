@@ -11,20 +11,23 @@ from tools.sample.crystals import build_crystal, crystal_plans, grown, with_subs
 from tools.sample.prototypes import COMMON
 
 
-def _crystals(count: int):
-    plans = islice(crystal_plans(7, share=1.0, stream=0), count)
+@pytest.fixture(scope="module")
+def crystals():
+    plans = islice(crystal_plans(7, share=1.0, stream=0), 150)
     return [build_crystal(plan, enlarged=True) for plan in plans]
 
 
-def test_the_first_compounds_are_of_common_elements_only() -> None:
+def test_the_first_compounds_are_of_common_elements_only(crystals):
     # Spread over all elements, a small sample would show a model each of them once or twice.
-    assert {element for crystal in _crystals(150) for element in crystal.elements} <= COMMON
+    assert {element for crystal in crystals for element in crystal.elements} <= COMMON
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_substitution_keeps_charge_and_geometry_and_names_real_elements(seed: int) -> None:
+def test_substitution_keeps_charge_and_geometry_and_names_real_elements(
+    seed: int, crystals
+) -> None:
     changed = 0
-    for index, crystal in enumerate(_crystals(60)):
+    for index, crystal in enumerate(crystals[:60]):
         other = with_substitutes(crystal, np.random.default_rng([seed, index]))
         changed += other.elements != crystal.elements
         assert other.numbers.tolist() == [atomic_numbers[name] for name in other.elements]
@@ -34,8 +37,8 @@ def test_substitution_keeps_charge_and_geometry_and_names_real_elements(seed: in
     assert changed > 10
 
 
-def test_growing_repeats_the_crystal_at_the_same_density() -> None:
-    for crystal in _crystals(40):
+def test_growing_repeats_the_crystal_at_the_same_density(crystals):
+    for crystal in crystals[:40]:
         bigger = grown(crystal, atoms=20)
         assert len(bigger.numbers) >= 20
         density = len(crystal.numbers) / abs(np.linalg.det(crystal.lattice))

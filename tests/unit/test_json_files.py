@@ -80,11 +80,18 @@ def _scope(work: Workspace) -> Scope:
     )
 
 
-def _report_quality(config: Config, _: Path) -> None:
+def _report_checks(config: Config, _: Path) -> None:
+    quality_tables.check_grid(_scope(config.workspace))
+
+
+def _report_leaks(config: Config, _: Path) -> None:
     scope = _scope(config.workspace)
-    quality_tables.check_grid(scope)
     quality_tables.leak_grid(scope)
     quality_tables.leak_rows(scope)
+
+
+def _report_references(config: Config, _: Path) -> None:
+    scope = _scope(config.workspace)
     quality_tables.reference_grid(scope)
     quality_tables.reference_rows(scope)
     draw_references(scope)
@@ -132,10 +139,10 @@ FILES: dict[str, Callable[[Config, Path], object]] = {
     "raw/{source}/manifest.json": _extract,
     "results/extracted/{source}/manifest.json": _normalize,
     "results/extracted/{source}/*.bp/seal.json": lambda _, path: BpReader(path.parent),
-    "results/normalized/{source}/references.json": _report_quality,
+    "results/normalized/{source}/references.json": _report_references,
     "results/ledger/{source}.json": lambda _, path: Ledger.read(path),
-    "results/ledger/{source}.checks.json": _report_quality,
-    "results/ledger/leaks.json": _report_quality,
+    "results/ledger/{source}.checks.json": _report_checks,
+    "results/ledger/leaks.json": _report_leaks,
     "results/packed/{source}/train.manifest.json": lambda config, _: Pack.of(
         config.workspace, SOURCE, "train"
     ),
