@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from chaos import Ended, Usual, edited, flipped_bit, judge
 from helpers import REPOSITORY
+from warm import warm_python
 
 TRIES = 20
 
 
 def test_no_seeded_fault_is_silently_wrong_ends_in_a_traceback_or_hangs(tmp_path: Path) -> None:
-    # In a process of its own: forks of one that has computed gradients cannot train.
+    # Not in this process: forks of one that has computed gradients cannot train.
     log = tmp_path / "chaos.log"
     done = subprocess.run(
         [
-            *(sys.executable, REPOSITORY / "tests" / "chaos.py", "--log", log),
+            *(*warm_python(), str(REPOSITORY / "tests" / "chaos.py"), "--log", str(log)),
             *("--stages", "--tries", str(TRIES), "--seconds", "600"),
         ],
         capture_output=True,
