@@ -75,48 +75,47 @@ def write_config(
         ValueError: If settings have a mistake, the model cannot start so, or the folder has a
             ``config.yaml`` that is not as this function wrote it.
     """
-    replay, passes = replay or {}, passes or {}
-    replayed = _replayed_branches(model, replay)
-    content: dict[str, Any] = {
-        "sources": [request.name, *replay],
-        "custom_sources": {
-            request.name: {
-                **files_of(request.data),
-                "level_of_theory": request.level_of_theory,
-            },
-            **{
-                source: _replayed(model, source, path)
-                for source, path in replay.items()
-                if path is not None or source not in packaged_names()
-            },
-        },
-        "normalize": dict(_NORMALIZE),
-        "train": {
-            **_TRAIN,
-            **hold_still(replayed),
-            **({"passes_per_epoch": dict(passes)} if passes else {}),
-        },
-        # For the tables, which are planned before the model is there.
-        "model": {"head": {"forces": model.settings.head.forces}},
-        "models": {
-            MODEL: {
-                "branches": {
-                    request.name: [request.name],
-                    **replayed,
-                },
-                "start_from": {
-                    "model": str(request.model_file.resolve()),
-                    "branches": {} if branch is None else {request.name: branch},
-                    "mode": request.mode,
-                },
-            }
-        },
-    }
+    content = _content(request, model, branch, replay or {}, passes or {})
     for assignment in request.assignments:
         key, value = parse_assignment(assignment)
         assign(content, key.split("."), value)
     _check_start(check_config(content, where="fine-tuning"), model)
     write_own_config(folder, content, command="finetune", model=MODEL)
+
+
+def _content(
+    request: Request,
+    model: SavedModel,
+    branch: str | None,
+    replay: Mapping[str, Path | None],
+    passes: Mapping[str, float],
+) -> dict[str, Any]:
+    """Settings of a fine-tuning before the user's own; arguments as of `write_config`."""
+    replayed = _replayed_branches(model, replay)
+    own = {**files_of(request.data), "level_of_theory": request.level_of_theory}
+    custom_sources = {request.name: own} | {
+        source: _replayed(model, source, path)
+        for source, path in replay.items()
+        if path is not None or source not in packaged_names()
+    }
+    train = {**_TRAIN, **hold_still(replayed)}
+    if passes:
+        train["passes_per_epoch"] = dict(passes)
+    start = {
+        "model": str(request.model_file.resolve()),
+        "branches": {} if branch is None else {request.name: branch},
+        "mode": request.mode,
+    }
+    branches = {request.name: [request.name], **replayed}
+    return {
+        "sources": [request.name, *replay],
+        "custom_sources": custom_sources,
+        "normalize": dict(_NORMALIZE),
+        "train": train,
+        # For the tables, which are planned before the model is there.
+        "model": {"head": {"forces": model.settings.head.forces}},
+        "models": {MODEL: {"branches": branches, "start_from": start}},
+    }
 
 
 def _check_start(config: Config, model: SavedModel) -> None:
