@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -216,30 +216,47 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
-        known = (*packaged_names(), *self.custom_sources)
+        if problems := [
+            *self._problems_of_sources(),
+            *self._problems_of_models(),
+            *self._problems_of_settings_by_source(),
+        ]:
+            raise ValueError("\n".join(problems))
+        return self
+
+    @property
+    def _readers(self) -> tuple[str, ...]:
+        """Names of all sources that could be listed."""
+        return (*packaged_names(), *self.custom_sources)
+
+    def _problems_of_sources(self) -> list[str]:
+        known = ", ".join(self._readers)
         problems = [
-            f"sources: no reader is called {name!r}; known readers: {', '.join(known)}"
+            f"sources: no reader is called {name!r}; known readers: {known}"
             for name in self.sources
-            if name not in known
+            if name not in self._readers
         ]
-        problems += [
-            f"custom_sources.{name}: a source's name must be an identifier that no reader has"
-            for name in self.custom_sources
-            if not name.isidentifier() or name in packaged_names()
-        ]
-        problems += [
-            f"custom_sources.{name}: reserved, {name}.json is another file beside the ledgers"
-            for name in self.custom_sources
-            if name == self.workspace.leaks.stem
-        ]
-        problems += [
-            f"custom_sources.{name}.groups_like: {like!r} is none of {', '.join(known)}, or is "
-            "named after another one itself"
-            for name, custom in self.custom_sources.items()
-            if (like := custom.groups_like) is not None and not self._names_groups(like)
-        ]
+        for name, custom in self.custom_sources.items():
+            where, like = f"custom_sources.{name}", custom.groups_like
+            if not name.isidentifier() or name in packaged_names():
+                problems.append(
+                    f"{where}: a source's name must be an identifier that no reader has"
+                )
+            if name == self.workspace.leaks.stem:
+                problems.append(
+                    f"{where}: reserved, {name}.json is another file beside the ledgers"
+                )
+            if like is not None and not self._names_groups(like):
+                problems.append(
+                    f"{where}.groups_like: {like!r} is none of {known}, or is named after another "
+                    "one itself"
+                )
         if len(set(self.sources)) != len(self.sources):
             problems.append(f"sources: a name is repeated in {list(self.sources)}")
+        return problems
+
+    def _problems_of_models(self) -> list[str]:
+        problems = []
         for model, entry in self.models.items():
             problems += [
                 f"models.{model}: source {name!r} is not listed in sources"
@@ -250,29 +267,25 @@ class Config(Settings):
                 problems.append(f"models.{model}: a model's name must be an identifier")
             problems += self._problems_of_overrides(model)
             problems += self._problems_of_start(model, entry)
-        by_source: dict[str, Mapping[str, object]] = {
-            "source_weights": self.train.source_weights,
-            "passes_per_epoch": self.train.passes_per_epoch,
+        return problems
+
+    def _problems_of_settings_by_source(self) -> list[str]:
+        by_source: dict[str, Iterable[str]] = {
+            "normalize.reference_energies": self.normalize.reference_energies,
+            "train.source_weights": self.train.source_weights,
+            "train.passes_per_epoch": self.train.passes_per_epoch,
         }
-        problems += [
-            f"normalize.reference_energies.{name}: not listed in sources"
-            for name in self.normalize.reference_energies
+        problems = [
+            f"{key}.{name}: not listed in sources"
+            for key, names in by_source.items()
+            for name in names
             if name not in self.sources
         ]
-        problems += [
-            f"train.{key}.{name}: not listed in sources"
-            for key, values in by_source.items()
-            for name in values
-            if name not in self.sources
-        ]
-        problems += [
+        return problems + [
             f"study.transfer.families.{name}: must be an identifier that no source has"
             for name in self.study.transfer.families
-            if not name.isidentifier() or name in known
+            if not name.isidentifier() or name in self._readers
         ]
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
 
     def _names_groups(self, source: str) -> bool:
         """Whether a source is there and names its groups itself."""
