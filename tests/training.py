@@ -39,6 +39,8 @@ TRAIN = TrainSettings(
     source_weights={"qm7x": 0.5},
 )
 BRANCHES = {source: (source,) for source in SOURCES}
+# As many steps in less time, where it is about steps and epochs.
+TWO_BRANCHES = {source: (source,) for source in ("ani1x", "qm7x")}
 
 
 def _set(prefix: str, values: dict[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from training import (
     BRANCHES,
+    TWO_BRANCHES,
     ask_to_stop,
     command_line,
     epoch_lines,
@@ -115,12 +116,12 @@ def test_a_stop_in_the_middle_of_an_epoch_changes_nothing(
     # All that a run carries along: averaged weights, plateaus, means over half an epoch.
     options = {"ema_decay": 0.9, "schedule": "plateau", "plateau_epochs": 1}
     workspace = copy_of(five_sources)
-    run_alone(workspace, **options)
+    run_alone(workspace, TWO_BRANCHES, **options)
     straight, weights = _history(workspace), _state(workspace)
     ask_to_stop(monkeypatch, in_step=7)
     with pytest.raises(Interrupted, match=r"stopped after step 7.*continues from it"):
-        run_alone(workspace, **options)
-    run_alone(workspace, **options)
+        run_alone(workspace, TWO_BRANCHES, **options)
+    run_alone(workspace, TWO_BRANCHES, **options)
     assert "resumed after epoch 1, step 7" in caplog.text
     assert _history(workspace) == straight
     for name, tensor in _state(workspace).items():
@@ -151,10 +152,10 @@ def test_a_run_goes_on_without_its_best_checkpoint(
     monkeypatch.setattr(trainer, "relative_score", lambda *_, **__: float(next(scores)))
     ask_to_stop(monkeypatch, in_step=14)
     with pytest.raises(Interrupted):
-        run_alone(workspace)
+        run_alone(workspace, TWO_BRANCHES)
     (folder,) = workspace.checkpoints("mtl").iterdir()
     shutil.rmtree(folder / "step-00000004")
-    run_alone(workspace)
+    run_alone(workspace, TWO_BRANCHES)
     assert "step-00000004, the best checkpoint, is gone: the newest takes its place" in caplog.text
     assert load_model(workspace.model("mtl")).training["best_step"] == 16
 
@@ -207,11 +208,11 @@ def test_checkpoints_come_as_often_as_asked_and_the_newest_and_the_best_stay(
     monkeypatch.setattr(CheckpointFolder, "save", note)
     # The first epoch is made the best.
     monkeypatch.setattr(trainer, "relative_score", lambda *_, **__: float(len(saved)))
-    run_alone(workspace, checkpoint_minutes=0, keep_checkpoints=3)
-    assert saved == list(range(1, 21))
+    run_alone(workspace, TWO_BRANCHES, epochs=3, checkpoint_minutes=0, keep_checkpoints=3)
+    assert saved == list(range(1, 13))
     (folder,) = workspace.checkpoints("mtl").iterdir()
     kept = sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
-    assert kept == [4, 18, 19, 20]
+    assert kept == [4, 10, 11, 12]
 
 
 @pytest.mark.mpi
@@ -314,15 +315,15 @@ def test_a_damaged_checkpoint_is_named_and_training_continues_from_the_one_befor
     workspace = copy_of(five_sources)
     stop_after(3)
     with pytest.raises(InterruptionError):
-        run_alone(workspace)
+        run_alone(workspace, TWO_BRANCHES)
     monkeypatch.undo()
     *_, newest = sorted(workspace.results.rglob("step-*"))
     content = (newest / damaged).read_bytes()
     (newest / damaged).write_bytes(DAMAGE[damage](content))
     with pytest.raises(ValueError, match=f"{newest / damaged} .*expected .*remove that folder"):
-        run_alone(workspace)
+        run_alone(workspace, TWO_BRANCHES)
     shutil.rmtree(newest)
-    run_alone(workspace)
+    run_alone(workspace, TWO_BRANCHES)
     # Five epochs of four steps, each told once.
     assert len(losses(workspace)) == 20
 
@@ -336,9 +337,9 @@ def test_other_settings_never_continue_from_old_checkpoints(
     workspace = copy_of(five_sources)
     stop_after(2)
     with pytest.raises(InterruptionError):
-        run_alone(workspace, learning_rate=3e-3)
+        run_alone(workspace, TWO_BRANCHES, learning_rate=3e-3)
     monkeypatch.undo()
-    run_alone(workspace)
+    run_alone(workspace, TWO_BRANCHES)
     assert _history(workspace)[0]["step"] == 1
 
 

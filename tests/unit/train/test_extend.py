@@ -9,20 +9,18 @@ from typing import Any
 import pytest
 import torch
 import training
-from training import history
+from training import TWO_BRANCHES, history
 
 from mtlpar.core.paths import Workspace
 from mtlpar.model.file import load_model
 from mtlpar.train import trainer
 
 STEPS_PER_EPOCH = 4
-# It is about epochs: two sources are enough.
-BRANCHES = {source: (source,) for source in ("ani1x", "qm7x")}
 CONSTANT = {"schedule": "constant", "cooldown": 0.4}
 
 
 def run_alone(workspace: Workspace, **options: Any) -> None:
-    training.run_alone(workspace, BRANCHES, **options)
+    training.run_alone(workspace, TWO_BRANCHES, **options)
 
 
 def _run(workspace: Workspace, **options: Any) -> tuple[dict[str, torch.Tensor], list[Any]]:

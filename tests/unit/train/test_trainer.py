@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import torch
 from helpers import make_structures, write_extracted
-from training import BRANCHES, MODEL, TRAIN, epoch_lines, history, losses, run_alone
+from training import (
+    BRANCHES,
+    MODEL,
+    TRAIN,
+    TWO_BRANCHES,
+    epoch_lines,
+    history,
+    losses,
+    run_alone,
+)
 
 from mtlpar.core.paths import Workspace
 from mtlpar.model.file import load_model
@@ -150,7 +159,7 @@ def test_a_score_that_stays_begins_the_cooldown_and_it_is_said(
     scores = iter([1.0] + [2.0] * 20)
     monkeypatch.setattr(trainer, "relative_score", lambda *_, **__: next(scores))
     workspace = copy_of(five_sources)
-    run_alone(workspace, patience_epochs=2, **options)
+    run_alone(workspace, TWO_BRANCHES, patience_epochs=2, **options)
     assert "no better score for 2 epochs (train.patience_epochs): the learning" in caplog.text
     assert f"training ends with epoch {end}" in caplog.text
     assert f"patience ran out after epoch {out_of_patience}" in caplog.text
@@ -166,10 +175,10 @@ def test_a_model_that_is_replaced_by_another_training_stays(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     workspace = copy_of(five_sources)
-    run_alone(workspace, epochs=1)
+    run_alone(workspace, TWO_BRANCHES, epochs=1)
     first = workspace.model("mtl").read_bytes()
     assert "another training" not in caplog.text
-    run_alone(workspace, epochs=2)
+    run_alone(workspace, TWO_BRANCHES, epochs=2)
     assert "model.pt was made by another training; that model stays at" in caplog.text
     kept = [path.read_bytes() for path in (workspace.checkpoints("mtl")).glob("*/model.pt")]
     assert len(kept) == 2
@@ -177,7 +186,7 @@ def test_a_model_that_is_replaced_by_another_training_stays(
     assert workspace.model("mtl").read_bytes() != first
     # The same training once more replaces nothing.
     caplog.clear()
-    run_alone(workspace, epochs=2)
+    run_alone(workspace, TWO_BRANCHES, epochs=2)
     assert "another training" not in caplog.text
 
 
@@ -192,11 +201,11 @@ def test_averaged_weights_are_what_is_validated_and_exported(
     five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
 ) -> None:
     workspace = copy_of(five_sources)
-    run_alone(workspace, epochs=2)
+    run_alone(workspace, TWO_BRANCHES, epochs=2)
     plain = load_model(workspace.model("mtl")).network.state_dict()
     scores = [line["score"] for line in epoch_lines(workspace)]
     steps = losses(workspace)
-    run_alone(workspace, epochs=2, ema_decay=0.9)
+    run_alone(workspace, TWO_BRANCHES, epochs=2, ema_decay=0.9)
     averaged = load_model(workspace.model("mtl")).network.state_dict()
     # The training itself is the same; only what is looked at differs.
     np.testing.assert_array_equal(losses(workspace), steps)
@@ -220,7 +229,7 @@ def test_a_plateau_of_the_score_lowers_the_rate(
         "patience_epochs": None,
         "cooldown": 0.0,
     }
-    run_alone(workspace, learning_rate=1e-3, epochs=6, **options)
+    run_alone(workspace, TWO_BRANCHES, learning_rate=1e-3, epochs=6, **options)
     steps = [line for line in history(workspace) if line["kind"] == "step"]
     rates = {line["epoch"]: line["learning_rate"] for line in steps}
     assert list(rates.values()) == [1e-3, 1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4]
@@ -259,6 +268,7 @@ def test_training_ends_when_validation_stops_improving(
     # A rate so large that the first epoch stays the best.
     run_alone(
         workspace,
+        TWO_BRANCHES,
         learning_rate=3.0,
         epochs=30,
         patience_epochs=2,
