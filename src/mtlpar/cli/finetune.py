@@ -97,6 +97,7 @@ def _finetune(options: argparse.Namespace) -> None:
     from mtlpar.finetune import branches, explain
     from mtlpar.finetune.folder import prepare, working_in
     from mtlpar.finetune.project import MODEL, Request, write_config
+    from mtlpar.finetune.replay import sources_with_packs
     from mtlpar.model.file import load_model
     from mtlpar.store.pack import Pack
 
@@ -117,6 +118,9 @@ def _finetune(options: argparse.Namespace) -> None:
     if options.branch is not None and options.branch not in model.branches:
         raise ValueError(f"--branch {options.branch}: the model has {', '.join(model.branches)}")
     packed = options.packs.resolve()
+    if kind == "packs":
+        # Not only after the data have been prepared, which may take hours.
+        sources_with_packs(model, packed)
     folder = options.out.resolve()
     write_config(folder, request, model)
     with working_in(folder):
@@ -130,13 +134,25 @@ def _finetune(options: argparse.Namespace) -> None:
         write_config(folder, request, model, branch=chosen, replay=replay, passes=passes)
         for source, given in replay.items():
             if given is not None:
-                prepare(source, run_stage_here)
+                _prepare_pseudo_labels(source, count)
         if options.explain:
             sys.stdout.write(f"{explain.text(Path('config.yaml'), model)}\n")
             return
         run_stage_here("train", "--model", MODEL)
         run_stage_here("evaluate", "--model", MODEL)
         sys.stdout.write(f"\n{explain.outcome(Path('config.yaml'), model, chosen)}\n")
+
+
+def _prepare_pseudo_labels(source: str, count: int) -> None:
+    from mtlpar.finetune.folder import prepare
+
+    try:
+        prepare(source, run_stage_here)
+    except ValueError as error:
+        raise ValueError(
+            f"--replay pseudo:{count}: the structures that branch {source.removeprefix('replay_')} "
+            f"labelled cannot be prepared; more of them may do. {error}"
+        ) from error
 
 
 def _replay(text: str) -> tuple[str, int]:

@@ -84,11 +84,20 @@ def _explain(problem: Any) -> list[str]:
         return [f"{key}.kind: expected {expected}, got {problem['input']['kind']!r}"]
     if problem["type"] == "missing":
         return [f"{key}: required, but not given"]
+    if problem["type"] == "string_pattern_mismatch" and (examples := _examples(location, beside)):
+        return [f"{key}: expected a value such as {examples}, got {problem['input']!r}"]
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         prefix = "" if not location else f"{key}: "
         return [f"{prefix}{line}" for line in message.split("\n")]
     return [f"{key}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"]
+
+
+def _examples(location: Sequence[str], beside: Sequence[Any]) -> str:
+    """Values that a setting may have, for one whose pattern few can read."""
+    blocks = [block for block in beside if location[-1] in _fields([block])]
+    found = [one for block in blocks for one in block.model_fields[location[-1]].examples or ()]
+    return ", ".join(map(str, dict.fromkeys(found)))
 
 
 def _unknown(location: Sequence[str], beside: Sequence[Any]) -> str:

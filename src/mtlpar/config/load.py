@@ -84,13 +84,16 @@ class Stack:
         # An unknown block is reported by its own name.
         self.places.setdefault(key.partition(".")[0], self.places[key])
 
-    def check(self) -> Config:
+    def check(self, where: str | None = None) -> Config:
         """The checked configuration.
+
+        Args:
+            where: What to call it in error messages; by default its files.
 
         Raises:
             ValueError: With every problem on a line of its own, by dotted key, file and line.
         """
-        where = " + ".join(str(path) for path in self.files)
+        where = where or " + ".join(str(path) for path in self.files)
         return check_config(self.content, where=where, places=self.places)
 
 

@@ -64,6 +64,7 @@ class StartFrom(Settings):
     mode: str = Field(
         default="full",
         pattern=r"^(full|heads|(last|lora):[1-9][0-9]*)$",
+        examples=["full", "heads", "last:2", "lora:8"],
         description="What moves. full: all weights; heads: the branches, with the encoder as it "
         "is, so that all other branches predict the same to the last bit; last:N: the branches and "
         "the last N layers of the encoder; lora:R: the branches, and the encoder by updates of "

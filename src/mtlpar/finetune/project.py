@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtlpar.config import Config
-from mtlpar.config.load import assign, check_config, parse_assignment
+from mtlpar.config.load import Stack
 from mtlpar.finetune.folder import files_of, only_packs, write_own_config
 from mtlpar.finetune.replay import hold_still
 from mtlpar.model.moving import set_moving
@@ -76,10 +76,10 @@ def write_config(
             ``config.yaml`` that is not as this function wrote it.
     """
     content = _content(request, model, branch, replay or {}, passes or {})
+    stack = Stack(content, places=_options_of(request.name))
     for assignment in request.assignments:
-        key, value = parse_assignment(assignment)
-        assign(content, key.split("."), value)
-    _check_start(check_config(content, where="fine-tuning"), model)
+        stack.add_override(assignment, option="--set")
+    _check_start(stack.check("fine-tuning"), model)
     write_own_config(folder, content, command="finetune", model=MODEL)
 
 
@@ -115,6 +115,15 @@ def _content(
         # For the tables, which are planned before the model is there.
         "model": {"head": {"forces": model.settings.head.forces}},
         "models": {MODEL: {"branches": branches, "start_from": start}},
+    }
+
+
+def _options_of(name: str) -> dict[str, str]:
+    """The options that keys of the configuration come from: who gave these knows no keys."""
+    return {
+        f"models.{MODEL}": "--name",
+        f"models.{MODEL}.start_from.mode": "--mode",
+        f"custom_sources.{name}.level_of_theory": "--level",
     }
 
 

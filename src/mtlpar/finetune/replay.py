@@ -68,14 +68,24 @@ def link_packs(model: SavedModel, packed: Path, folder: Path) -> list[str]:
     Raises:
         ValueError: If none is there, or one was made of other data than the model learned.
     """
+    found = sources_with_packs(model, packed)
+    for source in found:
+        link_pack(model, source, packed, folder)
+    return found
+
+
+def sources_with_packs(model: SavedModel, packed: Path) -> list[str]:
+    """Sources of a model whose packs are there.
+
+    Raises:
+        ValueError: If there are none.
+    """
     found = [source for source in model.sources if (packed / source / "train.bp").is_dir()]
     if not found:
         raise ValueError(
             f"--replay packs: {packed} has no packs of {', '.join(model.sources)}; name the folder "
             "with --packs, or use --replay pseudo:N, which needs none"
         )
-    for source in found:
-        link_pack(model, source, packed, folder)
     return found
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from mtlpar.config import Config
-from mtlpar.config.load import assign, check_config, parse_assignment
+from mtlpar.config.load import Stack
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import write_json
 from mtlpar.core.structures import StructureBatch
@@ -187,10 +187,10 @@ def write_config(
     }
     if lessons.others:
         content["train"]["passes_per_epoch"] = {taught["others"]: lessons.others.passes}
+    stack = Stack(content)
     for assignment in lessons.assignments:
-        key, value = parse_assignment(assignment)
-        assign(content, key.split("."), value)
-    config = check_config(content, where="distillation")
+        stack.add_override(assignment, option="--set")
+    config = stack.check("distillation")
     if FIRST in models:
         # It only has to find out where it goes wrong.
         epochs = max(1, config.train_of(FIRST).epochs // 2)

@@ -125,7 +125,8 @@ class SavedModel:
         if source is None and len(self.sources) > 1:
             levels = ", ".join(f"{name} ({self.level_of_theory[name]})" for name in self.sources)
             raise ValueError(
-                f"this model has several levels of theory; choose source=...: {levels}"
+                "this model has several levels of theory; name one as source (on the command line "
+                f"--source): {levels}"
             )
         source = self.sources[0] if source is None else source
         self.branch_of(source)

@@ -156,7 +156,9 @@ def test_replay_holds_the_other_branches_while_the_encoder_moves(
     [
         (["--name", "qm7x"], "--name qm7x: the model has a source or branch of that name"),
         (["--replay", "pseudo"], "expected none, packs or pseudo:N"),
-        (["--mode", "head"], "models.tuned.start_from.mode"),
+        (["--mode", "head"], "such as full, heads, last:2, lora:8, got 'head' (--mode)"),
+        (["--name", "my data"], "'my data' must be an identifier (letters, digits, _) (--name)"),
+        (["--level", ""], "custom_sources.own.level_of_theory: string should have at least 1 cha"),
         (["--branch", "oc20"], "--branch oc20: the model has ani1x, qm7x, mptrj"),
         (["--replay", "packs", "--packs", "nowhere"], "nowhere has no packs of ani1x, qm7x, mptrj"),
         (["--set", "train.epoch=3"], "train.epoch: unknown key; did you mean 'epochs'?"),
@@ -179,6 +181,24 @@ def test_mistakes_are_told_before_anything_is_trained(
     assert finetune(start, *options) == 1
     assert told in capsys.readouterr().err
     assert not (here / TUNED).exists()
+
+
+def test_packs_that_are_not_there_are_missed_before_data_are_prepared(
+    start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune(start, "--replay", "packs", "--packs", "nowhere") == 1
+    assert "nowhere has no packs" in capsys.readouterr().err
+    assert not (here / "finetune").exists()
+
+
+def test_too_few_pseudo_labels_are_told_by_the_option_that_asked_for_them(
+    start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Two structures cannot be in three splits.
+    assert finetune(start, "--replay", "pseudo:2", "--explain") == 1
+    told = capsys.readouterr().err
+    assert "--replay pseudo:2: the structures that branch ani1x labelled cannot be" in told
+    assert "more of them may do" in told
 
 
 def test_charges_that_a_model_cannot_see_are_told(

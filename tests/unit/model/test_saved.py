@@ -65,7 +65,7 @@ def test_calculator_gives_total_energies_that_match_the_labels(
 
 
 def test_a_model_with_several_levels_of_theory_never_picks_one(trained: Workspace) -> None:
-    with pytest.raises(ValueError, match=r"several levels of theory; choose.*qm7x"):
+    with pytest.raises(ValueError, match=r"several levels of theory; name one as source.*qm7x"):
         mtlpar.Calculator(trained.model("mtl"))
     with pytest.raises(ValueError, match=r"no source is called 'oc20'; .* ani1x"):
         mtlpar.Calculator(trained.model("mtl"), source="oc20")

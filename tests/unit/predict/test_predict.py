@@ -505,7 +505,10 @@ def test_a_model_of_several_levels_of_theory_is_asked_for_one(
     ase.io.write(tmp_path / "in.xyz", [molecule("H2")], format="extxyz")
     inputs = [str(tmp_path / "in.xyz"), "--out", str(tmp_path / "out.xyz")]
     assert main(["predict", str(model_file), *inputs]) == 1
-    assert "several levels of theory; choose source=...: a (PBE), b" in capsys.readouterr().err
+    assert (
+        "several levels of theory; name one as source (on the command line --source): a (PBE), b"
+        in capsys.readouterr().err
+    )
 
 
 def test_per_atom_energies_add_up_and_are_those_of_ase(model_file: Path) -> None:
