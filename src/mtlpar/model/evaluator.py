@@ -115,7 +115,7 @@ class Evaluator:
         of_atoms = energies.cpu().numpy() / (len(z) if self._is_mean else 1)
         # Not the sum of both together, which would round to the digits of the references.
         energy = float(of_atoms.sum() + prepared.references.sum())
-        check_finite(np.array([energy]))
+        check_finite(np.array([energy]), first=None)
         return StructurePrediction(
             energy,
             forces.double().cpu().numpy(),

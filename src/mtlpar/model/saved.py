@@ -185,6 +185,7 @@ class SavedModel:
                 references=references[part.structures],
                 atom_references=of_elements[batch.atomic_numbers[atoms]],
                 known=known,
+                first=part.structures.start if len(batch) > 1 else None,
             )
         seen = self.uncertainty_of(source)
         for index in [] if seen is None else np.flatnonzero(pairs_never_seen(batch, seen.together)):
@@ -297,6 +298,7 @@ def _each(
     references: FloatArray,
     atom_references: FloatArray,
     known: BranchUncertainty | None,
+    first: int | None,
 ) -> Iterator[StructurePrediction]:
     """What a batch's prediction says about each structure.
 
@@ -306,9 +308,10 @@ def _each(
         references: Sums of reference energies in eV, (S,).
         atom_references: Reference energies of the atoms in eV, (A,).
         known: How far off energies may be, if that is wanted.
+        first: See `check_finite`.
     """
     energy = part.energy_per_atom * sizes + references
-    check_finite(energy, first=part.structures.start)
+    check_finite(energy, first=first)
     ends = np.cumsum(sizes)[:-1]
     nothing = [None] * len(sizes)
     deviation: Iterable[float | None] = nothing
@@ -325,17 +328,22 @@ def _each(
     )
 
 
-def check_finite(energy: FloatArray, *, first: int = 0) -> None:
-    """Refuse energies in eV that are no numbers, (S,), of structures from ``first`` on.
+def check_finite(energy: FloatArray, *, first: int | None) -> None:
+    """Refuse energies in eV that are no numbers.
+
+    Args:
+        energy: The energies, (S,).
+        first: Number of the first of these structures, for messages; None of one that has none.
 
     Raises:
         ValueError: If there is one.
     """
     wrong = np.flatnonzero(~np.isfinite(energy))
     if len(wrong):
+        which = "" if first is None else f" of structure {first + wrong[0]}"
         raise ValueError(
-            f"the energy of structure {first + wrong[0]} is not finite: two of its atoms coincide, "
-            "or the model's weights are not finite (`mtlpar check` says which)"
+            f"the energy{which} is not finite: two of its atoms coincide, or the model's weights "
+            "are not finite (`mtlpar check` says which)"
         )
 
 
