@@ -59,8 +59,8 @@ def add_commands(commands: Commands) -> None:
         type=int,
         default=400,
         metavar="N",
-        help="number of structures to teach from dynamics that a first student runs; 0 for none "
-        "(default: 400)",
+        help="number of structures to teach from dynamics that a first student runs, at least 10; "
+        "0 for none (default: 400)",
     )
     parser.add_argument(
         "--temperature",
@@ -74,8 +74,6 @@ def add_commands(commands: Commands) -> None:
 
 def _distill(options: argparse.Namespace) -> None:
     require_positive(options, "temperature")
-    if options.dynamics < 0:
-        raise ValueError(f"--dynamics {options.dynamics}: expected a number of structures, or 0")
     if options.out.suffix != ".pt":
         raise ValueError(f"--out {options.out}: expected a name that ends in .pt")
     path = model_file(options.model).resolve()
@@ -89,11 +87,17 @@ def _distill(options: argparse.Namespace) -> None:
         )
     from mtlpar.core.files import link
     from mtlpar.finetune import distill, learned
+    from mtlpar.finetune.dynamics import LEAST_TRAJECTORIES
     from mtlpar.finetune.folder import working_in
     from mtlpar.finetune.student import STUDENT, Lessons, find_others
     from mtlpar.finetune.teacher import Teacher
     from mtlpar.predict.rows import input_files
 
+    if options.dynamics and options.dynamics < LEAST_TRAJECTORIES:
+        raise ValueError(
+            f"--dynamics {options.dynamics}: expected a number of structures, "
+            f"{LEAST_TRAJECTORIES} or more so that each split has some, or 0 for none"
+        )
     teacher = Teacher.load(path, options.source)
     packed = options.packs.resolve()
     lessons = Lessons(

@@ -62,6 +62,12 @@ class Structure:
         return len(self.numbers)
 
 
+BESIDE_LABELS: Final = frozenset(
+    {"energies", "energy_uncertainty", "chosen", "refused", "unseen_pairs", "descriptors"}
+)
+"""What `mtlpar predict` writes of a structure that is no label, nor says whose a label is."""
+
+
 def iterate_structures(batch: StructureBatch) -> Iterator[Structure]:
     """Structures of a batch without labels, with their charge and, if one is stated, their spin."""
     numbers, pbc = batch.atomic_numbers, batch.pbc.astype(np.bool_)

@@ -29,7 +29,8 @@ STEP_FS: Final = 0.5
 STEPS_BETWEEN_FRAMES: Final = 100
 _FRICTION_PER_FS: Final = 0.02
 _FRAMES_OF_TRAJECTORY: Final = 10
-_LEAST_TRAJECTORIES: Final = 10
+LEAST_TRAJECTORIES: Final = 10
+"""So many there are at least, of which one each is for val and test."""
 # A model that has left what it knows heats up without end.
 _MOST_TIMES_AS_HOT: Final = 10.0
 
@@ -53,7 +54,8 @@ def label_met(
         model: Model file of the student.
         packs: Folder with the packs of the student's sources.
         folder: Where to write. What was done before with the same models is not done again.
-        frames: Structures to take, if no trajectory ends early; 50 fs lie between two.
+        frames: Structures to take, if no trajectory ends early, at least `LEAST_TRAJECTORIES`;
+            50 fs lie between two.
         temperature_k: Temperature of the thermostat in K.
         usual_ev_per_atom: See `write_labels`.
 
@@ -62,7 +64,7 @@ def label_met(
     """
     student = load_model(model)
     source = student.sources[0]
-    count = max(_LEAST_TRAJECTORIES, frames // _FRAMES_OF_TRAJECTORY)
+    count = max(LEAST_TRAJECTORIES, frames // _FRAMES_OF_TRAJECTORY)
     with Pack.open(packs / source / "train.bp") as pack:
         seed = pack.header.seed
         structures = list(iterate_atoms(pack.first(count), pack.header))
@@ -80,7 +82,8 @@ def label_met(
     record = folder / f"{stem}.json"
     if kept(record, files) is None:
         calculator = Calculator(model, source=source)
-        _write_met(calculator, starts, files, -(-frames // count), temperature_k, seed)
+        lengths = [frames // count + (index < frames % count) for index in range(count)]
+        _write_met(calculator, starts, files, lengths, temperature_k, seed)
         keep(record, files, origin)
     inputs = {split: [path] for split, path in files.items()}
     return write_labels(
@@ -92,17 +95,17 @@ def _write_met(
     calculator: Calculator,
     starts: Sequence[Atoms],
     files: Mapping[str, Path],
-    frames: int,
+    lengths: Sequence[int],
     temperature_k: float,
     seed: int,
 ) -> None:
     """Run dynamics and write so many structures of each trajectory, or those before its end."""
     by_split: dict[str, list[Atoms]] = {split: [] for split in files}
     ended_early = 0
-    for index, start in enumerate(starts):
+    for index, (start, length) in enumerate(zip(starts, lengths, strict=False)):
         rng = np.random.default_rng([seed, index])
-        met = list(_trajectory(start, calculator, frames, temperature_k, rng))
-        ended_early += len(met) < frames
+        met = list(_trajectory(start, calculator, length, temperature_k, rng))
+        ended_early += len(met) < length
         by_split[_split_of(index)] += met
     if empty := [split for split, met in by_split.items() if not met]:
         raise ValueError(

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from ase.data import chemical_symbols
 
+from mtlpar.core.ase_structures import BESIDE_LABELS
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.hashing import name_hash
 from mtlpar.sources.ase_containers import Container, container_of, errors_of
@@ -136,7 +137,7 @@ class _RecordReader:
         self.use = LabelUse(choices=choices_of(custom))
         self._group_of_name, self._custom, self._container = group_of_name, custom, container
         self._split_of_file = split_of_file
-        self._used = frozenset(used_keys(custom)) | _OF_ASE
+        self._used = frozenset(used_keys(custom)) | _OF_ASE | BESIDE_LABELS
         options = {
             "energy_key": custom.energy_key,
             "forces_key": custom.forces_key,

@@ -124,6 +124,15 @@ def test_keys_that_nothing_reads_are_named_once_with_their_count(extract, caplog
     assert "config_weight (2), head (1)" in said[0].message
 
 
+def test_of_predictions_only_what_says_whose_they_are_is_told(extract, caplog):
+    # A student learns from files of `predict`: a warning of what that wrote helps nobody. Two
+    # sources in one file are two levels of theory, and must not go unseen.
+    frames = [water(energy_uncertainty=0.1, descriptors=[1.0, 2.0], source="a"), water(refused="x")]
+    with caplog.at_level(logging.WARNING):
+        manifest = extract(frames)
+    assert manifest["checks"]["labels"]["unused"] == {"source": 1}
+
+
 def test_energies_of_zero_beside_forces_are_none(extract):
     frames = [water() for _ in range(3)]
     for atoms in frames:

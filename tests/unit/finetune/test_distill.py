@@ -35,7 +35,8 @@ from mtlpar.store.export import iterate_atoms
 from mtlpar.store.pack import Pack
 
 SHORT = ["--set", "train.epochs=2"]
-OPTIONS = ("--structures", "mine.extxyz", "--dynamics", "20")
+# No multiple of the number of trajectories, each of which would take one too many.
+OPTIONS = ("--structures", "mine.extxyz", "--dynamics", "23")
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def test_one_command_ends_with_a_small_conservative_model_of_one_branch(
     # Each kind has books of its own: the one structure that the teacher refused is in them.
     assert ledger("qm7x_given")["rows"] == 30
     assert ledger("qm7x_given")["dropped"] == {"not_selected": 1}
-    assert ledger("qm7x_dynamics")["rows"] == 20
+    assert ledger("qm7x_dynamics")["rows"] == 23
     record = next(Path("student/labels").glob("dynamics-*.json"))
     assert json.loads(record.read_text())["content"]["teacher"] == file_digest(start.model("mtl"))
 
@@ -368,7 +369,8 @@ def test_a_student_takes_a_quarter_of_the_work_of_its_teacher(layers: int) -> No
         (["--packs", "nowhere"], "nowhere has no packs of qm7x, and no structures are given"),
         (["--source", "oc20"], "no source is called 'oc20'"),
         (["--out", "student"], "--out student: expected a name that ends in .pt"),
-        (["--dynamics", "-1"], "--dynamics -1: expected a number of structures, or 0"),
+        (["--dynamics", "-1"], "--dynamics -1: expected a number of structures, 10 or more"),
+        (["--dynamics", "9"], "so that each split has some, or 0 for none"),
         (["--structures", "none.xyz"], "none.xyz does not exist"),
         (["--set", "train.epoch=3"], "train.epoch: unknown key; did you mean 'epochs'?"),
     ],

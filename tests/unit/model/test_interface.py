@@ -84,7 +84,11 @@ def test_lists_of_structures_come_back_in_order_with_references_added(path: Path
 @pytest.mark.parametrize(
     ("structures", "source", "message"),
     [
-        ([molecule("H2O")], None, r"several levels of theory; name one as source.*crystals \(PBE\)"),
+        (
+            [molecule("H2O")],
+            None,
+            r"several levels of theory; name one as source.*crystals \(PBE\)",
+        ),
         (
             [molecule("H2O")],
             "qm9",
