@@ -93,14 +93,12 @@ def run_snakemake(
 
     Snakemake and the commands of its rules are forks of what has imported everything before; where
     the environment has programs of its own, as of a scheduler, they start as those of users do, but
-    for jobs that activate `warm_environment`.
+    for an environment whose programs are those of `warm_environment`.
     """
-    variables, python = dict(environment or {}), [sys.executable]
-    if "PATH" not in variables:
-        variables["PATH"] = with_warm_programs(os.environ["PATH"])
-        python = warm_python()
-    elif "MTLPAR_ENV" in variables and variables["MTLPAR_ENV"] == str(warm_environment()):
-        python = warm_python()
+    variables = {"PATH": with_warm_programs(os.environ["PATH"]), **(environment or {})}
+    warm = str(warm_environment())
+    is_warm = f"{warm}/bin" in variables["PATH"] or variables.get("MTLPAR_ENV") == warm
+    python = warm_python() if is_warm else [sys.executable]
     process = start_snakemake(checkout, *arguments, environment=variables, python=python)
     return finish(process, timeout_s=timeout_s)
 
