@@ -57,6 +57,7 @@ def test_every_package_has_a_layer() -> None:
     assert packages == {*LAYERS, "config", "flow", "finetune", "cli"}
 
 
+@pytest.mark.long
 def test_pytorch_geometric_is_imported_in_one_place_and_only_when_asked_for() -> None:
     # It takes longer to import than torch, in every command and on every rank.
     users = [

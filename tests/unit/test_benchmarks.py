@@ -57,6 +57,7 @@ NEED_MORE = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -13,6 +13,8 @@ from helpers import REPOSITORY
 
 from mtlpar.cli import main
 
+pytestmark = pytest.mark.long
+
 # Less than a part or a pack of the sample takes, more than any manifest or lease.
 LIMIT_BYTES = 30_000
 

@@ -62,6 +62,7 @@ def test_a_batch_cannot_be_changed_and_moving_it_makes_another() -> None:
     assert moved.num_edges == batch.num_edges
 
 
+@pytest.mark.long
 def test_a_batch_for_pyg_warns_of_nothing_that_users_can_change() -> None:
     # PyG calls torch.jit.script as it is imported, of which newer versions of torch warn aloud.
     code = (

@@ -40,6 +40,7 @@ def _all_of(model: SavedModel) -> tuple[object, ...]:
     return weights, model.settings.model_dump_json(), repr(plain)
 
 
+@pytest.mark.long
 def test_no_flipped_bit_changes_what_is_loaded(path: Path) -> None:
     # Of 120 such files 113 loaded with other weights, up to 3e37: torch compares no checksum.
     whole, expected = path.read_bytes(), _all_of(load_model(path))

@@ -460,6 +460,7 @@ def test_a_reader_that_has_seen_enough_ends_a_command_without_a_traceback() -> N
     assert process.returncode == 141
 
 
+@pytest.mark.long
 def test_check_accepts_a_sound_model_and_refuses_a_broken_one(
     path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

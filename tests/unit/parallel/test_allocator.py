@@ -28,6 +28,7 @@ print(faults, flush=True)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's C library")
 def test_blocks_that_are_freed_and_asked_for_again_cost_no_page_faults() -> None:
     # 8 results of 4 MiB are alive at once and freed together, which is when glibc gives the top
