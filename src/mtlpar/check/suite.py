@@ -18,6 +18,13 @@ from mtlpar.model.saved import SavedModel
 _CUTOFF_TOLERANCE = 1e-6
 _DRIFT_TOLERANCE = 0.02
 
+LEGEND = """\
+Numbers: the largest difference of an energy (eV/atom), force (eV/Å) or stress (eV/Å^3) from what it
+should be, over the larger of its value and one; of the kink in eV/Å, of NVE the drift over the
+kinetic energy.
+"""
+"""What the numbers of the tables are."""
+
 Check = Callable[[Subject], float]
 
 

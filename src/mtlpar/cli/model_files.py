@@ -136,7 +136,8 @@ def _check(options: argparse.Namespace) -> None:
         sys.stdout.write(f"branch {branch}\n{suite.table(findings)}\n\n")
         checked.append(findings)
         refused += [f"{branch}: {check}" for check in suite.refusals(findings)]
-    sys.stdout.write(suite.truncation_note(model.settings.graph))
+    sys.stdout.write(f"{suite.LEGEND}{suite.truncation_note(model.settings.graph)}\n")
     if refused:
         raise ValueError(f"{options.path} is refused: {'; '.join(refused)}")
-    sys.stdout.write(f"{options.path} {suite.verdict(checked)}\n")
+    part = "" if options.source is None else f", branch {model.branch_of(options.source)}"
+    sys.stdout.write(f"{options.path}{part} {suite.verdict(checked)}\n")

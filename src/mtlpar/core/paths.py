@@ -9,6 +9,9 @@ from typing import Final
 RAW_MANIFEST: Final = "manifest.json"
 """Lies among the native files of a source; none of them may be called so."""
 
+IN_PROJECT: Final = "run in a checkout, or in a folder that `mtlpar init` wrote"
+"""What to do where a file of the project itself is missing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Workspace:

@@ -75,8 +75,8 @@ def _uncertainty(model: SavedModel, source: str) -> str:
     if found is None:
         return f"not known: {(model.no_uncertainty_because(source) or '').partition(': ')[2]}"
     return (
-        f"measured on {found.sources[source].num_structures:,} structures; that of the branch "
-        f"calibrated on {found.num_validation:,} of {found.num_groups:,} group(s)"
+        f"measured on {counted(found.sources[source].num_structures, 'structure')}; that of the "
+        f"branch calibrated on {found.num_validation:,} of {counted(found.num_groups, 'group')}"
     )
 
 
@@ -97,17 +97,18 @@ def _architecture(settings: ModelSettings) -> list[str]:
     encoder, head, graph = settings.encoder, settings.head, settings.graph
     neighbors = "all" if graph.max_neighbors is None else f"the nearest {graph.max_neighbors}"
     return [
-        f"encoder       {encoder.kind}, {_count(encoder.layers, 'layer')} x {encoder.width}"
+        f"encoder       {encoder.kind}, {counted(encoder.layers, 'layer')} x {encoder.width}"
         + (", conditioned on charge and spin" if encoder.charge_and_spin else ""),
-        f"heads         {_count(head.layers, 'layer')} x {head.width}; energy {head.energy}, "
+        f"heads         {counted(head.layers, 'layer')} x {head.width}; energy {head.energy}, "
         f"forces {head.forces}",
         f"neighbours    {neighbors} within {graph.cutoff_angstrom:g} Å",
         *([f"note          {NO_GRADIENT}"] if head.forces == "equivariant" else []),
     ]
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def counted(number: int, what: str) -> str:
+    """A number of things whose plural has an s."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _short(value: object) -> str:

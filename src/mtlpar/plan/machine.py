@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from mtlpar.core.files import read_text, write_text
+from mtlpar.core.paths import IN_PROJECT
 from mtlpar.core.settings import Positive, Settings
 
 Precision = Literal["float32", "float64", "bfloat16"]
@@ -135,8 +136,10 @@ def load_machine(name: str) -> Machine:
     path = Path(name) if name.endswith((".yaml", ".yml")) else MACHINES / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in MACHINES.glob("*.yaml")))
+        if not known:
+            raise ValueError(f"no machine file {path}; give a .yaml file, or {IN_PROJECT}")
         raise ValueError(
-            f"no machine file {path}; known are {known or 'none'}. Give one of them or a .yaml file"
+            f"no machine file {path}; known are {known}. Give one of them or a .yaml file"
         )
     try:
         return Machine.model_validate(yaml.safe_load(read_text(path)))

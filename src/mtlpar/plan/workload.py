@@ -13,6 +13,7 @@ from typing import Final
 
 from mtlpar.core.fields import FIELDS
 from mtlpar.core.files import read_text
+from mtlpar.core.paths import IN_PROJECT
 
 DATASET_SIZES: Final = Path("workflow/dataset_sizes.csv")
 
@@ -125,7 +126,7 @@ def read_datasets(names: Sequence[str] | None, path: Path = DATASET_SIZES) -> li
         ValueError: If it is missing, lacks one of the sources, or a number in it is not one.
     """
     if not path.is_file():
-        raise ValueError(f"there is no table of dataset sizes at {path}; run in the repository")
+        raise ValueError(f"there is no table of dataset sizes at {path}; {IN_PROJECT}")
     known = {}
     for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
         name = row.get("source") or ""

@@ -19,7 +19,7 @@ from mtlpar.core.files import file_digest
 from mtlpar.core.paths import Workspace
 from mtlpar.download.catalogue import CatalogueRow, read_catalogue
 from mtlpar.evaluate.metrics import read_metrics
-from mtlpar.model.describe import describe_model
+from mtlpar.model.describe import counted, describe_model
 from mtlpar.model.multitask import count_parameters
 from mtlpar.model.saved import SavedModel
 from mtlpar.report.grid import format_number
@@ -95,9 +95,9 @@ def _summary(model: SavedModel) -> str:
     )
     return (
         f"A graph neural network ({encoder.kind}, {encoder.layers} layers of {encoder.width}, "
-        f"{count_parameters(model.network):,} parameters) with "
-        f"{len(model.branches)} branch(es), one level of theory or more in each. {how} Neighbours "
-        f"within {model.settings.graph.cutoff_angstrom:g} Å."
+        f"{count_parameters(model.network):,} parameters) with one level of theory or more in each "
+        f"of its branches: {', '.join(model.branches)}. {how} Neighbours within "
+        f"{model.settings.graph.cutoff_angstrom:g} Å."
     )
 
 
@@ -180,7 +180,8 @@ def _uncertainty(name: str, model: SavedModel, workspace: Workspace | None) -> s
         rows.append(
             [
                 source_title(source),
-                f"{known.num_validation:,} structures, {known.num_groups:,} groups of its branch",
+                f"{counted(known.num_validation, 'structure')}, "
+                f"{counted(known.num_groups, 'group')} of its branch",
                 _number(found, "mean_ev_per_atom"),
                 f"{found['coverage_90']:.0%}" if found else "–",
                 _number(found, "auroc_group_never_seen"),

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from mtlpar.core.hashing import derive_seed, mix64
-from mtlpar.core.paths import Workspace
+from mtlpar.core.paths import IN_PROJECT, Workspace
 from mtlpar.core.products import ExtractedManifest, RawManifest
 from mtlpar.core.records import read_record, write_content
 from mtlpar.core.structures import StructureBatch, content_hash
@@ -64,7 +64,7 @@ def measure_data_rates(sources: Sequence[str], *, like: DataRates | None = None)
         ValueError: If the sample is not there.
     """
     if not SAMPLE.is_dir():
-        raise ValueError(f"there is no embedded sample at {SAMPLE}; run in the repository")
+        raise ValueError(f"there is no embedded sample at {SAMPLE}; {IN_PROJECT} (--sample)")
     structures = atoms = 0
     read: dict[str, float] = {}
     seconds = {"normalize": 0.0, "pack": 0.0, "load": 0.0}

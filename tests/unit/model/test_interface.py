@@ -308,7 +308,7 @@ def test_check_counts_what_does_not_apply(
     assert main(["check", str(path), "--source", "molecules"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == (
-        f"{path} passes; 3 of {len(CHECKS)} checks do not apply: forces = -dE/dx, "
+        f"{path}, branch a passes; 3 of {len(CHECKS)} checks do not apply: forces = -dE/dx, "
         "stress = dE/de / V, energy kept in NVE (forces are predicted directly)"
     )
 
@@ -465,7 +465,10 @@ def test_check_accepts_a_sound_model_and_refuses_a_broken_one(
     path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["check", str(path), "--source", "molecules"]) == 0
-    assert "passes all checks" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    # Of the other branches nothing is known, and numbers without a unit say nothing.
+    assert f"{path}, branch a passes all checks" in output
+    assert "an energy (eV/atom), force (eV/Å) or stress (eV/Å^3)" in output
     monkeypatch.setattr(geometry, "cutoff_envelope", torch.ones_like)
     assert main(["check", str(path), "--source", "molecules"]) == 1
     output = capsys.readouterr()

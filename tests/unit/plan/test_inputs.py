@@ -48,6 +48,18 @@ def test_an_unknown_machine_is_named_with_those_that_are_known() -> None:
         load_machine("summit")
 
 
+def test_away_from_the_project_its_files_are_said_to_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in the folder of a fine-tuning: "known are none" would name no way out.
+    monkeypatch.chdir(tmp_path)
+    told = "run in a checkout, or in a folder that `mtlpar init` wrote"
+    with pytest.raises(ValueError, match=rf"laptop\.yaml; give a \.yaml file, or {told}"):
+        load_machine("laptop")
+    with pytest.raises(ValueError, match=rf"dataset_sizes\.csv; {told}"):
+        read_datasets(None)
+
+
 def test_a_wrong_machine_file_names_the_key(tmp_path: Path) -> None:
     text = (REPOSITORY / "workflow/machines/laptop.yaml").read_text()
     (tmp_path / "odd.yaml").write_text(text.replace("kernel_us:", "kernel_ms:"))
