@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,29 +217,27 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
+        # Asked for once: each time all packages that are installed are looked through.
+        packaged = packaged_names()
         if problems := [
-            *self._problems_of_sources(),
+            *self._problems_of_sources(packaged),
             *self._problems_of_models(),
-            *self._problems_of_settings_by_source(),
+            *self._problems_of_settings_by_source(packaged),
         ]:
             raise ValueError("\n".join(problems))
         return self
 
-    @property
-    def _readers(self) -> tuple[str, ...]:
-        """Names of all sources that could be listed."""
-        return (*packaged_names(), *self.custom_sources)
-
-    def _problems_of_sources(self) -> list[str]:
-        known = ", ".join(self._readers)
+    def _problems_of_sources(self, packaged: Sequence[str]) -> list[str]:
+        readers = (*packaged, *self.custom_sources)
+        known = ", ".join(readers)
         problems = [
             f"sources: no reader is called {name!r}; known readers: {known}"
             for name in self.sources
-            if name not in self._readers
+            if name not in readers
         ]
         for name, custom in self.custom_sources.items():
             where, like = f"custom_sources.{name}", custom.groups_like
-            if not name.isidentifier() or name in packaged_names():
+            if not name.isidentifier() or name in packaged:
                 problems.append(
                     f"{where}: a source's name must be an identifier that no reader has"
                 )
@@ -247,7 +245,7 @@ class Config(Settings):
                 problems.append(
                     f"{where}: reserved, {name}.json is another file beside the ledgers"
                 )
-            if like is not None and not self._names_groups(like):
+            if like is not None and not self._names_groups(like, packaged):
                 problems.append(
                     f"{where}.groups_like: {like!r} is none of {known}, or is named after another "
                     "one itself"
@@ -270,7 +268,7 @@ class Config(Settings):
             problems += self._problems_of_start(model, entry)
         return problems
 
-    def _problems_of_settings_by_source(self) -> list[str]:
+    def _problems_of_settings_by_source(self, packaged: Sequence[str]) -> list[str]:
         by_source: dict[str, Iterable[str]] = {
             "normalize.reference_energies": self.normalize.reference_energies,
             "train.source_weights": self.train.source_weights,
@@ -285,13 +283,13 @@ class Config(Settings):
         return problems + [
             f"study.transfer.families.{name}: must be an identifier that no source has"
             for name in self.study.transfer.families
-            if not name.isidentifier() or name in self._readers
+            if not name.isidentifier() or name in (*packaged, *self.custom_sources)
         ]
 
-    def _names_groups(self, source: str) -> bool:
+    def _names_groups(self, source: str, packaged: Sequence[str]) -> bool:
         """Whether a source is there and names its groups itself."""
         custom = self.custom_sources.get(source)
-        return source in packaged_names() if custom is None else custom.groups_like is None
+        return source in packaged if custom is None else custom.groups_like is None
 
     def _problems_of_overrides(self, model: str) -> list[str]:
         """What is wrong with a model once its own settings lie over those of all models."""
