@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 import torch
+from ase.data import atomic_numbers
 
 from mtlpar.model.heads import Branch
 from mtlpar.model.multitask import MultiTaskModel, count_parameters
@@ -53,7 +54,7 @@ def describe_model(model: SavedModel) -> str:
             lines += [
                 f"head {source}, branch {branch}",
                 f"  level of theory  {model.level_of_theory[source]}",
-                f"  elements         {' '.join(model.references[source].energies_ev)}",
+                f"  elements         {elements_text(model, source)}",
                 f"  uncertainty      {_uncertainty(model, source)}",
             ]
     facts = [f"{key} {_short(model.training[key])}" for key in _TRAINING if key in model.training]
@@ -67,6 +68,28 @@ def describe_model(model: SavedModel) -> str:
     if leaky := model.training.get("leaky_sources"):
         lines.append(f"LEAKY SPLITS ({', '.join(leaky)}): single frames were split; errors flatter")
     return "\n".join(lines)
+
+
+def elements_text(model: SavedModel, source: str) -> str:
+    """Elements that a source can be asked for, and which of them it has by reference alone.
+
+    A branch that starts from another one has the references of that for elements that its own data
+    lack: energies of these are at the other level of theory.
+    """
+    symbols = [*model.references[source].energies_ev]
+    known = model.uncertainty_of(source)
+    if known is None:
+        return " ".join(symbols)
+    found = known.sources[source]
+    is_seen = found.together.diagonal().tolist()
+    unseen = [symbol for symbol in symbols if not is_seen[atomic_numbers[symbol]]]
+    seen = " ".join(symbol for symbol in symbols if symbol not in unseen)
+    if not unseen:
+        return seen
+    return (
+        f"{seen}; by reference alone {' '.join(unseen)}, which none of its "
+        f"{counted(found.num_structures, 'training structure')} has"
+    )
 
 
 def _uncertainty(model: SavedModel, source: str) -> str:

@@ -19,7 +19,7 @@ from mtlpar.core.files import file_digest
 from mtlpar.core.paths import Workspace
 from mtlpar.download.catalogue import CatalogueRow, read_catalogue
 from mtlpar.evaluate.metrics import read_metrics
-from mtlpar.model.describe import counted, describe_model
+from mtlpar.model.describe import counted, describe_model, elements_text
 from mtlpar.model.multitask import count_parameters
 from mtlpar.model.saved import SavedModel
 from mtlpar.report.grid import format_number
@@ -116,7 +116,7 @@ def _data(model: SavedModel, rows: Sequence[CatalogueRow]) -> str:
             source_title(source),
             branch,
             model.level_of_theory[source],
-            " ".join(model.references[source].energies_ev),
+            elements_text(model, source),
             model.training.get("data", {}).get(source, "")[:12] or "–",
         ]
         for branch, sources in model.branches.items()

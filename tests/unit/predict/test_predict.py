@@ -27,6 +27,7 @@ from mtlpar.cli import main
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
 from mtlpar.model import saved
+from mtlpar.model.describe import describe_model
 from mtlpar.model.file import load_model, save_model
 from mtlpar.model.saved import SavedModel
 from mtlpar.predict import stage
@@ -125,6 +126,16 @@ def test_rows_with_elements_that_training_never_had_together_are_marked_and_coun
     # Once for each pair; what is seen has no warning, which would be an error here.
     calculator.get_potential_energy(bulk("CuO", "rocksalt", a=4.3))
     calculator.get_potential_energy(rows[0])
+
+
+def test_a_description_tells_elements_that_a_branch_has_by_reference_alone(
+    model_file: Path,
+) -> None:
+    # As copper here: a branch that starts from another one keeps its references, which are at the
+    # other level of theory.
+    text = describe_model(load_model(model_file))
+    assert "elements         H C O; by reference alone Cu, which none of its " in text
+    assert "elements         H\n" in text
 
 
 def test_uncertainty_and_descriptors_are_written_where_they_are_asked_for(
