@@ -28,6 +28,34 @@ def test_code_digest_follows_imports_to_the_end() -> None:
     assert not any(name.startswith(("mtlpar.evaluate", "mtlpar.config")) for name in closure)
 
 
+def test_code_that_an_earlier_process_parsed_is_not_parsed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Tests may run where no bytecode is written.
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    store, source = tmp_path / "seen.json", b"import mtlpar.core.fields\nx = 1\n"
+    first = digest._Seen(store)
+    code = first.code(source)
+    assert code.imports == ("mtlpar.core.fields",)
+    first.save()
+    with monkeypatch.context() as patch:
+        patch.setattr(digest, "_parse", lambda _: pytest.fail("parsed again"))
+        assert digest._Seen(store).code(source) == code
+    # Another file, and one that was edited by hand, are.
+    assert digest._Seen(store).code(b"x = 2\n").digest != code.digest
+    store.write_text(store.read_text().replace(code.digest, "0" * 64))
+    assert digest._Seen(store).code(source) == code
+
+
+def test_comments_and_docstrings_change_no_digest_and_code_does() -> None:
+    def of(text: str) -> str:
+        return digest._parse(text.encode()).digest
+
+    plain = of("def f(x):\n    return x + 1\n")
+    assert of('# Why.\ndef f( x ):\n    """What."""\n\n    return x + 1\n') == plain
+    assert of("def f(x):\n    return x + 2\n") != plain
+
+
 def test_settings_of_one_stage_do_not_hold_those_of_another() -> None:
     before, after = config_with(), config_with("train.epochs=99")
     assert STAGES["pack"].settings(before, "qm7x") == STAGES["pack"].settings(after, "qm7x")
