@@ -96,7 +96,13 @@ def _differing(key: str, then: Any, now: Any) -> Iterator[str]:
     if isinstance(then, dict) and isinstance(now, dict):
         for name in dict.fromkeys((*then, *now)):
             inner = f"{key}.{name}".lstrip(".")
-            yield from _differing(inner, then.get(name), now.get(name))
+            if name in then and name in now:
+                yield from _differing(inner, then[name], now[name])
+            elif then.get(name) is not None:
+                yield f"{inner} {then[name]!r} (now not given)"
+            elif now.get(name) is not None:
+                # As of a version that did not have this setting: there is nothing to put back.
+                yield f"{inner} not given (now {now[name]!r})"
     elif isinstance(then, list) and isinstance(now, list) and not key:
         # The blocks that a stage depends on.
         for before, after in zip(then, now, strict=False):

@@ -14,6 +14,7 @@ from mtlpar.flow import as_written
 from mtlpar.flow.as_written import WrittenFiles
 from mtlpar.flow.lineage import describe
 from mtlpar.flow.records import StageRun, digest_of, stage_run
+from mtlpar.flow.stale import _differing
 from mtlpar.parallel.allocation import Allocation
 
 HERE = Allocation(nodes=1)
@@ -220,6 +221,17 @@ def test_a_folder_in_place_of_a_file_is_told_from_nothing(
     path.mkdir()
     with pytest.raises(ValueError, match=told):
         WrittenFiles(config, records).check_inputs("table1")
+
+
+def test_a_setting_that_was_not_there_is_not_said_to_have_been_none() -> None:
+    # As of an earlier version: None looks like a value that could be put back. A new setting that
+    # is null changes nothing.
+    then = [{"head": {"width": 8, "old": 1}}]
+    now = [{"head": {"width": 8, "isolated_atoms": "learned", "limit": None}}]
+    assert list(_differing("", then, now)) == [
+        "head.old 1 (now not given)",
+        "head.isolated_atoms not given (now 'learned')",
+    ]
 
 
 def test_figures_that_were_exchanged_do_not_get_into_a_page(tmp_path: Path) -> None:
