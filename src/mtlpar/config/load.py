@@ -16,6 +16,7 @@ from mtlpar.config.explain import explain
 from mtlpar.config.resolved import is_resolved
 from mtlpar.config.schema import Config
 from mtlpar.core.files import read_text
+from mtlpar.core.paths import IN_PROJECT
 from mtlpar.core.settings import without_nulls
 from mtlpar.sources.registry import define_custom_sources
 
@@ -224,7 +225,10 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         text = read_text(path)
         content = yaml.safe_load(text)
     except FileNotFoundError:
-        raise ValueError(f"config file {path} does not exist") from None
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise ValueError(
+            f"config file {path} does not exist{where}; name one with --config, or {IN_PROJECT}"
+        ) from None
     except OSError as error:
         raise ValueError(f"config file {path} cannot be read: {error}") from error
     except yaml.YAMLError as error:

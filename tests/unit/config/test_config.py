@@ -151,6 +151,17 @@ def test_null_takes_away_a_setting_of_the_kind_of_encoder_that_an_earlier_file_h
     assert config.model.encoder == PainnSettings(kind="painn", width=866)
 
 
+def test_a_config_that_is_not_here_is_told_with_the_folder_and_the_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = (
+        rf"config\.yaml does not exist in {tmp_path}; name one with --config, or run in a checkout"
+    )
+    with pytest.raises(ValueError, match=told):
+        load_config([Path("config.yaml")])
+
+
 def test_files_that_are_no_config_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"config file {tmp_path} cannot be read"):
         load_config([tmp_path])
