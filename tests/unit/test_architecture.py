@@ -77,6 +77,12 @@ def test_what_prepares_data_and_draws_does_not_import_torch(module: str) -> None
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_only_what_fetches_imports_a_client_of_servers() -> None:
+    # Every command and job imports the table of stages.
+    code = "import sys, mtlpar.flow.table; sys.exit('httpx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_the_model_does_not_know_about_ranks() -> None:
     for path in (PACKAGE / "model").rglob("*.py"):
         assert not any(name.startswith("torch.distributed") for name in _imports(path)), path

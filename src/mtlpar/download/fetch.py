@@ -22,7 +22,8 @@ from mtlpar.download.part import (
     read_contents,
 )
 from mtlpar.download.progress import Bar
-from mtlpar.download.web import TransientError, Web, check_status, is_url
+from mtlpar.download.settings import is_url
+from mtlpar.download.web import TransientError, Web, check_status
 
 logger = logging.getLogger(__name__)
 # Fewer bytes than this within the time-out are a stall too.

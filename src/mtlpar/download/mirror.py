@@ -13,16 +13,19 @@ import re
 from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from mtlpar.core.files import read_text
 from mtlpar.download.catalogue import FileKind
 from mtlpar.download.part import RawFile
-from mtlpar.download.settings import DownloadSettings
-from mtlpar.download.web import Web, is_url
+from mtlpar.download.settings import DownloadSettings, is_url
 from mtlpar.sources.base import Source
 from mtlpar.sources.registry import get_source
+
+if TYPE_CHECKING:
+    # Every command and job looks at mirrors; few of them talk to a server.
+    from mtlpar.download.web import Web
 
 CHECKSUMS: Final = "checksums.txt"
 LEVELS: Final = "levels_of_theory.json"

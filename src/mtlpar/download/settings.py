@@ -12,6 +12,11 @@ CATALOGUE: Final = "catalogue"
 """The word among the mirrors that stands for the addresses of the catalogue."""
 
 
+def is_url(address: str) -> bool:
+    """Whether an address is fetched over HTTP; anything else is a path."""
+    return address.startswith(("http://", "https://"))
+
+
 class DownloadSettings(Settings):
     """Where raw files come from."""
 

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from mtlpar.download.settings import is_url
+
 logger = logging.getLogger(__name__)
 _LONGEST_WAIT_S: Final = 60.0
 _LONGEST_REQUESTED_WAIT_S: Final = 600.0
@@ -38,11 +40,6 @@ class TransientError(Exception):
 
 class InterruptedTransferError(Exception):
     """The run is being stopped."""
-
-
-def is_url(address: str) -> bool:
-    """Whether an address is fetched over HTTP; anything else is a path."""
-    return address.startswith(("http://", "https://"))
 
 
 class Web:
