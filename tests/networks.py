@@ -59,13 +59,18 @@ def edit_model(
 
 
 def make_uncertainty(
-    network: MultiTaskModel, *sources: str, seed: int = 0, elements: tuple[int, ...] = ELEMENTS
+    network: MultiTaskModel,
+    *sources: str,
+    seed: int = 0,
+    elements: tuple[int, ...] = ELEMENTS,
+    alone: tuple[int, ...] = (),
 ) -> BranchUncertainty:
-    """What a branch could have measured, of made-up structures of some elements."""
+    """What a branch could have measured, of made-up structures of some elements and of metals."""
     rng = np.random.default_rng(seed)
     size = network.settings.head.width + 1
     together = torch.zeros((MAX_ATOMIC_NUMBER + 1, MAX_ATOMIC_NUMBER + 1), dtype=torch.bool)
     together[np.ix_(elements, elements)] = True
+    together[alone, alone] = True
     found = {}
     for source in sources:
         rows = rng.normal(size=(3 * size, size))

@@ -190,7 +190,7 @@ class Calculator(AseCalculator):
         if new:
             self._unseen_pairs |= new
             text = (
-                f"no training structure of {self.source} has the elements {', '.join(sorted(new))} "
-                "together: trust energies and forces less than energy_uncertainty says"
+                f"no training structure of {self.source} has {', '.join(sorted(new))} (an element, "
+                "or two together): trust energies and forces less than energy_uncertainty says"
             )
             warnings.warn(text, UnseenPairsWarning, stacklevel=3)

@@ -107,8 +107,8 @@ def _predict(options: argparse.Namespace) -> None:
             if outcome.unseen:
                 pairs = (f"{pair} ({count})" for pair, count in outcome.unseen_pairs.most_common(5))
                 logger.warning(
-                    "%d rows hold elements that no training structure has together, such as %s: "
-                    "trust them less than their uncertainty says",
+                    "%d rows hold elements that no training structure has, or has together, such "
+                    "as %s: trust them less than their uncertainty says",
                     outcome.unseen,
                     ", ".join(pairs),
                 )

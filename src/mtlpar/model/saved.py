@@ -43,7 +43,8 @@ class StructurePrediction(NamedTuple):
         descriptors: Means of the encoder's invariant features over the atoms, (F,); None if they
             were not asked for.
         unseen_pairs: Pairs of its elements that no training structure of the branch has together,
-            such as ``N-O``; empty too where the model file does not know.
+            such as ``N-O``, and elements that none has, such as ``Cu``; empty too where the model
+            file does not know.
     """
 
     energy: float
@@ -197,7 +198,8 @@ class SavedModel:
     def unseen_pairs(self, numbers: npt.ArrayLike, source: str) -> tuple[str, ...]:
         """Pairs of elements, such as ``N-O``, that no training structure of a branch has together.
 
-        There are none where the model file does not know.
+        Elements that none has, such as ``Cu``, stand alone. There is nothing where the model file
+        does not know.
 
         Args:
             numbers: Atomic numbers of a structure, (N,).

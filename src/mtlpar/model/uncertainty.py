@@ -187,7 +187,7 @@ def squared_norms(rows: FloatArray) -> FloatArray:
 
 
 def pairs_never_seen(structures: StructureBatch, together: BoolArray) -> BoolArray:
-    """Which structures hold two elements that were never seen in one structure, (S,).
+    """Which structures hold an element never seen, or two never seen in one structure, (S,).
 
     Args:
         structures: S structures.
@@ -202,16 +202,21 @@ def pairs_never_seen(structures: StructureBatch, together: BoolArray) -> BoolArr
 
 
 def name_unseen_pairs(numbers: npt.ArrayLike, together: BoolArray) -> tuple[str, ...]:
-    """Pairs of elements of one structure that were never seen in one, such as ``N-O``.
+    """What of the elements of a structure was never seen: ``Cu``, and of those that were, ``N-O``.
 
     Args:
         numbers: Atomic numbers, (N,).
-        together: Which elements were, (119, 119).
+        together: Which elements were seen in one structure, (119, 119).
     """
     elements = np.unique(numbers)
-    apart = np.triu(~together[np.ix_(elements, elements)], k=1)
-    symbols = [chemical_symbols[number] for number in elements]
-    return tuple(f"{symbols[i]}-{symbols[j]}" for i, j in np.argwhere(apart))
+    is_seen = together.diagonal()[elements]
+    seen = elements[is_seen]
+    apart = np.triu(~together[np.ix_(seen, seen)], k=1)
+    symbols = [chemical_symbols[number] for number in seen]
+    return (
+        *(chemical_symbols[number] for number in elements[~is_seen]),
+        *(f"{symbols[i]}-{symbols[j]}" for i, j in np.argwhere(apart)),
+    )
 
 
 def share_below(values: FloatArray, of: FloatArray) -> FloatArray:

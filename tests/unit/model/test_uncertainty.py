@@ -21,7 +21,7 @@ from mtlpar.core.references import References
 from mtlpar.model.evaluator import Evaluator
 from mtlpar.model.file import load_model, save_model
 from mtlpar.model.saved import SavedModel
-from mtlpar.model.uncertainty import BranchUncertainty
+from mtlpar.model.uncertainty import BranchUncertainty, name_unseen_pairs
 
 REFERENCES = {name: References({"H": -13.6, "C": -1029.4, "O": -2041.8}) for name in "st"}
 
@@ -189,3 +189,23 @@ def test_the_digest_of_the_file_covers_it(tmp_path: Path) -> None:
 def moments_of(content: dict[str, Any]) -> torch.Tensor:
     moments: torch.Tensor = content["uncertainty"]["a"]["sources"]["s"]["moments"]
     return moments
+
+
+@pytest.mark.parametrize(
+    ("formula", "unseen"),
+    [
+        ("CH4", ()),
+        ("CHNO", ("N-O",)),
+        # Its pairs are unseen too, and say no more.
+        ("CHS", ("S",)),
+        ("S8", ("S",)),
+    ],
+)
+def test_pairs_and_elements_that_were_never_seen_are_named(
+    formula: str, unseen: tuple[str, ...]
+) -> None:
+    together = np.zeros((119, 119), np.bool_)
+    for structure in ("CHO", "CHN"):
+        numbers = Atoms(structure).numbers
+        together[np.ix_(numbers, numbers)] = True
+    assert name_unseen_pairs(Atoms(formula).numbers, together) == unseen

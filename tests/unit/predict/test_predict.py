@@ -35,6 +35,7 @@ from mtlpar.predict.rows import Row
 from mtlpar.store.bp import write_bp
 
 ELEMENTS = {"H": -13.6, "C": -1029.0, "O": -2041.0, "Cu": -1300.0}
+COPPER = 29
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         references={"a": References(ELEMENTS), "b": References({"H": -1.0})},
         level_of_theory={"a": "PBE", "b": "CCSD(T)"},
         training={},
-        uncertainty={"a": make_uncertainty(network, "a")},
+        uncertainty={"a": make_uncertainty(network, "a", alone=(COPPER,))},
     )
     return path
 
@@ -111,17 +112,17 @@ def test_a_file_is_predicted_as_by_the_calculator(model_file: Path, tmp_path: Pa
 def test_rows_with_elements_that_training_never_had_together_are_marked_and_counted(
     model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Branch a was trained on H, C and O together, and knows copper by its reference alone.
+    # Branch a was trained on H, C and O together, and on copper.
     oxide = bulk("CuO", "rocksalt", a=4.2)
     rows = [molecule("H2O"), oxide, Atoms("CuHO", [[0, 0, 0], [0, 0, 2], [0, 1, 3]]), bulk("Cu")]
     ase.io.write(tmp_path / "in.extxyz", rows)
     found = predict(model_file, tmp_path / "out.extxyz", tmp_path / "in.extxyz")
     marks = [atoms.info.get("unseen_pairs") for atoms in found]
     assert marks == [None, "O-Cu", "H-Cu O-Cu", None]
-    told = "2 rows hold elements that no training structure has together, such as O-Cu (2), H-Cu"
+    told = "2 rows hold elements that no training structure has, or has together, such as O-Cu (2)"
     assert told in capsys.readouterr().err
     calculator = Calculator(model_file, source="a")
-    with pytest.warns(UnseenPairsWarning, match="no training structure of a has the elements O-Cu"):
+    with pytest.warns(UnseenPairsWarning, match="no training structure of a has O-Cu "):
         calculator.get_potential_energy(oxide)
     # Once for each pair; what is seen has no warning, which would be an error here.
     calculator.get_potential_energy(bulk("CuO", "rocksalt", a=4.3))
@@ -131,9 +132,11 @@ def test_rows_with_elements_that_training_never_had_together_are_marked_and_coun
 def test_a_description_tells_elements_that_a_branch_has_by_reference_alone(
     model_file: Path,
 ) -> None:
-    # As copper here: a branch that starts from another one keeps its references, which are at the
-    # other level of theory.
-    text = describe_model(load_model(model_file))
+    # A branch that starts from another one keeps its references, which are at the other level of
+    # theory.
+    model = load_model(model_file)
+    model.uncertainty["a"].sources["a"].together[COPPER, COPPER] = False
+    text = describe_model(model)
     assert "elements         H C O; by reference alone Cu, which none of its " in text
     assert "elements         H\n" in text
 
