@@ -11,6 +11,7 @@ rule download:
         "logs/download/{source}.log",
     benchmark:
         "logs/benchmarks/download/{source}.tsv"
+    priority: flow.DATA_PRIORITY
     conda:
         "../envs/data.yaml"
     params:

@@ -9,6 +9,7 @@ rule extract_share:
         "logs/extract/{source}-{share}.log",
     benchmark:
         "logs/benchmarks/extract/{source}-{share}.tsv"
+    priority: flow.DATA_PRIORITY
     conda:
         "../envs/data.yaml"
     threads: 1
@@ -29,6 +30,7 @@ rule extract:
         "logs/extract/{source}.log",
     benchmark:
         "logs/benchmarks/extract/{source}.tsv"
+    priority: flow.DATA_PRIORITY
     conda:
         "../envs/data.yaml"
     threads: 1

@@ -8,6 +8,7 @@ rule normalize:
         "logs/normalize/{source}.log",
     benchmark:
         "logs/benchmarks/normalize/{source}.tsv"
+    priority: flow.DATA_PRIORITY
     conda:
         "../envs/data.yaml"
     threads: 1

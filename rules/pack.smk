@@ -10,6 +10,7 @@ rule pack:
         "logs/pack/{source}.log",
     benchmark:
         "logs/benchmarks/pack/{source}.tsv"
+    priority: flow.DATA_PRIORITY
     conda:
         "../envs/data.yaml"
     threads: 1

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mtlpar.config import Config
 from mtlpar.config.load import Stack, check_config
@@ -156,6 +156,10 @@ def after_failure(logs: Sequence[str], *, is_main_process: bool) -> None:
 def local_ranks(config: Config, model: str) -> int:
     """Ranks for a model on one machine: one per branch, so that MTL-par is what runs."""
     return len(config.models[model].branches)
+
+
+DATA_PRIORITY: Final = 10_000
+"""Of jobs that prepare data: above all trainings, of which the longest wait for the last source."""
 
 
 def training_priority(config: Config, model: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -121,3 +122,17 @@ def test_trainings_that_take_more_cores_start_first_and_of_these_the_longest() -
     priority = {name: snakefile.training_priority(config, name) for name in config.models}
     assert priority["mtl"] == priority["mtl_conservative"] > priority["baseline"]
     assert priority["baseline"] > max(priority[source] for source in config.sources)
+
+
+def test_data_of_all_sources_are_prepared_before_anything_is_trained() -> None:
+    # Trainings on one source that keep the others' data waiting keep those on all of them waiting.
+    sources = {f"source_{index}": ["x"] for index in range(1000)}
+    config = SimpleNamespace(
+        models={"mtl": SimpleNamespace(sources=tuple(sources), branches=sources)}
+    )
+    assert snakefile.training_priority(config, "mtl") < snakefile.DATA_PRIORITY
+    for rule in ("download", "extract", "extract_share", "normalize", "pack"):
+        text = "".join(path.read_text() for path in (REPOSITORY / "rules").glob("*.smk"))
+        block = re.search(rf"^rule {rule}:\n(?:(?:    .*)?\n)+", text, re.MULTILINE)
+        assert block is not None
+        assert "    priority: flow.DATA_PRIORITY\n" in block[0]
