@@ -17,6 +17,11 @@ from mtlpar.core.fields import MAX_ATOMIC_NUMBER
 from mtlpar.core.room import LEAST_ROOM, room
 from mtlpar.core.structures import DoubleStructureBatch, StructureBatch
 
+BESIDE_LABELS: Final = frozenset(
+    {"energies", "energy_uncertainty", "chosen", "refused", "unseen_pairs", "descriptors"}
+)
+"""What `mtlpar predict` writes of a structure that is no label, nor says whose a label is."""
+
 # Å; vectors that span a volume and are shorter are independent as far as float64 tells.
 _LONG: Final = 1e4
 
@@ -60,12 +65,6 @@ class Structure:
 
     def __len__(self) -> int:
         return len(self.numbers)
-
-
-BESIDE_LABELS: Final = frozenset(
-    {"energies", "energy_uncertainty", "chosen", "refused", "unseen_pairs", "descriptors"}
-)
-"""What `mtlpar predict` writes of a structure that is no label, nor says whose a label is."""
 
 
 def iterate_structures(batch: StructureBatch) -> Iterator[Structure]:

@@ -93,10 +93,11 @@ def _content(
     """Settings of a fine-tuning before the user's own; arguments as of `write_config`."""
     replayed = _replayed_branches(model, replay)
     own = {**files_of(request.data), "level_of_theory": request.level_of_theory}
+    packaged = packaged_names()
     custom_sources = {request.name: own} | {
         source: _replayed(model, source, path)
         for source, path in replay.items()
-        if path is not None or source not in packaged_names()
+        if path is not None or source not in packaged
     }
     train = {**_TRAIN, **hold_still(replayed)}
     if passes:

@@ -237,12 +237,13 @@ class _Cell:
             "group_key": "group",
             "splits": {split: [f"{split}.extxyz"] for split in ("train", "val", "test")},
         }
+        packaged = packaged_names()
         content = {
             "seed": self.seed,
             "sources": [self.family, *sources],
             "custom_sources": {
                 self.family: own,
-                **{one: only_packs(levels[one]) for one in sources if one not in packaged_names()},
+                **{one: only_packs(levels[one]) for one in sources if one not in packaged},
             },
             "model": self.config.model.model_dump(mode="json"),
             "train": self._train(),

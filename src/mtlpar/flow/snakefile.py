@@ -24,6 +24,9 @@ from mtlpar.flow.table import STAGES
 
 logger = logging.getLogger(__name__)
 
+DATA_PRIORITY: Final = 10_000
+"""Of jobs that prepare data: above all trainings, of which the longest wait for the last source."""
+
 
 def read_config(workflow: Any, content: Mapping[str, Any]) -> Config:
     """Lay the configuration files and ``--config`` over each other, as ``mtlpar`` does.
@@ -156,10 +159,6 @@ def after_failure(logs: Sequence[str], *, is_main_process: bool) -> None:
 def local_ranks(config: Config, model: str) -> int:
     """Ranks for a model on one machine: one per branch, so that MTL-par is what runs."""
     return len(config.models[model].branches)
-
-
-DATA_PRIORITY: Final = 10_000
-"""Of jobs that prepare data: above all trainings, of which the longest wait for the last source."""
 
 
 def training_priority(config: Config, model: str) -> int:

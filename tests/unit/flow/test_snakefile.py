@@ -131,8 +131,8 @@ def test_data_of_all_sources_are_prepared_before_anything_is_trained() -> None:
         models={"mtl": SimpleNamespace(sources=tuple(sources), branches=sources)}
     )
     assert snakefile.training_priority(config, "mtl") < snakefile.DATA_PRIORITY
+    text = "".join(path.read_text() for path in (REPOSITORY / "rules").glob("*.smk"))
     for rule in ("download", "extract", "extract_share", "normalize", "pack"):
-        text = "".join(path.read_text() for path in (REPOSITORY / "rules").glob("*.smk"))
         block = re.search(rf"^rule {rule}:\n(?:(?:    .*)?\n)+", text, re.MULTILINE)
         assert block is not None
         assert "    priority: flow.DATA_PRIORITY\n" in block[0]
