@@ -23,6 +23,7 @@ from made_up import write_extracted
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
+from mtlpar.core.wording import counted
 from mtlpar.normalize import stage as normalize
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack import stage
@@ -161,7 +162,7 @@ def report(
     """Print the table and the ratios."""
     structures, atoms = options.structures, options.structures * options.atoms
     disk = sum(file.stat().st_size for path in packs for file in path.iterdir())
-    print(f"{structures:,} structures of {options.atoms} atoms, {options.jobs} job(s)\n")
+    print(f"{structures:,} structures of {options.atoms} atoms, {counted(options.jobs, 'job')}\n")
     print(f"{'':12} {'s (clock)':>9} {'s (CPU)':>9} {'structures/CPU s':>17} {'GB/CPU s':>9}")
     for name, (wall, cpu) in seconds.items():
         rate, speed = structures / cpu, num_bytes / cpu / 1e9

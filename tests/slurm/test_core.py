@@ -73,10 +73,10 @@ def test_the_sample_dag_runs_through_the_frontier_profile(
     assert killed_run.process.poll() is None
     assert_whole(packed)
     assert set(states(site, packed)) == {"COMPLETED"}
-    assert "mtl: 4 rank(s)" in (packed / "logs/train/mtl.log").read_text()
+    assert "mtl: 4 ranks," in (packed / "logs/train/mtl.log").read_text()
     done = run_mtlpar(packed, ["provenance", "results/tables/table1.csv"], site)
     # The training was one job on two nodes.
-    assert "2 node(s), 4 rank(s)" in done.stdout
+    assert "2 nodes, 4 ranks" in done.stdout
     assert_nothing_left(site, packed)
 
 
@@ -161,6 +161,6 @@ def test_everything_runs_through_the_slurm_profile(packed: Path, site: Environme
     assert status == 0, output[-5000:]
     assert_whole(checkout)
     assert set(states(site, checkout)) == {"COMPLETED"}
-    assert "mtl: 4 rank(s)" in (checkout / "logs/train/mtl.log").read_text()
+    assert "mtl: 4 ranks," in (checkout / "logs/train/mtl.log").read_text()
     assert metrics(checkout) == metrics(packed)
     assert_nothing_left(site, checkout)

@@ -92,6 +92,6 @@ def test_srun_with_an_mpi_it_does_not_know_is_found_out(packed: Path, site: Envi
             check=False,
         )
     assert results["none"].returncode != 0
-    assert "MPI finds 1 rank(s), but 2 were launched" in results["none"].stderr
+    assert "MPI finds 1 rank, but 2 were launched" in results["none"].stderr
     # The same command is sound as soon as both speak the same language.
     assert re.search("MPI and torch +agree on ranks", results["pmi2"].stdout)

@@ -93,7 +93,7 @@ def test_nodes_and_minutes_of_a_training_grow_with_the_attempt(
     trainings = [job.split("|")[1:] for job in jobs if job.startswith(f"{checkout}|")][:-1]
     assert trainings == [["1", "30"], ["2", "40"]]
     log = (checkout / "logs/train/mtl.log").read_text()
-    assert "mtl: 4 rank(s)" in log
+    assert "mtl: 4 ranks," in log
     assert "resumed after epoch" in log
 
 

@@ -118,7 +118,7 @@ def test_the_mtl_model_was_trained_on_a_rank_per_core_with_branches_of_its_own(
     finished: Path,
 ) -> None:
     log = (finished / "logs/train/mtl.log").read_text()
-    assert "mtl: 2 rank(s)" in log
+    assert "mtl: 2 ranks," in log
     owners = re.search(r"branch owners (.*);", log)
     assert owners
     ranks = dict(owner.split(": ") for owner in owners[1].split(", "))

@@ -99,7 +99,7 @@ def test_the_sample_dag_runs_through_the_aurora_profile(
     lines = Path(site["PBS_STANDIN"], "mpiexec").read_text().splitlines()
     (train,) = (line for line in lines if "mtlpar train" in line)
     assert train.startswith("-n 2 --ppn 1 --envall --cpu-bind=list:1-8:9-16:")
-    assert "mtl: 2 rank(s)" in (checkout / "logs/train/mtl.log").read_text()
+    assert "mtl: 2 ranks," in (checkout / "logs/train/mtl.log").read_text()
     provenance = run_mtlpar(checkout, ["provenance", "results/tables/table1.csv"], site)
     assert ".standin on" in provenance.stdout
 

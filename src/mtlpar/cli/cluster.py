@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import add_command, add_config, joined_ranks, read_config_or_defaults
 from mtlpar.core.files import write_json
+from mtlpar.core.wording import counted
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
@@ -79,7 +80,9 @@ def _doctor(options: argparse.Namespace) -> None:
     sys.stdout.write(f"{finding.as_table(findings)}\n")
     faults = [found.check for found in findings if found.level == "FAULT"]
     if faults:
-        raise ValueError(f"{len(faults)} fault(s): {', '.join(faults)}; see the advice above")
+        raise ValueError(
+            f"{counted(len(faults), 'fault')}: {', '.join(faults)}; see the advice above"
+        )
     if options.out:
         write_json(options.out, finding.as_plain(findings))
 

@@ -18,6 +18,7 @@ from mtlpar.config.schema import Config
 from mtlpar.core.files import read_text
 from mtlpar.core.paths import IN_PROJECT
 from mtlpar.core.settings import without_nulls
+from mtlpar.core.wording import counted
 from mtlpar.sources.registry import define_custom_sources
 
 logger = logging.getLogger(__name__)
@@ -135,7 +136,9 @@ def check_config(
         config = Config.model_validate({str(key): value for key, value in content.items()})
     except ValidationError as error:
         lines = explain(error.errors(), places or {})
-        raise ValueError(f"{where}: {len(lines)} problem(s)\n  " + "\n  ".join(lines)) from None
+        raise ValueError(
+            f"{where}: {counted(len(lines), 'problem')}\n  " + "\n  ".join(lines)
+        ) from None
     define_custom_sources(config.custom_sources)
     return config
 

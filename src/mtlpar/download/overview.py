@@ -11,6 +11,7 @@ from typing import Final
 from mtlpar.core.files import format_bytes
 from mtlpar.core.paths import Workspace
 from mtlpar.core.text_table import aligned
+from mtlpar.core.wording import counted
 from mtlpar.download.catalogue import CatalogueRow, read_catalogue
 from mtlpar.download.local import bytes_to_fetch, length, presence
 from mtlpar.download.mirror import mirrors_of
@@ -45,7 +46,7 @@ class _Sum:
 
     def __str__(self) -> str:
         at_least = "at least " if self.unknown else ""
-        files = "1 file" if self.files == 1 else f"{self.files} files"
+        files = counted(self.files, "file")
         left = (
             "all here"
             if self.whole == self.files > 0 and not self.unknown

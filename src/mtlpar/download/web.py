@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from mtlpar.core.wording import counted
 from mtlpar.download.settings import is_url
 
 logger = logging.getLogger(__name__)
@@ -174,9 +175,9 @@ class Web:
                 reason = _in_words(error)
                 if failures > allowed:
                     raise ValueError(
-                        f"{what} could not be fetched: {_attempts(failures)} failed, the last with "
-                        f"{reason}.{_what_is_kept(best)} Run again later; if this persists, "
-                        "name another place that has it in download.mirrors"
+                        f"{what} could not be fetched: {counted(failures, 'attempt')} failed, "
+                        f"the last with {reason}.{_what_is_kept(best)} Run again later; "
+                        "if this persists, name another place that has it in download.mirrors"
                     ) from error
                 wait_s = min(self._backoff_s * 2.0 ** (failures - 1), _LONGEST_WAIT_S)
                 requested_s = getattr(error, "wait_s", None) or 0.0
@@ -217,10 +218,6 @@ def check_status(url: str, response: httpx.Response) -> None:
         "the address in the catalogue, or fetch the file by hand and name its folder in "
         "download.mirrors"
     )
-
-
-def _attempts(count: int) -> str:
-    return "1 attempt" if count == 1 else f"{count} attempts"
 
 
 def _what_is_kept(size: int) -> str:

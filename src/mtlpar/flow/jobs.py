@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from mtlpar.core.files import remove
+from mtlpar.core.wording import counted
 from mtlpar.parallel.allocation import Scheduler, run_client
 
 logger = logging.getLogger(__name__)
@@ -199,8 +200,8 @@ def unlock(checkout: Path) -> None:
         )
     if jobs := find_jobs(checkout):
         raise ValueError(
-            f"{len(jobs)} job(s) are left ({', '.join(job.id for job in jobs)}); the lock stays. "
-            "Cancel them (--cancel) or wait for them (--adopt)"
+            f"left: {counted(len(jobs), 'job')} ({', '.join(job.id for job in jobs)}); the lock "
+            "stays. Cancel what is left (--cancel) or wait for it (--adopt)"
         )
     remove(checkout / _LOCKS)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from mtlpar.core.wording import counted
 from mtlpar.flow.records import digest_of
 from mtlpar.flow.run_record import RunRecord, read_run
 from mtlpar.parallel.allocation import run_client
@@ -79,7 +80,7 @@ def _describe_run(record: RunRecord) -> Iterator[str]:
     for attempt in record.attempts:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(attempt.started))
         where = f"job {attempt.job} on {attempt.host}" if attempt.job else attempt.host
-        size = f"{attempt.nodes} node(s), {attempt.ranks} rank(s)"
+        size = f"{counted(attempt.nodes, 'node')}, {counted(attempt.ranks, 'rank')}"
         yield f"{when}  {where}, {size}, {attempt.seconds:.0f} s, {attempt.outcome}"
         if energy := _energy_joule(attempt.job):
             yield f"  {energy / 3.6e6:.3f} kWh"

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from mtlpar.core.collective import collective
+from mtlpar.core.wording import counted
 from mtlpar.machine.finding import Finding, Level
 from mtlpar.parallel.agree import gather
 from mtlpar.parallel.launch import Geometry
@@ -54,7 +55,7 @@ def gather_ranks(context: RankContext) -> list[Rank]:
 def check_ranks(ranks: Sequence[Rank], geometry: Geometry) -> list[Finding]:
     """Whether as many ranks as asked for started, where asked for, and agree on who they are."""
     per_host = Counter(rank.host for rank in ranks)
-    found = f"{len(ranks)} on {len(per_host)} node(s)"
+    found = f"{len(ranks)} on {counted(len(per_host), 'node')}"
     findings = []
     if len(ranks) != geometry.world_size:
         advice = (

@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from ase.data import atomic_numbers
 
+from mtlpar.core.wording import counted
 from mtlpar.model.heads import Branch
 from mtlpar.model.multitask import MultiTaskModel, count_parameters
 from mtlpar.model.saved import SavedModel
@@ -127,11 +128,6 @@ def _architecture(settings: ModelSettings) -> list[str]:
         f"neighbours    {neighbors} within {graph.cutoff_angstrom:g} Å",
         *([f"note          {NO_GRADIENT}"] if head.forces == "equivariant" else []),
     ]
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things whose plural has an s."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _short(value: object) -> str:

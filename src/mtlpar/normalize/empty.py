@@ -9,6 +9,7 @@ import numpy as np
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.ledger import Ledger, SplitBy
+from mtlpar.core.wording import counted
 
 _OWN: Final = "give splits of your own (custom_sources.{source}.splits)"
 _FRAMES: Final = "deal single frames at random (normalize.split.{source}=frames)"
@@ -49,6 +50,7 @@ def require_every_split(source: str, ledger: Ledger, group: UInt64Array) -> None
         )
     raise ValueError(
         f"{source}: no structure for {' and '.join(empty)}, expected at least one in each of "
-        f"train, val and test. {ledger.rows} rows of {len(np.unique(group))} group(s) = {splits}, "
+        f"train, val and test. {counted(ledger.rows, 'row')} of "
+        f"{counted(len(np.unique(group)), 'group')} = {splits}, "
         f"dropped: {dropped or 'none'}, dealt by {ledger.split_by}. {ways}"
     )

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from mtlpar.core.wording import counted
 from mtlpar.parallel.deal import deal
 
 
@@ -35,8 +36,8 @@ class ParallelLayout:
         if self.world_size % self.encoder_shards:
             raise ValueError(
                 f"train.encoder_shards = {self.encoder_shards} ranks are to hold one copy of the "
-                f"encoder, but {self.world_size} rank(s) do not divide into such groups; choose "
-                "a divisor, or 1 for a copy on every rank"
+                f"encoder, and {counted(self.world_size, 'rank')} cannot be divided into "
+                "such groups; choose a divisor, or 1 for a copy on every rank"
             )
         for branch, ranks in self.owners.items():
             if not ranks:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from mtlpar.core.collective import collective
 from mtlpar.core.system_errors import words_of
+from mtlpar.core.wording import counted
 from mtlpar.parallel.agree import AgreedError, EndedTogether
 from mtlpar.parallel.device import local_device
 from mtlpar.parallel.failures import FailureDetector, RankLostError
@@ -331,8 +332,8 @@ def _expected_world_size(variables: Mapping[str, str]) -> int:
 def _check_world(found: int, expected: int, library: str = "the MPI library") -> None:
     if expected and found != expected:
         raise ValueError(
-            f"MPI finds {found} rank(s), but {expected} were launched: {library} and the launcher "
-            "do not belong together. Under Slurm set MTLPAR_SRUN_MPI (pmi2 for the mpich wheel, "
-            "pmix for Open MPI, nothing on Cray); elsewhere use the mpiexec of the MPI that mpi4py "
-            "was built with."
+            f"MPI finds {counted(found, 'rank')}, but {expected} were launched: {library} and "
+            "the launcher do not belong together. Under Slurm set MTLPAR_SRUN_MPI (pmi2 for the "
+            "mpich wheel, pmix for Open MPI, nothing on Cray); elsewhere use the mpiexec of the "
+            "MPI that mpi4py was built with."
         )

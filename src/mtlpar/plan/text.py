@@ -8,6 +8,7 @@ from typing import Final
 
 from mtlpar.core.files import format_bytes
 from mtlpar.core.text_table import aligned
+from mtlpar.core.wording import counted
 from mtlpar.plan.data import STAGES, StageCost
 from mtlpar.plan.machine import DataRates, Machine
 from mtlpar.plan.predict import Forecast
@@ -78,11 +79,11 @@ def recommendation_text(found: Forecast | None, epoch_hours: float | None) -> st
     if found is None:
         limit = "" if epoch_hours is None else f" in {epoch_hours:g} h an epoch"
         return f"recommended: nothing that is allowed fits{limit}; allow more ranks"
-    nodes = "1 node" if found.nodes == 1 else f"{found.nodes} nodes"
     shards = f", train.encoder_shards: {found.encoder_shards}" if found.encoder_shards > 1 else ""
     return (
-        f"recommended: {found.plan} on {nodes} ({found.ranks} ranks{shards}), predicted "
-        f"{duration_text(found.epoch_seconds)} an epoch, "
+        f"recommended: {found.plan} on {counted(found.nodes, 'node')} "
+        f"({counted(found.ranks, 'rank')}{shards}), "
+        f"predicted {duration_text(found.epoch_seconds)} an epoch, "
         f"{format_bytes(found.memory.device)} a device"
     )
 
@@ -91,7 +92,7 @@ def nodes_text(nodes: Mapping[str, int], *, cores: int, hours: float) -> str:
     """Nodes of each source and of all."""
     each = ", ".join(f"{source} {count}" for source, count in nodes.items())
     return _wrapped(
-        f"nodes of {cores} core(s) to be packed {hours:g} h after the download: "
+        f"nodes of {counted(cores, 'core')} to be packed {hours:g} h after the download: "
         f"{sum(nodes.values())}, side by side; {each} (extract.shares: so many jobs read a source, "
         "normalize and pack stay on one node)"
     )
@@ -126,7 +127,7 @@ def data_text(costs: Sequence[StageCost], rates: DataRates, *, cores: int, origi
                 f"{rates.pack_structures_per_s:,.0f}, load {rates.load_structures_per_s:,.0f}",
                 "  ",
             ),
-            f"  {cores} core(s) read, pack and load; sources one after another",
+            f"  on {counted(cores, 'core')}; sources one after another",
             "",
             *aligned(rows),
             "",
@@ -162,7 +163,8 @@ def _machine_text(machine: Machine) -> str:
 def _workload_text(workload: Workload, ranks: int, machine: Machine) -> str:
     structures = sum(dataset.structures for dataset in workload.branches.values())
     return (
-        f"{ranks} ranks on {machine.nodes(ranks)} node(s), {len(workload.branches)} branches, "
+        f"{counted(ranks, 'rank')} on {counted(machine.nodes(ranks), 'node')}, "
+        f"{counted(len(workload.branches), 'branch')}, "
         f"{structures:,.0f} structures, {workload.batch_structures:,.0f} of them a step, "
         f"{workload.steps_per_epoch:,} steps an epoch"
     )

@@ -27,6 +27,7 @@ from mtlpar.core.collective import collective
 from mtlpar.core.files import atomic_path, file_digest, write_text
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.records import read_digested, write_digested
+from mtlpar.core.wording import counted
 from mtlpar.model.choice import AUTO, Choice, SourceChooser
 from mtlpar.model.saved import SavedModel, StructurePrediction
 from mtlpar.parallel.agree import failing_together, gather
@@ -170,7 +171,7 @@ def _prepare(parts: Path, identity: str) -> None:
                 logger.warning("%s is damaged or was changed, and predicted again", path)
                 path.unlink()
         done = len(_finished(parts))
-        logger.info("%s: continuing after %d chunk(s) of %d rows", parts, done, CHUNK_ROWS)
+        logger.info("%s: continuing after %s of %d rows", parts, counted(done, "chunk"), CHUNK_ROWS)
         return
     if parts.exists():
         shutil.rmtree(parts)

@@ -17,9 +17,10 @@ import yaml
 from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
 from mtlpar.core.files import file_digest
 from mtlpar.core.paths import Workspace
+from mtlpar.core.wording import counted
 from mtlpar.download.catalogue import CatalogueRow, read_catalogue
 from mtlpar.evaluate.metrics import read_metrics
-from mtlpar.model.describe import counted, describe_model, elements_text
+from mtlpar.model.describe import describe_model, elements_text
 from mtlpar.model.multitask import count_parameters
 from mtlpar.model.saved import SavedModel
 from mtlpar.report.grid import format_number

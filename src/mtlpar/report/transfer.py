@@ -15,6 +15,7 @@ from scipy.optimize import isotonic_regression
 
 from mtlpar.core.error_names import ERROR_UNITS
 from mtlpar.core.measurements import ErrorsByLabel, TransferCell, TransferRecord
+from mtlpar.core.wording import counted
 from mtlpar.report.grid import Cell, Grid, format_number, text_row
 from mtlpar.report.style import (
     FAINT,
@@ -124,10 +125,11 @@ def transfer_grid(records: Sequence[TransferRecord]) -> Grid:
     return Grid(
         label="transfer",
         title="What pre-training saves",
-        caption=f"Mean test errors over {seeds} seed(s) and their range, on families at levels of "
-        f"theory that no model saw; every training takes {steps} steps. Labels include those of "
-        "validation. Of scratch: error of forces over that from scratch with the same labels. "
-        "Labels saved: how many times as many labels scratch needs for the same error of forces; "
+        caption=f"Mean test errors over {counted(seeds, 'seed')} and their range, on families at "
+        f"levels of theory that no model saw; every training takes {steps} steps. "
+        "Labels include those of validation. Of scratch: error of forces over that from scratch "
+        "with the same labels. Labels saved: how many times as many labels scratch needs for the "
+        "same error of forces; "
         "> where more than were tried. Before: errors on the test sets of pre-training, over those "
         "of the model that was started from (geometric mean). Single source: "
         f"{', '.join(f'{single} for {family}' for family, single in singles.items())}.",

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from mtlpar.core.collective import collective
+from mtlpar.core.wording import counted
 from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.device import wait_for
 from mtlpar.parallel.layout import ParallelLayout
@@ -129,8 +130,9 @@ class Calibration:
             "matmul_efficiency": _rounded(1 / (flop_s * flops_per_s)),
             "memory_efficiency": _rounded(1 / (byte_s * bytes_per_s)),
             "kernel_us": _rounded(kernel_s * 1e6),
-            "calibrated": f"{platform.processor() or platform.machine()}, {ranks} "
-            f"{self._context.device.type} rank(s) at a time, torch {torch.__version__}",
+            "calibrated": f"{platform.processor() or platform.machine()}, "
+            f"{counted(ranks, f'{self._context.device.type} rank')} at a time, "
+            f"torch {torch.__version__}",
         }
         if ranks > 1:
             seconds = [self._median(f"reduction {size}") for size in _REDUCE_BYTES]

@@ -16,6 +16,7 @@ from mtlpar.core.fields import LABELS
 from mtlpar.core.files import link, write_json
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.paths import Workspace
+from mtlpar.core.wording import counted
 from mtlpar.model.file import save_model
 from mtlpar.model.moving import merge_updates
 from mtlpar.model.multitask import MultiTaskModel, parameter_counts
@@ -370,9 +371,9 @@ class _RankTraining:
     def _log_layout(self, layout: ParallelLayout, model: MultiTaskModel) -> None:
         counts = parameter_counts(model)
         logger.info(
-            "%s: %d rank(s), branch owners %s; rank 0 holds %s parameters (%s)",
+            "%s: %s, branch owners %s; rank 0 holds %s parameters (%s)",
             self.recipe.name,
-            self.context.world_size,
+            counted(self.context.world_size, "rank"),
             layout.describe(),
             f"{sum(counts.values()):,}",
             ", ".join(f"{part} {count:,}" for part, count in counts.items()),

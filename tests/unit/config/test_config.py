@@ -53,7 +53,7 @@ def test_all_problems_are_reported_at_once_with_hints() -> None:
             [DEFAULT], ["train.epochz=5", "model.encoder.width=wide", "seed=-1", "trian.epochs=5"]
         )
     text = str(error.value)
-    assert "4 problem(s)" in text
+    assert "4 problems" in text
     assert "train.epochz: unknown key; did you mean 'epochs'? (--set train.epochz=5)" in text
     assert "trian: unknown key; did you mean 'train'? (--set trian.epochs=5)" in text
     assert "model.encoder.width:" in text

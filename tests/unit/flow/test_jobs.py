@@ -133,7 +133,7 @@ def test_a_lock_goes_only_when_nothing_is_left(clients: Path, tmp_path: Path) ->
     lock.parent.mkdir(parents=True)
     lock.touch()
     add_client(clients, "squeue", f"echo '7|RUNNING|None|1:02|4|{RUN}|{tmp_path}|rule_train'")
-    with pytest.raises(ValueError, match=r"1 job\(s\) are left \(7\)"):
+    with pytest.raises(ValueError, match=r"left: 1 job \(7\)"):
         unlock(tmp_path)
     assert lock.exists()
     add_client(clients, "squeue", "exit 0")

@@ -172,7 +172,7 @@ def test_the_command_looks_at_all_ranks_and_fails_on_a_fault(tmp_path: Path) -> 
 
     done = run()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 on 1 node(s)" in done.stdout
+    assert "2 on 1 node" in done.stdout
     assert "all-reduce" in done.stdout
     assert (tmp_path / "out.json").exists()
     (tmp_path / "out.json").unlink()

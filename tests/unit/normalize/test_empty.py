@@ -33,9 +33,7 @@ def test_blocks_of_groups_with_two_frames_leave_val_and_test_empty(tmp_path: Pat
     batch.group[:] = np.arange(40) // 2
     told = _refusal(tmp_path, batch, split="blocks")
     assert "no structure for val and test" in told
-    assert (
-        "40 rows of 20 group(s) = 40 train, 0 val, 0 test, dropped: none, dealt by blocks" in told
-    )
+    assert "40 rows of 20 groups = 40 train, 0 val, 0 test, dropped: none, dealt by blocks" in told
     assert "normalize.split.own=groups" in told
     assert "normalize.split.own=frames" in told
 
@@ -67,7 +65,7 @@ def test_too_few_units_are_refused_with_what_would_help(
     batch = make_structures(2, seed=1)
     batch.group[:] = 0
     told = _refusal(tmp_path, batch, split=split)
-    assert "2 rows of 1 group(s) =" in told
+    assert "2 rows of 1 group =" in told
     assert way_out in told
     assert f"normalize.split.own={split}" not in told
 
@@ -88,5 +86,5 @@ def test_elements_that_train_has_not_are_named_as_what_emptied_a_split(tmp_path:
     columns["group"] = np.arange(12, dtype=np.uint64) // 4
     columns["atomic_numbers"] = (owner // 4 + 6).astype(columns["atomic_numbers"].dtype)
     told = _refusal(tmp_path, StructureBatch(columns))
-    assert "12 rows of 3 group(s) = 4 train, 0 val, 0 test, dropped: 8 element_not_in_train" in told
+    assert "12 rows of 3 groups = 4 train, 0 val, 0 test, dropped: 8 element_not_in_train" in told
     assert "see that train has every element" in told

@@ -235,7 +235,7 @@ def test_ranks_that_start_alone_are_refused(announced: str) -> None:
         check=False,
     )
     assert done.returncode != 0
-    assert "MPI finds 1 rank(s), but 16 were launched: MPICH" in done.stderr
+    assert "MPI finds 1 rank, but 16 were launched: MPICH" in done.stderr
     assert "MTLPAR_SRUN_MPI" in done.stderr
 
 

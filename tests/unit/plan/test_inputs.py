@@ -144,7 +144,7 @@ def test_the_sheet_of_the_whole_catalogue(capsys) -> None:
     # A line for each set of the table, and none without a rate.
     rows = [line.split()[0] for line in text.splitlines() if line and not line[0].isspace()]
     assert {dataset.name for dataset in read_datasets(None)} <= set(rows)
-    assert "nodes of 64 core(s) to be packed 4 h after the download: " in text
+    assert "nodes of 64 cores to be packed 4 h after the download: " in text
     assert main(["plan", "data", "--catalogue", "oc20", "water"]) == 1
     assert "no sizes of water" in capsys.readouterr().err
 
@@ -172,7 +172,7 @@ def test_a_plan_that_does_not_fit_is_never_the_best(capsys) -> None:
     assert layout.count("does not fit") == 4
     assert "<- best" not in layout
     assert "recommended: nothing that is allowed fits" in layout
-    assert "3 ranks on 1 node(s)" in layout
+    assert "3 ranks on 1 node," in layout
 
 
 def test_few_structures_take_no_negative_time(capsys) -> None:
