@@ -98,10 +98,11 @@ def _jobs(options: argparse.Namespace) -> None:
         jobs.cancel(found)
     if options.cancel or options.adopt:
         jobs.wait(checkout)
-        jobs.unlock(checkout)
+        unlocked = jobs.unlock(checkout)
         for name in adoption.adopt(checkout):
             sys.stdout.write(f"kept: {name}\n")
-        sys.stdout.write("unlocked; start snakemake as before\n")
+        lock = "unlocked" if unlocked else "there was no lock"
+        sys.stdout.write(f"{lock}; start snakemake as before\n")
 
 
 def _profiles(options: argparse.Namespace) -> None:

@@ -187,8 +187,11 @@ def is_locked(checkout: Path) -> bool:
     return any((checkout / _LOCKS).glob("*"))
 
 
-def unlock(checkout: Path) -> None:
+def unlock(checkout: Path) -> bool:
     """Remove the lock that a Snakemake left which did not end by itself.
+
+    Returns:
+        Whether there was one.
 
     Raises:
         ValueError: If one is still at work here, or if a job is left that it sent.
@@ -203,7 +206,9 @@ def unlock(checkout: Path) -> None:
             f"left: {counted(len(jobs), 'job')} ({', '.join(job.id for job in jobs)}); the lock "
             "stays. Cancel what is left (--cancel) or wait for it (--adopt)"
         )
+    locked = is_locked(checkout)
     remove(checkout / _LOCKS)
+    return locked
 
 
 def as_table(jobs: Sequence[Job]) -> str:

@@ -137,8 +137,10 @@ def test_a_lock_goes_only_when_nothing_is_left(clients: Path, tmp_path: Path) ->
         unlock(tmp_path)
     assert lock.exists()
     add_client(clients, "squeue", "exit 0")
-    unlock(tmp_path)
+    assert unlock(tmp_path)
     assert not lock.exists()
+    # Not said to be unlocked once more.
+    assert not unlock(tmp_path)
 
 
 def test_a_snakemake_that_is_still_at_work_keeps_its_lock(clients: Path, tmp_path: Path) -> None:
