@@ -103,6 +103,11 @@ def _finetune(options: argparse.Namespace) -> None:
 
     model = load_model(path)
     kind, count = _replay(options.replay)
+    if kind != "none" and options.mode == "heads":
+        raise ValueError(
+            f"--replay {options.replay}: with --mode heads the encoder and the other branches stay "
+            "as they are, so there is nothing to hold; leave --replay out"
+        )
     request = Request(
         model_file=path,
         data=[one.resolve() for one in options.data],

@@ -10,12 +10,16 @@ logger = logging.getLogger(__name__)
 
 
 def run_stage_here(stage: str, option: str, target: str) -> None:
-    """Run a command in the present folder, unless its outputs are there and would be the same."""
+    """Run a command in the present folder, unless its outputs are there and would be the same.
+
+    Files outside may be others under the same names: download is always run, and compares them.
+    """
     from mtlpar.cli import build_parser
     from mtlpar.config import load_config
     from mtlpar.flow.records import StageRun
 
-    if StageRun.of(load_config([Path("config.yaml")]), stage, target).is_done():
+    config = load_config([Path("config.yaml")])
+    if stage != "download" and StageRun.of(config, stage, target).is_done():
         return
     words = [stage, option, target]
     logger.info("%s: mtlpar %s", Path.cwd().name, shlex.join(words))

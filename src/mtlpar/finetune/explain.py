@@ -86,7 +86,7 @@ def outcome(path: Path, model: SavedModel, branch: str) -> str:
     for source in config.models[MODEL].sources:
         start = branch if source == config.sources[0] else tuned.branch_of(source)
         lines += [source, *_before_and_after(model, tuned, start, source, config)]
-    lines += ["", *_drift(tuned.training.get("drift", {}))]
+    lines += ["", *_drift(tuned.training.get("drift", {}), alone=len(tuned.branches) == 1)]
     return "\n".join([*lines, "", f"model: {work.model(MODEL).resolve()}"])
 
 
@@ -201,9 +201,10 @@ def _cost(
     ]
 
 
-def _drift(drift: Mapping[str, Mapping[str, float]]) -> Sequence[str]:
+def _drift(drift: Mapping[str, Mapping[str, float]], *, alone: bool) -> Sequence[str]:
     if not drift:
-        return ["no other branch is kept"]
+        held = "other branches were held by their data: their errors are above"
+        return ["no other branch is kept" if alone else held]
     lines = ["other branches, kept as they were; their predictions on the new structures moved by"]
     for branch, found in drift.items():
         if not found["num_structures"]:

@@ -71,11 +71,12 @@ class StageRun:
         return self.record.with_suffix(".attempts.jsonl")
 
     def identity(self) -> dict[str, Any]:
-        """What decides about the content of the outputs: inputs, configuration, code."""
+        """What decides about the content of the outputs: inputs, settings of the stage, code."""
+        stage = STAGES[self.stage]
         return {
             "inputs": {str(path): digest_of(path) for path in self.inputs},
-            "config_digest": _config_digest(self.config),
-            "code_digest": STAGES[self.stage].code(self.config, self.target),
+            "settings": stage.settings(self.config, self.target),
+            "code_digest": stage.code(self.config, self.target),
         }
 
     def is_done(self) -> bool:
@@ -186,8 +187,8 @@ def _write_record(run: StageRun, identity: dict[str, Any], allocation: Allocatio
             "stage": run.stage,
             "target": run.target,
             "outputs": {str(path): digest_of(path) for path in run.outputs},
-            "settings": STAGES[run.stage].settings(run.config, run.target),
             **identity,
+            "config_digest": _config_digest(run.config),
             "config": str(write_resolved(run.config, _folder(run.config))),
             "versions": {"python": platform.python_version(), **_versions()},
             "machine": {

@@ -250,6 +250,8 @@ def test_the_same_command_again_has_nothing_to_do(
 ) -> None:
     _work_in(distilled, monkeypatch)
     files = [path for part in ("labels", "results") for path in Path("student", part).rglob("*")]
+    # Whether files of labels are still the same is looked at anew.
+    files = [path for path in files if "download" not in path.parts and path.is_file()]
     times = [path.stat().st_mtime_ns for path in files]
     assert distill(start, *OPTIONS) == 0
     assert [path.stat().st_mtime_ns for path in files] == times

@@ -213,6 +213,14 @@ def test_references_that_the_user_gives_are_an_input(config: Config, tmp_path: P
     assert run.identity() != before
 
 
+def test_a_setting_of_another_stage_undoes_nothing(config: Config) -> None:
+    # Else data are prepared once more for every mode of a fine-tuning that is tried.
+    whole_chain(config)
+    other = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 3})})
+    assert StageRun.of(other, "extract", "ani1x").is_done()
+    assert not StageRun.of(other, "train", "mtl").is_done()
+
+
 def test_two_machines_write_the_same_bytes(config: Config) -> None:
     whole_chain(config)
     outputs = StageRun.of(config, "report", "table1").outputs
