@@ -1,15 +1,9 @@
 """Programs that begin where imports end: forks of one process that has imported everything.
 
 Starting Python and importing torch or Snakemake takes a program longer than most tests keep it
-busy. A launcher or a shell starts this file in place of Python, with a socket and what Python would
-be given:
-
-    python -S warm.py SOCKET -m mtlpar train ...
-
-It hands its files, environment and folder to the server behind the socket, which forks; the fork
-runs the program and gets this process's signals, and this process ends as the fork does. Killed, it
-takes the fork with it. Where PYTHONPATH names a copy of mtlpar that was edited, the fork imports
-that. Tests of how programs start or hang start real ones.
+busy. A launcher or a shell starts `ask.py` in place of Python; it asks the server that this file
+is for a fork, which runs the program in its place. Where PYTHONPATH names a copy of mtlpar that was
+edited, the fork imports that. Tests of how programs start or hang start real ones.
 """
 
 from __future__ import annotations
@@ -18,7 +12,7 @@ import atexit
 import ctypes
 import fcntl
 import gc
-import json
+import marshal
 import os
 import runpy
 import select
@@ -33,6 +27,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
+
+import ask
 
 _STAGES = ("download", "extract", "normalize", "pack", "train", "evaluate", "report")
 _PRELOADED = (
@@ -50,16 +46,14 @@ _PRELOADED = (
 )
 # Where nothing that a launcher numbers can be.
 _FIRST_FREE = 200
-_SIZE_BYTES = 8
 # In place of the size of a request.
-_STAYS = bytes(_SIZE_BYTES)
+_STAYS = bytes(ask.SIZE_BYTES)
 _folder: Path | None = None
-_PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def warm_python() -> list[str]:
     """The beginning of a command line that takes the place of ``python``."""
-    return [sys.executable, "-S", __file__, _server()]
+    return [sys.executable, "-S", ask.__file__, _server()]
 
 
 def warm_environment() -> Path:
@@ -111,7 +105,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _write_environment(folder: Path, path: str) -> None:
     folder.mkdir(exist_ok=True)
-    python = shlex.join([sys.executable, "-S", __file__, path])
+    python = shlex.join([sys.executable, "-S", ask.__file__, path])
     for name, arguments in {"mtlpar": " -m mtlpar", "python": ""}.items():
         program = folder / name
         program.write_text(f'#!/bin/sh\nexec {python}{arguments} "$@"\n')
@@ -144,50 +138,21 @@ class _Program(NamedTuple):
     files: dict[int, int]
 
 
-def _ask(path: str, arguments: list[str]) -> int:
-    """Let the server run a program; returns its exit status."""
-    numbers = [0, 1, 2, *(int(os.environ[name]) for name in ("PMI_FD",) if name in os.environ)]
-    request = json.dumps([arguments, dict(os.environ), str(Path.cwd()), numbers]).encode()
-    with socket.socket(socket.AF_UNIX) as server:
-        server.connect(path)
-        socket.send_fds(server, [len(request).to_bytes(_SIZE_BYTES, "big")], numbers)
-        server.sendall(request)
-        fork = _hear_number(server)
-        for one in _PASSED_ON:
-            signal.signal(one, lambda number, _: _pass_on(number, fork))
-        status = _hear_number(server)
-    if status < 0:
-        if -status != signal.SIGKILL:
-            signal.signal(-status, signal.SIG_DFL)
-        os.kill(os.getpid(), -status)
-    return status
-
-
-def _hear_number(server: socket.socket) -> int:
-    # One when the server is gone.
-    return int.from_bytes(server.recv(_SIZE_BYTES) or b"\x01", "little", signed=True)
-
-
 def _tell_number(asking: socket.socket, number: int) -> None:
     # Whoever asked may be gone.
     with suppress(OSError):
-        asking.sendall(number.to_bytes(_SIZE_BYTES, "little", signed=True))
-
-
-def _pass_on(number: int, fork: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(fork, number)
+        asking.sendall(number.to_bytes(ask.SIZE_BYTES, "little", signed=True))
 
 
 def _hear(asking: socket.socket) -> _Program | None:
     """Take a request from a connection; None from a process that joins."""
-    size, files, _, _ = socket.recv_fds(asking, _SIZE_BYTES, 8)
+    size, files, _, _ = socket.recv_fds(asking, ask.SIZE_BYTES, 8)
     if size == _STAYS:
         return None
-    text = b""
-    while len(text) < int.from_bytes(size, "big"):
-        text += asking.recv(1 << 20)
-    arguments, environment, folder, numbers = json.loads(text)
+    request = b""
+    while len(request) < int.from_bytes(size, "big"):
+        request += asking.recv(1 << 20)
+    arguments, environment, folder, numbers = marshal.loads(request)
     # Out of the way of the numbers that they are to have.
     moved = {}
     for number, file in zip(numbers, files, strict=True):
@@ -349,8 +314,6 @@ def _become(program: _Program) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        sys.exit(_ask(sys.argv[1], sys.argv[2:]))
     asked_for = _serve(sys.argv[1])
     if asked_for is not None:
         _run(asked_for)
