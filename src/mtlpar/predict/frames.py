@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,46 +14,75 @@ from ase.data import chemical_symbols
 from mtlpar.core.ase_structures import AtomsLike
 from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS
 from mtlpar.core.fields import MATRIX_OF_SIX
+from mtlpar.model.predict import bounded_slices
 from mtlpar.model.saved import StructurePrediction
 
 _SYMBOLS: Final = dict(enumerate(chemical_symbols))
-# Of the JSON of a matrix: rows become lines, and commas the spaces between numbers.
-_AS_TEXT: Final = bytes.maketrans(b",]", b" \n")
+_STATE_KEYS: Final = (*CHARGE_KEYS, *SPIN_KEYS)
+# Their words are single strings for a moment, which take several times the memory of the text.
+_ATOMS_AT_ONCE: Final = 4096
 
 
-def frame_text(
-    name: str, atoms: AtomsLike, found: StructurePrediction, source: str, why: str | None = None
-) -> str:
-    """A structure with its prediction: total energy, energies of atoms, forces, perhaps stress.
+class Frame(NamedTuple):
+    """A structure with its prediction.
 
-    Args:
+    Attributes:
         name: File and number of the row.
         atoms: The structure.
         found: The prediction.
         source: Source at whose level of theory it is.
         why: Why that source was chosen, if it was.
     """
-    entries = [f"energy={found.energy!r}", f'source="{source}"', _about(name, atoms)]
-    if why is not None:
-        entries.append(f'chosen="{_quoted(why)}"')
+
+    name: str
+    atoms: AtomsLike
+    found: StructurePrediction
+    source: str
+    why: str | None = None
+
+
+def frame_texts(frames: Sequence[Frame]) -> Iterator[str]:
+    """Each as a frame: total energy, energies of atoms, forces, perhaps stress.
+
+    Numbers of many atoms become text at once, in half of the time that they take structure by
+    structure.
+    """
+    sizes = np.array([len(one.atoms) for one in frames])
+    for start, stop in bounded_slices(sizes, _ATOMS_AT_ONCE):
+        yield from _together(frames[start:stop])
+
+
+def _together(frames: Sequence[Frame]) -> Iterator[str]:
+    lines = _lines(
+        [one.atoms.numbers for one in frames],
+        [one.atoms.positions for one in frames],
+        # Single precision, like most networks; twice the digits would be noise.
+        [one.found.forces.astype(np.float32) for one in frames],
+        [one.found.atom_energies[:, None] for one in frames],
+    )
+    properties = "Properties=species:S:1:pos:R:3:forces:R:3:energies:R:1"
+    for one in frames:
+        size = len(one.atoms)
+        atoms = "\n".join(islice(lines, size))
+        yield f"{size}\n{_entries(one)} {properties}\n{atoms}\n"
+
+
+def _entries(frame: Frame) -> str:
+    """What a frame says of the structure as a whole."""
+    found = frame.found
+    entries = [f"energy={found.energy!r}"]
+    if found.stress is not None:
+        entries.append(f'stress="{_numbers(found.stress[MATRIX_OF_SIX])}"')
     if found.energy_uncertainty is not None:
-        entries.insert(1, f"energy_uncertainty={found.energy_uncertainty!r}")
+        entries.append(f"energy_uncertainty={found.energy_uncertainty!r}")
+    entries += [f'source="{frame.source}"', _about(frame.name, frame.atoms)]
+    if frame.why is not None:
+        entries.append(f'chosen="{_quoted(frame.why)}"')
     if found.unseen_pairs:
         entries.append(f'unseen_pairs="{" ".join(found.unseen_pairs)}"')
     if found.descriptors is not None:
         entries.append(f'descriptors="{" ".join(f"{one:.9g}" for one in found.descriptors)}"')
-    if found.stress is not None:
-        entries.insert(1, f'stress="{_numbers(found.stress[MATRIX_OF_SIX])}"')
-    properties = "Properties=species:S:1:pos:R:3:forces:R:3:energies:R:1"
-    columns = (
-        _symbols(atoms),
-        _rows(atoms.positions),
-        # Single precision, like most networks; twice the digits would be noise.
-        _rows(found.forces.astype(np.float32)),
-        _rows(found.atom_energies[:, None]),
-    )
-    lines = "\n".join(map(" ".join, zip(*columns, strict=True)))
-    return f"{len(atoms)}\n{' '.join([*entries, properties])}\n{lines}\n"
+    return " ".join(entries)
 
 
 def refused_text(name: str, atoms: AtomsLike, reason: str) -> str:
@@ -59,34 +90,46 @@ def refused_text(name: str, atoms: AtomsLike, reason: str) -> str:
     head = f'refused="{_quoted(" ".join(reason.split()))}"'
     if not len(atoms):
         return f'0\n{head} row="{_quoted(name)}" Properties=species:S:1:pos:R:3 pbc="F F F"\n'
-    lines = "\n".join(map(" ".join, zip(_symbols(atoms), _rows(atoms.positions), strict=True)))
+    lines = "\n".join(_lines([atoms.numbers], [atoms.positions]))
     entries = f"{head} {_about(name, atoms)} Properties=species:S:1:pos:R:3"
     return f"{len(atoms)}\n{entries}\n{lines}\n"
 
 
-def _symbols(atoms: AtomsLike) -> list[str]:
-    """Symbols of the elements; X for a number that is none, with which a structure is refused."""
-    return [_SYMBOLS.get(number, "X") for number in atoms.numbers.tolist()]
+def _lines(
+    numbers: Sequence[npt.NDArray[Any]], *columns: Sequence[npt.NDArray[np.floating]]
+) -> Iterator[str]:
+    """A line for each atom of structures with A atoms in all.
+
+    Args:
+        numbers: Atomic numbers of each structure; X stands for one that is none, with which a
+            structure is refused.
+        columns: What stands beside them, each (N, K) for a structure of N atoms.
+    """
+    words = [[_SYMBOLS.get(number, "X") for number in np.concatenate(numbers).tolist()]]
+    for parts in columns:
+        values = np.concatenate(parts)
+        width = values.shape[1]
+        found = _words(values)
+        words += [found[column::width] for column in range(width)]
+    return map(" ".join, zip(*words, strict=True))
 
 
-def _rows(values: npt.NDArray[np.floating]) -> list[str]:
-    """Rows of numbers, (N, K) with N > 0, in the fewest digits that read back as the same ones."""
-    text = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)
-    # The comma between two rows begins the second; what JSON has no number for is its null.
-    rows = text.translate(_AS_TEXT, b"[").replace(b"\n ", b"\n").replace(b"null", b"nan")
-    return rows.decode().split("\n")[:-2]
+def _words(values: npt.NDArray[np.floating]) -> list[str]:
+    """Numbers in the fewest digits that read back as the same ones; there is at least one."""
+    text = orjson.dumps(values.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)
+    # JSON has no word for what is no number.
+    return text[1:-1].replace(b"null", b"nan").decode().split(",")
 
 
 def _about(name: str, atoms: AtomsLike) -> str:
     """Where a structure comes from, its cell and its electronic state."""
     parts = [f'row="{_quoted(name)}"']
-    parts += [
-        f'{key}="{_quoted(value)}"'
-        if isinstance(value := atoms.info[key], str)
-        else f"{key}={value}"
-        for key in (*CHARGE_KEYS, *SPIN_KEYS)
-        if key in atoms.info and np.ndim(atoms.info[key]) == 0
-    ]
+    for key in _STATE_KEYS:
+        value: Any = atoms.info.get(key)
+        if isinstance(value, str):
+            parts.append(f'{key}="{_quoted(value)}"')
+        elif isinstance(value, int | float) or (key in atoms.info and np.ndim(value) == 0):
+            parts.append(f"{key}={value}")
     cell = np.asarray(atoms.cell)
     if cell.any():
         parts.append(f'Lattice="{_numbers(cell)}"')
@@ -100,4 +143,4 @@ def _quoted(text: str) -> str:
 
 
 def _numbers(values: npt.NDArray[np.float64]) -> str:
-    return _rows(np.asarray(values, np.float64).reshape(1, -1))[0]
+    return " ".join(_words(np.asarray(values, np.float64)))

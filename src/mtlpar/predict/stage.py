@@ -32,7 +32,7 @@ from mtlpar.model.choice import AUTO, Choice, SourceChooser
 from mtlpar.model.saved import SavedModel, StructurePrediction
 from mtlpar.parallel.agree import failing_together, gather
 from mtlpar.parallel.ranks import RankContext
-from mtlpar.predict.frames import frame_text, refused_text
+from mtlpar.predict.frames import Frame, frame_texts, refused_text
 from mtlpar.predict.rows import STDIN, Row, input_files, rows_of
 from mtlpar.train.loader import one_thread_each, prefetch
 
@@ -235,15 +235,17 @@ def _predict_chunk(
         )
         for index, one in zip(here, predicted, strict=True):
             found[index] = one
-    frames = []
-    for row, (atoms, _), choice, one in zip(rows, opened, choices, found, strict=True):
-        if isinstance(one, str):
-            frames.append(refused_text(row.name, atoms, one))
-        else:
-            assert choice.source is not None
-            why = choice.reason if chooser is not None else None
-            frames.append(frame_text(row.name, atoms, one, choice.source, why))
-    return "".join(frames)
+    frames = frame_texts(
+        [
+            Frame(row.name, atoms, one, choice.source, choice.reason if chooser else None)
+            for row, (atoms, _), choice, one in zip(rows, opened, choices, found, strict=True)
+            if choice.source is not None and not isinstance(one, str)
+        ]
+    )
+    return "".join(
+        refused_text(row.name, atoms, one) if isinstance(one, str) else next(frames)
+        for row, (atoms, _), one in zip(rows, opened, found, strict=True)
+    )
 
 
 def _open(row: Row) -> tuple[AtomsLike, str | None]:
