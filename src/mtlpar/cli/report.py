@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,19 +20,23 @@ from mtlpar.core.files import write_text
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
+    from mtlpar.config import Config
+    from mtlpar.flow.as_written import WrittenFiles
+    from mtlpar.report.items import Scope
 
 
 def add_commands(commands: Commands) -> None:
     """Add report, provenance and schema."""
     parser = add_command(commands, "report", _report, "draw tables and figures from the metrics")
     add_config(parser)
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "--item", metavar="NAME", help="make only this table or figure (default: all)"
     )
-    parser.add_argument(
+    what.add_argument(
         "--summary", action="store_true", help="print the main tables and the paths of the results"
     )
-    parser.add_argument(
+    what.add_argument(
         "--html",
         type=Path,
         metavar="FILE",
@@ -73,10 +78,33 @@ def _report(options: argparse.Namespace) -> None:
             captions=project_files() / "workflow" / "report",
             with_stress=config.predicts_stress,
         )
+    elif options.item:
+        _make(options.item, config, written, scope)
     else:
-        for item in items:
-            written.check_inputs(item)
-            run_stage(config, "report", item, stage.run, scope=scope)
+        _make_all(items, config, written, scope)
+
+
+def _make(item: str, config: Config, written: WrittenFiles, scope: Scope) -> None:
+    from mtlpar.report import stage
+
+    written.check_inputs(item)
+    run_stage(config, "report", item, stage.run, scope=scope)
+
+
+def _make_all(items: Sequence[str], config: Config, written: WrittenFiles, scope: Scope) -> None:
+    """Make what can be made; what a stage that did not run leaves out is told at the end."""
+    problems: dict[str, list[str]] = {}
+    for item in items:
+        try:
+            _make(item, config, written, scope)
+        except ValueError as error:
+            problems.setdefault(str(error), []).append(item)
+    if problems:
+        lines = (f"{', '.join(left_out)}: {problem}" for problem, left_out in problems.items())
+        raise ValueError(
+            f"{sum(map(len, problems.values()))} of {len(items)} tables and figures are not made:"
+            "\n  " + "\n  ".join(lines)
+        )
 
 
 def _provenance(options: argparse.Namespace) -> None:

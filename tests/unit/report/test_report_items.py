@@ -5,9 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
+from helpers import REPOSITORY
 
+from mtlpar.cli import main
 from mtlpar.report import stage
 from mtlpar.report.figures import _DRAW
 from mtlpar.report.items import figure_names, get_item, inputs_of, outputs_of, table_names
@@ -41,6 +45,33 @@ def test_a_table_reads_and_writes_exactly_what_it_declares(fake_run, name: str) 
 
     after = {path for path in results.rglob("*") if path.is_file()}
     assert after == {*inputs, *outputs_of(name, fake_run.workspace)}
+
+
+def test_a_report_makes_what_it_can_and_says_what_is_left_out_for_want_of_what(
+    fake_run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Neither the first nor the last lacks anything: one that stops half-way leaves the last out.
+    work = fake_run.workspace
+    items = ("ledger", "leaks", "table1", "table2", "checks")
+    monkeypatch.setattr(stage, "chosen_items", lambda *_, **__: items)
+    content = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    content["sources"] = list(fake_run.scope.sources)
+    content["models"] = {"mtl": {"branches": {"all": content["sources"]}}}
+    content["paths"] = {"raw": str(work.raw), "results": str(work.results)}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    work.leaks.unlink()
+    work.metrics("mtl", "qm7x").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert main(["report"]) == 1
+    told = capsys.readouterr().err
+    assert "3 of 5 tables and figures are not made" in told
+    assert f"\n  leaks: {work.leaks} is missing; run mtlpar leaks first" in told
+    assert f"\n  table1, table2: {work.metrics('mtl', 'qm7x')} is missing; run" in told
+    made = {path.stem for path in work.tables.glob("*.csv")}
+    assert made == {"ledger", "checks"}
 
 
 def test_an_unknown_item_lists_the_known_ones() -> None:
