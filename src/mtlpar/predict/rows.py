@@ -15,6 +15,7 @@ from ase import Atoms
 from mtlpar.core.ase_structures import AtomsLike, Structure, iterate_structures
 from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS
 from mtlpar.core.system_errors import is_of_the_system
+from mtlpar.sources import ase_databases
 from mtlpar.sources.ase_containers import (
     CONTAINER_ERRORS,
     CONTAINERS,
@@ -67,7 +68,8 @@ def input_files(paths: Iterable[Path], *, without: Collection[Path] = ()) -> lis
     """Files, packs and standard input in the order given; folders stand for all that they hold.
 
     Args:
-        paths: What was asked for.
+        paths: What was asked for. Files in a folder whose names are those of databases but which
+            hold something else, such as settings in JSON, are left out, and said.
         without: What the run itself writes, files or folders. They are left out of what folders
             hold: there they are from a run before, or from this one before it was interrupted.
 
@@ -92,6 +94,11 @@ def input_files(paths: Iterable[Path], *, without: Collection[Path] = ()) -> lis
                 for one in sorted(path.rglob("*"))
                 if _is_input(one) and not written & {one.resolve(), *one.resolve().parents}
             ]
+            others = {one for one in inside if _is_something_else(one)}
+            if others:
+                names = ", ".join(str(one.relative_to(path)) for one in sorted(others))
+                logger.warning("%s: left out, for they hold no structures: %s", path, names)
+            inside = [one for one in inside if one not in others]
             if not inside:
                 raise ValueError(f"{path} holds no file of a known format; expected {_formats()}")
             found += inside
@@ -149,6 +156,11 @@ def _is_input(path: Path) -> bool:
     if inside_of_pack:
         return False
     return path.suffix == _PACK or (path.is_file() and format_of(path.name) is not None)
+
+
+def _is_something_else(path: Path) -> bool:
+    is_named_so = path.name.lower().endswith(ase_databases.ENDINGS)
+    return is_named_so and ase_databases.is_something_else(path)
 
 
 def _formats() -> str:

@@ -14,6 +14,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -136,7 +137,11 @@ def run(
             write_text(parts / _part_name(index, text.encode()), text)
         return index + 1
 
-    with failing_together(), one_thread_each() as threads:
+    with (
+        _none_left_empty(parts, context),
+        failing_together(),
+        one_thread_each() as threads,
+    ):
         done = prefetch(predict, _chunks(files, context), threads=threads, ahead=2 * threads)
         chunks = max(done, default=0)
     _meet()
@@ -177,6 +182,17 @@ def _prepare(parts: Path, identity: str) -> None:
         shutil.rmtree(parts)
     parts.mkdir(parents=True)
     write_digested(note, {"identity": identity})
+
+
+@contextmanager
+def _none_left_empty(parts: Path, context: RankContext) -> Iterator[None]:
+    """Remove the folder of parts where a failure comes before the first of them."""
+    try:
+        yield
+    except BaseException:
+        if context.rank == 0 and not _finished(parts):
+            shutil.rmtree(parts, ignore_errors=True)
+        raise
 
 
 def _part_name(index: int, content: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,11 +17,13 @@ from ase.calculators.calculator import all_properties
 from ase.db import connect
 from ase.io.formats import UnknownFileTypeError
 
-from mtlpar.core.first_bytes import LMDB, SQLITE
+from mtlpar.core.first_bytes import HEAD_BYTES, LMDB, SQLITE
 from mtlpar.sources.file_kinds import kind_of_file
 
 ENDINGS: Final = (".db", ".json", ".aselmdb")
 
+# ASE's databases of JSON begin with the number of a row, and empty ones with what follows rows.
+_FIRST_KEY: Final = re.compile(rb'\s*\{\s*"(?:[0-9]+|metadata|ids|nextid)"\s*:')
 _ROWS_AT_ONCE: Final = 256
 _IN_USE: Final = "already open in this process"
 _SEVERAL_DOCUMENTS: Final = "Extra data"
@@ -48,6 +51,23 @@ class UnreadableRow:
     """
 
     reason: str
+
+
+def is_something_else(path: Path) -> bool:
+    """Whether a file named like a database holds no rows, by its beginning: much is JSON or SQLite.
+
+    What is damaged is not something else.
+    """
+    kind = kind_of_file(path)
+    if kind == SQLITE:
+        try:
+            return "systems" not in _tables(path)
+        except sqlite3.Error:
+            return False
+    if kind is not None or path.suffix.lower() != ".json":
+        return False
+    with path.open("rb") as stream:
+        return _FIRST_KEY.match(stream.read(HEAD_BYTES)) is None
 
 
 def rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -201,14 +221,18 @@ def _require_systems(path: Path) -> None:
     Raises:
         ValueError: If it is missing.
     """
-    with closing(_read_only(path)) as database:
-        found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        tables = [name for (name,) in found]
+    tables = _tables(path)
     if "systems" not in tables:
         raise ValueError(
             f"{path} is not an ASE database: SQLite finds no table 'systems' in it, only "
             f"{', '.join(tables) or 'nothing'}; correct custom_sources or convert it with ASE"
         )
+
+
+def _tables(path: Path) -> list[str]:
+    with closing(_read_only(path)) as database:
+        found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        return [name for (name,) in found]
 
 
 def _read_only(path: Path) -> sqlite3.Connection:

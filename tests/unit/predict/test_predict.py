@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,34 @@ def test_formats_and_folders_are_read_in_order(model_file: Path, tmp_path: Path)
     assert "refused" not in found[14].info
     for atoms, got in zip(given[:14], found, strict=False):
         np.testing.assert_allclose(got.positions, atoms.positions, atol=1e-8)
+
+
+def test_what_only_has_the_name_of_a_database_is_left_out_of_a_folder_and_said(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Settings and notes of other programs beside structures; an empty database is one.
+    folder = tmp_path / "in"
+    (folder / "run").mkdir(parents=True)
+    ase.io.write(folder / "a.xyz", structures()[:2], format="extxyz")
+    ase.io.write(folder / "rows.json", structures()[2:5], format="json")
+    (folder / "none.json").write_text('{"ids": [],\n"nextid": 1}\n')
+    for name, text in (("settings", '{"encut": 520}'), ("run/list", "[1, 2]"), ("empty", "")):
+        (folder / f"{name}.json").write_text(text)
+    with closing(sqlite3.connect(folder / "notes.db")) as database:
+        database.execute("CREATE TABLE notes (text)")
+        database.commit()
+    found = predict(model_file, tmp_path / "out.xyz", folder)
+    rows = [atoms.info["row"].removeprefix(f"{folder}/") for atoms in found]
+    assert rows == [f"a.xyz frame {i}" for i in range(2)] + [
+        f"rows.json row {i}" for i in range(1, 4)
+    ]
+    told = "left out, for they hold no structures: empty.json, notes.db, run/list.json, settings"
+    assert told in capsys.readouterr().err
+    # By its own name it is refused.
+    line = ["predict", str(model_file), str(folder / "settings.json"), "--source", "a"]
+    assert main([*line, "--out", str(tmp_path / "other.xyz")]) == 1
+    assert "settings.json is not an ASE database" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.parts"))
 
 
 def test_a_row_that_cannot_be_predicted_says_why_and_costs_no_other(
