@@ -19,6 +19,7 @@ from mtlpar.core.files import read_text
 from mtlpar.core.paths import IN_PROJECT
 from mtlpar.core.settings import without_nulls
 from mtlpar.core.wording import counted
+from mtlpar.core.yaml_text import compose_yaml, load_yaml
 from mtlpar.sources.registry import define_custom_sources
 
 logger = logging.getLogger(__name__)
@@ -153,8 +154,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not separator or not key:
         raise ValueError(f"override {text!r} must look like train.epochs=5")
     try:
-        _refuse_misread(yaml.compose(value, Loader=yaml.SafeLoader), key)
-        return key, yaml.safe_load(value)
+        _refuse_misread(compose_yaml(value), key)
+        return key, load_yaml(value)
     except yaml.YAMLError as error:
         raise ValueError(f"override {text!r}: the value is not valid YAML: {error}") from error
 
@@ -226,7 +227,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """
     try:
         text = read_text(path)
-        content = yaml.safe_load(text)
+        content = load_yaml(text)
     except FileNotFoundError:
         where = "" if path.is_absolute() else f" in {Path.cwd()}"
         raise ValueError(
@@ -240,7 +241,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         return {}, {}
     if not isinstance(content, dict):
         raise ValueError(f"config file {path} must hold a mapping, got {type(content).__name__}")
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root = compose_yaml(text)
     try:
         _refuse_misread(root)
     except ValueError as error:
@@ -289,7 +290,7 @@ def _refuse_misread(
     elif isinstance(node, yaml.ScalarNode):
         is_number = node.tag.endswith((":int", ":float"))
         if is_number and _MISREAD.fullmatch(node.value):
-            number = yaml.safe_load(node.value)
+            number = load_yaml(node.value)
             raise ValueError(
                 f"{key}: YAML reads {node.value} as {number}; write that if you mean it"
             )

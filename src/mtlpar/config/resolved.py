@@ -6,10 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
-import yaml
-
 from mtlpar.config.schema import Config
 from mtlpar.core.files import write_text
+from mtlpar.core.yaml_text import dump_yaml
 
 RESOLVED_CONFIGS: Final = Path(".snakemake", "mtlpar")
 """Where the configurations lie that Snakemake runs with."""
@@ -17,7 +16,7 @@ RESOLVED_CONFIGS: Final = Path(".snakemake", "mtlpar")
 
 def resolved(config: Config) -> str:
     """The checked configuration as YAML, with all defaults."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return dump_yaml(config.model_dump(mode="json"))
 
 
 def write_resolved(config: Config, folder: Path) -> Path:

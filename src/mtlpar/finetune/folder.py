@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from mtlpar.core.files import read_text, write_text
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.system_errors import words_of
+from mtlpar.core.yaml_text import dump_yaml
 
 Command = Callable[[str, str, str], None]
 """Runs a stage in the present folder: its name, the option of its target, the target."""
@@ -60,7 +59,7 @@ def write_own_config(folder: Path, content: Mapping[str, Any], *, command: str, 
     """
     path, mark = folder / "config.yaml", _MARK.format(command)
     _check_own(path, mark, command=command, model=model)
-    text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
+    text = dump_yaml(dict(content))
     write_text(path, f"{mark}{json_digest(text)}\n{text}")
 
 

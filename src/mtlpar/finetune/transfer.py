@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import yaml
 from ase import Atoms
 from ase.io import iread, write
 
@@ -24,6 +23,7 @@ from mtlpar.core.files import scratch_folder, write_text
 from mtlpar.core.measurements import TransferRecord
 from mtlpar.core.paths import Workspace
 from mtlpar.core.records import write_content
+from mtlpar.core.yaml_text import dump_yaml
 from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.finetune.branches import rank_branches
 from mtlpar.finetune.folder import Command, only_packs, prepare, working_in
@@ -249,7 +249,7 @@ class _Cell:
             "train": self._train(),
             "models": {one.name: self._model(one, branches, sources) for one in variants},
         }
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        text = dump_yaml(content)
         write_text(self.folder / "config.yaml", text)
 
     def _train(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import yaml
 from mtlpar.config import load_config
 from mtlpar.config.resolved import RESOLVED_CONFIGS
 from mtlpar.core.files import read_text, write_text
+from mtlpar.core.yaml_text import load_yaml
 from mtlpar.flow import jobs
 from mtlpar.flow.records import StageRun
 from mtlpar.flow.run_record import RunRecord, read_run
@@ -89,7 +90,7 @@ def _records(checkout: Path) -> Iterator[RunRecord]:
 def _results_of(config: Path) -> str | None:
     """Folder of results in a configuration that Snakemake resolved; None if it is damaged."""
     try:
-        return str(yaml.safe_load(read_text(config))["paths"]["results"])
+        return str(load_yaml(read_text(config))["paths"]["results"])
     except (yaml.YAMLError, ValueError, KeyError, TypeError):
         logger.warning("%s is damaged, and ignored: nothing of its runs is adopted", config)
         return None

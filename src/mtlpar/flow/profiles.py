@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from mtlpar.core.files import write_text
+from mtlpar.core.yaml_text import load_yaml
 
 _MARK: Final = "# Written by `mtlpar profiles install`; run it again to change it."
 _ACCOUNTS: Final = ("slurm_account", "pbs_account")
@@ -122,4 +121,4 @@ def _installed(checkout: Path, name: str, site: Site) -> str:
 
 def _content(checkout: Path, name: str) -> dict[str, Any]:
     text = (checkout / "profiles" / name / "config.yaml").read_text(encoding="utf-8")
-    return dict(yaml.safe_load(text))
+    return dict(load_yaml(text))

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -258,6 +259,7 @@ def digest_of(path: Path) -> str | None:
     return file_digest(path) if path.is_file() else None
 
 
+@cache
 def _versions() -> dict[str, str]:
     found = {}
     for name in _VERSIONS_OF:

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from mtlpar.core.files import read_text, write_text
 from mtlpar.core.paths import IN_PROJECT
 from mtlpar.core.settings import Positive, Settings
+from mtlpar.core.yaml_text import dump_yaml, load_yaml
 
 Precision = Literal["float32", "float64", "bfloat16"]
 MACHINES = Path("workflow/machines")
@@ -142,7 +143,7 @@ def load_machine(name: str) -> Machine:
             f"no machine file {path}; known are {known}. Give one of them or a .yaml file"
         )
     try:
-        return Machine.model_validate(yaml.safe_load(read_text(path)))
+        return Machine.model_validate(load_yaml(read_text(path)))
     except (ValidationError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {_one_line(error)}") from error
 
@@ -150,7 +151,7 @@ def load_machine(name: str) -> Machine:
 def write_machine(path: Path, machine: Machine) -> None:
     """Write a machine file."""
     plain: dict[str, Any] = machine.model_dump(mode="json", exclude_none=True)
-    write_text(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    write_text(path, dump_yaml(plain))
 
 
 def _one_line(error: Exception) -> str:

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
 from mtlpar.core.files import file_digest
 from mtlpar.core.paths import Workspace
 from mtlpar.core.wording import counted
+from mtlpar.core.yaml_text import dump_yaml
 from mtlpar.download.catalogue import CatalogueRow, read_catalogue
 from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.model.describe import describe_model, elements_text
@@ -84,7 +83,7 @@ def _head(name: str, model: SavedModel, rows: Sequence[CatalogueRow]) -> str:
         # Licences of data; that of the weights is for those who publish them to state.
         **({"data_licences": licences} if licences else {}),
     }
-    return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip()}\n---"
+    return f"---\n{dump_yaml(head).strip()}\n---"
 
 
 def _summary(model: SavedModel) -> str:
@@ -263,7 +262,7 @@ def _training(model: SavedModel) -> str:
     }
     settings = {"model": model.settings.model_dump(mode="json"), "train": training.get("settings")}
     branches = {branch: list(sources) for branch, sources in model.branches.items()}
-    config = yaml.safe_dump({**settings, "branches": branches}, sort_keys=False)
+    config = dump_yaml({**settings, "branches": branches})
     return (
         f"```json\n{json.dumps(facts, indent=1, ensure_ascii=False)}\n```\n\n"
         f"Settings, as a configuration has them:\n\n```yaml\n{config}```"
