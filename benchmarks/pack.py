@@ -21,7 +21,9 @@ from machine import describe_machine
 from made_up import write_extracted
 
 from mtlpar.core.fields import SPLITS
+from mtlpar.core.files import remove
 from mtlpar.core.paths import Workspace
+from mtlpar.core.share import Share
 from mtlpar.core.structures import StructureBatch
 from mtlpar.core.wording import counted
 from mtlpar.normalize import stage as normalize
@@ -102,6 +104,13 @@ def measure(workspace: Workspace, options: argparse.Namespace) -> None:
     def pack() -> None:
         stage.run(SOURCE, workspace=workspace, settings=settings, seed=0, jobs=options.jobs)
 
+    def sort() -> None:
+        remove(workspace.sorted_runs(SOURCE))
+        share = Share(0, 1)
+        stage.sort_share(
+            SOURCE, share, workspace=workspace, settings=settings, seed=0, jobs=options.jobs
+        )
+
     pack()
     columns = stored_columns(packs)
     saved = [workspace.results / f"plain-{index}.npy" for index in range(len(columns))]
@@ -109,6 +118,8 @@ def measure(workspace: Workspace, options: argparse.Namespace) -> None:
         options.repeats,
         {
             "pack": pack,
+            "share": sort,
+            "gather": pack,
             "read": lambda: [read(path) for path in packs],
             "numpy save": lambda: [np.save(*pair) for pair in zip(saved, columns, strict=True)],
             "numpy load": lambda: [np.load(path) for path in saved],
@@ -181,6 +192,9 @@ def report(
         for other in (plain, "memory copy"):
             ratio = seconds[name].cpu / seconds[other].cpu
             print(f"ratio        {ratio:.2f}x CPU time of {other} for {name}")
+    for name, what in (("share", "in jobs on any nodes"), ("gather", "in the one behind them")):
+        ratio = seconds[name].cpu / seconds["pack"].cpu
+        print(f"ratio        {ratio:.2f}x CPU time of pack {what}")
     ratio = HYDRAGNN_BYTES_PER_ATOM * atoms / disk
     print(f"ratio        {ratio:.1f}x bytes in HydraGNN, at {HYDRAGNN_BYTES_PER_ATOM} B/atom")
 

@@ -28,6 +28,8 @@ FOR_TESTS: dict[str, Any] = {
     "retries": 1,
     # The ranks of all nodes share two cores.
     "set-threads.extract": 1,
+    "set-threads.pack": 1,
+    "set-threads.pack_share": 1,
     "set-resources.train.nodes": 2,
     "set-resources.train.tasks_per_node": 2,
     "set-resources.doctor.tasks_per_node": 2,

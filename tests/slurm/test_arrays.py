@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from checkout import run_snakemake, warm_jobs
+from checkout import edit_profile, run_snakemake, warm_jobs
 from slurm.runs import SLURM, Environment, ask, assert_nothing_left, fresh_copy, states, warm_site
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 # Small enough that files of the sample are read in several pieces.
-_SPREAD = "extract: {shares: 4, piece_bytes: 30000}\n"
+_SPREAD = "extract: {shares: 4, piece_bytes: 30000}\npack: {shares: 2}\n"
 _SOURCE = "ani1x"
 
 
@@ -26,7 +27,9 @@ def test_tasks_of_an_array_on_both_nodes_write_the_bytes_of_one_job(
 ) -> None:
     checkout = fresh_copy(packed, tmp_path / "mtlpar")
     (checkout / "spread.yaml").write_text(_SPREAD)
-    arrays = ("--slurm-array-jobs", "extract_share", "--configfile", "spread.yaml")
+    # As many cores as extract has: two of its tasks do not fit on one node.
+    edit_profile(checkout, "slurm", {"set-resources.pack_share.cpus_per_task": 32})
+    arrays = ("--slurm-array-jobs", "extract_share,pack_share", "--configfile", "spread.yaml")
     target = f"results/packed/{_SOURCE}/train.manifest.json"
     with warm_jobs(checkout):
         status, output = run_snakemake(
@@ -37,10 +40,10 @@ def test_tasks_of_an_array_on_both_nodes_write_the_bytes_of_one_job(
     listed = ask(site, "squeue", "-h", "--states=all", "--array", "-o", "%F %K %N %Z")
     found = [line.split() for line in listed.splitlines() if line.endswith(f" {checkout}")]
     tasks = [(job, node) for job, task, node, _ in found if task != "N/A"]
-    # One array, not four jobs; an array of one node would show nothing.
-    assert len(tasks) == 4
-    assert len({job for job, _ in tasks}) == 1
-    assert len({node for _, node in tasks}) == 2
+    # Two arrays, not six jobs; an array of one node would show nothing.
+    assert sorted(Counter(job for job, _ in tasks).values()) == [2, 4]
+    for array in {job for job, _ in tasks}:
+        assert len({node for job, node in tasks if job == array}) == 2
     # Every share has read something: with nothing to divide, one would have read it all.
     parts = list((checkout / "results/extracted" / _SOURCE).glob("*.bp"))
     assert len(parts) >= 4

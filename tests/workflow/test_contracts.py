@@ -32,6 +32,7 @@ def changed() -> dict[str, Any]:
     model = content["models"]["mtl"]
     return {
         "extract": {"shares": 2},
+        "pack": {"shares": 2},
         "normalize": {"reference_energies": {"qm7x": str(REPOSITORY / "config.yaml")}},
         "models": {"tuned": {**model, "start_from": {"model": "mtl"}}},
     }
@@ -99,7 +100,8 @@ def test_every_job_depends_on_what_the_table_says(jobs: tuple[Config, list[Any]]
 def test_every_stage_has_a_rule_and_every_rule_a_stage(jobs: tuple[Config, list[Any]]) -> None:
     config, found = jobs
     names = {stage_of(job)[0].name for job in found if job.rule.name not in WITHOUT_STAGE}
-    assert names == set(STAGES) - ({"extract_share"} if config.extract.shares == 1 else set())
+    shares = {"extract": config.extract.shares, "pack": config.pack.shares}
+    assert names == set(STAGES) - {f"{stage}_share" for stage in shares if shares[stage] == 1}
     for job in found:
         if job.rule.name not in WITHOUT_STAGE:
             stage, target = stage_of(job)

@@ -36,7 +36,7 @@ RUN_RULES = {"extract", "normalize", "find_leaks", "pack", "doctor", "train", "e
 STUDY_RULES = {"memory_record", "scaling_record", "comm_record"}
 # These train small models in one process.
 SMALL_RULES = {"transfer_record", "compatibility_record"}
-JOB_RULES = RUN_RULES | STUDY_RULES | SMALL_RULES | {"extract_share"}
+JOB_RULES = RUN_RULES | STUDY_RULES | SMALL_RULES | {"extract_share", "pack_share"}
 
 
 @pytest.fixture(scope="module")
@@ -304,21 +304,23 @@ class TestSlurm:
     def test_shares_of_a_source_get_what_the_source_gets(self, profile):
         settings = yaml.safe_load((PROFILES / profile / "config.yaml").read_text())
         for block in (settings["set-threads"], settings["set-resources"]):
-            assert block.get("extract_share") == block.get("extract")
+            for rule in ("extract", "pack"):
+                assert block.get(f"{rule}_share") == block.get(rule)
 
     def test_a_source_spreads_over_nodes_as_tasks_of_an_array(self, dry_run, tmp_path):
         spread = tmp_path / "spread.yaml"
-        spread.write_text("extract: {shares: 16}\n")
-        options = ("--configfile", str(spread), "--slurm-array-jobs", "extract_share")
-        blocks = re.split(r"^\[.*\]$", dry_run("slurm", *options), flags=re.MULTILINE)
-        tasks = [block for block in blocks if "\nrule extract_share:\n" in block]
-        shares = re.findall(r"wildcards: source=ani1x, share=(\d+)-of-16", "".join(tasks))
-        assert sorted(map(int, shares)) == list(range(16))
-        # Tasks of one array all get what the first gets, here a whole node each.
-        assert {re.search(r"nodes=\d+", block)[0] for block in tasks} == {"nodes=1"}
-        assert len({re.search(r"resources: (.*)", block)[1] for block in tasks}) == 1
-        # One job gathers the shares of a source, and one packs it: neither spreads.
+        spread.write_text("extract: {shares: 16}\npack: {shares: 16}\n")
+        arrays = ("--slurm-array-jobs", "extract_share,pack_share")
+        output = dry_run("slurm", "--configfile", str(spread), *arrays)
+        blocks = re.split(r"^\[.*\]$", output, flags=re.MULTILINE)
         for rule in ("extract", "pack"):
+            tasks = [block for block in blocks if f"\nrule {rule}_share:\n" in block]
+            shares = re.findall(r"wildcards: source=ani1x, share=(\d+)-of-16", "".join(tasks))
+            assert sorted(map(int, shares)) == list(range(16))
+            # Tasks of one array all get what the first gets, here a node each.
+            assert {re.search(r"nodes=\d+", block)[0] for block in tasks} == {"nodes=1"}
+            assert len({re.search(r"resources: (.*)", block)[1] for block in tasks}) == 1
+            # One job gathers the shares of a source.
             alone = [block for block in blocks if f"\nrule {rule}:\n" in block]
             assert sum("source=ani1x" in block for block in alone) == 1
             assert all("share=" not in block for block in alone)

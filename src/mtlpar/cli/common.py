@@ -21,6 +21,7 @@ from mtlpar.core.log import set_up_logging
 # so does a wrong path.
 if TYPE_CHECKING:
     from mtlpar.config import Config
+    from mtlpar.core.share import Share
     from mtlpar.parallel.ranks import RankContext
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -248,14 +249,25 @@ def stage_on_ranks(
 
 
 @contextmanager
-def hold_share(config: Config, source: str, share: str) -> Iterator[None]:
-    """Be the only process that extracts one share of a source, for as long as the block lasts."""
+def hold_share(config: Config, name: str, source: str, share: Share) -> Iterator[None]:
+    """Be the only process that works on one share of a source, for as long as the block lasts.
+
+    A share is no output of its own: the run of the stage that gathers the shares is recorded.
+
+    Args:
+        config: The configuration.
+        name: Name of the stage.
+        source: What it works on.
+        share: Which part of the work.
+    """
     from mtlpar.flow.lease import Owner, hold
+    from mtlpar.flow.table import STAGES
     from mtlpar.parallel.launch import current_allocation
 
     allocation = current_allocation()
     owner = Owner.this_process(job=allocation.job, nodes=allocation.nodes)
-    with hold(config.workspace.extracted_folder(source), f"extract-{source}-{share}", owner):
+    folder = STAGES[name].output_files(config, source)[0].parent
+    with hold(folder, f"{name}-{source}-{share}", owner):
         yield
 
 

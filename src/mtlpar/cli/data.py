@@ -20,12 +20,7 @@ from mtlpar.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pydantic import BaseModel
-
-    from mtlpar.cli.common import Commands, Stage
-    from mtlpar.config import Config
+    from mtlpar.cli.common import Commands
 
 
 def add_commands(commands: Commands) -> None:
@@ -54,11 +49,7 @@ def add_commands(commands: Commands) -> None:
     )
     parser = _add_stage(commands, "extract", _extract, "read native files into columns")
     _add_jobs(parser, "number of processes that read raw files (default: 1)")
-    parser.add_argument(
-        "--share",
-        metavar="I-of-N",
-        help="extract only share I of N; once all shares are done, run without this option",
-    )
+    _add_share(parser, "extract")
     parser = _add_stage(commands, "normalize", _normalize, "split and fit reference energies")
     _add_jobs(parser, "number of processes that read (default: 1)")
     parser = add_command(commands, "leaks", _leaks, "compare the splits of all sources")
@@ -66,6 +57,7 @@ def add_commands(commands: Commands) -> None:
     _add_jobs(parser, "number of processes that read (default: 1)")
     parser = _add_stage(commands, "pack", _pack, "write shuffled .bp packs of the splits")
     _add_jobs(parser, "number of processes that sort (default: 1)")
+    _add_share(parser, "sort")
 
 
 def _add_stage(
@@ -79,6 +71,14 @@ def _add_stage(
 
 def _add_jobs(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help=what)
+
+
+def _add_share(parser: argparse.ArgumentParser, verb: str) -> None:
+    parser.add_argument(
+        "--share",
+        metavar="I-of-N",
+        help=f"{verb} only share I of N; once all shares are done, run without this option",
+    )
 
 
 def _download(options: argparse.Namespace) -> None:
@@ -111,10 +111,11 @@ def _download(options: argparse.Namespace) -> None:
 def _extract(options: argparse.Namespace) -> None:
     require_positive(options, "jobs")
     config = read_config(options)
+    from mtlpar.core.share import Share
     from mtlpar.extract import stage
     from mtlpar.flow.table import STAGES
 
-    share = None if options.share is None else stage.Share.parse(options.share)
+    share = None if options.share is None else Share.parse(options.share)
     for source in chosen_sources(options, config):
         arguments = {
             "workspace": config.workspace,
@@ -125,16 +126,26 @@ def _extract(options: argparse.Namespace) -> None:
         if share is None:
             run_stage(config, "extract", source, stage.run, **arguments)
         else:
-            # A share is no output of its own: the run that gathers the shares is recorded.
-            with hold_share(config, source, str(share)):
+            with hold_share(config, "extract", source, share):
                 stage.run(source, share=share, **arguments)
 
 
 def _normalize(options: argparse.Namespace) -> None:
+    require_positive(options, "jobs")
     config = read_config(options)
     from mtlpar.normalize import stage
 
-    _run_on_sources(options, config, "normalize", stage.run, settings_of=config.normalize.of)
+    for source in chosen_sources(options, config):
+        run_stage(
+            config,
+            "normalize",
+            source,
+            stage.run,
+            workspace=config.workspace,
+            settings=config.normalize.of(source),
+            seed=config.seed,
+            jobs=options.jobs,
+        )
 
 
 def _leaks(options: argparse.Namespace) -> None:
@@ -148,30 +159,23 @@ def _leaks(options: argparse.Namespace) -> None:
 
 
 def _pack(options: argparse.Namespace) -> None:
+    require_positive(options, "jobs")
     config = read_config(options)
+    from mtlpar.core.share import Share
+    from mtlpar.flow.table import STAGES
     from mtlpar.pack import stage
 
-    _run_on_sources(options, config, "pack", stage.run, settings_of=lambda _: config.pack)
-
-
-def _run_on_sources(
-    options: argparse.Namespace,
-    config: Config,
-    name: str,
-    stage: Stage,
-    *,
-    settings_of: Callable[[str], BaseModel],
-) -> None:
-    """Run a stage that depends on the seed and spreads its work, on one source after the other."""
-    require_positive(options, "jobs")
+    share = None if options.share is None else Share.parse(options.share)
     for source in chosen_sources(options, config):
-        run_stage(
-            config,
-            name,
-            source,
-            stage,
-            workspace=config.workspace,
-            settings=settings_of(source),
-            seed=config.seed,
-            jobs=options.jobs,
-        )
+        arguments = {
+            "workspace": config.workspace,
+            "settings": config.pack,
+            "seed": config.seed,
+            "jobs": options.jobs,
+            "code": STAGES["pack"].code(config, source),
+        }
+        if share is None:
+            run_stage(config, "pack", source, stage.run, **arguments)
+        else:
+            with hold_share(config, "pack", source, share):
+                stage.sort_share(source, share, **arguments)

@@ -72,6 +72,14 @@ class Workspace:
         """Counts and checksums of a pack, written last."""
         return self.results / "packed" / source / f"{split}.manifest.json"
 
+    def packed_share(self, source: str, share: str) -> Path:
+        """Says that one of several jobs has sorted its share, such as ``0-of-8``."""
+        return self.results / "packed" / source / f"share-{share}.json"
+
+    def sorted_runs(self, source: str) -> Path:
+        """Folder with what such jobs have sorted; packing empties it."""
+        return self.results / "packed" / source / "runs"
+
     def checkpoints(self, model: str) -> Path:
         """Folder that training resumes from; never an output of a rule."""
         return self.results / "checkpoints" / model

@@ -16,14 +16,13 @@ from mtlpar.core.first_bytes import refuse_stand_in
 from mtlpar.core.paths import Workspace
 from mtlpar.core.products import ExtractedManifest, RawFileRecord, RawManifest
 from mtlpar.core.records import read_record, write_content
+from mtlpar.core.share import Share
 from mtlpar.extract.findings import Findings
 from mtlpar.extract.piece import RECORD_SUFFIX, PieceResult, PieceTask
-from mtlpar.extract.pool import Share, extract_files
+from mtlpar.extract.pool import extract_files
 from mtlpar.extract.settings import ExtractSettings
 from mtlpar.sources.base import Source
 from mtlpar.sources.registry import get_source
-
-__all__ = ["Share", "run"]
 
 logger = logging.getLogger(__name__)
 _SPLIT_WORDS: Final = {

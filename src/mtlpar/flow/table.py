@@ -75,10 +75,13 @@ def _extract_settings(config: Config, target: str) -> str:
     return plain_settings(settings, *([described] if described else []))
 
 
+def _shares(count: int) -> list[str]:
+    """Names of the shares of a source; with one there is none but the source."""
+    return [f"{index}-of-{count}" for index in range(count)] if count > 1 else []
+
+
 def _extract_inputs(config: Config, source: str) -> list[Path]:
-    count = config.extract.shares
-    shares = [f"{index}-of-{count}" for index in range(count)] if count > 1 else []
-    work = config.workspace
+    work, shares = config.workspace, _shares(config.extract.shares)
     return [work.raw_manifest(source), *(work.extracted_share(source, share) for share in shares)]
 
 
@@ -104,9 +107,23 @@ def _leaks_inputs(config: Config, _target: str) -> list[Path]:
     return [*manifests, *(work.splits(source) for source in config.sources)]
 
 
+def _pack_settings(config: Config, _target: str) -> str:
+    return plain_settings(config.pack.model_dump(mode="json", exclude={"shares"}), config.seed)
+
+
+def _pack_share_inputs(config: Config, target: str) -> list[Path]:
+    source, _ = _share(target)
+    return [config.workspace.extracted_manifest(source), config.workspace.splits(source)]
+
+
 def _pack_inputs(config: Config, source: str) -> list[Path]:
-    work = config.workspace
-    return [work.extracted_manifest(source), work.splits(source), work.references(source)]
+    work, shares = config.workspace, _shares(config.pack.shares)
+    return [
+        work.extracted_manifest(source),
+        work.splits(source),
+        work.references(source),
+        *(work.packed_share(source, share) for share in shares),
+    ]
 
 
 def _train_inputs(config: Config, model: str) -> list[Path]:
@@ -250,6 +267,14 @@ _DATA: Final = (
         code=_code("mtlpar.normalize.leaks"),
     ),
     Stage(
+        name="pack_share",
+        target="{source}/{share}",
+        inputs=_pack_share_inputs,
+        outputs=lambda config, target: {"share": [config.workspace.packed_share(*_share(target))]},
+        settings=_pack_settings,
+        code=_code("mtlpar.pack.stage"),
+    ),
+    Stage(
         name="pack",
         target="{source}",
         inputs=_pack_inputs,
@@ -257,7 +282,7 @@ _DATA: Final = (
             "manifests": [config.workspace.pack_manifest(source, split) for split in SPLITS]
         },
         folders=lambda config, source: [config.workspace.pack(source, split) for split in SPLITS],
-        settings=lambda config, _: plain_settings(config.pack, config.seed),
+        settings=_pack_settings,
         code=_code("mtlpar.pack.stage"),
     ),
 )

@@ -16,3 +16,9 @@ class PackSettings(Settings):
         description="Structures in each block, which is written at once and has checksums of "
         "its own. Bounds the memory of the stage.",
     )
+    shares: int = Field(
+        default=1,
+        gt=0,
+        description="Number of jobs over which Snakemake spreads the sorting of one source. The "
+        "result does not depend on it.",
+    )

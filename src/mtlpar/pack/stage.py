@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
 from mtlpar.core.fields import LABELS, SPLITS
-from mtlpar.core.files import remove, remove_leftovers, scratch_folder
+from mtlpar.core.files import file_digest, remove, remove_leftovers, scratch_folder, write_json
 from mtlpar.core.hashing import derive_seed, json_digest
 from mtlpar.core.paths import Workspace
 from mtlpar.core.processes import Workers
 from mtlpar.core.products import ReferencesRecord
 from mtlpar.core.records import read_record, write_record
+from mtlpar.core.share import Share
+from mtlpar.pack.kept_runs import KeptRuns
 from mtlpar.pack.settings import PackSettings
 from mtlpar.pack.shuffle import (
     PACKED_FIELDS,
@@ -29,7 +32,6 @@ from mtlpar.pack.shuffle import (
     gather_block,
     packed_bytes,
     split_constants,
-    write_run,
 )
 from mtlpar.store.bp import write_bp
 from mtlpar.store.extracted import ExtractedSource
@@ -42,15 +44,21 @@ _HINT: Final = "use fewer jobs, or lower extract.part_structures and pack.block_
 
 
 def run(
-    source: str, *, workspace: Workspace, settings: PackSettings, seed: int, jobs: int = 1
+    source: str,
+    *,
+    workspace: Workspace,
+    settings: PackSettings,
+    seed: int,
+    jobs: int = 1,
+    code: str = "",
 ) -> None:
     """Write train, val and test of one source, each shuffled, and their manifests last.
 
     The order within a split follows from hashes of the structures, so equal data give equal bytes
-    whatever the order of the raw files and the number of jobs. Memory is bounded by a few parts
-    and blocks per job, whatever the size of the source; the disk holds a copy of it meanwhile. A
-    pack holds total energies and, as attributes, the references that take them off: changing how
-    a target is built never needs a repack.
+    whatever the order of the raw files and the number of jobs and shares. Memory is bounded by a
+    few parts and blocks per job, whatever the size of the source; the disk holds a copy of it
+    meanwhile. A pack holds total energies and, as attributes, the references that take them off:
+    changing how a target is built never needs a repack.
 
     Args:
         source: Name of the source.
@@ -58,49 +66,114 @@ def run(
         settings: Size of the blocks.
         seed: The run's seed.
         jobs: Processes that sort and gather at the same time.
+        code: Digest of the code; runs that `sort_share` left under another one are not used.
 
     Raises:
         ValueError: If splits are out of date, a part is damaged, references are not those
             of the splits, or the disk lacks room.
     """
-    extracted = ExtractedSource(workspace, source)
-    extracted.check_parts()
-    split = extracted.splits()
+    work = _Work.of(source, workspace, settings, seed, code)
     references = read_record(
         workspace.references(source),
         ReferencesRecord,
         stage="normalize",
-        expected={"source": source, "train_digest": extracted.train_digest(split)},
-    )
-    shuffle = Shuffle(
-        seeds=tuple(derive_seed(seed, "shuffle", source, name) for name in SPLITS),
-        num_blocks=tuple(
-            -(-int((split == index).sum()) // settings.block_structures)
-            for index in range(len(SPLITS))
-        ),
+        expected={"source": source, "train_digest": work.extracted.train_digest(work.split)},
     )
     folder = workspace.pack(source, SPLITS[0]).parent
     for name in SPLITS:
         remove(workspace.pack_manifest(source, name))
     remove_leftovers(folder)
-    _check_disk(extracted, folder)
+    _check_disk(work, folder)
     with Workers(jobs, hint=_HINT) as workers, scratch_folder(folder / "runs") as scratch:
-        tasks = list(_run_tasks(extracted, split, shuffle, scratch))
-        sorting = workers.map(write_run, tasks)
+        tasks = list(work.tasks(scratch))
+        sorting = workers.map(work.kept.find, tasks)
         runs = list(tqdm(sorting, total=len(tasks), desc=f"{source}: sort", disable=None))
-        attributes = _attributes(extracted, references, seed)
-        has = {label: extracted.column(f"{label}_mask") != 0 for label in LABELS}
+        attributes = _attributes(work.extracted, references, seed)
+        has = {label: work.extracted.column(f"{label}_mask") != 0 for label in LABELS}
         for index, name in enumerate(SPLITS):
-            labels = {label: int((rows & (split == index)).sum()) for label, rows in has.items()}
+            chosen = work.split == index
+            labels = {label: int((rows & chosen).sum()) for label, rows in has.items()}
             of_split = {**attributes, "split": name, "num_labels": labels}
-            _write_split(workspace.pack(source, name), index, runs, shuffle, of_split, workers)
+            _write_split(workspace.pack(source, name), index, runs, work.shuffle, of_split, workers)
     _write_manifests(workspace, source)
+    remove(work.kept.folder)
 
 
-def _check_disk(extracted: ExtractedSource, folder: Path) -> None:
+def sort_share(
+    source: str,
+    share: Share,
+    *,
+    workspace: Workspace,
+    settings: PackSettings,
+    seed: int,
+    jobs: int = 1,
+    code: str = "",
+) -> None:
+    """Sort one share of a source's runs, and keep them on disk for the `run` that packs it.
+
+    Args:
+        source: Name of the source.
+        share: Which runs.
+        workspace: Paths of all products.
+        settings: Size of the blocks.
+        seed: The run's seed.
+        jobs: Processes that sort at the same time.
+        code: Digest of the code; runs that other code has sorted are sorted again.
+
+    Raises:
+        ValueError: If splits are out of date, a part is damaged, or the disk lacks room.
+    """
+    work = _Work.of(source, workspace, settings, seed, code)
+    _check_disk(work, workspace.pack(source, SPLITS[0]).parent)
+    with Workers(jobs, hint=_HINT) as workers:
+        tasks = list(work.tasks(work.kept.folder))[share.index :: share.count]
+        sorting = workers.map(work.kept.keep, tasks)
+        for _ in tqdm(sorting, total=len(tasks), desc=f"{source}: sort {share}", disable=None):
+            pass
+    write_json(workspace.packed_share(source, str(share)), {"source": source})
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is shuffled, and how."""
+
+    extracted: ExtractedSource
+    split: npt.NDArray[np.int8]
+    shuffle: Shuffle
+    kept: KeptRuns
+
+    @classmethod
+    def of(
+        cls, source: str, workspace: Workspace, settings: PackSettings, seed: int, code: str
+    ) -> Self:
+        extracted = ExtractedSource(workspace, source)
+        extracted.check_parts()
+        split = extracted.splits()
+        shuffle = Shuffle(
+            seeds=tuple(derive_seed(seed, "shuffle", source, name) for name in SPLITS),
+            num_blocks=tuple(
+                -(-int((split == index).sum()) // settings.block_structures)
+                for index in range(len(SPLITS))
+            ),
+        )
+        of_splits = file_digest(workspace.splits(source))
+        depends_on = [code, extracted.digest, of_splits, shuffle.seeds, shuffle.num_blocks]
+        kept = KeptRuns(workspace.sorted_runs(source), json_digest(depends_on))
+        return cls(extracted, split, shuffle, kept)
+
+    def tasks(self, folder: Path) -> Iterator[RunTask]:
+        """Consecutive parts with at most `_RUN_STRUCTURES` structures, or one larger part."""
+        first = 0
+        for index, (parts, count) in enumerate(self.extracted.groups_of_parts(_RUN_STRUCTURES)):
+            split = self.split[first : first + count]
+            yield RunTask(parts, split, self.shuffle, folder / f"{index:05d}")
+            first += count
+
+
+def _check_disk(work: _Work, folder: Path) -> None:
     """Look for room for the runs and for what is packed from them, before work is lost."""
-    atoms = sum(part.num_atoms for part in extracted.manifest.parts)
-    needed = 2 * packed_bytes(len(extracted), atoms)
+    atoms = sum(part.num_atoms for part in work.extracted.manifest.parts)
+    needed = 2 * packed_bytes(len(work.extracted), atoms) - work.kept.total_bytes
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -108,16 +181,6 @@ def _check_disk(extracted: ExtractedSource, folder: Path) -> None:
             f"{folder} has {free / 1e9:.2f} GB free, expected {needed / 1e9:.2f} GB: packing takes "
             "room for two copies of the source, one of them removed at the end"
         )
-
-
-def _run_tasks(
-    extracted: ExtractedSource, split: npt.NDArray[np.int8], shuffle: Shuffle, folder: Path
-) -> Iterator[RunTask]:
-    """Consecutive parts with at most `_RUN_STRUCTURES` structures, or one larger part."""
-    first = 0
-    for index, (parts, count) in enumerate(extracted.groups_of_parts(_RUN_STRUCTURES)):
-        yield RunTask(parts, split[first : first + count], shuffle, folder / f"{index:05d}")
-        first += count
 
 
 def _attributes(

@@ -11,11 +11,15 @@ from mtlpar.plan.machine import DataRates, Machine
 from mtlpar.plan.workload import Dataset
 
 STAGES: Final = ("download", "extract", "normalize", "pack", "load")
+# What lies between a download and the first training.
+_PREPARING: Final = ("extract", "normalize", "pack")
 
 # extract and pack stream: a job holds blocks of a bounded size.
 _STREAMING_BYTES: Final = 1e9
 # Part of packing that one process does, whatever the cores: it writes what others sort and gather.
 _WRITING: Final = 0.25
+# Part that jobs on several nodes can do (benchmarks/pack.py).
+_SORTING: Final = 0.5
 # A structure of a source that is normalized, as benchmarks/normalize.py measures it.
 _NORMALIZE_BYTES: Final = 130.0
 
@@ -28,6 +32,7 @@ class StageCost:
         source: The source.
         stage: The stage.
         seconds: Time.
+        spreading_s: What of it several nodes can share.
         memory_bytes: Memory of all its jobs together.
         disk_bytes: What it leaves on disk.
     """
@@ -35,6 +40,7 @@ class StageCost:
     source: str
     stage: str
     seconds: float
+    spreading_s: float
     memory_bytes: float
     disk_bytes: float
 
@@ -76,8 +82,8 @@ def plan_data(datasets: Sequence[Dataset], rates: DataRates, *, cores: int) -> l
         count, packed = dataset.structures, dataset.pack_bytes
         moved = count * _size_factor(dataset, rates)
         streaming = _STREAMING_BYTES * cores
-        packing = _WRITING + (1 - _WRITING) / cores
         extract_rate = rates.extract_structures_per_s[dataset.name]
+        packing_s = moved / rates.pack_structures_per_s
         by_stage = {
             "download": (dataset.raw_bytes / (rates.download_mb_per_s * 1e6), 0.0),
             "extract": (count / extract_rate / cores, streaming),
@@ -85,15 +91,17 @@ def plan_data(datasets: Sequence[Dataset], rates: DataRates, *, cores: int) -> l
                 count / rates.normalize_structures_per_s,
                 count * _NORMALIZE_BYTES,
             ),
-            "pack": (moved / rates.pack_structures_per_s * packing, streaming),
+            "pack": (packing_s * (_WRITING + (1 - _WRITING) / cores), streaming),
             "load": (moved / rates.load_structures_per_s / cores, packed),
         }
+        spreading = {"extract": by_stage["extract"][0], "pack": packing_s * _SORTING / cores}
         disk = {"download": dataset.raw_bytes, "extract": packed, "pack": packed}
         costs += [
             StageCost(
                 source=dataset.name,
                 stage=stage,
                 seconds=by_stage[stage][0],
+                spreading_s=spreading.get(stage, 0.0),
                 memory_bytes=by_stage[stage][1],
                 disk_bytes=disk.get(stage, 0.0),
             )
@@ -112,7 +120,8 @@ def _size_factor(dataset: Dataset, rates: DataRates) -> float:
 def nodes_to_be_ready(costs: Sequence[StageCost], *, hours: float) -> Mapping[str, int]:
     """Nodes for each source, side by side, to be packed within some hours of the download.
 
-    Reading spreads over nodes (`extract.shares`); normalize and pack of a source stay on one.
+    Reading and sorting spread over nodes (`extract.shares`, `pack.shares`); normalizing, gathering
+    and writing of a source stay on one.
 
     Args:
         costs: What `plan_data` predicts for the cores of one node.
@@ -123,12 +132,13 @@ def nodes_to_be_ready(costs: Sequence[StageCost], *, hours: float) -> Mapping[st
     """
     nodes = {}
     for source in dict.fromkeys(cost.source for cost in costs):
-        seconds = {cost.stage: cost.seconds for cost in costs if cost.source == source}
-        left = 3600 * hours - seconds["normalize"] - seconds["pack"]
-        if left <= 0:
+        mine = [cost for cost in costs if cost.source == source and cost.stage in _PREPARING]
+        spreading = sum(cost.spreading_s for cost in mine)
+        staying = sum(cost.seconds for cost in mine) - spreading
+        if staying >= 3600 * hours:
             raise ValueError(
-                f"{source} cannot be ready in {hours:g} h: normalize and pack, which stay on one "
-                f"node, take {(3600 * hours - left) / 3600:.3g} h; give more hours or more cores"
+                f"{source} cannot be ready in {hours:g} h: what stays on one node of normalize and "
+                f"pack takes {staying / 3600:.3g} h; give more hours or more cores"
             )
-        nodes[source] = max(1, math.ceil(seconds["extract"] / left))
+        nodes[source] = max(1, math.ceil(spreading / (3600 * hours - staying)))
     return nodes

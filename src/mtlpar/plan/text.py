@@ -93,8 +93,8 @@ def nodes_text(nodes: Mapping[str, int], *, cores: int, hours: float) -> str:
     each = ", ".join(f"{source} {count}" for source, count in nodes.items())
     return _wrapped(
         f"nodes of {counted(cores, 'core')} to be packed {hours:g} h after the download: "
-        f"{sum(nodes.values())}, side by side; {each} (extract.shares: so many jobs read a source, "
-        "normalize and pack stay on one node)"
+        f"{sum(nodes.values())}, side by side; {each} (extract.shares and pack.shares: so many "
+        "jobs read and sort a source; normalizing, gathering and writing stay on one node)"
     )
 
 

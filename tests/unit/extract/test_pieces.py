@@ -12,10 +12,10 @@ from mtlpar.core import processes
 from mtlpar.core.files import read_json
 from mtlpar.core.paths import Workspace
 from mtlpar.core.records import read_digested, write_digested
+from mtlpar.core.share import Share
 from mtlpar.download import stage as download
 from mtlpar.download.settings import DownloadSettings
 from mtlpar.extract import piece
-from mtlpar.extract.pool import Share
 from mtlpar.extract.settings import ExtractSettings
 from mtlpar.extract.stage import run
 from mtlpar.store.extracted import ExtractedSource

@@ -132,7 +132,7 @@ def test_data_of_all_sources_are_prepared_before_anything_is_trained() -> None:
     )
     assert snakefile.training_priority(config, "mtl") < snakefile.DATA_PRIORITY
     text = "".join(path.read_text() for path in (REPOSITORY / "rules").glob("*.smk"))
-    for rule in ("download", "extract", "extract_share", "normalize", "pack"):
+    for rule in ("download", "extract", "extract_share", "normalize", "pack", "pack_share"):
         block = re.search(rf"^rule {rule}:\n(?:(?:    .*)?\n)+", text, re.MULTILINE)
         assert block is not None
         assert "    priority: flow.DATA_PRIORITY\n" in block[0]

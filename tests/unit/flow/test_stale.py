@@ -82,7 +82,7 @@ CHAIN = [
         ({"models.tuned.start_from.mode": "heads"}, ["evaluate", "report"], "mode 'full' .now 'he"),
         ({"report.dpi": 99}, [], ""),
         ({"train.keep_checkpoints": 9}, [], ""),
-        ({"extract.shares": 4}, [], ""),
+        ({"extract.shares": 4, "pack.shares": 4}, [], ""),
     ],
 )
 def test_every_stage_behind_a_changed_setting_refuses_to_go_on(
