@@ -48,6 +48,8 @@ def _closure(module: str) -> set[str]:
     return found
 
 
+# The modules of a stage share most of what they import.
+@cache
 def _is_module(name: str) -> bool:
     return file_of(name).is_file()
 
