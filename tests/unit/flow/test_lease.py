@@ -16,7 +16,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtlpar.flow import lease
@@ -84,10 +84,17 @@ def test_a_killed_owner_is_replaced_at_once_and_told_about(tmp_path: Path) -> No
 
 def test_a_waiting_process_goes_on_when_the_other_is_done(tmp_path: Path) -> None:
     with holder(tmp_path) as other:
-        timer = threading.Timer(0.7, other.communicate, args=["\n"])
+        told = threading.Event()
+
+        def end() -> None:
+            told.set()
+            other.communicate("\n")
+
+        timer = threading.Timer(0.7, end)
         timer.start()
         with hold(tmp_path, "pack", ME, patience_s=30) as held:
-            assert other.poll() is not None
+            # Not whether it has ended: between letting go and that it may live for a moment.
+            assert told.is_set()
             # It tells, because then the output may be there already.
             assert held.waited
         timer.join()
@@ -194,6 +201,7 @@ def test_a_late_comer_cannot_take_a_generation_that_is_over(tmp_path: Path) -> N
     assert files.generations() == [3]
 
 
+@settings(max_examples=30)
 @given(st.text(max_size=80))
 def test_a_half_written_lease_counts_as_held(
     tmp_path_factory: pytest.TempPathFactory, text: str
