@@ -43,6 +43,7 @@ def _validation(workspace: Workspace) -> list[float]:
     ]
 
 
+@pytest.mark.long
 def test_streaming_takes_the_same_steps_through_an_interruption(
     small_blocks: Workspace,
     copy_of: Callable[[Workspace], Workspace],

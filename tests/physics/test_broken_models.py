@@ -121,6 +121,7 @@ BROKEN: dict[type[MultiTaskModel], tuple[str, set[str]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
 def test_broken_models_are_refused(kind: type[MultiTaskModel]) -> None:
     forces, expected = BROKEN[kind]
@@ -137,6 +138,7 @@ def _steep_envelope(x: torch.Tensor) -> torch.Tensor:
     return 1 / (1 - x)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("envelope", "expected"),
     [(_steep_envelope, "no jump at the cutoff"), (_no_envelope, "no kink at the cutoff")],

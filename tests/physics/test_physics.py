@@ -30,6 +30,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_architecture_passes_every_check(variant: str, dtype: torch.dtype) -> None:

@@ -68,6 +68,7 @@ def test_pytorch_geometric_is_imported_in_one_place_and_only_when_asked_for() ->
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "module", ["extract.stage", "normalize.stage", "pack.stage", "store.export", "report.stage"]
 )

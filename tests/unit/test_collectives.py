@@ -9,6 +9,7 @@ import ast
 from dataclasses import dataclass, field
 from functools import cache
 
+import pytest
 from marks import functions, is_marked, modules
 
 # In these ranks wait for each other: of torch.distributed, its FSDP, and MPI.
@@ -70,6 +71,7 @@ def _marked() -> set[str]:
     return {name for name, function in _functions().items() if function.marked}
 
 
+@pytest.mark.long
 def test_what_calls_a_library_in_which_ranks_wait_is_marked() -> None:
     waiting = {name for name, function in _functions().items() if function.names & PRIMITIVES}
     assert len(waiting) > 20

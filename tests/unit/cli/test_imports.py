@@ -98,6 +98,7 @@ def _run(
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_ranks_start_mpi_before_torch_is_imported(tmp_path: Path) -> None:
     # Cray's MPI wants to be there before torch loads its communication libraries.
     (tmp_path / "here.pt").touch()

@@ -73,6 +73,7 @@ def test_the_encoder_of_the_page_is_written_as_the_project_wants_it(command) -> 
     assert ruff.returncode == 0, ruff.stdout + ruff.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("forces", FORCES)
 def test_the_encoder_of_the_page_obeys_physics(own: ModelSettings, forces: str) -> None:
     subject = subject_of(make_network(own, forces), "a", elements=ELEMENTS, dtype=torch.float64)

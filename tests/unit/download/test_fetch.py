@@ -353,6 +353,7 @@ class TestResuming:
         assert (tmp_path / "a.h5").read_bytes() == CONTENT[::-1]
 
 
+@pytest.mark.long
 @settings(
     max_examples=10,
     deadline=None,

@@ -111,6 +111,7 @@ def test_part_size_changes_the_files_and_not_the_content(workspace, raw):
             np.testing.assert_array_equal(column, columns[name], err_msg=f"{name}, {size}")
 
 
+@pytest.mark.long
 def test_the_result_does_not_depend_on_the_number_of_processes(workspace, raw):
     raw(many(0, 5), many(100, 1), many(200, 8))
     one, batch_one = extract(workspace, part_structures=3)

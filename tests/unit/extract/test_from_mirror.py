@@ -48,6 +48,7 @@ def test_every_real_row_arrives(tmp_path, source, excerpt, native_name, rows):
     assert [part["num_structures"] for part in manifest["parts"]] == [rows]
 
 
+@pytest.mark.long
 def test_the_level_of_theory_is_what_the_mirror_says(tmp_path):
     # The embedded sample has the names of real files and labels of other methods: whoever reads a
     # pack or a table made of it must not take them for DFT.

@@ -149,6 +149,7 @@ def drawn(tmp_path: Path) -> tuple[Config, Path]:
     return config, config.workspace.results / "provenance"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("item", "file", "told"),
     [

@@ -61,6 +61,7 @@ def squared_lengths(batch: StructureBatch, edges: Edges) -> np.ndarray:
     return (vector**2).sum(axis=1)
 
 
+@pytest.mark.long
 @settings(max_examples=100)
 @given(random_atoms(), st.sampled_from([2.0, 3.7, 5.0]))
 def test_edges_are_those_of_ase(atoms: Atoms, cutoff: float) -> None:
@@ -74,6 +75,7 @@ def test_edges_are_those_of_ase(atoms: Atoms, cutoff: float) -> None:
     np.testing.assert_allclose(edges.shift, shift, atol=1e-4)
 
 
+@pytest.mark.long
 @settings(
     max_examples=40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

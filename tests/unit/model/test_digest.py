@@ -134,6 +134,7 @@ def test_the_digest_does_not_depend_on_how_the_file_is_laid_out(path: Path) -> N
     assert _all_of(after) == _all_of(before)
 
 
+@pytest.mark.long
 def test_no_weight_is_left_as_it_lay_in_memory(path: Path) -> None:
     # Loading draws none: what the file lacks would be whatever was there before.
     for name in torch.load(path, weights_only=True)["state"]:

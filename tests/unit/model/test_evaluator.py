@@ -88,6 +88,7 @@ def _history() -> Iterator[Atoms]:
     yield MGO
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("forces", FORCES)
 @pytest.mark.parametrize(
@@ -175,6 +176,7 @@ def test_copies_do_not_compute_in_the_memory_of_what_they_were_copied_from(
         _assert_same(model, evaluator, first, 1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dynamics_follow_fresh_predictions(dtype: torch.dtype, tmp_path: Path) -> None:
     # Hot enough that neighbours come and go, and that the list is searched again on the way.

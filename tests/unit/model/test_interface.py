@@ -300,6 +300,7 @@ def test_info_says_what_direct_forces_are_not_for(
     assert "not for NVE dynamics, tight relaxations or cells" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_check_counts_what_does_not_apply(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -510,6 +511,7 @@ def _predicted(path: Path, loading: Any, predicting: Any) -> np.ndarray:
     return np.concatenate([[found.energy, energy], found.forces.ravel(), forces.ravel()])
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::mtlpar.calculator.DirectForcesWarning")
 @pytest.mark.parametrize("mode", _MODES)
 @pytest.mark.parametrize("forces", ["equivariant", "conservative"])

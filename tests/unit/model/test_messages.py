@@ -108,6 +108,7 @@ def test_blocks_give_the_values_and_gradients_of_ordinary_operations(
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.long
 def test_ordinary_operations_can_be_differentiated_twice_with_checkpointing_too() -> None:
     # Training on conservative forces needs this: a kernel that dropped a term would pass every
     # test of values and first gradients.
@@ -173,6 +174,7 @@ def test_blocks_have_the_second_derivatives_of_ordinary_operations(
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.long
 def test_second_derivatives_in_blocks_are_those_of_finite_differences() -> None:
     # Needs no ordinary operations to be right.
     tensors, edge = _inputs(size=Size(atoms=3, edges=7, width=4))

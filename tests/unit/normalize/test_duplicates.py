@@ -196,6 +196,7 @@ def _frames() -> list[Atoms]:
     return frames
 
 
+@pytest.mark.long
 def test_a_run_and_its_centred_restart_share_nothing_across_splits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,7 @@ def test_geometries_of_another_source_are_found_however_they_are_written(
     assert "2 share geometries that are written differently" in caplog.text
 
 
+@pytest.mark.long
 def test_cells_of_any_size_are_one_crystal_but_molecules_are_not(tmp_path: Path) -> None:
     # H2O2 and HO are two molecules; a crystal of the first has cells with twice the atoms too.
     def pairs(folder: Path, periodic: bool) -> dict[tuple[str, str], dict]:
@@ -103,6 +104,7 @@ def test_cells_of_any_size_are_one_crystal_but_molecules_are_not(tmp_path: Path)
     assert pairs(tmp_path / "molecules", periodic=False)["a", "b"]["same_composition"] == 0
 
 
+@pytest.mark.long
 def test_the_report_is_the_same_for_any_number_of_jobs(tmp_path: Path) -> None:
     batch = make_structures(60, seed=3)
     workspace = _workspace(tmp_path, {"a": [batch.slice(0, 31), batch.slice(31, 60)]})

@@ -67,6 +67,7 @@ def test_labels_outside_train_do_not_touch_the_references(tmp_path: Path) -> Non
     assert before.references("ani1x").read_bytes() == after.references("ani1x").read_bytes()
 
 
+@pytest.mark.long
 def test_jobs_and_partition_do_not_change_a_byte(tmp_path: Path) -> None:
     batch = make_structures(60, seed=1, strength=2.7)
     parts = [batch.slice(0, 7), batch.slice(7, 8), batch.slice(8, 60)]
@@ -291,6 +292,7 @@ while True:
 """
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_and_run_again_it_writes_the_same_bytes(tmp_path: Path) -> None:
     batch = make_structures(60, seed=1)
     workspace = _run(tmp_path, batch)

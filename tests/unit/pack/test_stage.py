@@ -116,6 +116,7 @@ def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 _SETTINGS = PackSettings(block_structures=16)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_runs")
 @pytest.mark.parametrize("jobs", [2, 7])
 def test_any_number_of_jobs_gives_the_same_bytes(tmp_path: Path, jobs: int) -> None:
@@ -279,6 +280,7 @@ stage.run("qm7x", workspace=workspace, settings=PackSettings(block_structures=16
 """
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_runs")
 @pytest.mark.parametrize("survived_steps", [2, 7])
 def test_a_killed_run_leaves_nothing_that_the_next_one_keeps(

@@ -154,6 +154,7 @@ def test_a_source_without_a_rate_is_refused() -> None:
         plan_data([Dataset("three", 1, 1)], RATES, cores=1)
 
 
+@pytest.mark.long
 def test_plans_say_that_they_are_predicted(capsys) -> None:
     assert main(["plan", "layout", "--machine", "frontier", "--gpus", "16"]) == 0
     layout = capsys.readouterr().out

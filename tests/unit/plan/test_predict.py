@@ -84,6 +84,7 @@ def test_one_rank_waits_for_nobody_and_all_layouts_are_one() -> None:
     assert len({prediction.step.total for prediction in predictions}) == 1
 
 
+@pytest.mark.long
 def test_reductions_behind_the_backward_pass_cost_less() -> None:
     # Several buckets: a single one is complete when the backward pass is over.
     large = ModelSettings(encoder=EgnnSettings(width=600, layers=1), head=HeadSettings(width=600))
@@ -213,6 +214,7 @@ def _recommend(
     )
 
 
+@pytest.mark.long
 def test_heavy_branches_are_given_ranks_of_their_own() -> None:
     heavy = ModelSettings(
         encoder=EgnnSettings(width=64, layers=1), head=HeadSettings(width=2048, layers=3)
@@ -220,6 +222,7 @@ def test_heavy_branches_are_given_ranks_of_their_own() -> None:
     assert _recommend(heavy, 8) == Choice("mtl-par")
 
 
+@pytest.mark.long
 def test_ranks_that_cannot_be_dealt_evenly_speak_for_mtl_base() -> None:
     # Four equal branches on five ranks: three branches' ranks wait for nothing but the fourth.
     light = ModelSettings(

@@ -127,6 +127,7 @@ def test_text_and_figure_can_be_made_of_any_number_of_structures(
     assert titles == ["Elements, share of atoms", "Sizes", "Total energy", "Forces"]
 
 
+@pytest.mark.long
 def test_commands_inspect_plot_and_export(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,6 +89,7 @@ def test_entries_that_cannot_be_used_are_counted_by_reason(alexandria_file, entr
     assert dropped == {"missing_forces": 2, "disordered_site": 1, "missing_energy": 1}
 
 
+@pytest.mark.long
 def test_many_entries_come_in_bounded_blocks(alexandria_file, entry):
     path = alexandria_file({"entries": [entry()] * 5000})
     blocks = list(get_source("alexandria").read(path, None))

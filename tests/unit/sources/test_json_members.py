@@ -37,6 +37,7 @@ def runs_of(text, size):
     return list(members.runs(members.chunks, offset=1))
 
 
+@pytest.mark.long
 @given(DOCUMENTS, st.integers(1, 40), st.booleans(), st.sampled_from([None, 1]))
 def test_runs_hold_every_member_once_and_in_order(document, size, ascii_only, indent):
     text = json.dumps(document, ensure_ascii=ascii_only, indent=indent).encode()
@@ -46,6 +47,7 @@ def test_runs_hold_every_member_once_and_in_order(document, size, ascii_only, in
     assert sum(len(run.ends) for run in runs) == len(document)
 
 
+@pytest.mark.long
 @given(DOCUMENTS, st.integers(1, 40), st.integers(1, 60))
 def test_pieces_between_cuts_hold_every_member_once(document, size, every_bytes):
     text = json.dumps(document).encode()
@@ -60,6 +62,7 @@ def test_pieces_between_cuts_hold_every_member_once(document, size, every_bytes)
     assert found == list(document.items())
 
 
+@pytest.mark.long
 @given(DOCUMENTS.filter(bool), st.integers(1, 40), st.data())
 def test_a_document_that_is_cut_off_is_never_taken_for_whole(document, size, data):
     text = json.dumps(document).encode()

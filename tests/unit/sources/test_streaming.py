@@ -35,6 +35,7 @@ def _small_blocks(monkeypatch):
     monkeypatch.setattr(compressed, "_PLAIN_BYTES", 4096)
 
 
+@pytest.mark.long
 def test_materials_of_mptrj_are_read_one_by_one(mptrj_file, frame):
     peaks = []
     for materials in (200, 1200):
@@ -44,6 +45,7 @@ def test_materials_of_mptrj_are_read_one_by_one(mptrj_file, frame):
     assert peaks[1] < 1.5 * peaks[0]
 
 
+@pytest.mark.long
 def test_entries_of_alexandria_are_read_one_by_one(alexandria_file, entry):
     peaks = []
     for entries in (200, 1200):
@@ -52,6 +54,7 @@ def test_entries_of_alexandria_are_read_one_by_one(alexandria_file, entry):
     assert peaks[1] < 1.5 * peaks[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("form", "counts"), [("extxyz", (300, 1500)), ("db", (30, 300))])
 def test_structures_that_ase_reads_come_one_by_one(tmp_path, monkeypatch, form, counts):
     monkeypatch.setattr(ase_databases, "_ROWS_AT_ONCE", 16)

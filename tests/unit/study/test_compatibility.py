@@ -34,6 +34,7 @@ def _run(workspace: Workspace, out: Path, *sources: str, are_all: bool) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_record_has_errors_of_each_source_and_what_the_table_needs(
     five_sources: Workspace, tmp_path: Path
 ) -> None:

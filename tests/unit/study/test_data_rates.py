@@ -43,6 +43,7 @@ def test_a_file_has_a_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert data_rates.reading_rate(get_source("alexandria"), path, tmp_path) > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("source", "file", "positions"),
     [

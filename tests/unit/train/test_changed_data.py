@@ -66,6 +66,7 @@ def test_a_model_is_not_tested_against_other_references(trained: Workspace) -> N
         _evaluate(trained)
 
 
+@pytest.mark.long
 def test_other_references_are_another_training(trained: Workspace) -> None:
     # The packs' columns are the same, so their digests are. A finished checkpoint of the old
     # targets must not be taken for one of the new.

@@ -65,6 +65,7 @@ def test_a_cosine_is_that_of_gradients_computed_one_by_one(
         assert norm == pytest.approx(float(gradients[source].norm()), rel=1e-7)
 
 
+@pytest.mark.long
 def test_measuring_changes_no_step(
     five_sources: Workspace, copy_of: Callable[[Workspace], Workspace], tmp_path_factory: Any
 ) -> None:

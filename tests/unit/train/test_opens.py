@@ -31,6 +31,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
     return counts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("data", ["memory", "stream"])
 def test_training_and_evaluation_open_each_pack_once(
     five_sources: Workspace,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,6 +64,7 @@ def sources_of_branches(draw: st.DrawFn) -> dict[str, dict[str, int]]:
     }
 
 
+@pytest.mark.long
 @settings(max_examples=25)
 @given(
     branches=sources_of_branches(),

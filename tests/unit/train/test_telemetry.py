@@ -15,6 +15,7 @@ from mtlpar.train.trackers import open_trackers, scalars
 from mtlpar.train.watch import draw, find_history, read_history
 
 
+@pytest.mark.long
 def test_a_run_in_progress_can_be_watched(
     five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
 ) -> None:
@@ -48,6 +49,7 @@ def test_time_of_every_rank_is_told_per_epoch(
     assert {"data", "compute", "reduce"} <= set(history(workspace)[0]["seconds"])
 
 
+@pytest.mark.long
 def test_tensorboard_gets_every_number(
     five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
 ) -> None:

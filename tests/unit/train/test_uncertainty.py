@@ -76,6 +76,7 @@ def _vectors(batch: object) -> torch.Tensor:
     return edge_vectors(batch)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_they_are_those_of_a_dense_reference(trained: Workspace) -> None:
     model = load_model(trained.model("mtl"))
     packs = packs_of(trained)
