@@ -76,7 +76,7 @@ class Cloud:
 
     def squared_distance(self, descriptors: FloatArray) -> FloatArray:
         """d^2 of x, (S,), from x without the one, (S, F)."""
-        return squared_norms((descriptors - self.mean) @ self.white)
+        return squared_norms(descriptors - self.mean, self.white)
 
 
 class SourceChooser:

@@ -348,7 +348,7 @@ def _features(sums: SourceSums, white: FloatArray) -> SourceFeatures:
     return SourceFeatures(
         num_structures=count,
         moments=torch.from_numpy(sums.moments.mean(count)),
-        seen=quantiles(squared_norms(sums.sample(0).features @ white)),
+        seen=quantiles(squared_norms(sums.sample(0).features, white)),
         together=torch.from_numpy(together),
         spread=torch.from_numpy(spread),
         distances=quantiles(Cloud.of(spread).squared_distance(validation)),

@@ -236,7 +236,7 @@ def test_coverage_holds_for_new_structures_of_a_linear_truth() -> None:
     fits = np.linalg.lstsq(phi, phi @ truth + 0.1 * rng.normal(size=40), rcond=None)[0]
     covariance = phi.T @ phi / len(phi)
     found = calibrate(covariance, validation, validation @ (fits - truth))
-    sigma = found.factor * np.sqrt(squared_norms(new @ whitening(covariance, found.regulariser)))
+    sigma = found.factor * np.sqrt(squared_norms(new, whitening(covariance, found.regulariser)))
     inside = np.abs(new @ (fits - truth)) <= HALF_WIDTH * sigma
     assert inside.mean() == pytest.approx(0.9, abs=0.02)
 
