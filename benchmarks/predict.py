@@ -2,8 +2,9 @@
 
 The same structures of a pack are predicted twice in every round: by the loader and the network
 alone, from memory, with batches as large, and by the command's stage, which opens rows, checks
-them, adds references and writes frames. Rounds alternate, and the best of each are compared:
-others on the machine only slow one down.
+them, adds references and writes frames. The process keeps memory and sees garbage as the command's
+does. Ways alternate, so that others on the machine slow all of them down alike: a ratio is the
+median of those of the rounds, a rate the best.
 
     python benchmarks/predict.py results/models/mtl/model.pt results/packed/ani1x/train.bp
 """
@@ -11,16 +12,19 @@ others on the machine only slow one down.
 from __future__ import annotations
 
 import argparse
+import gc
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mtlpar.model.file import load_model
 from mtlpar.model.predict import predict_batches
 from mtlpar.model.saved import SavedModel
+from mtlpar.parallel.allocator import keep_freed_memory
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.predict import stage
 from mtlpar.store.dataset import PackedDataset
@@ -37,7 +41,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     model, dataset = load_model(options.model), PackedDataset(Pack.open(options.pack))
+    gc.freeze()
     source = dataset.header.source
     ways: dict[str, Callable[[], None]] = {
         "loader and model": lambda: own(model, dataset, source),
@@ -54,10 +60,10 @@ def main() -> None:
             run()
             seconds[name].append(time.process_time() - started)
     # The first round warms up.
-    rates = {name: len(dataset) / min(times[1:]) for name, times in seconds.items()}
-    for name, rate in rates.items():
-        share = rate / rates["loader and model"]
-        print(f"{name:24}{rate:10,.0f} structures/s{share:8.2f}")
+    taken = {name: np.array(times[1:]) for name, times in seconds.items()}
+    for name, times in taken.items():
+        share = float(np.median(taken["loader and model"] / times))
+        print(f"{name:24}{len(dataset) / times.min():10,.0f} structures/s{share:8.2f}")
 
 
 def own(model: SavedModel, dataset: PackedDataset, source: str) -> None:

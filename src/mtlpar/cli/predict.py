@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -80,6 +81,9 @@ def _predict(options: argparse.Namespace) -> None:
         from mtlpar.predict import stage
 
         model = load_model(path, device=context.device)
+        # What is there now stays. Among thousands of rows the collector would visit all of it again
+        # and again.
+        gc.freeze()
         wanted = stage.Wanted(
             options.source if options.source == AUTO else model.choose_source(options.source),
             options.uncertainty,
