@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -314,7 +315,8 @@ def _each(
     """
     energy = part.energy_per_atom * sizes + references
     check_finite(energy, first=first)
-    ends = np.cumsum(sizes)[:-1]
+    bounds = [*pairwise([0, *np.cumsum(sizes).tolist()])]
+    atom_energies = part.atom_energies + atom_references
     nothing = [None] * len(sizes)
     deviation: Iterable[float | None] = nothing
     if known is not None and part.last_features is not None:
@@ -322,9 +324,9 @@ def _each(
     return map(
         StructurePrediction,
         energy.tolist(),
-        np.split(part.forces, ends),
+        [part.forces[first:last] for first, last in bounds],
         nothing if part.stress is None else map(six_numbers, part.stress),
-        np.split(part.atom_energies + atom_references, ends),
+        [atom_energies[first:last] for first, last in bounds],
         deviation,
         nothing if part.descriptors is None else part.descriptors,
     )

@@ -54,11 +54,11 @@ def frame_texts(frames: Sequence[Frame]) -> Iterator[str]:
 
 def _together(frames: Sequence[Frame]) -> Iterator[str]:
     lines = _lines(
-        [one.atoms.numbers for one in frames],
-        [one.atoms.positions for one in frames],
+        np.concatenate([one.atoms.numbers for one in frames]),
+        np.concatenate([one.atoms.positions for one in frames]),
         # Single precision, like most networks; twice the digits would be noise.
-        [one.found.forces.astype(np.float32) for one in frames],
-        [one.found.atom_energies[:, None] for one in frames],
+        np.concatenate([one.found.forces for one in frames]).astype(np.float32),
+        np.concatenate([one.found.atom_energies for one in frames])[:, None],
     )
     properties = "Properties=species:S:1:pos:R:3:forces:R:3:energies:R:1"
     for one in frames:
@@ -90,24 +90,21 @@ def refused_text(name: str, atoms: AtomsLike, reason: str) -> str:
     head = f'refused="{_quoted(" ".join(reason.split()))}"'
     if not len(atoms):
         return f'0\n{head} row="{_quoted(name)}" Properties=species:S:1:pos:R:3 pbc="F F F"\n'
-    lines = "\n".join(_lines([atoms.numbers], [atoms.positions]))
+    lines = "\n".join(_lines(atoms.numbers, atoms.positions))
     entries = f"{head} {_about(name, atoms)} Properties=species:S:1:pos:R:3"
     return f"{len(atoms)}\n{entries}\n{lines}\n"
 
 
-def _lines(
-    numbers: Sequence[npt.NDArray[Any]], *columns: Sequence[npt.NDArray[np.floating]]
-) -> Iterator[str]:
-    """A line for each atom of structures with A atoms in all.
+def _lines(numbers: npt.NDArray[Any], *columns: npt.NDArray[np.floating]) -> Iterator[str]:
+    """A line for each of A atoms.
 
     Args:
-        numbers: Atomic numbers of each structure; X stands for one that is none, with which a
-            structure is refused.
-        columns: What stands beside them, each (N, K) for a structure of N atoms.
+        numbers: Atomic numbers, (A,); X stands for one that is none, with which a structure is
+            refused.
+        columns: What stands beside them, each (A, K).
     """
-    words = [[_SYMBOLS.get(number, "X") for number in np.concatenate(numbers).tolist()]]
-    for parts in columns:
-        values = np.concatenate(parts)
+    words = [[_SYMBOLS.get(number, "X") for number in numbers.tolist()]]
+    for values in columns:
         width = values.shape[1]
         found = _words(values)
         words += [found[column::width] for column in range(width)]
@@ -116,9 +113,11 @@ def _lines(
 
 def _words(values: npt.NDArray[np.floating]) -> list[str]:
     """Numbers in the fewest digits that read back as the same ones; there is at least one."""
-    text = orjson.dumps(values.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)
-    # JSON has no word for what is no number.
-    return text[1:-1].replace(b"null", b"nan").decode().split(",")
+    text = orjson.dumps(values.ravel(), option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    if not np.isfinite(values).all():
+        # JSON has no word for what is no number.
+        text = text.replace("null", "nan")
+    return text[1:-1].split(",")
 
 
 def _about(name: str, atoms: AtomsLike) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ase import Atoms
 
@@ -36,8 +35,7 @@ _BLOCK: Final = 4096
 _PACK: Final = ".bp"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One structure of an input file, not parsed yet.
 
     Attributes:
@@ -144,11 +142,12 @@ def rows_of(path: Path) -> Iterator[Row]:
 
 
 def _rows_of_pack(path: Path) -> Iterator[Row]:
+    name = str(path)
     with open_folder(path) as reader:
         for first in range(0, len(reader), _BLOCK):
             batch = reader.read(first, min(first + _BLOCK, len(reader)))
             for index, structure in enumerate(iterate_structures(batch), first):
-                yield Row(f"{path} structure {index}", None, structure)
+                yield Row(f"{name} structure {index}", None, structure)
 
 
 def _is_input(path: Path) -> bool:

@@ -47,8 +47,8 @@ CHUNK_ROWS: Final = 512
 # Of a frame the source of its energy, or why it has none. A line is before each, and a newline is
 # found several times as fast as the beginning of a line.
 _HEADS: Final = re.compile(rb'\n(?:energy=.*? source="([^"]*)"|refused="([^":]*))')
-# No name of a row has such quotes.
-_UNSEEN: Final = re.compile(rb' unseen_pairs="([^"]*)"')
+# No name of a row has such quotes. With the space before it, each space would be looked at.
+_UNSEEN: Final = re.compile(rb'unseen_pairs="([^"]*)"')
 
 
 class Outcome(NamedTuple):
