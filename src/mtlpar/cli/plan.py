@@ -170,6 +170,10 @@ def _layout(options: argparse.Namespace) -> None:
 
 def _data(options: argparse.Namespace) -> None:
     require_positive(options, "cores", "structures", "hours")
+    if options.catalogue and options.source:
+        raise ValueError(
+            "--catalogue and --source both say what to plan for; name all of it with --catalogue"
+        )
     config = read_config_or_defaults(options)
     machine = _read_machine(options)
     from mtlpar.plan.data import nodes_to_be_ready, plan_data, rates_of

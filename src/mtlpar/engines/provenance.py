@@ -36,7 +36,10 @@ def facts(model: SavedModel, source: str, path: Path) -> dict[str, str]:
 
 
 def file_name(facts: Mapping[str, str], ending: str) -> str:
-    """A name that tells exported files apart: model, source, level of theory and digest."""
-    level = re.sub(r"[^A-Za-z0-9+()-]+", "_", facts["level_of_theory"]).strip("_")
+    """A name that tells exported files apart: model, source, level of theory and digest.
+
+    Shells and lists of patterns take it as it stands.
+    """
+    level = re.sub(r"[^A-Za-z0-9-]+", "_", facts["level_of_theory"]).strip("_")
     parts = (facts["model_name"], facts["source"], level, facts["model_digest"][:8])
     return f"{'.'.join(parts)}.{ending}"

@@ -157,7 +157,8 @@ def write_machine(path: Path, machine: Machine) -> None:
 def _one_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}"
+            f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}, "
+            f"got {problem['input']!r:.60}"
             for problem in error.errors()
         )
     return " ".join(str(error).split())

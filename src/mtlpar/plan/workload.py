@@ -135,8 +135,8 @@ def read_datasets(names: Sequence[str] | None, path: Path = DATASET_SIZES) -> li
         return list(known.values())
     if missing := [name for name in names if name not in known]:
         raise ValueError(
-            f"{path} has no sizes of {', '.join(missing)}: add a row for each, or take it out of "
-            "sources"
+            f"{path} has no sizes of {', '.join(missing)}: add a row for each, or leave it out; "
+            f"there are {', '.join(known)}"
         )
     return [known[name] for name in names]
 

@@ -21,6 +21,7 @@ from mtlpar.cli import main
 from mtlpar.core.ase_structures import structure_batch
 from mtlpar.engines.optional import MissingEngineError, need
 from mtlpar.engines.package import FACTS, export
+from mtlpar.engines.provenance import file_name
 from mtlpar.graph.collate import collate
 from mtlpar.model.file import load_model
 
@@ -105,6 +106,15 @@ def test_an_element_that_the_source_lacks_has_no_energy(exported: Exported) -> N
     numbers = numbers.clone()
     numbers[0] = 3
     assert exported.package(numbers, *rest)[0].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("level", "named"),
+    [("CCSD(T)*/CBS", "CCSD_T_CBS"), ("PBE+U", "PBE_U"), ("wB97M-D3(BJ)", "wB97M-D3_BJ")],
+)
+def test_a_name_that_is_made_needs_no_quotes_in_a_shell(level: str, named: str) -> None:
+    said = {"model_name": "mtl", "source": "own", "level_of_theory": level, "model_digest": "1" * 9}
+    assert file_name(said, "pt2") == f"mtl.own.{named}.11111111.pt2"
 
 
 @pytest.mark.parametrize("exported", ["float64"], indirect=True)

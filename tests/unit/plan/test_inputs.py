@@ -146,7 +146,14 @@ def test_the_sheet_of_the_whole_catalogue(capsys) -> None:
     assert {dataset.name for dataset in read_datasets(None)} <= set(rows)
     assert "nodes of 64 cores to be packed 4 h after the download: " in text
     assert main(["plan", "data", "--catalogue", "oc20", "water"]) == 1
-    assert "no sizes of water" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "no sizes of water" in told
+    assert "there are ani1x, qm7x, " in told
+
+
+def test_sources_beside_a_catalogue_are_not_ignored(capsys) -> None:
+    assert main(["plan", "data", "--catalogue", "oc20", "--source", "ani1x"]) == 1
+    assert "--catalogue and --source both say what to plan for" in capsys.readouterr().err
 
 
 def test_a_source_without_a_rate_is_refused() -> None:
@@ -210,7 +217,9 @@ def test_a_source_of_unknown_size_is_named_and_not_left_out() -> None:
 def test_a_machine_without_speed_is_refused(tmp_path: Path) -> None:
     text = (REPOSITORY / "workflow/machines/laptop.yaml").read_text()
     (tmp_path / "slow.yaml").write_text(re.sub(r"float32: [0-9.]+", "float32: 0", text))
-    with pytest.raises(ValueError, match=r"slow\.yaml: peak_tflops\.float32: .*greater than 0"):
+    with pytest.raises(
+        ValueError, match=r"slow\.yaml: peak_tflops\.float32: .*greater than 0, got 0"
+    ):
         load_machine(str(tmp_path / "slow.yaml"))
 
 
