@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from networks import ELEMENTS, make_network
 from torch import nn
 
-from mtlpar.check.subject import subject_of
+from mtlpar.check.mechanics import forces_are_the_gradient
+from mtlpar.check.subject import Observed, subject_of
 from mtlpar.check.suite import CHECKS, refusals, run_checks
 from mtlpar.model import geometry
 from mtlpar.model.egnn import EgnnEncoder
@@ -130,6 +133,23 @@ def test_broken_models_are_refused(kind: type[MultiTaskModel]) -> None:
 
 # Radial functions are sines, which vanish at the cutoff by themselves, with a slope: without an
 # envelope a kink is left, and only what undoes the sines makes a jump.
+@pytest.mark.parametrize(("scale", "passes"), [(1.0, True), (1 + 1e-7, False)])
+def test_a_steep_energy_is_not_taken_for_forces_that_are_no_gradient(
+    scale: float, passes: bool
+) -> None:
+    # sin(50 x) has a fifth derivative of 3e8: the wide step alone is off by 1e-8 and more.
+    def predict(structures: Sequence[Atoms]) -> Observed:
+        waves = [50 * atoms.positions[:, 0] for atoms in structures]
+        forces = np.zeros((sum(map(len, waves)), 3))
+        forces[:, 0] = -50 * scale * np.cos(np.concatenate(waves))
+        return Observed(np.array([np.sin(wave).mean() for wave in waves]), forces)
+
+    network = make_network(forces="conservative")
+    real = subject_of(network, "a", elements=ELEMENTS, dtype=torch.float64)
+    found = forces_are_the_gradient(replace(real, predict=predict))
+    assert (found <= real.tolerance) == passes
+
+
 def _no_envelope(x: torch.Tensor) -> torch.Tensor:
     return torch.ones_like(x)
 
