@@ -37,6 +37,7 @@ _PRELOADED = (
     "matplotlib.pyplot",
     "pyarrow.pandas_compat",
     "snakemake.cli",
+    "smart_open",
     "mtlpar.cli",
     "mtlpar.config",
     "mtlpar.flow.records",

@@ -50,6 +50,8 @@ def snakemake(checkout: Path) -> Callable[..., str]:
 
     def run(*arguments: str, check: bool = True) -> str:
         small = ("model__encoder={width: 8, layers: 1}", "train__epochs=1", "seed=3")
+        # Which steps a training takes is no matter here: few.
+        small += ("train__batch_structures=128", "train__warmup_steps=0")
         # Its own number of epochs would win.
         small += ("models__mtl_conservative__train__epochs=1",)
         if "--config" not in arguments:
