@@ -57,7 +57,10 @@ def words_of(error: BaseException) -> str | None:
     advice = advice_of(error)
     if advice is None or not isinstance(error, OSError):
         return None
-    where = "" if error.filename is None else f"{error.filename}: "
+    # A file that is renamed has a name that nobody gave; the place it goes to is what is meant.
+    is_gone = error.errno == errno.ENOENT or error.filename2 is None
+    place = error.filename if is_gone else error.filename2
+    where = "" if place is None else f"{place}: "
     return f"{where}{error.strerror}. {advice}"
 
 

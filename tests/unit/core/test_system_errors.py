@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from mtlpar.core.files import write_text
 from mtlpar.core.system_errors import words_of
 
 
@@ -32,3 +33,12 @@ def test_a_link_that_leads_to_itself_is_named_though_it_is_no_error_of_the_syste
     assert str(loop) in words
     assert "Correct that name or link" in words
     assert words_of(RuntimeError("a fault of the code")) is None
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_and_not_the_temporary_file(tmp_path) -> None:
+    (tmp_path / "card.md").mkdir()
+    with pytest.raises(OSError) as raised:
+        write_text(tmp_path / "card.md", "text")
+    told = words_of(raised.value)
+    assert told is not None
+    assert told.startswith(f"{tmp_path / 'card.md'}: Is a directory. Something else is in the way")
