@@ -53,6 +53,7 @@ _LONG = (
     "tools/test_sample.py",
     "unit/engines/test_package.py",
     "unit/report/test_report_figures.py",
+    "unit/sources/test_damaged_files.py",
     "unit/extract/test_damage.py",
     "workflow/test_adoption.py",
     "parity/test_start_from.py",

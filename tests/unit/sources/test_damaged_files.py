@@ -231,7 +231,6 @@ def test_a_file_that_was_cut_off_anywhere_is_named(native, source):
             assert rows <= ROWS[source]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("inner", [False, True], ids=["as it is", "before compression"])
 @pytest.mark.parametrize("source", ALL)
 def test_a_flipped_bit_is_named_or_costs_no_row(native, source, inner):
