@@ -24,19 +24,34 @@ class Messages:
         carried: V_j, (3, n, C); ``carried_flat`` as (3 n, C), ``carried_rows`` as (3, a, M, C).
     """
 
-    def __init__(self, like: Tensor, atoms: int, columns: int, width: int, channels: int) -> None:
+    def __init__(self, memory: Tensor, size: tuple[int, int, int, int]) -> None:
+        """Take memory.
+
+        Args:
+            memory: As many numbers as `numbers` says.
+            size: a, M, F and C.
+        """
+        atoms, columns, width, channels = size
         edges = atoms * columns
+        *wide, lengths, carried = torch.split(
+            memory, [edges * width] * 5 + [edges * channels, 3 * edges * channels]
+        )
         self.hidden, self.inner, self.activated, self.weight, self.message = (
-            like.new_empty(edges, width) for _ in range(5)
+            values.view(edges, width) for values in wide
         )
         self.hidden_rows, self.message_rows = (
             values.view(atoms, columns, width) for values in (self.hidden, self.message)
         )
-        self.lengths = like.new_empty(edges, channels)
+        self.lengths = lengths.view(edges, channels)
         self.lengths_rows = self.lengths.view(atoms, columns, channels)
-        self.carried = like.new_empty(3, edges, channels)
+        self.carried = carried.view(3, edges, channels)
         self.carried_flat = self.carried.flatten(0, 1)
         self.carried_rows = self.carried.view(3, atoms, columns, channels)
+
+    @staticmethod
+    def numbers(edges: int, width: int, channels: int) -> int:
+        """How many numbers are left of n edges."""
+        return edges * (5 * width + 4 * channels)
 
 
 class Block:

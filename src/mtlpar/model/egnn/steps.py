@@ -11,6 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from mtlpar.core.large_pages import empty_in_large_pages
 from mtlpar.model.egnn.edge_blocks import Block, Messages
 from mtlpar.model.egnn.edge_table import EdgeTable
 from mtlpar.model.egnn.plain_weights import LayerWeights, PlainWeights
@@ -139,17 +140,19 @@ class Steps:
         (atoms, width), columns = like.shape, self.table.columns
         channels, layers = self._weights.channels, len(self._weights.layers)
         rows = min(atoms, max(1, _BLOCK_EDGES // columns))
-        numbers = layers * atoms * columns * (5 * width + 4 * channels)
+        numbers = Messages.numbers(layers * atoms * columns, width, channels)
         self._keeps = numbers * like.element_size() <= _KEPT_BYTES
         of_edge = 2 * width + 5 * channels + self.table.radial.shape[1] + 3
-        scratch = like.new_empty(rows * columns * of_edge)
+        scratch = empty_in_large_pages(rows * columns * of_edge, like.dtype)
         blocks = []
         for start in range(0, atoms, rows):
             size = (min(rows, atoms - start), columns, width, channels)
+            numbers = Messages.numbers(size[0] * columns, width, channels)
             if self._keeps:
-                messages = [Messages(like, *size) for _ in range(layers)]
+                memory = empty_in_large_pages(layers * numbers, like.dtype)
+                messages = [Messages(part, size) for part in torch.split(memory, numbers)]
             elif size[0] < rows or not start:
-                messages = [Messages(like, *size)] * layers
+                messages = [Messages(empty_in_large_pages(numbers, like.dtype), size)] * layers
             blocks.append(Block(slice(start, start + size[0]), self.table, scratch, messages))
         return blocks
 
