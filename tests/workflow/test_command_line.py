@@ -82,7 +82,8 @@ def test_an_option_that_takes_partition_or_memory_from_all_jobs_is_refused(
 def test_whatever_takes_the_block_away_it_is_noticed(
     checked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match=r"--set-threads replaces all .*: extract_share, train"):
+    lost = "extract_share, pack, pack_share, train"
+    with pytest.raises(ValueError, match=rf"--set-threads replaces all .*: {lost}"):
         checked("--profile", "profiles/frontier", "--set-threads", "extract=3")
     # A second profile does the same, whichever way it is given.
     (tmp_path / "config.yaml").write_text("set-resources: {train: {nodes: 8}}\n")
