@@ -106,9 +106,13 @@ def measure(workspace: Workspace, options: argparse.Namespace) -> None:
 
     def sort() -> None:
         remove(workspace.sorted_runs(SOURCE))
-        share = Share(0, 1)
         stage.sort_share(
-            SOURCE, share, workspace=workspace, settings=settings, seed=0, jobs=options.jobs
+            SOURCE,
+            share=Share(),
+            workspace=workspace,
+            settings=settings,
+            seed=0,
+            jobs=options.jobs,
         )
 
     pack()

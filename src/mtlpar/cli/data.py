@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtlpar.cli.common import (
     Command,
@@ -20,7 +20,8 @@ from mtlpar.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from mtlpar.cli.common import Commands
+    from mtlpar.cli.common import Commands, Stage
+    from mtlpar.config import Config
 
 
 def add_commands(commands: Commands) -> None:
@@ -111,23 +112,9 @@ def _download(options: argparse.Namespace) -> None:
 def _extract(options: argparse.Namespace) -> None:
     require_positive(options, "jobs")
     config = read_config(options)
-    from mtlpar.core.share import Share
     from mtlpar.extract import stage
-    from mtlpar.flow.table import STAGES
 
-    share = None if options.share is None else Share.parse(options.share)
-    for source in chosen_sources(options, config):
-        arguments = {
-            "workspace": config.workspace,
-            "settings": config.extract,
-            "jobs": options.jobs,
-            "code": STAGES["extract"].code(config, source),
-        }
-        if share is None:
-            run_stage(config, "extract", source, stage.run, **arguments)
-        else:
-            with hold_share(config, "extract", source, share):
-                stage.run(source, share=share, **arguments)
+    _run_or_share(options, config, "extract", stage.run, stage.run, settings=config.extract)
 
 
 def _normalize(options: argparse.Namespace) -> None:
@@ -161,21 +148,39 @@ def _leaks(options: argparse.Namespace) -> None:
 def _pack(options: argparse.Namespace) -> None:
     require_positive(options, "jobs")
     config = read_config(options)
-    from mtlpar.core.share import Share
-    from mtlpar.flow.table import STAGES
     from mtlpar.pack import stage
 
+    settings = {"settings": config.pack, "seed": config.seed}
+    _run_or_share(options, config, "pack", stage.run, stage.sort_share, **settings)
+
+
+def _run_or_share(
+    options: argparse.Namespace,
+    config: Config,
+    name: str,
+    run: Stage,
+    run_share: Stage,
+    **arguments: Any,
+) -> None:
+    """Run a stage on one source after the other, or only the share of its work that is asked for.
+
+    Args:
+        options: What was given.
+        config: The configuration.
+        name: Name of the stage.
+        run: What does all of its work, or gathers the shares.
+        run_share: What does a share.
+        arguments: Of both, besides those that every such stage has.
+    """
+    from mtlpar.core.share import Share
+    from mtlpar.flow.table import STAGES
+
     share = None if options.share is None else Share.parse(options.share)
+    arguments |= {"workspace": config.workspace, "jobs": options.jobs}
     for source in chosen_sources(options, config):
-        arguments = {
-            "workspace": config.workspace,
-            "settings": config.pack,
-            "seed": config.seed,
-            "jobs": options.jobs,
-            "code": STAGES["pack"].code(config, source),
-        }
+        arguments["code"] = STAGES[name].code(config, source)
         if share is None:
-            run_stage(config, "pack", source, stage.run, **arguments)
+            run_stage(config, name, source, run, **arguments)
         else:
-            with hold_share(config, "pack", source, share):
-                stage.sort_share(source, share, **arguments)
+            with hold_share(config, name, source, share):
+                run_share(source, share=share, **arguments)

@@ -18,9 +18,10 @@ def run_stage_here(stage: str, option: str, target: str) -> None:
     from mtlpar.config import load_config
     from mtlpar.flow.records import StageRun
 
-    config = load_config([Path("config.yaml")])
-    if stage != "download" and StageRun.of(config, stage, target).is_done():
-        return
+    if stage != "download":
+        config = load_config([Path("config.yaml")])
+        if StageRun.of(config, stage, target).is_done():
+            return
     words = [stage, option, target]
     logger.info("%s: mtlpar %s", Path.cwd().name, shlex.join(words))
     options = build_parser().parse_args(words)

@@ -13,6 +13,7 @@ from typing import Final
 from mtlpar.config import Config
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import file_digest
+from mtlpar.core.share import Share
 from mtlpar.download.catalogue import read_catalogue
 from mtlpar.download.mirror import mirror_fingerprint, mirrors_of
 from mtlpar.download.settings import CATALOGUE
@@ -77,7 +78,7 @@ def _extract_settings(config: Config, target: str) -> str:
 
 def _shares(count: int) -> list[str]:
     """Names of the shares of a source; with one there is none but the source."""
-    return [f"{index}-of-{count}" for index in range(count)] if count > 1 else []
+    return [str(Share(index, count)) for index in range(count)] if count > 1 else []
 
 
 def _extract_inputs(config: Config, source: str) -> list[Path]:

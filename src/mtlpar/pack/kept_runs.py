@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from mtlpar.core.fields import FIELDS
+from mtlpar.core.files import file_digest
 from mtlpar.core.records import read_digested, write_digested
 from mtlpar.pack.shuffle import Constants, Run, RunTask, write_run
 
 logger = logging.getLogger(__name__)
-
-_CHUNK_BYTES: Final = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,8 @@ class KeptRuns:
     def _content(self, run: Run) -> dict[str, Any]:
         return {
             "fingerprint": self.fingerprint,
-            "crc32": _crc32(run.path),
+            # Nothing that is gathered from a run has a checksum of its own.
+            "sha256": file_digest(run.path),
             "borders": {
                 level: [border.tolist() for border in borders]
                 for level, borders in run.borders.items()
@@ -76,7 +75,7 @@ class KeptRuns:
         if content is None or content["fingerprint"] != self.fingerprint:
             return None
         path = self.folder / task.path.name
-        if not path.is_file() or _crc32(path) != content["crc32"]:
+        if not path.is_file() or file_digest(path) != content["sha256"]:
             logger.warning("%s is missing or damaged, and is sorted again", path)
             return None
         borders = {
@@ -91,12 +90,3 @@ def _constants(rows: dict[str, str]) -> Constants:
         name: np.frombuffer(bytes.fromhex(bits), FIELDS[name].dtype).reshape(FIELDS[name].shape)
         for name, bits in rows.items()
     }
-
-
-def _crc32(path: Path) -> int:
-    """Checksum of a file; nothing that is gathered from a run has one of its own."""
-    checksum = 0
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            checksum = zlib.crc32(chunk, checksum)
-    return checksum

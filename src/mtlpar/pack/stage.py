@@ -101,8 +101,8 @@ def run(
 
 def sort_share(
     source: str,
-    share: Share,
     *,
+    share: Share,
     workspace: Workspace,
     settings: PackSettings,
     seed: int,
@@ -146,6 +146,7 @@ class _Work:
     def of(
         cls, source: str, workspace: Workspace, settings: PackSettings, seed: int, code: str
     ) -> Self:
+        """Look at what is there; the arguments are those of `run`."""
         extracted = ExtractedSource(workspace, source)
         extracted.check_parts()
         split = extracted.splits()

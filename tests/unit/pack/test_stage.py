@@ -151,7 +151,7 @@ def _sort(workspace: Workspace, count: int, *indices: int, seed: int = 0, code: 
     for index in indices:
         share = Share(index, count)
         arguments = {"workspace": workspace, "settings": _SETTINGS, "seed": seed, "code": code}
-        stage.sort_share("qm7x", share, **arguments)
+        stage.sort_share("qm7x", share=share, **arguments)
         assert workspace.packed_share("qm7x", str(share)).is_file()
 
 

@@ -140,8 +140,8 @@ class Steps:
         (atoms, width), columns = like.shape, self.table.columns
         channels, layers = self._weights.channels, len(self._weights.layers)
         rows = min(atoms, max(1, _BLOCK_EDGES // columns))
-        numbers = Messages.numbers(layers * atoms * columns, width, channels)
-        self._keeps = numbers * like.element_size() <= _KEPT_BYTES
+        kept = Messages.numbers(layers * atoms * columns, width, channels)
+        self._keeps = kept * like.element_size() <= _KEPT_BYTES
         of_edge = 2 * width + 5 * channels + self.table.radial.shape[1] + 3
         scratch = empty_in_large_pages(rows * columns * of_edge, like.dtype)
         blocks = []
