@@ -31,7 +31,7 @@ def test_a_benchmark_explains_itself(
 
 
 SMALLEST = {
-    "neighbors": "--structures 64 --batch 32 --rounds 1",
+    "neighbors": "--structures 64 --batch 32 --rounds 1 --device cpu",
     "normalize": "--structures 500 --repeats 1",
     "pack": "--structures 2000 --part-structures 1000 --block-structures 300 --repeats 1",
 }

@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from mtlpar.core.structures import StructureBatch
-from mtlpar.graph.neighbors import nearest, neighbor_list
+from mtlpar.graph.binned import nearest_on_device
+from mtlpar.graph.collate import edges_on
 from mtlpar.graph.settings import GraphSettings
 
 FloatArray = npt.NDArray[np.float64]
-IndexArray = npt.NDArray[np.int64]
 
 SKIN_ANGSTROM = 0.5
 # Less than half of the skin, so that rounding cannot bring in a pair that is no candidate.
@@ -23,14 +25,12 @@ class MeasuredEdges(NamedTuple):
     """Edges of one structure, in the order of `mtlpar.graph.neighbors.Edges`.
 
     Attributes:
-        receiver: Atom that receives the message, (E,).
-        sender: Atom that sends it, (E,).
-        vector: From receiver to the sender's image in Å, (3, E).
+        edge_index: Sender and receiver of each edge, (2, E).
+        vector: From receiver to the sender's image in Å, (3, E) float64.
     """
 
-    receiver: IndexArray
-    sender: IndexArray
-    vector: FloatArray
+    edge_index: Tensor
+    vector: Tensor
 
 
 class SkinList:
@@ -42,12 +42,15 @@ class SkinList:
     fresh list, bit by bit.
     """
 
-    def __init__(self, structure: StructureBatch, settings: GraphSettings) -> None:
+    def __init__(
+        self, structure: StructureBatch, settings: GraphSettings, device: torch.device
+    ) -> None:
         """Search the candidates.
 
         Args:
             structure: One structure.
             settings: The neighbour graph.
+            device: Where they are searched, kept and measured.
 
         Raises:
             ValueError: If its cell does not span its periodic directions.
@@ -58,11 +61,11 @@ class SkinList:
                 "max_neighbors": None,
             }
         )
-        candidates = neighbor_list(structure, wide)
+        candidates = edges_on(device, structure, wide)
         self._settings = settings
         self._positions = structure.positions.astype(np.float64)
-        self._receiver, self._sender = candidates.receiver, candidates.sender
-        self._shift = np.ascontiguousarray(candidates.shift.T)
+        self._edge_index = torch.stack([candidates.sender, candidates.receiver])
+        self._shift = candidates.shift.contiguous()
 
     def still_holds(self, positions: FloatArray) -> bool:
         """Whether no atom has moved so far that a neighbour could be missing; NaN is far."""
@@ -71,17 +74,18 @@ class SkinList:
 
     def edges(self, positions: FloatArray) -> MeasuredEdges:
         """Edges at these positions, (A, 3) in Å, for which the list must still hold."""
-        coordinates = np.ascontiguousarray(positions.T)
-        vector = coordinates.take(self._sender, axis=1)
+        coordinates = torch.from_numpy(positions.T.copy()).to(self._shift.device)
+        # Not `index_select`, which takes twice as long to take columns on a CPU.
+        sender, receiver = self._edge_index[:, None].expand(-1, 3, -1)
+        vector = coordinates.gather(1, sender)
         vector += self._shift
-        vector -= coordinates.take(self._receiver, axis=1)
-        squared = vector[0] * vector[0]
-        squared += vector[1] * vector[1]
-        squared += vector[2] * vector[2]
-        kept = np.flatnonzero(squared < self._settings.cutoff_angstrom**2)
+        vector -= coordinates.gather(1, receiver)
+        first, second, third = (vector * vector).unbind()
+        squared = first + second + third
+        kept = torch.nonzero(squared < self._settings.cutoff_angstrom**2)[:, 0]
         limit = self._settings.max_neighbors
         if limit is not None:
-            kept = kept[nearest(self._receiver.take(kept), squared.take(kept), limit)]
+            kept = kept[nearest_on_device(receiver[0, kept], squared[kept], limit)]
         return MeasuredEdges(
-            self._receiver.take(kept), self._sender.take(kept), vector.take(kept, axis=1)
+            self._edge_index.gather(1, kept.expand(2, -1)), vector.gather(1, kept.expand(3, -1))
         )

@@ -140,9 +140,11 @@ class SourceChooser:
         parts = []
         for start, stop in bounded_slices(batch.num_atoms, batch_atoms):
             part = batch.slice(start, stop)
-            graph = collate(part, self._model.settings.graph, dtype=torch.float64)
+            graph = collate(
+                part, self._model.settings.graph, dtype=torch.float64, device=parameter.device
+            )
             segment = Segment(branch, 0, len(part), (0, part.total_atoms))
-            parts.append(network.pool(graph.to(parameter.device), [segment]).descriptors.cpu())
+            parts.append(network.pool(graph, [segment]).descriptors.cpu())
         return np.asarray(torch.cat(parts).numpy())
 
     def _scores(

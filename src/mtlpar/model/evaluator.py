@@ -76,8 +76,9 @@ class Evaluator:
         self.searches += 1
         batch, _ = self._model.columns_of([atoms], self._source)
         encoder = self._model.network.encoder
+        device = encoder.species.weight.device
         z, charge, spin, structure = (
-            torch.from_numpy(values.astype(np.int64)).to(encoder.species.weight.device)
+            torch.from_numpy(values.astype(np.int64)).to(device)
             for values in (batch.atomic_numbers, batch.charge, batch.spin, 0 * batch.atomic_numbers)
         )
         return _Prepared(
@@ -85,7 +86,7 @@ class Evaluator:
             cell=atoms.cell.array.copy(),
             pbc=atoms.pbc.copy(),
             state=electronic_state(atoms),
-            skin=SkinList(batch, self._model.settings.graph),
+            skin=SkinList(batch, self._model.settings.graph, device),
             z=z,
             scalars=encoder.embed(z, charge, spin, structure),
             references=self._model.references[self._source].table()[batch.atomic_numbers],
@@ -93,9 +94,8 @@ class Evaluator:
 
     def _predict(self, atoms: Atoms, prepared: _Prepared) -> StructurePrediction:
         z, scalars = prepared.z, prepared.scalars
-        edges = prepared.skin.edges(atoms.positions)
-        edge_index = torch.from_numpy(np.stack([edges.sender, edges.receiver])).to(z.device)
-        vector = torch.from_numpy(edges.vector).to(scalars)
+        edge_index, vector = prepared.skin.edges(atoms.positions)
+        vector = vector.to(scalars.dtype)
         stress = None
         if self._model.network.is_conservative:
             found = self._engine.energies_and_gradient(scalars, z, edge_index, vector)

@@ -90,7 +90,7 @@ def predict_batches(
     for start, stop in bounded_slices(structures.num_atoms, batch_atoms):
         part = structures.slice(start, stop)
         with plain_mode(parameter.device):
-            batch = collate(part, graph, dtype=geometry).to(parameter.device)
+            batch = collate(part, graph, dtype=geometry, device=parameter.device)
             segments = [Segment(branch, 0, len(part), (0, part.total_atoms))]
             prediction = network(batch, segments, pool=pool)
         assert prediction.atom_energies is not None

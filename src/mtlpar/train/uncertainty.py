@@ -276,7 +276,7 @@ def _look(
     means = [np.zeros((0, settings.encoder.width))]
     for start, stop in bounded_slices(structures.num_atoms, _BATCH_ATOMS):
         part = structures.slice(start, stop)
-        batch = collate(part, settings.graph, dtype=parameter.dtype).to(parameter.device)
+        batch = collate(part, settings.graph, dtype=parameter.dtype, device=parameter.device)
         pooled = model.pool(batch, [Segment(branch, 0, len(part), (0, part.total_atoms))])
         parts.append(pooled.last.cpu().numpy())
         means.append(pooled.descriptors.cpu().numpy())

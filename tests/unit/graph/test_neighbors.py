@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list as ase_neighbor_list
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from random_atoms import random_atoms
 
 from mtlpar.calculator import structure_batch
 from mtlpar.core.structures import StructureBatch
@@ -17,27 +18,6 @@ from mtlpar.graph import neighbors
 from mtlpar.graph.collate import collate
 from mtlpar.graph.neighbors import Edges, count_edges, nearest, neighbor_list
 from mtlpar.graph.settings import GraphSettings
-
-
-@st.composite
-def random_atoms(draw: st.DrawFn) -> Atoms:
-    """One to seven atoms in a skewed, thin or roomy cell, periodic or not along each vector.
-
-    Some lie far outside the cell, and vectors along open directions may be zero or meaningless.
-    """
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    pbc = np.array(draw(st.tuples(st.booleans(), st.booleans(), st.booleans())))
-    lengths = draw(st.tuples(*[st.sampled_from([1.2, 3.0, 5.5, 14.0])] * 3))
-    skew = draw(st.sampled_from([0.0, 0.3, 0.8]))
-    cell = np.diag(lengths) + skew * rng.uniform(-1, 1, (3, 3)) * np.array(lengths)[:, None]
-    assume(abs(np.linalg.det(cell)) > 0.05 * np.prod(lengths))
-    spread = draw(st.sampled_from([1.0, 4.0]))
-    fractional = spread * rng.uniform(-1, 1, (draw(st.integers(1, 7)), 3))
-    positions = np.where(pbc, fractional, rng.uniform(0, 1, fractional.shape)) @ cell
-    if draw(st.booleans()):
-        cell[~pbc] = 0
-    cell, positions = cell.astype(np.float32), positions.astype(np.float32)
-    return Atoms(numbers=np.full(len(positions), 6), positions=positions, cell=cell, pbc=pbc)
 
 
 def expected_edges(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
+from devices import CPU, DEVICES
 
 from mtlpar.core.ase_structures import structure_batch
 from mtlpar.graph.neighbors import neighbor_list
@@ -29,21 +31,23 @@ STRUCTURES = {
 def _assert_same_edges(skin: SkinList, atoms: Atoms, settings: GraphSettings) -> int:
     fresh = neighbor_list(structure_batch([atoms]), settings)
     found = skin.edges(atoms.positions)
-    np.testing.assert_array_equal(found.receiver, fresh.receiver)
-    np.testing.assert_array_equal(found.sender, fresh.sender)
+    np.testing.assert_array_equal(found.edge_index.cpu(), [fresh.sender, fresh.receiver])
     vector = atoms.positions[fresh.sender] + fresh.shift - atoms.positions[fresh.receiver]
-    np.testing.assert_array_equal(found.vector.T, vector)
+    np.testing.assert_array_equal(found.vector.T.cpu(), vector)
     return len(fresh.receiver)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("limit", [None, 5])
-def test_edges_are_those_of_a_fresh_list_along_a_walk(name: str, limit: int | None) -> None:
+def test_edges_are_those_of_a_fresh_list_along_a_walk(
+    name: str, limit: int | None, device: torch.device
+) -> None:
     # Far from the origin and outside the cell, where another order of sums would show.
     atoms = STRUCTURES[name].copy()
     atoms.positions += 17.3
     settings = SETTINGS.model_copy(update={"max_neighbors": limit})
-    skin = SkinList(structure_batch([atoms]), settings)
+    skin = SkinList(structure_batch([atoms]), settings, device)
     rng = np.random.default_rng(0)
     numbers, steps = set(), 0
     while skin.still_holds(atoms.positions):
@@ -58,16 +62,16 @@ def test_edges_are_those_of_a_fresh_list_along_a_walk(name: str, limit: int | No
 def test_a_list_does_not_hold_where_strangers_could_meet() -> None:
     # Too far apart for the list, and neighbours after both moved by little more than half the skin.
     atoms = Atoms("H2", [[0, 0, 0], [SETTINGS.cutoff_angstrom + SKIN_ANGSTROM + 1e-3, 0, 0]])
-    skin = SkinList(structure_batch([atoms]), SETTINGS)
+    skin = SkinList(structure_batch([atoms]), SETTINGS, CPU)
     atoms.positions[:, 0] += [SKIN_ANGSTROM / 2 + 1e-3, -SKIN_ANGSTROM / 2 - 1e-3]
     assert len(neighbor_list(structure_batch([atoms]), SETTINGS).receiver) == 2
-    assert len(skin.edges(atoms.positions).receiver) == 0
+    assert skin.edges(atoms.positions).edge_index.shape == (2, 0)
     assert not skin.still_holds(atoms.positions)
 
 
 def test_a_list_does_not_hold_for_atoms_that_are_nowhere() -> None:
     atoms = molecule("H2O")
-    skin = SkinList(structure_batch([atoms]), SETTINGS)
+    skin = SkinList(structure_batch([atoms]), SETTINGS, CPU)
     assert skin.still_holds(atoms.positions)
     atoms.positions[1, 1] = np.nan
     assert not skin.still_holds(atoms.positions)
