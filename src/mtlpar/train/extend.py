@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from mtlpar.core.files import read_json
+from mtlpar.core.wording import counted
 from mtlpar.train.checkpoint import HISTORY, RUN, CheckpointFolder
 from mtlpar.train.progress import TrainingProgress, all_progress, step_folder, steps_in
 from mtlpar.train.recipe import Recipe, described_fingerprint
@@ -29,23 +30,34 @@ _LENGTH: Final = ("epochs", "cooldown", "patience_epochs")
 def continue_shorter(recipe: Recipe, checkpoints: CheckpointFolder) -> None:
     """Take over the latest fitting checkpoint of a training that differs in its length alone.
 
-    Does nothing if this training has checkpoints of its own, or if its rate depends on the number
-    of epochs all along, as a cosine does. One rank calls this for all.
+    Does nothing if this training has checkpoints of its own. Where others differ in their length
+    alone and none of them fits, the log says why. One rank calls this for all.
 
     Args:
         recipe: The training.
         checkpoints: Its checkpoints.
     """
-    if steps_in(checkpoints.folder) or recipe.settings.schedule == "cosine":
+    if steps_in(checkpoints.folder):
+        return
+    others = list(_of_other_lengths(recipe, checkpoints.folder))
+    if not others:
+        return
+    if recipe.settings.schedule == "cosine":
+        _log_new_start(
+            others,
+            "along a cosine each rate depends on train.epochs. A training with "
+            "train.schedule=constant can be extended",
+        )
         return
     fitting = [
         (progress, folder)
-        for folder, settings in _of_other_lengths(recipe, checkpoints.folder)
+        for folder, settings in others
         for found in all_progress(folder)
         if (progress := _as_if_longer(found, settings, recipe.settings)) is not None
         and step_folder(folder, progress.best_step).exists()
     ]
     if not fitting:
+        _log_new_start(others, "none of its checkpoints is from before the cooldowns of both")
         return
     progress, folder = max(fitting, key=lambda one: one[0].step)
     checkpoints.take_over(folder, progress)
@@ -57,11 +69,27 @@ def continue_shorter(recipe: Recipe, checkpoints: CheckpointFolder) -> None:
     )
 
 
+def _log_new_start(others: Sequence[tuple[Path, TrainSettings]], why: str) -> None:
+    """Say why a training begins anew beside those that differ in their length alone."""
+    folder, settings = max(others, key=lambda one: one[1].epochs)
+    logger.info(
+        "starts from the beginning and not from the training of %s in %s: %s",
+        counted(settings.epochs, "epoch"),
+        folder,
+        why,
+    )
+
+
 def _of_other_lengths(recipe: Recipe, own: Path) -> Iterator[tuple[Path, TrainSettings]]:
-    """Folders and settings of trainings that differ from this one in their length alone."""
+    """Folders and settings of trainings that differ from this one in their length alone.
+
+    Those without a checkpoint have nothing to continue from.
+    """
     wanted = _without_length(recipe.describe())
     for path in sorted(own.parent.glob(f"*/{RUN}")):
-        if path.parent == own or (found := _read_run(path)) is None:
+        if path.parent == own or not steps_in(path.parent):
+            continue
+        if (found := _read_run(path)) is None:
             continue
         if _without_length(found) == wanted:
             yield path.parent, TrainSettings.model_validate(found["train"])

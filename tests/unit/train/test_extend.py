@@ -14,6 +14,7 @@ from training import TWO_BRANCHES, history
 from mtlpar.core.paths import Workspace
 from mtlpar.model.file import load_model
 from mtlpar.train import trainer
+from mtlpar.train.recipe import Start
 
 STEPS_PER_EPOCH = 4
 CONSTANT = {"schedule": "constant", "cooldown": 0.4}
@@ -72,16 +73,53 @@ def test_an_extended_training_equals_a_long_one_bit_by_bit(
         assert torch.equal(tensor, long_weights[name]), name
 
 
-def test_a_cosine_depends_on_the_epochs_and_begins_again(
+def test_a_cosine_depends_on_the_epochs_and_begins_again_which_the_log_explains(
     five_sources: Workspace,
     copy_of: Callable[[Workspace], Workspace],
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     workspace = copy_of(five_sources)
-    run_alone(workspace, epochs=2, schedule="cosine")
+    caplog.set_level("INFO")
+    run_alone(workspace, epochs=1, schedule="cosine")
+    assert "starts from the beginning" not in caplog.text
     taken = _steps_taken(monkeypatch)
-    run_alone(workspace, epochs=3, schedule="cosine")
+    run_alone(workspace, epochs=2, schedule="cosine")
     assert taken[0] == 0
+    (line,) = (one for one in caplog.messages if one.startswith("starts from the beginning"))
+    assert "the training of 1 epoch in" in line
+    assert "train.schedule=constant can be extended" in line
+    # Another rate is another training: there is nothing to explain.
+    caplog.clear()
+    run_alone(workspace, epochs=1, schedule="cosine", learning_rate=2e-3)
+    assert "starts from the beginning" not in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["heads", "lora:2"])
+def test_an_extended_fine_tuning_equals_a_long_one_whatever_moves(
+    mode: str,
+    straight: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What does not move has no moments in a checkpoint, and low-rank updates have names of their
+    # own; the new branch has references that were fitted before the first step.
+    workspace = copy_of(straight)
+    start = Start(path=straight.model("mtl"), new_branches={"own": "ani1x"}, mode=mode)
+    options = {"branches": {"own": ("qm7x",)}, "start": start, "batch_structures": 20}
+
+    def tune(epochs: int) -> dict[str, torch.Tensor]:
+        training.run_alone(workspace, epochs=epochs, **CONSTANT, **options)
+        return load_model(workspace.model("mtl")).network.state_dict()
+
+    long = tune(3)
+    shutil.rmtree(workspace.checkpoints("mtl"))
+    tune(2)
+    taken = _steps_taken(monkeypatch)
+    extended = tune(3)
+    # One of two epochs, of two steps each, comes before the cooldown.
+    assert taken == [2, 3, 4, 5]
+    assert all(torch.equal(tensor, long[name]) for name, tensor in extended.items())
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 2e-3}, {"batch_structures": 10}])
@@ -127,11 +165,14 @@ def test_a_shorter_training_takes_the_epochs_that_it_shares(
     five_sources: Workspace,
     copy_of: Callable[[Workspace], Workspace],
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     # Epochs kept by the long one begin behind the cooldown of the short one: nothing fits, and
     # a checkpoint from there must not be taken.
     workspace = copy_of(five_sources)
     run_alone(workspace, epochs=10, **CONSTANT)
     taken = _steps_taken(monkeypatch)
+    caplog.set_level("INFO")
     run_alone(workspace, epochs=5, **CONSTANT)
     assert taken[0] == 0
+    assert "none of its checkpoints is from before the cooldowns of both" in caplog.text
