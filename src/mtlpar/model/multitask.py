@@ -150,7 +150,8 @@ class MultiTaskModel(nn.Module):
         super().__init__()
         self.settings = settings
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "encoder"))
+            # Weights are drawn on the CPU; `torch.manual_seed` would seed all devices, for good.
+            torch.default_generator.manual_seed(derive_seed(seed, "encoder"))
             self.encoder: Encoder = ENCODERS[type(settings.encoder)](
                 settings.encoder, cutoff_angstrom=settings.graph.cutoff_angstrom
             )
@@ -161,7 +162,7 @@ class MultiTaskModel(nn.Module):
                         f"a branch cannot be called {name!r}, a name that PyTorch reserves; rename "
                         "it"
                     )
-                torch.manual_seed(derive_seed(seed, "branch", name))
+                torch.default_generator.manual_seed(derive_seed(seed, "branch", name))
                 self.heads[name] = Branch(
                     settings.encoder.width, self.encoder.num_vectors, settings.head
                 )
