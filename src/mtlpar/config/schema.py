@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -217,17 +217,16 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
-        # Asked for once: each time all packages that are installed are looked through.
-        packaged = packaged_names()
         if problems := [
-            *self._problems_of_sources(packaged),
+            *self._problems_of_sources(),
             *self._problems_of_models(),
-            *self._problems_of_settings_by_source(packaged),
+            *self._problems_of_settings_by_source(),
         ]:
             raise ValueError("\n".join(problems))
         return self
 
-    def _problems_of_sources(self, packaged: Sequence[str]) -> list[str]:
+    def _problems_of_sources(self) -> list[str]:
+        packaged = packaged_names()
         readers = (*packaged, *self.custom_sources)
         known = ", ".join(readers)
         problems = [
@@ -245,7 +244,7 @@ class Config(Settings):
                 problems.append(
                     f"{where}: reserved, {name}.json is another file beside the ledgers"
                 )
-            if like is not None and not self._names_groups(like, packaged):
+            if like is not None and not self._names_groups(like):
                 problems.append(
                     f"{where}.groups_like: {like!r} is none of {known}, or is named after another "
                     "one itself"
@@ -268,7 +267,7 @@ class Config(Settings):
             problems += self._problems_of_start(model, entry)
         return problems
 
-    def _problems_of_settings_by_source(self, packaged: Sequence[str]) -> list[str]:
+    def _problems_of_settings_by_source(self) -> list[str]:
         by_source: dict[str, Iterable[str]] = {
             "normalize.reference_energies": self.normalize.reference_energies,
             "train.source_weights": self.train.source_weights,
@@ -283,13 +282,13 @@ class Config(Settings):
         return problems + [
             f"study.transfer.families.{name}: must be an identifier that no source has"
             for name in self.study.transfer.families
-            if not name.isidentifier() or name in (*packaged, *self.custom_sources)
+            if not name.isidentifier() or name in (*packaged_names(), *self.custom_sources)
         ]
 
-    def _names_groups(self, source: str, packaged: Sequence[str]) -> bool:
+    def _names_groups(self, source: str) -> bool:
         """Whether a source is there and names its groups itself."""
         custom = self.custom_sources.get(source)
-        return source in packaged if custom is None else custom.groups_like is None
+        return source in packaged_names() if custom is None else custom.groups_like is None
 
     def _problems_of_overrides(self, model: str) -> list[str]:
         """What is wrong with a model once its own settings lie over those of all models."""

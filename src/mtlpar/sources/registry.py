@@ -9,8 +9,9 @@ A package adds a source without touching this one by declaring an entry point::
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from inspect import getsourcefile
 from pathlib import Path
 from typing import Any, Final
@@ -35,11 +36,16 @@ def define_custom_sources(custom: Mapping[str, CustomSource]) -> None:
     _custom.update(custom)
 
 
+@cache
+def _plug_ins() -> EntryPoints:
+    """Sources of other packages; looking through all that is installed takes a while."""
+    return entry_points(group=ENTRY_POINT_GROUP)
+
+
 def packaged_names() -> tuple[str, ...]:
     """Names of all sources that packages bring, without importing any reader."""
     own = (*BUILT_IN, *OPTIONAL)
-    others = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
-    return (*own, *sorted(others - set(own)))
+    return (*own, *sorted(_plug_ins().names - set(own)))
 
 
 def source_names() -> tuple[str, ...]:
@@ -58,7 +64,7 @@ def get_source(name: str) -> Source:
     elif name in (*BUILT_IN, *OPTIONAL):
         source = import_module(f"mtlpar.sources.{name}").SOURCE
     else:
-        points = entry_points(group=ENTRY_POINT_GROUP, name=name)
+        points = _plug_ins().select(name=name)
         if not points:
             raise ValueError(
                 f"no source is called {name!r}; known sources: {', '.join(source_names())}. Other "

@@ -13,10 +13,11 @@ import pytest
 from helpers import REPOSITORY
 from pydantic import ValidationError
 
-from mtlpar.config import json_schema, load_config, schema
+from mtlpar.config import json_schema, load_config
 from mtlpar.config.load import check_config
 from mtlpar.config.schema import STAGES, Config
 from mtlpar.model.settings import EgnnSettings, PainnSettings
+from mtlpar.sources import registry
 from mtlpar.train.settings import TrainSettings
 
 DEFAULT = REPOSITORY / "config.yaml"
@@ -470,8 +471,9 @@ def test_mistakes_in_the_settings_of_one_model_are_told_by_their_key(
 def test_installed_packages_are_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
     # Each look takes as long as reading a whole configuration; there was one for every name.
     looks = []
-    names = schema.packaged_names
-    monkeypatch.setattr(schema, "packaged_names", lambda: (looks.append(1), names())[1])
+    points = registry.entry_points
+    monkeypatch.setattr(registry, "entry_points", lambda **of: (looks.append(1), points(**of))[1])
+    registry._plug_ins.cache_clear()
     own = {name: {"files": [f"{name}.xyz"], "level_of_theory": "PBE"} for name in ("one", "two")}
     load_config([DEFAULT], [f"custom_sources={json.dumps(own)}"])
     assert len(looks) == 1

@@ -37,6 +37,7 @@ def prepare(tmp_path, monkeypatch):
     """Run the data stages as a user with that configuration would; returns the ledger."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    registry._plug_ins.cache_clear()
 
     def run(config):
         (tmp_path / "config.yaml").write_text(config)
@@ -46,6 +47,7 @@ def prepare(tmp_path, monkeypatch):
 
     yield run
     registry.define_custom_sources({})
+    registry._plug_ins.cache_clear()
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--diff"]], ids=["check", "format"])

@@ -1,4 +1,4 @@
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 
@@ -22,8 +22,8 @@ def test_an_unknown_source_is_named_with_those_that_are_known():
 @pytest.fixture
 def plug_in(monkeypatch):
     def install(value):
-        points = [EntryPoint("mine", value, registry.ENTRY_POINT_GROUP)]
-        monkeypatch.setattr(registry, "entry_points", lambda **_: points)
+        points = EntryPoints([EntryPoint("mine", value, registry.ENTRY_POINT_GROUP)])
+        monkeypatch.setattr(registry, "_plug_ins", lambda: points)
 
     return install
 
