@@ -65,14 +65,12 @@ class Rows:
                         f"{path} holds no fingerprints, so an earlier version wrote it; run the "
                         "extract stage again"
                     )
-        structure_id = extracted.column("structure_id")
+        columns = extracted.columns(
+            "fingerprint", "structure_id", "group", "official_split", "num_atoms", "energy"
+        )
         return cls(
-            structure_id=structure_id,
-            geometry=name_geometries(extracted.column("fingerprint"), structure_id),
-            group=extracted.column("group"),
-            official_split=extracted.column("official_split"),
-            num_atoms=extracted.column("num_atoms"),
-            energy=extracted.column("energy"),
+            geometry=name_geometries(columns.pop("fingerprint"), columns["structure_id"]),
+            **columns,
             has_energy=has["energy"],
             num_labels=np.sum(list(has.values()), axis=0, dtype=np.int8),
         )

@@ -7,7 +7,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mtlpar.core.fields import LABELS
 from mtlpar.core.files import remove, remove_leftovers, remove_leftovers_of
 from mtlpar.core.ledger import SplitBy
 from mtlpar.core.paths import Workspace
@@ -67,7 +66,7 @@ def run(
     given = given_references(source, settings)
     _remove_products(workspace, source)
     split_by: SplitBy = "given" if extracted.manifest.given_splits else settings.split_of(source)
-    has = {label: extracted.column(f"{label}_mask") != 0 for label in LABELS}
+    has = extracted.has_labels()
     rows = Rows.of(extracted, has)
     books = _deal(extracted, rows, split_by, settings, seed)
     require_every_split(source, books.close(split_by, is_leaky=False, without={}), rows.group)

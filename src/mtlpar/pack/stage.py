@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from mtlpar.core.fields import LABELS, SPLITS
+from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import file_digest, remove, remove_leftovers, scratch_folder, write_json
 from mtlpar.core.hashing import derive_seed, json_digest
 from mtlpar.core.paths import Workspace
@@ -89,7 +89,7 @@ def run(
         sorting = workers.map(work.kept.find, tasks)
         runs = list(tqdm(sorting, total=len(tasks), desc=f"{source}: sort", disable=None))
         attributes = _attributes(work.extracted, references, seed)
-        has = {label: work.extracted.column(f"{label}_mask") != 0 for label in LABELS}
+        has = work.extracted.has_labels()
         for index, name in enumerate(SPLITS):
             chosen = work.split == index
             labels = {label: int((rows & chosen).sum()) for label, rows in has.items()}

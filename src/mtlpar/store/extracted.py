@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.npyio import NpzFile
 
-from mtlpar.core.fields import SPLITS
+from mtlpar.core.fields import FIELDS, LABELS, SPLITS
 from mtlpar.core.files import atomic_path, file_digest, missing
 from mtlpar.core.first_bytes import refuse_stand_in
 from mtlpar.core.hashing import json_digest, mix64
@@ -49,9 +49,22 @@ class ExtractedSource:
     def __len__(self) -> int:
         return sum(part.num_structures for part in self.manifest.parts)
 
-    def column(self, name: str) -> npt.NDArray[Any]:
-        """One column of all structures."""
-        return np.concatenate([BpReader(path).read_column(name) for path in self.part_paths])
+    def columns(self, *names: str) -> dict[str, npt.NDArray[Any]]:
+        """Columns of all structures by name, (S, ...); each part is opened once for all of them."""
+        wanted = {name: FIELDS[name] for name in names}
+        columns = {
+            name: np.empty((len(self), *field.shape), field.dtype) for name, field in wanted.items()
+        }
+        for path, rows in self.cut(np.arange(len(self))):
+            with BpReader(path) as reader:
+                for name, column in columns.items():
+                    column[rows] = reader.read_column(name)
+        return columns
+
+    def has_labels(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Which structures have each label, (S,)."""
+        masks = self.columns(*(f"{label}_mask" for label in LABELS))
+        return {label: masks[f"{label}_mask"] != 0 for label in LABELS}
 
     def splits(self) -> npt.NDArray[np.int8]:
         """Where the normalize stage put each structure, (S,): its place in `SPLITS`, -1 for none.
