@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import ClassVar
 
 from mtlpar import __version__
@@ -101,8 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+@cache
 def build_parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
+    """All commands and their options; they are the same for all commands that a process runs."""
     parser = Parser(
         prog="mtlpar",
         description="Pre-trains graph foundation models on several atomistic datasets with "
