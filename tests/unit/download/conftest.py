@@ -1,7 +1,9 @@
 """A web server that can misbehave in the ways that real ones do."""
 
+import ssl
 import time
 from collections import defaultdict
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 
@@ -106,6 +108,14 @@ def _serve():
         plan.ended.set()
         http.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _certificates_are_read_once():
+    """Let clients share the authorities that they trust: reading them takes most of a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
+        yield
 
 
 @pytest.fixture
