@@ -14,6 +14,11 @@ NEWEST := build/newest
 SECONDS ?= 600
 SEED ?= 1
 
+# Whoever imports a module first writes its bytecode. pip would compile all modules, one after
+# another, which takes longer than the rest of an installation. Empty is unset.
+PIP := -m pip install --quiet --no-compile
+export PYTHONDONTWRITEBYTECODE =
+
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart report docs test test-fast test-all test-newest test-engines chaos lint format schema clean distclean
 
@@ -25,8 +30,8 @@ install: $(STAMP)  ## Create .venv with the tested versions of everything
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mtlpar needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mpi,workflow,sample,trackers,docs,dev]'
+	$(BIN)/python $(PIP) --upgrade pip
+	$(BIN)/python $(PIP) --constraint constraints.txt --editable '.[mpi,workflow,sample,trackers,docs,dev]'
 	@touch $@
 
 quickstart: $(STAMP)  ## Download, train nine models and evaluate on the embedded sample
@@ -37,9 +42,6 @@ quickstart: $(STAMP)  ## Download, train nine models and evaluate on the embedde
 report: $(STAMP)  ## Write report.html from finished tables and figures
 	$(BIN)/mtlpar report --html report.html
 
-# Empty is unset: where no bytecode may be written, every process would compile what it imports.
-test test-fast test-all: export PYTHONDONTWRITEBYTECODE =
-
 # Three processes for two cores: tests of schedulers wait much of the time.
 test: $(STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
@@ -48,13 +50,14 @@ test-fast: $(STAMP)  ## Run the tests that start neither ranks nor Snakemake and
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not (slow or mpi or workflow or long)"
 
 test-all: $(STAMP)  ## Run the slow tests and those of the GPU's kernels too
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernels]'
+	$(BIN)/python $(PIP) --constraint constraints.txt --editable '.[kernels]'
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m ""
 
 test-newest:  ## Run unit and parity tests with the newest versions that install, torch among them
 	$(PYTHON) -m venv $(NEWEST)
-	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
-	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager \
+	$(NEWEST)/bin/python $(PIP) --upgrade pip
+	$(NEWEST)/bin/python $(PIP) \
+		--upgrade --upgrade-strategy eager \
 		--editable '.[mpi,workflow,sample,trackers,docs,dev]'
 	$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/unit tests/parity
 
@@ -65,8 +68,8 @@ test-engines: $(patsubst %,$(ENGINES)/%.installed,torch-sim nvalchemi others)  #
 
 $(ENGINES)/%.installed: tests/engines/%.txt pyproject.toml
 	$(ENGINE_PYTHON) -m venv $(ENGINES)/$*
-	$(ENGINES)/$*/bin/python -m pip install --quiet --upgrade pip
-	$(ENGINES)/$*/bin/python -m pip install --quiet --requirement $< --editable '.[dev]'
+	$(ENGINES)/$*/bin/python $(PIP) --upgrade pip
+	$(ENGINES)/$*/bin/python $(PIP) --requirement $< --editable '.[dev]'
 	@touch $@
 
 $(ENGINES)/torch-sim.installed: ENGINE_PYTHON = $(PYTHON_TORCH_SIM)
