@@ -42,9 +42,12 @@ def find_spin(labels: Mapping[str, Any], where: str, *, keys: tuple[str, ...] = 
 
 
 def _find(labels: Mapping[str, Any], keys: tuple[str, ...], where: str, *, least: int) -> int:
-    values = {key: labels[key] for key in keys if labels.get(key) is not None}
-    found = {key: _as_whole(value, key, where, least=least) for key, value in values.items()}
-    if len(set(found.values())) > 1:
+    found: dict[str, int] = {}
+    for key in keys:
+        value = labels.get(key)
+        if value is not None:
+            found[key] = _as_whole(value, key, where, least=least)
+    if len(found) > 1 and len(set(found.values())) > 1:
         raise ValueError(f"{where}: {found} contradict each other; keep the one that counts")
     return next(iter(found.values()), 0)
 

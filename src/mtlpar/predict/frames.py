@@ -18,6 +18,7 @@ from mtlpar.model.predict import bounded_slices
 from mtlpar.model.saved import StructurePrediction
 
 _SYMBOLS: Final = dict(enumerate(chemical_symbols))
+_WORDS: Final = {False: "F", True: "T"}
 _STATE_KEYS: Final = (*CHARGE_KEYS, *SPIN_KEYS)
 # Their words are single strings for a moment, which take several times the memory of the text.
 _ATOMS_AT_ONCE: Final = 4096
@@ -125,15 +126,18 @@ def _about(name: str, atoms: AtomsLike) -> str:
     parts = [f'row="{_quoted(name)}"']
     for key in _STATE_KEYS:
         value: Any = atoms.info.get(key)
+        if value is None:
+            continue
         if isinstance(value, str):
             parts.append(f'{key}="{_quoted(value)}"')
-        elif isinstance(value, int | float) or (key in atoms.info and np.ndim(value) == 0):
+        elif isinstance(value, int | float) or np.ndim(value) == 0:
             parts.append(f"{key}={value}")
     cell = np.asarray(atoms.cell)
-    if cell.any():
+    if any(cell.ravel().tolist()):
         parts.append(f'Lattice="{_numbers(cell)}"')
-    pbc = " ".join("T" if periodic else "F" for periodic in atoms.pbc.tolist())
-    return " ".join([*parts, f'pbc="{pbc}"'])
+    first, second, third = map(_WORDS.__getitem__, atoms.pbc.tolist())
+    parts.append(f'pbc="{first} {second} {third}"')
+    return " ".join(parts)
 
 
 def _quoted(text: str) -> str:
