@@ -8,31 +8,12 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
-import torch
-
-if not torch.cuda.is_available():
-    # Kernels then run on the CPU, operation by operation. Triton reads this when it is imported,
-    # which the packages below do.
-    os.environ["TRITON_INTERPRET"] = "1"
-
 import warm
-from helpers import make_workspace
-from hypothesis import settings
 from shared import made_once
 from slurm import cluster
-from training import run_alone
+from xdist import is_xdist_controller
 
 from mtlpar.core.paths import Workspace
-
-# Several tests share two cores: threads that wait for one another would take ten times as long.
-# The processes that tests start read the variable.
-torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"
-
-# The same examples on every run, and no test fails because a machine is busy.
-settings.register_profile("mtlpar", deadline=None, derandomize=True)
-settings.load_profile("mtlpar")
-
 
 # Workers take files in turn: with the longest first none is left alone with one at the end.
 # `make test-fast` leaves them out.
@@ -71,6 +52,26 @@ _LONG = (
 )
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Prepare what runs tests; the process that deals them out to others imports nothing of it."""
+    # Several tests share two cores: threads that wait for one another would take ten times as long.
+    # The processes that tests start read the variable.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if is_xdist_controller(session):
+        return
+    import torch
+    from hypothesis import settings
+
+    torch.set_num_threads(1)
+    if not torch.cuda.is_available():
+        # Kernels then run on the CPU, operation by operation. Triton reads this when it is
+        # imported, which tests do.
+        os.environ["TRITON_INTERPRET"] = "1"
+    # The same examples on every run, and no test fails because a machine is busy.
+    settings.register_profile("mtlpar", deadline=None, derandomize=True)
+    settings.load_profile("mtlpar")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark long files and put them first, the longest one at the beginning."""
     places = {Path(__file__).parent / name: place for place, name in enumerate(_LONG)}
@@ -101,6 +102,8 @@ def _one_warm_server(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def five_sources(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Packs of five sources of very different sizes, named like the real ones; read only."""
+    from helpers import make_workspace
+
     sizes = {"ani1x": 61, "qm7x": 34, "mptrj": 47, "alexandria": 9, "transition1x": 39}
     folder = made_once(tmp_path_factory, "five", lambda folder: make_workspace(folder, sizes))
     return Workspace(raw=folder / "raw", results=folder / "results")
@@ -109,6 +112,7 @@ def five_sources(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture(scope="session")
 def straight(five_sources: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The training of `run_alone` on them, on one process from start to end; read only."""
+    from training import run_alone
 
     def train(folder: Path) -> None:
         (folder / "packed").symlink_to(five_sources.results / "packed")
