@@ -36,12 +36,21 @@ _PRELOADED = (
     "torch.distributed.checkpoint._fsspec_filesystem",
     "matplotlib.pyplot",
     "pyarrow.pandas_compat",
+    "h5py",
+    # What Snakemake imports at the start of every run, and only then.
     "snakemake.cli",
+    "snakemake.profiles",
+    "snakemake.report.html_reporter",
+    "jsonschema",
     "smart_open",
+    "yte",
     "mtlpar.cli",
     "mtlpar.config",
+    "mtlpar.flow.command_line",
     "mtlpar.flow.records",
     "mtlpar.flow.snakefile",
+    "mtlpar.flow.takeover",
+    "mtlpar.machine.doctor",
     "mtlpar.parallel.allocator",
     *(f"mtlpar.{name}.stage" for name in _STAGES),
 )
@@ -170,7 +179,10 @@ def _serve(path: str) -> _Program | None:
         __import__(name)
     # Every job asks for some of them.
     from mtlpar.flow.digest import code_digest
+    from mtlpar.sources.registry import get_source, packaged_names
 
+    for name in packaged_names():
+        get_source(name)
     for name in sys.modules.copy():
         if name.startswith("mtlpar.") and name.endswith(".stage"):
             code_digest(name)
