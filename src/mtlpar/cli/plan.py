@@ -123,7 +123,7 @@ def _add_calibrate(plans: Commands) -> None:
     add_config(parser)
     _add_machine(parser)
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="machine file to write"
+        "--out", type=Path, required=True, metavar="FILE", help="machine file to write, a .yaml"
     )
 
 
@@ -202,8 +202,11 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    from mtlpar.plan.machine import write_machine
+    from mtlpar.plan.machine import SUFFIXES, write_machine
 
+    if options.out.suffix not in SUFFIXES:
+        # Not only after everything has been measured: no other name would be read again.
+        raise ValueError(f"--out {options.out}: expected a name that ends in .yaml")
     config = read_config_or_defaults(options)
     machine = _read_machine(options)
     with joined_ranks(options) as context:

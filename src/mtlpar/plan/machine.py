@@ -15,6 +15,8 @@ from mtlpar.core.yaml_text import dump_yaml, load_yaml
 
 Precision = Literal["float32", "float64", "bfloat16"]
 MACHINES = Path("workflow/machines")
+SUFFIXES = (".yaml", ".yml")
+"""How names of machine files end."""
 
 _GIBI = 2**30
 
@@ -34,7 +36,9 @@ class DataRates(Settings):
     """What the stages that prepare data do per second; see `mtlpar.plan.data`."""
 
     download_mb_per_s: float = Field(gt=0, description="From one host (1e6 bytes/s).")
-    extract_structures_per_s: dict[str, Positive] = Field(description="By source, one core.")
+    extract_structures_per_s: dict[str, Positive] = Field(
+        min_length=1, description="By source, one core."
+    )
     normalize_structures_per_s: float = Field(gt=0, description="One core.")
     pack_structures_per_s: float = Field(gt=0, description="One core.")
     load_structures_per_s: float = Field(gt=0, description="Pack to memory, one core.")
@@ -54,7 +58,9 @@ class Machine(Settings):
     ranks_per_node: int = Field(gt=0, description="Devices of a node, one rank each.")
     device_memory_gib: float = Field(gt=0, description="Memory of a device, for one rank (GiB).")
     host_memory_gib: float = Field(gt=0, description="Memory of a node, for the store (GiB).")
-    peak_tflops: dict[Precision, Positive] = Field(description="Peak of a device (1e12 FLOP/s).")
+    peak_tflops: dict[Precision, Positive] = Field(
+        min_length=1, description="Peak of a device (1e12 FLOP/s)."
+    )
     memory_gb_per_s: float = Field(gt=0, description="Memory bandwidth of a device (1e9 bytes/s).")
     matmul_efficiency: float = Field(
         gt=0, description="Part of the peak that matrix products reach."
@@ -134,7 +140,7 @@ def load_machine(name: str) -> Machine:
     Raises:
         ValueError: If there is no such machine, or its file is not valid.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else MACHINES / f"{name}.yaml"
+    path = Path(name) if name.endswith(SUFFIXES) else MACHINES / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in MACHINES.glob("*.yaml")))
         if not known:
@@ -143,9 +149,28 @@ def load_machine(name: str) -> Machine:
             f"no machine file {path}; known are {known}. Give one of them or a .yaml file"
         )
     try:
-        return Machine.model_validate(load_yaml(read_text(path)))
+        machine = Machine.model_validate(load_yaml(read_text(path)))
     except (ValidationError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {_one_line(error)}") from error
+    _check_stated(machine, path)
+    return machine
+
+
+def _check_stated(machine: Machine, path: Path) -> None:
+    """Refuse efficiencies in per cent.
+
+    Fits to measured steps may be above one: caches are faster than memory, and what shows no time
+    in a step has a rate without a bound.
+    """
+    if machine.calibrated is not None:
+        return
+    for key in ("matmul_efficiency", "memory_efficiency"):
+        value = getattr(machine, key)
+        if value > 1:
+            raise ValueError(
+                f"{path}: {key} is {value:g}, expected a part of the rate, from 0 to 1: write 70 % "
+                "as 0.7"
+            )
 
 
 def write_machine(path: Path, machine: Machine) -> None:

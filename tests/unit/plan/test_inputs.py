@@ -223,6 +223,33 @@ def test_a_machine_without_speed_is_refused(tmp_path: Path) -> None:
         load_machine(str(tmp_path / "slow.yaml"))
 
 
+@pytest.mark.parametrize("key", ["matmul_efficiency", "memory_efficiency"])
+def test_an_efficiency_in_per_cent_is_refused_and_one_that_was_fitted_is_not(
+    key: str, tmp_path: Path
+) -> None:
+    text = (REPOSITORY / "workflow/machines/laptop.yaml").read_text()
+    path = tmp_path / "odd.yaml"
+    path.write_text(re.sub(rf"{key}: [0-9.]+", f"{key}: 70", text))
+    with pytest.raises(ValueError, match=rf"odd\.yaml: {key} is 70, expected a part .* as 0\.7"):
+        load_machine(str(path))
+    # A step that stays in the caches moves more than the memory could.
+    path.write_text(f"{path.read_text()}\ncalibrated: here\n")
+    assert getattr(load_machine(str(path)), key) == 70
+
+
+@pytest.mark.parametrize("key", ["peak_tflops", "extract_structures_per_s"])
+def test_a_table_of_rates_without_one_is_named(key: str, tmp_path: Path) -> None:
+    text = (REPOSITORY / "workflow/machines/laptop.yaml").read_text()
+    (tmp_path / "odd.yaml").write_text(re.sub(rf"{key}: {{[^}}]*}}", f"{key}: {{}}", text))
+    with pytest.raises(ValueError, match=rf"odd\.yaml: .*{key}: .*at least 1 item"):
+        load_machine(str(tmp_path / "odd.yaml"))
+
+
+def test_a_machine_file_that_could_not_be_read_again_is_refused_before_measuring(capsys) -> None:
+    assert main(["plan", "calibrate", "--out", "mine.json"]) == 1
+    assert "--out mine.json: expected a name that ends in .yaml" in capsys.readouterr().err
+
+
 def test_a_machine_without_data_rates_is_refused(capsys, caplog) -> None:
     assert main(["plan", "data", "--machine", "frontier"]) == 1
     assert "measure with --measure" in capsys.readouterr().err
