@@ -120,7 +120,12 @@ class SourceChooser:
         """
         refusals = [self._model.refusals(atoms, self._features) for atoms in structures]
         known = [index for index, of in enumerate(refusals) if None in of.values()]
-        choices = [Choice(None, _no_source(of)) for of in refusals]
+        choices = [
+            Choice(None, "")
+            if None in of.values()
+            else Choice(None, f"fits no source: {self._model.refusal_by_all(atoms, of)}")
+            for atoms, of in zip(structures, refusals, strict=True)
+        ]
         if not known:
             return choices
         descriptors = self._descriptors([structures[index] for index in known], batch_atoms)
@@ -173,10 +178,6 @@ def _choice(ratios: Mapping[str, float], densities: Mapping[str, float]) -> Choi
     if len(ratios) == 1:
         return Choice(best, f"the only source that knows its elements; distance {distances}")
     return Choice(best, f"likeliest of {len(ratios)} that know its elements; distances {distances}")
-
-
-def _no_source(refusals: Mapping[str, str | None]) -> str:
-    return f"fits no source: {'; '.join(dict.fromkeys(filter(None, refusals.values())))}"
 
 
 def _numpy(features: SourceFeatures, name: str) -> FloatArray:

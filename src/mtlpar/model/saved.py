@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ from mtlpar.model.predict import FloatArray, PredictedBatch, predict_batches
 from mtlpar.model.settings import ModelSettings
 from mtlpar.model.uncertainty import BranchUncertainty, name_unseen_pairs, pairs_never_seen
 from mtlpar.model.upgrades import FORMAT_VERSION
+
+_UNSEEN: Final = "element never seen"
 
 
 class StructurePrediction(NamedTuple):
@@ -234,14 +236,27 @@ class SavedModel:
         """
         if at_no_level := self._refusal(atoms):
             return dict.fromkeys(sources, at_no_level)
-        symbols = {chemical_symbols[number] for number in atoms.numbers.tolist()}
-        unknown = {
-            source: sorted(symbols - self.references[source].energies_ev.keys())
-            for source in sources
-        }
         return {
-            source: f"element never seen: {' '.join(unseen)} with {source}" if unseen else None
-            for source, unseen in unknown.items()
+            source: f"{_UNSEEN}: {unseen} with {source}" if unseen else None
+            for source, unseen in self._unseen_elements(atoms, sources).items()
+        }
+
+    def refusal_by_all(self, atoms: AtomsLike, sources: Iterable[str]) -> str:
+        """Why a structure that all of these sources refuse cannot be predicted; see `refusals`."""
+        if at_no_level := self._refusal(atoms):
+            return at_no_level
+        alike = dict[str, list[str]]()
+        for source, unseen in self._unseen_elements(atoms, sources).items():
+            alike.setdefault(unseen, []).append(source)
+        whose = (f"{unseen} with {', '.join(names)}" for unseen, names in alike.items())
+        return f"{_UNSEEN}: {'; '.join(whose)}"
+
+    def _unseen_elements(self, atoms: AtomsLike, sources: Iterable[str]) -> dict[str, str]:
+        """Symbols of the elements that each source does not know."""
+        symbols = {chemical_symbols[number] for number in atoms.numbers.tolist()}
+        return {
+            source: " ".join(sorted(symbols - self.references[source].energies_ev.keys()))
+            for source in sources
         }
 
     def _refusal(self, atoms: AtomsLike) -> str | None:

@@ -36,17 +36,19 @@ _PACK: Final = ".bp"
 
 
 class Row(NamedTuple):
-    """One structure of an input file, not parsed yet.
+    """One structure of an input file, not parsed yet, or all that a damaged file holds no more of.
 
     Attributes:
         name: File and number of the row.
         container: How it is opened; None if it is a structure already.
         content: What was read of it.
+        damage: Why the file cannot be read, or not from here on; None for a structure.
     """
 
     name: str
     container: Container | None
     content: Any
+    damage: str | None = None
 
     def open(self) -> AtomsLike:
         """The structure, with charge and spin where the row states them.
@@ -54,6 +56,8 @@ class Row(NamedTuple):
         Raises:
             ValueError: If it cannot be read.
         """
+        if self.damage is not None:
+            raise ValueError(self.damage)
         if self.container is None:
             structure: Structure = self.content
             return structure
@@ -112,6 +116,21 @@ def input_files(paths: Iterable[Path], *, without: Collection[Path] = ()) -> lis
 
 def rows_of(path: Path) -> Iterator[Row]:
     """Rows of one file, in order.
+
+    Where the file is damaged, cut off or of a format that is not read, the last row stands for all
+    that cannot be read.
+    """
+    name = str(path)
+    try:
+        for row in _rows_of_sound_file(path):
+            name = f"{path} after {row.name.removeprefix(f'{path} ')}"
+            yield row
+    except ValueError as error:
+        yield Row(name, None, None, damage=str(error))
+
+
+def _rows_of_sound_file(path: Path) -> Iterator[Row]:
+    """Rows of one file.
 
     Raises:
         ValueError: If the file is of a format that is not read, or is damaged.

@@ -99,7 +99,8 @@ def run(
 ) -> Outcome:
     """Predict files, and write a file of extended XYZ with a frame for each row, in order.
 
-    A row that cannot be predicted becomes a frame without labels that says why.
+    A row that cannot be predicted becomes a frame without labels that says why, and so does what
+    cannot be read of a damaged file.
 
     Args:
         model: The model.
@@ -114,8 +115,8 @@ def run(
         What became of all rows.
 
     Raises:
-        ValueError: If an input does not exist, is damaged or of another format, or is the file to
-            write.
+        ValueError: If an input does not exist or is the file to write, or no row can be read
+            because inputs are damaged or of other formats.
     """
     with failing_together():
         parts = out.with_name(f"{out.name}.parts")
@@ -213,7 +214,7 @@ def _finished(parts: Path) -> dict[int, Path]:
 
 def _chunks(files: Sequence[Path], context: RankContext) -> Iterator[tuple[int, list[Row] | None]]:
     """Number and rows of each chunk; None instead of the rows of another rank's."""
-    rows = (row for path in files for row in rows_of(path))
+    rows = _rows(files, is_first=context.rank == 0)
     silent = True if context.rank else None
     with tqdm(unit="structures", unit_scale=True, disable=silent) as bar:
         for index in itertools.count():
@@ -222,6 +223,25 @@ def _chunks(files: Sequence[Path], context: RankContext) -> Iterator[tuple[int, 
                 return
             yield index, chunk if index % context.world_size == context.rank else None
             bar.update(len(chunk))
+
+
+def _rows(files: Sequence[Path], *, is_first: bool) -> Iterator[Row]:
+    """Rows of all files; the first rank says which files cannot be read, or not to their end.
+
+    Raises:
+        ValueError: If there is nothing else.
+    """
+    lost, is_any = list[str](), False
+    for row in itertools.chain.from_iterable(map(rows_of, files)):
+        if row.damage is None:
+            is_any = True
+        else:
+            lost.append(row.damage)
+            if is_first:
+                logger.warning("%s is refused: %s", row.name, row.damage)
+        yield row
+    if lost and not is_any:
+        raise ValueError("; ".join(lost))
 
 
 def _predict_chunk(

@@ -106,8 +106,7 @@ def test_an_element_decides_before_any_distance(model: SavedModel) -> None:
     assert "crystal" in found[0].reason
     assert "water" not in found[0].reason
     assert found[1].reason == (
-        "fits no source: element never seen: Au with water; element never seen: Au with methanol; "
-        "element never seen: Au with crystal"
+        "fits no source: element never seen: Au with water, methanol, crystal"
     )
     assert found[2].source == "water"
 

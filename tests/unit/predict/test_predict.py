@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import sqlite3
@@ -293,6 +294,44 @@ def test_a_row_that_cannot_be_predicted_says_why_and_costs_no_other(
     assert "1 refused: element never seen" in told
 
 
+def test_damaged_files_cost_neither_the_rows_before_the_damage_nor_other_files(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    water = io.StringIO()
+    ase.io.write(water, [molecule("H2O")] * 3, format="extxyz")
+    # Cut in its last frame; in an archive whose checksum is behind all rows; text of something
+    # else under the name of a database; a pack without its data; and one that is sound.
+    (folder / "a.xyz").write_text(water.getvalue()[:-80])
+    (folder / "b.xyz.gz").write_bytes(gzip.compress(water.getvalue().encode())[:-6])
+    (folder / "c.json.gz").write_bytes(gzip.compress(b'{"encut": 520}'))
+    as_pack(folder / "d.bp")
+    (folder / "d.bp" / "data.0").unlink()
+    (folder / "e.xyz").write_text(water.getvalue())
+    found = predict(model_file, tmp_path / "out.xyz", folder)
+    rows = [
+        (atoms.info["row"].removeprefix(f"{folder}/"), "refused" in atoms.info) for atoms in found
+    ]
+    assert rows == [
+        ("a.xyz frame 0", False),
+        ("a.xyz frame 1", False),
+        ("a.xyz after frame 1", True),
+        ("b.xyz.gz frame 0", False),
+        ("b.xyz.gz frame 1", False),
+        ("b.xyz.gz frame 2", False),
+        ("b.xyz.gz after frame 2", True),
+        ("c.json.gz", True),
+        ("d.bp", True),
+        *[(f"e.xyz frame {row}", False) for row in range(3)],
+    ]
+    assert found[2].info["refused"].startswith(f"unreadable: {folder}/a.xyz is damaged or cut off")
+    told = capsys.readouterr().err
+    assert "12 rows, 8 predicted" in told
+    assert "4 refused: unreadable" in told
+    assert f"{folder}/c.json.gz is refused: " in told
+
+
 def test_many_refused_rows_leave_the_others_in_one_batch(
     model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -515,7 +554,7 @@ def test_ranks_write_the_same_file_as_one_process(
     [
         (["nowhere.xyz"], "out.xyz", "nowhere.xyz does not exist"),
         (["empty"], "out.xyz", "empty holds no file of a known format; expected .xyz .extxyz"),
-        (["cut.xyz"], "out.xyz", "cut.xyz is damaged or cut off: the file ends inside frame 1"),
+        (["cut.xyz"], "out.xyz", "cut.xyz is damaged or cut off: the file ends inside frame 0"),
         (["table.h5"], "out.xyz", "table.h5 is an HDF5 file; expected .xyz"),
         (["cut.xyz"], "out.csv", "expected a name that ends in .xyz or .extxyz"),
         (["nowhere.bp"], "out.xyz", "nowhere.bp does not exist"),
@@ -536,7 +575,7 @@ def test_inputs_that_are_not_read_are_told_by_name(
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "table.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(600))
     text = io.StringIO()
-    ase.io.write(text, [molecule("H2O")] * 2, format="extxyz")
+    ase.io.write(text, [molecule("H2O")], format="extxyz")
     (tmp_path / "cut.xyz").write_text(text.getvalue()[:-80])
     assert main(["predict", str(model_file), *inputs, "--source", "a", "--out", out]) == 1
     assert told in capsys.readouterr().err
