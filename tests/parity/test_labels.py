@@ -16,6 +16,7 @@ from training import MODEL, epoch_lines, history, losses, run_alone, run_ranks
 
 from mtlpar.core.paths import Workspace
 from mtlpar.core.structures import StructureBatch
+from mtlpar.model.file import load_model
 from mtlpar.normalize import stage as normalize
 from mtlpar.normalize.settings import NormalizeSettings
 from mtlpar.pack import stage as pack
@@ -111,6 +112,11 @@ def test_missing_labels_leave_all_layouts_on_the_same_steps(
         for part in ("train", "val"):
             for source, errors in wanted[part].items():
                 assert got[part][source] == pytest.approx(errors, rel=1e-9)
+
+
+def test_the_model_file_says_whose_energies_no_label_taught(alone: Workspace) -> None:
+    training = load_model(alone.model("mtl")).training
+    assert training["without_energies"] == ["pulls"]
 
 
 def test_metrics_have_the_labels_that_there_are_and_no_others(alone: Workspace) -> None:

@@ -77,6 +77,7 @@ def _predict(options: argparse.Namespace) -> None:
     require_existing([one for one in options.inputs if str(one) != "-"])
     with joined_ranks(options) as context, _only_writer(options.out, context):
         from mtlpar.model.choice import AUTO
+        from mtlpar.model.describe import energies_not_learned
         from mtlpar.model.file import load_model
         from mtlpar.predict import stage
 
@@ -116,6 +117,9 @@ def _predict(options: argparse.Namespace) -> None:
                     outcome.unseen,
                     ", ".join(pairs),
                 )
+            for source in model.training.get("without_energies", ()):
+                if source in outcome.sources:
+                    logger.warning("%s", energies_not_learned(source, model.settings.head.forces))
             for reason, count in outcome.refused.most_common():
                 logger.warning("%d refused: %s", count, reason)
 

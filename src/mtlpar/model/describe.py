@@ -27,6 +27,20 @@ CONSERVATIVE_INSTEAD: Final = (
 """What to do where that does not suffice."""
 
 
+def energies_not_learned(source: str, forces: str) -> str:
+    """What to know of the energies of a source whose training data have none.
+
+    Args:
+        source: The source.
+        forces: How the model predicts forces, see `mtlpar.model.settings.HeadSettings`.
+    """
+    learned = "differences at one composition" if forces == "conservative" else "forces"
+    return (
+        f"{source}: no training structure has an energy, so only {learned} are learned; total "
+        "energies are not at its level of theory"
+    )
+
+
 def describe_settings(settings: ModelSettings, branches: Iterable[str]) -> str:
     """Architecture and parameter counts of a model that is not built.
 
@@ -66,6 +80,10 @@ def describe_model(model: SavedModel) -> str:
             f"started from {start.get('from') or 'a file'} ({start['model'][:12]}), {start['mode']}"
         )
     lines += [_drift(branch, found) for branch, found in model.training.get("drift", {}).items()]
+    lines += [
+        energies_not_learned(source, model.settings.head.forces)
+        for source in model.training.get("without_energies", ())
+    ]
     if leaky := model.training.get("leaky_sources"):
         lines.append(f"LEAKY SPLITS ({', '.join(leaky)}): single frames were split; errors flatter")
     return "\n".join(lines)

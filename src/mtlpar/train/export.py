@@ -78,6 +78,11 @@ def finished_model(
         if model.uncertainty_of(source) is None
     }
     if start is not None:
+        description["without_energies"] += [
+            source
+            for source in start.training.get("without_energies", ())
+            if source in kept_sources
+        ]
         description["start"] = {
             **recipe.plain_settings["start"],
             "from": start.training.get("model"),
@@ -128,6 +133,13 @@ def _with_branches_of(
     return whole.eval()
 
 
+def without_energies(recipe: Recipe) -> list[str]:
+    """Sources whose training data have no energy."""
+    return [
+        source for source, header in recipe.headers.items() if not header.num_labels.get("energy")
+    ]
+
+
 def _training(
     recipe: Recipe, progress: TrainingProgress, data: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -143,6 +155,7 @@ def _training(
         "fingerprint": recipe.fingerprint,
         "data": dict(data),
         "leaky_sources": [source for source, header in recipe.headers.items() if header.leaky],
+        "without_energies": without_energies(recipe),
     }
 
 

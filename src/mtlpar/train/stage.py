@@ -17,6 +17,7 @@ from mtlpar.core.files import link, write_json
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.paths import Workspace
 from mtlpar.core.wording import counted
+from mtlpar.model.describe import energies_not_learned
 from mtlpar.model.file import save_model
 from mtlpar.model.moving import merge_updates
 from mtlpar.model.multitask import MultiTaskModel, parameter_counts
@@ -30,7 +31,7 @@ from mtlpar.parallel.shard import whole_encoder
 from mtlpar.store.pack import Pack
 from mtlpar.train.checkpoint import HISTORY, RUN, CheckpointFolder, model_state
 from mtlpar.train.data import load_data, plan_epochs, validation_pack
-from mtlpar.train.export import finished_model
+from mtlpar.train.export import finished_model, without_energies
 from mtlpar.train.extend import continue_shorter
 from mtlpar.train.history import History
 from mtlpar.train.layout import choose_layout
@@ -99,6 +100,8 @@ def run(
             if context.rank == 0:
                 for line in (*labels_not_learned(recipe), *states_not_seen(recipe)):
                     logger.warning("%s", line)
+                for source in without_energies(recipe):
+                    logger.warning("%s", energies_not_learned(source, model_settings.head.forces))
         _check_ranks(recipe)
         _RankTraining(recipe, workspace, context).run(stop)
     if dist.is_initialized():

@@ -52,7 +52,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         branches={"a": ("a",), "b": ("b",)},
         references={"a": References(ELEMENTS), "b": References({"H": -1.0})},
         level_of_theory={"a": "PBE", "b": "CCSD(T)"},
-        training={},
+        training={"without_energies": ["b"]},
         uncertainty={"a": make_uncertainty(network, "a", alone=(COPPER,))},
     )
     return path
@@ -141,6 +141,19 @@ def test_a_description_tells_elements_that_a_branch_has_by_reference_alone(
     text = describe_model(model)
     assert "elements         H C O; by reference alone Cu, which none of its " in text
     assert "elements         H\n" in text
+
+
+def test_energies_that_no_label_taught_are_told(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A branch tuned on forces answers with the references of its start, at another level.
+    ase.io.write(tmp_path / "in.xyz", [molecule("H2")], format="extxyz")
+    line = ["predict", str(model_file), str(tmp_path / "in.xyz"), "--out", str(tmp_path / "o.xyz")]
+    told = "b: no training structure has an energy, so only differences at one composition are"
+    for source, is_told in (("a", False), ("b", True)):
+        assert main([*line, "--source", source]) == 0
+        assert (told in capsys.readouterr().err) == is_told
+    assert told in describe_model(load_model(model_file))
 
 
 def test_uncertainty_and_descriptors_are_written_where_they_are_asked_for(
