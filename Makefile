@@ -46,8 +46,11 @@ report: $(STAMP)  ## Write report.html from finished tables and figures
 test: $(STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
+# Folders without a test for it, which cost seconds to import.
+START_OTHERS := engines parity slurm workflow
 test-fast: $(STAMP)  ## Run the tests that start neither ranks nor Snakemake and are soon done
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not (slow or mpi or workflow or long)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		-m "not (slow or mpi or workflow or long)" $(patsubst %,--ignore=tests/%,$(START_OTHERS))
 
 test-all: $(STAMP)  ## Run the slow tests and those of the GPU's kernels too
 	$(BIN)/python $(PIP) --constraint constraints.txt --editable '.[kernels]'

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from checkout import REPOSITORY
 
-from mtlpar.cli import main
 from mtlpar.flow.project import CONTENTS
 
 
@@ -61,16 +60,3 @@ def test_a_wheel_starts_a_folder_in_which_snakemake_plans_the_whole_workflow(
         "snakemake", "--profile", "profiles/local", "--cores", "1", "-n", folder=tmp_path / "trial"
     )
     assert "rule train:" in plan
-
-
-def test_init_overwrites_nothing_and_writes_no_sample_unasked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["init", str(tmp_path / "new")]) == 0
-    assert {path.name for path in (tmp_path / "new").iterdir()} == set(CONTENTS)
-    assert not (tmp_path / "new" / "workflow" / "sample").exists()
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "config.yaml").write_text("seed: 1\n")
-    assert main(["init", str(tmp_path / "mine")]) == 1
-    assert "already has config.yaml" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["config.yaml"]
