@@ -18,6 +18,8 @@ from mtlpar.plan.workload import DATASET_SIZES, Dataset, make_branches, read_dat
 from mtlpar.sources.registry import BUILT_IN
 
 MACHINES = sorted((REPOSITORY / "workflow" / "machines").glob("*.yaml"))
+# What takes seconds is to count the operations of a model, layer by layer.
+SHALLOW = ["--set", "model.encoder.layers=1", "--set", "model.head.layers=1"]
 RATES = DataRates(
     download_mb_per_s=10,
     extract_structures_per_s={"one": 100.0, "two": 50.0},
@@ -163,7 +165,7 @@ def test_a_source_without_a_rate_is_refused() -> None:
 
 @pytest.mark.long
 def test_plans_say_that_they_are_predicted(capsys) -> None:
-    assert main(["plan", "layout", "--machine", "frontier", "--gpus", "16"]) == 0
+    assert main(["plan", "layout", "--machine", "frontier", "--gpus", "16", *SHALLOW]) == 0
     layout = capsys.readouterr().out
     assert "predicted" in layout
     assert "stated, not measured" in layout
@@ -175,7 +177,7 @@ def test_plans_say_that_they_are_predicted(capsys) -> None:
 def test_a_plan_that_does_not_fit_is_never_the_best(capsys) -> None:
     # The laptop has one node: its ranks take turns, and its memory holds no such data.
     line = ["plan", "layout", "--machine", "laptop", "--gpus", "3", "--structures", "5e9"]
-    assert main(line) == 0
+    assert main([*line, *SHALLOW]) == 0
     layout = capsys.readouterr().out
     assert layout.count("does not fit") == 4
     assert "<- best" not in layout
@@ -184,7 +186,7 @@ def test_a_plan_that_does_not_fit_is_never_the_best(capsys) -> None:
 
 
 def test_few_structures_take_no_negative_time(capsys) -> None:
-    assert main(["plan", "layout", "--structures", "3"]) == 0
+    assert main(["plan", "layout", "--structures", "3", *SHALLOW]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("mtl-")]
     assert len(rows) == 4
     assert not any(
