@@ -1,10 +1,11 @@
-"""What `mtlpar predict` adds to the loader's and the model's own time, on one core.
+"""What `mtlpar predict` takes beside the loader's and the model's own time, on one core.
 
-The same structures of a pack are predicted twice in every round: by the loader and the network
-alone, from memory, with batches as large, and by the command's stage, which opens rows, checks
-them, adds references and writes frames. The process keeps memory and sees garbage as the command's
-does. Ways alternate, so that others on the machine slow all of them down alike: a ratio is the
-median of those of the rounds, a rate the best.
+The same structures of a pack are predicted in every round by the graphs and operations of
+training, from memory and without gradients; by those of `predict_batches`, which are written out
+for a CPU; and by the command's stage, which opens rows, checks them, adds references and writes
+frames. The process keeps memory and sees garbage as the command's does. Ways alternate, so that
+others on the machine slow all of them down alike: a ratio is the median of those of the rounds, a
+rate the best.
 
     python benchmarks/predict.py results/models/mtl/model.pt results/packed/ani1x/train.bp
 """
@@ -21,8 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mtlpar.graph.collate import collate
 from mtlpar.model.file import load_model
-from mtlpar.model.predict import predict_batches
+from mtlpar.model.multitask import Segment
+from mtlpar.model.predict import bounded_slices, predict_batches
 from mtlpar.model.saved import SavedModel
 from mtlpar.parallel.allocator import keep_freed_memory
 from mtlpar.parallel.ranks import RankContext
@@ -47,6 +50,7 @@ def main() -> None:
     source = dataset.header.source
     ways: dict[str, Callable[[], None]] = {
         "loader and model": lambda: own(model, dataset, source),
+        "written out": lambda: written_out(model, dataset, source),
         "predict": lambda: command(model, options, stage.Wanted(source)),
         "predict --uncertainty": lambda: command(
             model, options, stage.Wanted(source, uncertainty=True)
@@ -67,7 +71,16 @@ def main() -> None:
 
 
 def own(model: SavedModel, dataset: PackedDataset, source: str) -> None:
-    """Predict from memory what a validation would."""
+    """Predict from memory with the operations of training."""
+    branch, structures = model.branch_of(source), dataset.structures
+    for start, stop in bounded_slices(structures.num_atoms, BATCH_ATOMS):
+        batch = collate(structures.slice(start, stop), model.settings.graph)
+        with torch.no_grad():
+            model.network(batch, [Segment(branch, 0, batch.num_graphs)])
+
+
+def written_out(model: SavedModel, dataset: PackedDataset, source: str) -> None:
+    """Predict from memory with the operations of the command."""
     for _ in predict_batches(
         model.network,
         dataset.structures,

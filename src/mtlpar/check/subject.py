@@ -13,8 +13,9 @@ import torch
 from ase import Atoms
 
 from mtlpar.core.ase_structures import structure_batch
-from mtlpar.model.multitask import MultiTaskModel
-from mtlpar.model.predict import predict_batches
+from mtlpar.graph.collate import collate
+from mtlpar.model.multitask import MultiTaskModel, Segment
+from mtlpar.model.predict import plain_mode
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -75,11 +76,16 @@ def subject_of(
     graph = network.settings.graph.model_copy(update={"max_neighbors": None})
 
     def predict(structures: Sequence[Atoms]) -> Observed:
-        batch = structure_batch(structures)
-        (predicted,) = predict_batches(
-            network, batch, branch=branch, graph=graph, batch_atoms=batch.total_atoms
+        # By the network's own operations: those of `predict_batches` are held to them by tests.
+        device = next(network.parameters()).device
+        batch = collate(structure_batch(structures), graph, dtype=torch.float64, device=device)
+        with plain_mode(device):
+            found = network(batch, [Segment(branch, 0, batch.num_graphs)])
+        return Observed(
+            found.energy_per_atom.double().cpu().numpy(),
+            found.forces.double().cpu().numpy(),
+            None if found.stress is None else found.stress.double().cpu().numpy(),
         )
-        return Observed(predicted.energy_per_atom, predicted.forces, predicted.stress)
 
     return Subject(
         predict=predict,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +12,8 @@ from torch import Tensor
 
 from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS
 from mtlpar.graph.skin import SkinList
-from mtlpar.model.egnn import EgnnEncoder
-from mtlpar.model.egnn.inference import EgnnInference
-from mtlpar.model.encoder import AtomFeatures, Encoder
 from mtlpar.model.heads import Branch
+from mtlpar.model.inference import forces_of, inference_of
 from mtlpar.model.predict import plain_mode
 from mtlpar.model.saved import SavedModel, StructurePrediction, check_finite, six_numbers
 
@@ -49,14 +46,7 @@ class Evaluator:
         self._model, self._source, self._branch = model, source, branch
         self._uncertainty = model.uncertainty_of(source)
         self._isolated = model.network.isolated(model.branch_of(source))
-        encoder = model.network.encoder
-        # What is written out is laid out for the cache of a CPU.
-        is_on_cpu = encoder.species.weight.device.type == "cpu"
-        self._engine: _Engine = (
-            EgnnInference(encoder, branch)
-            if isinstance(encoder, EgnnEncoder) and is_on_cpu
-            else _ByAutograd(encoder, branch)
-        )
+        self._inference = inference_of(model.network.encoder, branch)
         self._prepared: _Prepared | None = None
         self.searches = 0
 
@@ -98,14 +88,14 @@ class Evaluator:
         vector = vector.to(scalars.dtype)
         stress = None
         if self._model.network.is_conservative:
-            found = self._engine.energies_and_gradient(scalars, z, edge_index, vector)
-            energies, gradient, last = found
+            found = self._inference.energies_and_gradient(scalars, z, edge_index, vector)
+            energies, gradient, _, last = found
             if self._is_mean:
                 gradient = gradient / len(z)
-            forces = _forces(gradient, edge_index, len(z))
+            forces = forces_of(gradient, edge_index, len(z))
             stress = _stress(vector @ gradient.T, atoms)
         else:
-            features = self._engine.features(scalars, z, edge_index, vector)
+            features = self._inference.features(scalars, z, edge_index, vector)
             energies, forces = self._branch.decode(*features)
             last = self._branch.last_features(features.scalars)
         energies = energies.double()
@@ -173,49 +163,6 @@ def electronic_state(atoms: Atoms) -> tuple[str, ...]:
 def has_stress(atoms: Atoms) -> bool:
     """Whether a stress is defined: the structure repeats, and its cell has a volume."""
     return bool(atoms.pbc.any() and abs(np.linalg.det(atoms.cell.array)) > 0)
-
-
-class _Engine(Protocol):
-    """An encoder and a branch; see `EgnnInference`."""
-
-    def features(
-        self, scalars: Tensor, z: Tensor, edge_index: Tensor, vector: Tensor
-    ) -> AtomFeatures: ...
-
-    def energies_and_gradient(
-        self, scalars: Tensor, z: Tensor, edge_index: Tensor, vector: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]: ...
-
-
-class _ByAutograd:
-    """Any encoder, by its own operations."""
-
-    def __init__(self, encoder: Encoder, branch: Branch) -> None:
-        self._encoder, self._branch = encoder, branch
-
-    def features(
-        self, scalars: Tensor, z: Tensor, edge_index: Tensor, vector: Tensor
-    ) -> AtomFeatures:
-        return self._encoder.encode(scalars, z, edge_index, vector.T)
-
-    def energies_and_gradient(
-        self, scalars: Tensor, z: Tensor, edge_index: Tensor, vector: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.enable_grad():
-            vector = vector.requires_grad_()
-            features = self.features(scalars, z, edge_index, vector)
-            energies = self._branch.atom_energies(features)
-            (gradient,) = torch.autograd.grad([energies.sum()], [vector], materialize_grads=True)
-        vector.requires_grad_(False)
-        return energies.detach(), gradient, self._branch.last_features(features.scalars.detach())
-
-
-def _forces(gradient: Tensor, edge_index: Tensor, atoms: int) -> Tensor:
-    """Forces (A, 3) from the gradient of the edge vectors; see `geometry.forces_and_stress`."""
-    # Axis by axis, which takes a fraction of the time of adding rows of three numbers.
-    sender, receiver = (ends.expand(3, -1) for ends in edge_index)
-    forces = gradient.new_zeros(3, atoms).scatter_add(1, receiver, gradient)
-    return forces.scatter_add(1, sender, -gradient).T.contiguous()
 
 
 def _stress(virial: Tensor, atoms: Atoms) -> FloatArray | None:

@@ -210,7 +210,7 @@ class MultiTaskModel(nn.Module):
             forces.append(force)
         of_atoms = self._atom_energies(batch, energies, atoms)
         return Prediction(
-            _sum_atoms(batch, of_atoms) / batch.num_atoms,
+            sum_atoms(batch, of_atoms) / batch.num_atoms,
             torch.cat(forces or [atoms.vectors.sum(dim=1)]),
             atom_energies=of_atoms,
             pooled=self._pool(batch, segments, atoms, isolated) if pool else None,
@@ -255,13 +255,25 @@ class MultiTaskModel(nn.Module):
         isolated: AtomFeatures | None,
     ) -> Pooled:
         parts = self._parts(batch, segments, atoms, isolated)
-        hidden = [part.last_features() for part in parts]
+        last = torch.cat([part.last_features() for part in parts] or [atoms.scalars])
+        return self.pool_atoms(batch, atoms.scalars, last)
+
+    @torch.no_grad()
+    def pool_atoms(self, batch: GraphBatch, scalars: Tensor, last: Tensor) -> Pooled:
+        """Means over the atoms of each structure.
+
+        Args:
+            batch: The batch.
+            scalars: Invariant features of the atoms, (A, F).
+            last: What their energies are linear in, (A, H), less that of isolated atoms where
+                these are the zero.
+        """
         counts = batch.num_atoms[:, None].double()
-        last = _sum_atoms(batch, torch.cat(hidden or [atoms.scalars]).double()) / counts
-        one = torch.full_like(counts, isolated is None)
+        last = sum_atoms(batch, last.double()) / counts
+        one = torch.full_like(counts, not self._zero_is_isolated)
         last = torch.cat([last, one], dim=1)
         is_sum = self.settings.head.energy == "sum"
-        descriptors = _sum_atoms(batch, atoms.scalars.detach().double()) / counts
+        descriptors = sum_atoms(batch, scalars.detach().double()) / counts
         return Pooled(descriptors, last if is_sum else last / counts)
 
     def _conservative(
@@ -276,7 +288,7 @@ class MultiTaskModel(nn.Module):
                 for part in self._parts(batch, segments, atoms, isolated)
             ]
             of_atoms = self._atom_energies(batch, energies, atoms)
-            energy = _sum_atoms(batch, of_atoms)
+            energy = sum_atoms(batch, of_atoms)
             (gradient,) = torch.autograd.grad(
                 [energy.sum()], [vectors], create_graph=create_graph, materialize_grads=True
             )
@@ -335,7 +347,7 @@ class MultiTaskModel(nn.Module):
                 )
 
 
-def _sum_atoms(batch: GraphBatch, of_atoms: Tensor) -> Tensor:
+def sum_atoms(batch: GraphBatch, of_atoms: Tensor) -> Tensor:
     """Sums over the atoms (A, ...) of each structure, (S, ...)."""
     sums = of_atoms.new_zeros(len(batch.num_atoms), *of_atoms.shape[1:])
     return sums.index_add(0, batch.batch, of_atoms)

@@ -18,7 +18,7 @@ from networks import ENCODERS, FORCES, make_network
 
 import mtlpar
 from mtlpar.core.references import References
-from mtlpar.model.egnn import EgnnEncoder, steps
+from mtlpar.model.egnn import EgnnEncoder, inference, steps
 from mtlpar.model.egnn.inference import EgnnInference
 from mtlpar.model.evaluator import Evaluator
 from mtlpar.model.file import save_model
@@ -216,7 +216,7 @@ def test_the_gradient_written_out_is_that_of_autograd(
     monkeypatch: pytest.MonkeyPatch, block_edges: int, kept_bytes: int
 ) -> None:
     # In one block, in several, and with messages that are computed again as in large crystals.
-    monkeypatch.setattr(steps, "_BLOCK_EDGES", block_edges)
+    monkeypatch.setattr(inference, "_BLOCK_EDGES", block_edges)
     monkeypatch.setattr(steps, "_KEPT_BYTES", kept_bytes)
     network = make_network(layers=3).double()
     encoder, branch = network.encoder, network.heads["a"]
@@ -238,9 +238,10 @@ def test_the_gradient_written_out_is_that_of_autograd(
     for _ in range(2):
         # A second time, in memory that has been written to.
         arguments = (scalars, z, edge_index, vector.detach())
-        found, found_gradient, _ = engine.energies_and_gradient(*arguments)
-        torch.testing.assert_close(found, energies.detach(), rtol=0, atol=1e-13)
-        torch.testing.assert_close(found_gradient, gradient, rtol=0, atol=1e-12)
+        found = engine.energies_and_gradient(*arguments)
+        torch.testing.assert_close(found.energies, energies.detach(), rtol=0, atol=1e-13)
+        torch.testing.assert_close(found.gradient, gradient, rtol=0, atol=1e-12)
+        torch.testing.assert_close(found.scalars, atoms.scalars.detach(), rtol=0, atol=1e-12)
         for ours, theirs in zip(engine.features(*arguments), atoms, strict=True):
             torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-12)
     assert gradient.abs().max() > 1e-3

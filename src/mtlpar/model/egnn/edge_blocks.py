@@ -72,27 +72,35 @@ class Block:
     """
 
     def __init__(
-        self, atoms: slice, table: EdgeTable, memory: Tensor, messages: list[Messages]
+        self,
+        atoms: slice,
+        places: slice,
+        table: EdgeTable,
+        memory: Tensor,
+        messages: list[Messages],
     ) -> None:
         """Look at a part of the table.
 
         Args:
-            atoms: Which atoms.
-            table: The edges of all of them.
+            atoms: Which rows.
+            places: Where their edges lie.
+            table: The edges of all atoms.
             memory: Numbers for the scratch, of which other blocks may have the same.
             messages: Of each layer.
         """
-        self.messages, self._atoms, self._count = messages, atoms, len(table.ends)
-        count, columns = atoms.stop - atoms.start, table.columns
+        self.messages, self._atoms, self._places = messages, atoms, places
+        self._all_atoms = int(table.rows.atoms.sum())
         edges, width = messages[0].hidden.shape
+        count = atoms.stop - atoms.start
+        columns = edges // count
         channels = messages[0].lengths.shape[1]
-        self._edges = slice(atoms.start * columns, atoms.stop * columns)
         self.sender, self.unit = self.of_edges(table.sender), self.of_axes(table.unit)[:, :, None]
         self.senders = self.sender.new_empty(3 * edges)
-        self.ends, self.radial = self.of(table.ends), self.of_edges(table.radial)
+        self.ends = self.of_edges(table.ends).view(count, columns, 4)
+        self.radial = self.of_edges(table.radial)
         self.ends_by_column = self.ends.transpose(1, 2)
         size = channels + self.radial.shape[1]
-        numbers = [edges * size for size in (width, width, size, channels, 3 * channels, 3)]
+        numbers = [edges * each for each in (width, width, size, channels, 3 * channels, 3)]
         wide, other, features, narrow, products, self.lengths = torch.split(
             memory[: sum(numbers)], numbers
         )
@@ -117,16 +125,21 @@ class Block:
         return vectors[:, self._atoms]
 
     def of_edges(self, edge_values: Tensor) -> Tensor:
-        """What belongs to the block of (A M, ...)."""
-        return edge_values[self._edges]
+        """What belongs to the block of values of all edges."""
+        return edge_values[self._places]
 
     def of_axes(self, edge_vectors: Tensor) -> Tensor:
-        """What belongs to the block of (3, A M)."""
-        return edge_vectors[:, self._edges]
+        """What belongs to the block of vectors of all edges, axis first."""
+        return edge_vectors[:, self._places]
+
+    def of_ends(self, values: Tensor) -> Tensor:
+        """What belongs to the block of three numbers for each edge, (a, 3, M)."""
+        count, columns, _ = self.ends.shape
+        return values[self._places].view(count, 3, columns)
 
     def find_senders(self) -> None:
         """Look at who sends, after the edges were given their places."""
-        axes = torch.arange(3, device=self.sender.device)[:, None] * self._count
+        axes = torch.arange(3, device=self.sender.device)[:, None] * self._all_atoms
         torch.add(self.sender, axes, out=self.senders.view(3, -1))
         self._sums: SenderSums | None = None
 
@@ -141,5 +154,5 @@ class Block:
     def _sender_sums(self) -> SenderSums:
         """Made when first asked for: direct forces need none."""
         if self._sums is None:
-            self._sums = SenderSums(self.sender, self._count)
+            self._sums = SenderSums(self.sender, self._all_atoms)
         return self._sums

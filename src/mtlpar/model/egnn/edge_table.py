@@ -1,12 +1,14 @@
-"""Edges of one structure as a table by receiver, and what comes back to them.
+"""Edges as a table by receiver, and what comes back to them.
 
-The edges that an atom receives fill a row of a table with A rows and M columns, so that sums over
-neighbours are products of small matrices. A place that no neighbour takes holds an edge as long as
-the cutoff, whose message is zero. n = A M edges lie one row after another.
+The edges that an atom receives fill a row, so that sums over neighbours are products of small
+matrices. Rows of a block of atoms are as long as its longest, so atoms lie in the order of how many
+neighbours they have. A place that no neighbour takes holds an edge as long as the cutoff, whose
+message is zero.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,57 +22,106 @@ from mtlpar.model.geometry import RadialBasis
 IndexArray = npt.NDArray[np.int64]
 
 
-class EdgeTable:
-    """Edges of structures with A atoms and at most M neighbours each, in memory that stays.
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Blocks of consecutive rows of a table.
 
     Attributes:
-        columns: M.
+        atoms: (B,) rows of each block.
+        columns: (B,) places of each of its rows.
+    """
+
+    atoms: IndexArray
+    columns: IndexArray
+
+    @classmethod
+    def of(cls, counts: IndexArray, block_edges: int, before: Rows | None) -> Rows:
+        """Rows for atoms that receive so many edges each.
+
+        Args:
+            counts: Edges of A atoms, (A,).
+            block_edges: Places of a block, unless a single row has more.
+            before: Rows that these should equal, if the edges fit into them.
+        """
+        if before is not None and before.atoms.sum() != len(counts):
+            before = None
+        longest = max(1, int(counts.max()), 0 if before is None else int(before.columns.max()))
+        starts = np.arange(0, len(counts), max(1, block_edges // longest))
+        atoms = np.diff(starts, append=len(counts))
+        columns = np.maximum(1, np.maximum.reduceat(counts, starts))
+        if before is not None and np.array_equal(before.atoms, atoms):
+            columns = np.maximum(columns, before.columns)
+        return cls(atoms, columns)
+
+    def equal(self, other: Rows) -> bool:
+        """Whether blocks and rows are as many and as long."""
+        return np.array_equal(self.atoms, other.atoms) and np.array_equal(
+            self.columns, other.columns
+        )
+
+    @property
+    def edges(self) -> IndexArray:
+        """(B,) places of each block."""
+        return self.atoms * self.columns
+
+
+class EdgeTable:
+    """Edges of structures with A atoms in a table of n places, in memory that stays.
+
+    Attributes:
+        rows: The table's blocks.
         place: (E,) places of the edges in the table.
-        sender: (n,) atoms that send; anything where there is no edge.
+        sender: (n,) rows of the atoms that send; anything where there is no edge.
         unit: (3, n) unit vectors from receiver to sender.
-        ends: (A, M, 4) unit vectors and ones.
+        ends: (n, 4) unit vectors and ones.
         radial: (n, K) radial functions.
     """
 
-    def __init__(self, shape: tuple[int, int], basis: RadialBasis, like: Tensor) -> None:
+    def __init__(self, rows: Rows, basis: RadialBasis, like: Tensor) -> None:
         """Allocate.
 
         Args:
-            shape: A and M.
+            rows: The table's blocks.
             basis: K radial functions.
             like: Any tensor of the type wanted.
         """
-        atoms, self.columns = shape
-        edges, self._basis = atoms * self.columns, basis
+        self.rows, self._basis = rows, basis
+        edges = int(rows.edges.sum())
+        columns = torch.from_numpy(np.repeat(rows.columns, rows.atoms))
+        self._first = columns.cumsum(0) - columns
+        self._row = torch.arange(len(columns), device=columns.device).repeat_interleave(columns)
         self.sender = like.new_zeros(edges, dtype=torch.int64)
         self._vector, self.unit = (like.new_empty(3, edges) for _ in range(2))
-        self.ends = like.new_ones(atoms, self.columns, 4)
+        self.ends = like.new_ones(edges, 4)
         functions = len(basis.frequencies) + len(basis.relative_frequencies)
         self.radial = like.new_empty(edges, functions)
 
-    def lay_out(self, z: Tensor, edge_index: Tensor, counts: Tensor) -> None:
+    def lay_out(self, z: Tensor, edge_index: Tensor, counts: Tensor, row: Tensor) -> None:
         """Give edges their places.
 
         Args:
             z: (A,) atomic numbers.
             edge_index: (2, E) senders and receivers, sorted by receiver.
-            counts: (A,) edges that each atom receives, at most M.
+            counts: (A,) edges that each atom receives.
+            row: (A,) row of each atom.
         """
-        (sender, receiver), atoms = edge_index, len(z)
-        before = torch.arange(atoms, device=z.device) * self.columns - counts.cumsum(0) + counts
-        self.place = torch.arange(len(receiver), device=z.device) + before.index_select(0, receiver)
-        self.sender.zero_().index_copy_(0, self.place, sender)
+        sender, receiver = edge_index
+        before = self._first.index_select(0, row) - counts.cumsum(0) + counts
+        self.place = torch.arange(len(receiver), device=receiver.device) + before.index_select(
+            0, receiver
+        )
+        self.sender.zero_().index_copy_(0, self.place, row.index_select(0, sender))
         self._vector.zero_()[0] = self._basis.cutoff
-        radii = self._basis.radii_angstrom.to(self.unit.dtype).index_select(0, z)
-        senders = radii.index_select(0, self.sender).view(atoms, self.columns)
-        self._sizes = (radii[:, None] + senders).view(-1)
+        radii = torch.empty_like(self.unit[0, : len(z)])
+        radii[row] = self._basis.radii_angstrom.to(radii).index_select(0, z)
+        self._sizes = radii.index_select(0, self._row) + radii.index_select(0, self.sender)
 
     def measure(self, vector: Tensor) -> None:
         """Fill in what depends on edge vectors (3, E) in Å, from receiver to sender."""
         self._vector.index_copy_(1, self.place, vector)
         self._distance = (self._vector * self._vector).sum(dim=0).sqrt_()
         torch.div(self._vector, self._distance, out=self.unit)
-        self.ends.view(-1, 4)[:, :3].copy_(self.unit.T)
+        self.ends[:, :3].copy_(self.unit.T)
         radial, self._slopes = self._basis.with_slopes(self._distance, self._sizes)
         self.radial.copy_(radial.T)
 

@@ -1,26 +1,26 @@
-"""What one step of a simulation computes with an EGNN, written once for each shape of its edges.
+"""What an EGNN computes along a table of edges, written once for each shape of it.
 
 The formula is that of `mtlpar.model.egnn.inference`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from mtlpar.core.large_pages import empty_in_large_pages
 from mtlpar.model.egnn.edge_blocks import Block, Messages
-from mtlpar.model.egnn.edge_table import EdgeTable
+from mtlpar.model.egnn.edge_table import EdgeTable, Rows
 from mtlpar.model.egnn.plain_weights import LayerWeights, PlainWeights
 from mtlpar.model.egnn.program import Do, Program, at_once
 
-# Buffers of so many edges stay in the last-level cache of a CPU.
-_BLOCK_EDGES: Final = 4096
 # Beyond this, messages are computed again in the backward pass instead of being kept.
 _KEPT_BYTES: Final = 2**28
+
+Reserve = Callable[[torch.dtype, int], Tensor]
 
 _silu_into = torch.ops.aten.silu.out
 _silu_backward_into = torch.ops.aten.silu_backward.grad_input
@@ -78,7 +78,7 @@ class _Gradients:
         at_sender: Of s, (A, F).
         crossed: Of the mixtures of vectors, (3, A, 2 C).
         unit: Of the edges' unit vectors, (3, n).
-        ends: Of the same, by what is linear in them, (A, 3, M).
+        ends: Of the same, by what is linear in them, (n, 3): (a, 3, M) for each block.
         radial: Of the radial functions, (n, K).
     """
 
@@ -89,7 +89,7 @@ class _Gradients:
         self.at_receiver = scalars.new_empty(atoms, 4, width)
         self.crossed = scalars.new_empty(3, atoms, 2 * channels)
         self.unit, self.radial = torch.empty_like(table.unit), torch.empty_like(table.radial)
-        self.ends = scalars.new_empty(atoms, 3, table.columns)
+        self.ends = scalars.new_empty(len(table.sender), 3)
 
     def clear(self) -> None:
         """Start from zero."""
@@ -100,6 +100,8 @@ class _Gradients:
 class Steps:
     """Programs for structures whose table of edges has one shape, and their memory.
 
+    Everything of atoms lies in the order of the table's rows.
+
     Attributes:
         table: The edges.
         scalars: Before each layer and after the last, (A, F).
@@ -109,16 +111,20 @@ class Steps:
         normalised: The last scalars, normalised, (A, F).
     """
 
-    def __init__(self, weights: PlainWeights, shape: tuple[int, int], like: Tensor) -> None:
+    def __init__(
+        self, weights: PlainWeights, rows: Rows, like: Tensor, *, reserve: Reserve, goes_back: bool
+    ) -> None:
         """Allocate.
 
         Args:
             weights: The weights.
-            shape: A and M.
+            rows: The table's blocks.
             like: (A, F).
+            reserve: Gives memory for what edges leave, a type and a count of numbers.
+            goes_back: Whether `backward` will be called.
         """
         self._weights, channels, layers = weights, weights.channels, weights.layers
-        self.table = EdgeTable(shape, weights.basis, like)
+        self.table = EdgeTable(rows, weights.basis, like)
         atoms, width = like.shape
         self.scalars = [torch.empty_like(like) for _ in range(len(layers) + 1)]
         self.vectors = [like.new_zeros(3, atoms, channels) for _ in range(len(layers) + 1)]
@@ -134,31 +140,36 @@ class Steps:
         self._narrow = like.new_empty(atoms, 4, channels)
         self._carried = like.new_empty(3, atoms, channels)
         self._norm, self.normalised = _Norm(weights.norm, self.scalars[-1]), torch.empty_like(like)
-        self._blocks = self._divide(like)
+        self._blocks = self._divide(like, reserve, goes_back=goes_back)
 
-    def _divide(self, like: Tensor) -> list[Block]:
-        (atoms, width), columns = like.shape, self.table.columns
+    def _divide(self, like: Tensor, reserve: Reserve, *, goes_back: bool) -> list[Block]:
+        rows, width = self.table.rows, like.shape[1]
         channels, layers = self._weights.channels, len(self._weights.layers)
-        rows = min(atoms, max(1, _BLOCK_EDGES // columns))
-        kept = Messages.numbers(layers * atoms * columns, width, channels)
-        self._keeps = kept * like.element_size() <= _KEPT_BYTES
+        numbers = [Messages.numbers(edges, width, channels) for edges in rows.edges.tolist()]
+        kept = layers * sum(numbers) * like.element_size()
+        self._keeps = goes_back and kept <= _KEPT_BYTES
         of_edge = 2 * width + 5 * channels + self.table.radial.shape[1] + 3
-        scratch = empty_in_large_pages(rows * columns * of_edge, like.dtype)
+        sizes = [int(rows.edges.max()) * of_edge]
+        sizes.append(layers * sum(numbers) if self._keeps else max(numbers))
+        scratch, memory = torch.split(reserve(like.dtype, sum(sizes)), sizes)
         blocks = []
-        for start in range(0, atoms, rows):
-            size = (min(rows, atoms - start), columns, width, channels)
-            numbers = Messages.numbers(size[0] * columns, width, channels)
+        atom = edge = 0
+        shapes = zip(rows.atoms.tolist(), rows.columns.tolist(), numbers, strict=True)
+        for count, columns, size in shapes:
+            shape = (count, columns, width, channels)
             if self._keeps:
-                memory = empty_in_large_pages(layers * numbers, like.dtype)
-                messages = [Messages(part, size) for part in torch.split(memory, numbers)]
-            elif size[0] < rows or not start:
-                messages = [Messages(empty_in_large_pages(numbers, like.dtype), size)] * layers
-            blocks.append(Block(slice(start, start + size[0]), self.table, scratch, messages))
+                mine, memory = memory[: layers * size], memory[layers * size :]
+                messages = [Messages(part, shape) for part in torch.split(mine, size)]
+            else:
+                messages = [Messages(memory[:size], shape)] * layers
+            atoms, edges = slice(atom, atom + count), slice(edge, edge + count * columns)
+            blocks.append(Block(atoms, edges, self.table, scratch, messages))
+            atom, edge = atoms.stop, edges.stop
         return blocks
 
-    def lay_out(self, z: Tensor, edge_index: Tensor, counts: Tensor) -> None:
+    def lay_out(self, z: Tensor, edge_index: Tensor, counts: Tensor, row: Tensor) -> None:
         """Give edges their places; see `EdgeTable.lay_out`."""
-        self.table.lay_out(z, edge_index, counts)
+        self.table.lay_out(z, edge_index, counts, row)
         for block in self._blocks:
             block.find_senders()
 
@@ -179,7 +190,8 @@ class Steps:
     def gradient(self) -> Tensor:
         """Gradient of the edge vectors, (3, E)."""
         grads = self._gradients
-        unit = grads.unit + grads.ends.transpose(0, 1).flatten(1)
+        ends = [block.of_ends(grads.ends).transpose(0, 1).flatten(1) for block in self._blocks]
+        unit = grads.unit + torch.cat(ends, dim=1)
         return self.table.gradient(unit, grads.radial)
 
     @cached_property
@@ -372,7 +384,7 @@ def _message_back(
     The messages are not the same after that.
     """
     sums, grad = block.of(sums), block.wide
-    ends, radial = block.of(grads.ends), block.of_edges(grads.radial)
+    ends, radial = block.of_ends(grads.ends), block.of_edges(grads.radial)
     do(ends.baddbmm_, sums[:, :3], messages.message_rows.transpose(1, 2))
     do(torch.bmm, block.ends, sums, out=block.wide_rows)
     if layer.carries:
@@ -398,7 +410,7 @@ def _ends_back(
     do(torch.mm, block.other, layer.features.T, out=block.features)
     do(block.of_edges(grads.radial).add_, block.radial_again)
     weights = block.of(left.at_receiver)[:, :3]
-    do(block.of(grads.ends).baddbmm_, weights, block.other_rows.transpose(1, 2))
+    do(block.of_ends(grads.ends).baddbmm_, weights, block.other_rows.transpose(1, 2))
     do(torch.bmm, block.ends_by_column, block.other_rows, out=block.of(grads.at_receiver))
     do(block.add_to_senders, block.other, grads.at_sender)
     do(torch.mul, block.along, block.unit, out=block.products)
