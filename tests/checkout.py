@@ -42,9 +42,30 @@ def make_small(checkout: Path, *, with_conservative: bool = False) -> None:
     config["models"] = {"mtl": {"branches": branches}}
     if with_conservative:
         config["models"]["mtl_conservative"] = conservative | {"branches": branches}
+    # Short edges are few.
+    config["model"]["graph"]["cutoff_angstrom"] = 3.0
     config["model"]["encoder"] = {"width": 8, "layers": 1}
     config["train"] |= {"epochs": 2, "batch_structures": 128, "warmup_steps": 0}
     path.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def partly_run(finished: Path, checkout: Path) -> Path:
+    """Copy a finished small run without its doctor, one of its two sources and what needs that.
+
+    A job of each kind is left to do, where it is about schedulers and not about data.
+    """
+    shutil.copytree(finished, checkout)
+    shutil.rmtree(checkout / "logs")
+    results = checkout / "results"
+    made = ("models", "checkpoints", "metrics", "predictions", "tables", "figures")
+    for name in (*made, *(f"provenance/{stage}" for stage in ("train", "evaluate", "report"))):
+        shutil.rmtree(results / name)
+    for path in [results / "doctor.json", *results.glob(f"*/{_SMALL_SOURCES[0]}*")]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return checkout
 
 
 def edit_profile(checkout: Path, profile: str, changes: Mapping[str, Any]) -> None:

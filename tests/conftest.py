@@ -121,6 +121,20 @@ def straight(five_sources: Workspace, tmp_path_factory: pytest.TempPathFactory) 
     return Workspace(raw=five_sources.raw, results=made_once(tmp_path_factory, "straight", train))
 
 
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small copy of the repository after the whole DAG ran on this machine; read only."""
+    from checkout import copy_checkout, make_small, run_snakemake
+
+    def run(folder: Path) -> None:
+        checkout = copy_checkout(folder / "mtlpar")
+        make_small(checkout)
+        status, output = run_snakemake(checkout, "--cores", "2")
+        assert status == 0, output[-5000:]
+
+    return made_once(tmp_path_factory, "small", run) / "mtlpar"
+
+
 @pytest.fixture
 def copy_of(tmp_path: Path) -> Callable[[Workspace], Workspace]:
     """A workspace that shares packs with another one and has results of its own."""

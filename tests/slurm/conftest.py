@@ -9,14 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from checkout import run_snakemake, warm_jobs
+from checkout import partly_run, run_snakemake, warm_jobs
 from slurm import cluster
 from slurm.runs import (
     FRONTIER,
     LOCAL,
     Environment,
+    for_clusters,
     metrics,
-    small_checkout,
     untrained_copy,
     warm_site,
     with_clients_of,
@@ -66,9 +66,10 @@ def site(slurm: Environment, stand_ins: Environment) -> Environment:
 
 
 @pytest.fixture(scope="session")
-def packed(site: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small copy of the repository in which all up to a table ran through profiles/frontier."""
-    checkout = small_checkout(tmp_path_factory.mktemp("slurm") / "mtlpar")
+def packed(site: Environment, small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small copy of the repository in which a job of each kind ran through profiles/frontier."""
+    checkout = partly_run(small_run, tmp_path_factory.mktemp("slurm") / "mtlpar")
+    for_clusters(checkout)
     with warm_jobs(checkout):
         status, output = run_snakemake(checkout, *FRONTIER, "table1", environment=warm_site(site))
     assert status == 0, output[-5000:]

@@ -8,8 +8,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,11 +91,16 @@ def small_checkout(folder: Path) -> Path:
     """A small copy of the repository, with profiles for the clusters of these tests."""
     checkout = copy_checkout(folder)
     make_small(checkout)
+    for_clusters(checkout)
+    return checkout
+
+
+def for_clusters(checkout: Path) -> None:
+    """Change the profiles of a copy for the clusters of these tests."""
     with (checkout / "Snakefile").open("a") as stream:
         stream.write(IMPATIENT)
     for profile in ("slurm", "frontier"):
         edit_profile(checkout, profile, FOR_TESTS)
-    return checkout
 
 
 def untrained_copy(packed: Path, checkout: Path, edit: str = "") -> Path:
@@ -128,10 +134,15 @@ class Background:
         return output
 
 
-def in_background(checkout: Path, *arguments: str, site: Environment) -> Iterator[Background]:
+def in_background(
+    checkout: Path,
+    *arguments: str,
+    site: Environment,
+    python: Sequence[str] = (sys.executable,),
+) -> Iterator[Background]:
     """Start a run; for fixtures."""
     output = (checkout / "output").open("w")
-    process = start_snakemake(checkout, *arguments, environment=site, output=output)
+    process = start_snakemake(checkout, *arguments, environment=site, output=output, python=python)
     yield Background(checkout, process)
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)

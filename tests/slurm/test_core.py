@@ -44,6 +44,7 @@ from slurm.runs import (
     wait_for,
     warm_site,
 )
+from warm import warm_python
 
 pytestmark = pytest.mark.workflow
 
@@ -62,8 +63,11 @@ def killed_run(packed: Path, site: Environment) -> Iterator[Background]:
     """A training that does not hear that its time is over, and is killed."""
     checkout = untrained_copy(packed, packed.parent / "killed", DEAF + FOR_LONG)
     set_train(checkout, runtime="1 * attempt", slurm_extra=None)
-    # Ranks that are forks die with what Slurm kills in their place.
-    yield from in_background(checkout, *SLURM, "table1", site=warm_site(site))
+    # Forks die with what Slurm kills in their place.
+    with warm_jobs(checkout):
+        yield from in_background(
+            checkout, *SLURM, "table1", site=warm_site(site), python=warm_python()
+        )
 
 
 def test_the_sample_dag_runs_through_the_frontier_profile(
@@ -106,7 +110,8 @@ def test_ctrl_c_leaves_no_job_and_no_process_behind(
         shim.parent.mkdir(exist_ok=True)
         shim.write_text(f'#!/bin/sh\ntouch {asked}\nsleep 3\nexec {program} "$@"\n')
         shim.chmod(0o755)
-    slow = {**site, "PATH": f"{tmp_path / 'slow'}:{site['PATH']}"}
+    # The ranks are forks, which hear what Slurm sends them; Snakemake is not, here and in the job.
+    slow = {**warm_site(site), "PATH": f"{tmp_path / 'slow'}:{site['PATH']}"}
     run = start_snakemake(checkout, *SLURM, "table1", environment=slow)
     wait_for(training_runs(checkout))
     asked.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkout import copy_checkout, make_small, run_mtlpar, run_snakemake
+from checkout import run_mtlpar, run_snakemake
 
 from mtlpar.core.records import write_content
 from mtlpar.flow.run_record import RunRecord
@@ -24,12 +24,9 @@ KEPT = "Kept, though no Snakemake saw its job end: extract qm7x"
 
 
 @pytest.fixture(scope="module")
-def died(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def died(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy in which a job of Slurm extracted a source after its Snakemake had died."""
-    checkout = copy_checkout(tmp_path_factory.mktemp("adoption") / "mtlpar")
-    make_small(checkout)
-    status, output = run_snakemake(checkout, *LOCAL)
-    assert status == 0, output[-5000:]
+    checkout = shutil.copytree(small_run, tmp_path_factory.mktemp("adoption") / "mtlpar")
     record = checkout / "results/provenance/extract/qm7x.json"
     content = json.loads(record.read_text())
     content["attempts"][-1]["job"] = "77"
