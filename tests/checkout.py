@@ -26,7 +26,8 @@ def copy_checkout(folder: Path) -> Path:
     for name in _KEPT:
         path = REPOSITORY / name
         if path.is_dir():
-            shutil.copytree(path, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            # With bytecode, of which a copy that is edited needs most again.
+            shutil.copytree(path, folder / name)
         else:
             shutil.copy(path, folder / name)
     return folder
