@@ -120,12 +120,24 @@ def run(out: Path, *, config: Config, family: str, seed: int, command: Command) 
 
 
 def _parts(path: Path, *, most: int) -> tuple[list[Atoms], list[Atoms]]:
-    """Structures to learn from, and those of other groups to test on."""
+    """Structures to learn from, and those of other groups to test on.
+
+    Raises:
+        ValueError: If one belongs to neither, or there are too few of them.
+    """
     if not path.is_file():
         raise ValueError(f"study.transfer: there is no {path}; see workflow/transfer/README.md")
     parts: dict[str, list[Atoms]] = {"pool": [], "test": []}
-    for atoms in iread(path, format="extxyz"):
-        parts[atoms.info["part"]].append(atoms)
+    for index, atoms in enumerate(iread(path, format="extxyz")):
+        part = atoms.info.get("part")
+        if part not in parts:
+            raise ValueError(
+                f"{path}: frame {index} has the part {part!r}, expected pool or test; see "
+                "workflow/transfer/README.md"
+            )
+        parts[part].append(atoms)
+    if not parts["test"]:
+        raise ValueError(f"{path} has no structure of the part test, which models are tested on")
     if len(parts["pool"]) < most:
         raise ValueError(
             f"study.transfer.labels: {path} has {len(parts['pool'])} structures to learn from, "

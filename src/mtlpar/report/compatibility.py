@@ -84,18 +84,10 @@ class Measured:
 
     @classmethod
     def of(cls, records: Sequence[CompatibilityRecord]) -> Measured:
-        """Gather records.
-
-        Raises:
-            ValueError: If they are of one source.
-        """
+        """Gather records."""
         found: dict[Sources, dict[int, CompatibilityRecord]] = {}
         for record in sorted(records, key=lambda one: one.seed):
             found.setdefault(record.sources, {})[record.seed] = record
-        if max(map(len, found)) < 2:
-            raise ValueError(
-                "the compatibility study needs at least two sources; list more in sources"
-            )
         return cls(found)
 
     @property

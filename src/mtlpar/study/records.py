@@ -19,7 +19,11 @@ _BASE_RANKS = 2
 
 
 def measurements(study: str, settings: StudySettings, sources: Sequence[str]) -> list[str]:
-    """Names of the measurements that a study is drawn from."""
+    """Names of the measurements that a study is drawn from.
+
+    Raises:
+        ValueError: If the configuration has nothing to measure.
+    """
     if study == "memory":
         return [
             f"{layout}-{branches}"
@@ -31,8 +35,17 @@ def measurements(study: str, settings: StudySettings, sources: Sequence[str]) ->
     if study == "comm":
         return list(ALL_LAYOUTS)
     if study == "transfer":
+        if not settings.transfer.families:
+            raise ValueError(
+                "the transfer study needs a family of structures that no model has seen; describe "
+                "one in study.transfer.families"
+            )
         subjects, seeds = list(settings.transfer.families), settings.transfer.seeds
     else:
+        if len(sources) < 2:
+            raise ValueError(
+                "the compatibility study needs at least two sources; list more in sources"
+            )
         subjects = ["+".join(mixture) for mixture in mixtures(sources)]
         seeds = settings.compatibility.seeds
     return [f"{subject}-{seed}" for subject in subjects for seed in range(seeds)]

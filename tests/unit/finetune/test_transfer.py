@@ -126,6 +126,22 @@ def test_a_family_with_too_few_structures_is_refused_before_any_training(
         )
 
 
+def test_a_structure_of_neither_part_is_named(
+    start: Workspace, family: Path, tmp_path: Path
+) -> None:
+    # "train" and "val" are what other data sets call them.
+    text = gzip.decompress(family.read_bytes()).decode()
+    wrong = {"train": ("part=pool", "frame 12 has the part 'train'"), "": ("part=test", "no struc")}
+    for part, (old, told) in wrong.items():
+        path = tmp_path / "wrong.extxyz"
+        path.write_text(text.replace(old, f"part={part or 'pool'}"))
+        config = check_config(_config(start, path), where="test")
+        with pytest.raises(ValueError, match=told):
+            transfer.run(
+                tmp_path / "out.json", config=config, family="fresh", seed=0, command=_not_called
+            )
+
+
 def _not_called(*words: str) -> None:
     raise AssertionError(words)
 

@@ -15,8 +15,8 @@ from mtlpar.core.records import read_record
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.study import compatibility
-from mtlpar.study.records import mixtures
-from mtlpar.study.settings import CompatibilityStudySettings
+from mtlpar.study.records import measurements, mixtures
+from mtlpar.study.settings import CompatibilityStudySettings, StudySettings
 
 STUDY = CompatibilityStudySettings(epochs=3, cosine_steps=1)
 
@@ -65,3 +65,13 @@ def test_two_sources_are_trained_together_once() -> None:
     # The pair is all there is: a second record of it would be trained for nothing.
     assert mixtures(("a", "b")) == [("a",), ("b",), ("a", "b")]
     assert len(mixtures(("a", "b", "c"))) == 7
+
+
+@pytest.mark.parametrize(
+    ("study", "told"),
+    [("transfer", r"one in study\.transfer\.families"), ("compatibility", "at least two sources")],
+)
+def test_a_study_of_nothing_is_refused_before_anything_is_trained(study: str, told: str) -> None:
+    # Drawn from no records it would end in an error of a list.
+    with pytest.raises(ValueError, match=told):
+        measurements(study, StudySettings(), ["a"])
