@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import add_command, require_existing
+from mtlpar.core.wording import counted
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
@@ -73,4 +74,4 @@ def _export(options: argparse.Namespace) -> None:
     from mtlpar.store.export import export
 
     count = export(options.file, options.out, start=options.start, limit=options.limit)
-    logger.info("wrote %d structures to %s", count, options.out)
+    logger.info("wrote %s to %s", counted(count, "structure"), options.out)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import add_command, joined_ranks, require_existing, require_positive
 from mtlpar.cli.model_files import model_file
+from mtlpar.core.wording import counted
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
@@ -106,15 +107,17 @@ def _predict(options: argparse.Namespace) -> None:
         )
         if context.rank == 0:
             rows = outcome.predicted + outcome.refused.total()
-            logger.info("%s: %d rows, %d predicted", options.out, rows, outcome.predicted)
+            logger.info(
+                "%s: %s, %d predicted", options.out, counted(rows, "row"), outcome.predicted
+            )
             if wanted.source == AUTO:
                 _log_sources(outcome.sources)
             if outcome.unseen:
                 pairs = (f"{pair} ({count})" for pair, count in outcome.unseen_pairs.most_common(5))
                 logger.warning(
-                    "%d rows hold elements that no training structure has, or has together, such "
-                    "as %s: trust them less than their uncertainty says",
-                    outcome.unseen,
+                    "%s with elements that no training structure has, or has together, such as %s: "
+                    "trust them less than their uncertainty says",
+                    counted(outcome.unseen, "row"),
                     ", ".join(pairs),
                 )
             for source in model.training.get("without_energies", ()):

@@ -16,6 +16,7 @@ from mtlpar.core.electronic_state import find_charge, find_spin
 from mtlpar.core.fields import MAX_ATOMIC_NUMBER
 from mtlpar.core.room import LEAST_ROOM, room
 from mtlpar.core.structures import DoubleStructureBatch, StructureBatch
+from mtlpar.core.wording import counted
 
 BESIDE_LABELS: Final = frozenset(
     {"energies", "energy_uncertainty", "chosen", "refused", "unseen_pairs", "descriptors"}
@@ -102,7 +103,9 @@ def structure_batch(structures: Sequence[AtomsLike] | Atoms) -> DoubleStructureB
     pbc = np.stack([atoms.pbc for atoms in structures])
     for index in _suspects(numbers, positions, cell, pbc, num_atoms):
         if fault := fault_of(structures[index]):
-            raise ValueError(f"structure {index} of {num_atoms[index]} atoms has {fault}")
+            raise ValueError(
+                f"structure {index} of {counted(num_atoms[index], 'atom')} has {fault}"
+            )
     return DoubleStructureBatch.from_labels(
         num_atoms=num_atoms,
         atomic_numbers=numbers,

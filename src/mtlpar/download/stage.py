@@ -12,6 +12,7 @@ from mtlpar.core.files import format_bytes, remove
 from mtlpar.core.paths import Workspace
 from mtlpar.core.products import RawManifest
 from mtlpar.core.records import write_content
+from mtlpar.core.wording import counted
 from mtlpar.download.fetch import fetch
 from mtlpar.download.local import bytes_to_fetch, check_space, length
 from mtlpar.download.lock import Lock
@@ -92,7 +93,9 @@ def run(
         failures = _fetch_all(orders, web)
     if failures:
         total = len({order.folder / file.name for order in orders for file in order.files})
-        raise ValueError(f"{len(failures)} of {total} files failed:\n  " + "\n  ".join(failures))
+        raise ValueError(
+            f"{len(failures)} of {counted(total, 'file')} failed:\n  " + "\n  ".join(failures)
+        )
 
 
 def _level_of_mirror(

@@ -27,6 +27,7 @@ from ase.data import atomic_masses, atomic_numbers
 
 from mtlpar.core.ase_structures import charge_of, spin_of
 from mtlpar.core.files import read_text
+from mtlpar.core.wording import counted
 from mtlpar.engines.lammps_data import write_data
 from mtlpar.engines.optional import MissingEngineError, need
 from mtlpar.model.describe import CONSERVATIVE_INSTEAD, NO_GRADIENT
@@ -227,8 +228,8 @@ class Simulation:
         types = lammps.extract_global("ntypes")
         if types != len(elements):
             raise ValueError(
-                f"{len(elements)} elements ({' '.join(elements)}) for {types} atom types; name the "
-                "element of each type, in order"
+                f"{counted(len(elements), 'element')} ({' '.join(elements)}) for "
+                f"{counted(types, 'atom type')}; name the element of each type, in order"
             )
         masses = lammps.numpy.extract_atom("mass")
         for kind, symbol in enumerate(elements, 1):

@@ -162,8 +162,8 @@ def _check_data(model: SavedModel, pack: Pack) -> None:
     if found != learned:
         raise ValueError(
             f"the model learned {source} from data with the digest {learned[:12]}, but "
-            f"{pack.path.parent} has {found[:12]}: splits, labels or "
-            "references have changed since; train it again, or restore those packs"
+            f"{pack.path.parent} has {found[:12]}: splits, labels or references have changed "
+            "since; train it again, or restore those packs"
         )
 
 
@@ -171,7 +171,7 @@ def _errors(name: str, dataset: PackedDataset, predicted: Predicted) -> dict[str
     """Test errors, which are logged too."""
     result: dict[str, Any] = sums_of(dataset, predicted).as_dict()
     logger.info(
-        "%s on %s: MAE %s (%d structures)",
+        "%s on %s: MAE %s (%s)",
         name,
         dataset.header.source,
         ", ".join(

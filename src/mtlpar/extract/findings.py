@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from mtlpar.core.fields import LABELS
 from mtlpar.core.structures import StructureBatch
+from mtlpar.core.wording import counted
 from mtlpar.extract.close_atoms import has_close_atoms
 from mtlpar.extract.energy_work import MIN_PAIRS, EnergyWork
 from mtlpar.extract.settings import PhysicsSettings
@@ -195,16 +196,16 @@ class Findings:
             logger.warning("%s: %s (kept)", source, problem)
         if self.close_atoms:
             logger.warning(
-                "%s: %d structures with atoms closer than %g Å (kept)",
+                "%s: %s with atoms closer than %g Å (kept)",
                 source,
-                self.close_atoms,
+                counted(self.close_atoms, "structure"),
                 settings.min_distance_angstrom,
             )
         if self.net_force:
             logger.warning(
-                "%s: %d structures with a net force above %g eV/Å, at most %.3g (kept)",
+                "%s: %s with a net force above %g eV/Å, at most %.3g (kept)",
                 source,
-                self.net_force,
+                counted(self.net_force, "structure"),
                 settings.max_net_force_ev_per_angstrom,
                 self.largest_net_force_ev_per_angstrom,
             )
@@ -220,10 +221,10 @@ class Findings:
             )
         for key, count in lacking:
             logger.warning(
-                "%s: %d of %d structures lack the label of custom_sources.%s.%s (kept)",
+                "%s: %d of %s without the label of custom_sources.%s.%s (kept)",
                 source,
                 count,
-                self.labels.rows,
+                counted(self.labels.rows, "structure"),
                 source,
                 key,
             )
@@ -242,38 +243,40 @@ class Findings:
             if 0 < self.without[label] < self.structures or (
                 label != "stress" and self.without[label]
             ):
-                logger.info("%s: %d structures kept without %s", source, self.without[label], label)
+                kept = counted(self.without[label], "structure")
+                logger.info("%s: %s kept without %s", source, kept, label)
             if weightless := self.weightless[label]:
                 everything = weightless == self.structures - self.without[label]
                 logger.log(
                     logging.WARNING if everything else logging.INFO,
-                    "%s: %s%d structures have a weight of 0 for %s, which no model learns from "
-                    "them",
+                    "%s: %s with a weight of 0 for %s, which no model learns from %s",
                     source,
-                    "all " if everything else "",
-                    weightless,
+                    counted(weightless, "structure"),
                     label,
+                    "any" if everything else "them",
                 )
         for reason, count in sorted(self.removed_labels.items()):
-            logger.warning("%s: %d labels left out: %s (structures kept)", source, count, reason)
+            logger.warning(
+                "%s: %s left out: %s (structures kept)", source, counted(count, "label"), reason
+            )
 
     def _report_slopes(self, source: str, settings: PhysicsSettings) -> None:
         forces = self.energy_work.as_dict()
         for what, found in (("forces", forces), ("stress", forces["stress"])):
             if found["slope"] is not None:
                 logger.info(
-                    "%s: slope of energy against work of the %s %.3g over %d steps",
+                    "%s: slope of energy against work of the %s %.3g over %s",
                     source,
                     what,
                     found["slope"],
-                    found["pairs"],
+                    counted(found["pairs"], "step"),
                 )
             elif what == "forces":
                 logger.info(
-                    "%s: energy against work: not applicable, %d short steps between neighbouring "
-                    "rows and %d are needed",
+                    "%s: energy against work: not applicable, %s between neighbouring rows and %d "
+                    "are needed",
                     source,
-                    found["pairs"],
+                    counted(found["pairs"], "short step"),
                     MIN_PAIRS,
                 )
         problem = self.energy_work.problem_of_forces() or self.energy_work.problem_of_stress()

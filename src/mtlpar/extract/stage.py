@@ -17,6 +17,7 @@ from mtlpar.core.paths import Workspace
 from mtlpar.core.products import ExtractedManifest, RawFileRecord, RawManifest
 from mtlpar.core.records import read_record, write_content
 from mtlpar.core.share import Share
+from mtlpar.core.wording import counted
 from mtlpar.extract.findings import Findings
 from mtlpar.extract.piece import RECORD_SUFFIX, PieceResult, PieceTask
 from mtlpar.extract.pool import extract_files
@@ -216,10 +217,10 @@ def _part_names(file_names: list[str]) -> list[str]:
 def _report(source: str, result: FileResult) -> None:
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(result.dropped.items()))
     logger.info(
-        "%s: %s: %d rows, %d kept, dropped: %s; %.0f structures/s",
+        "%s: %s: %s, %d kept, dropped: %s; %.0f structures/s",
         source,
         result.name,
-        result.rows,
+        counted(result.rows, "row"),
         result.kept,
         dropped or "none",
         result.rows / max(result.seconds, 1e-9),
@@ -234,7 +235,8 @@ def _check_not_empty(source: str, results: list[FileResult]) -> None:
     if any(result.kept for result in results):
         return
     files = "; ".join(
-        f"{result.name}: {result.rows} rows, dropped {dict(sorted(result.dropped.items()))}"
+        f"{result.name}: {counted(result.rows, 'row')}, dropped "
+        f"{dict(sorted(result.dropped.items()))}"
         + (f", damaged: {result.damage[0]}" if result.damage else "")
         for result in results
     )
@@ -256,10 +258,11 @@ def _check_energies_were_computed(source: str, results: list[FileResult]) -> Non
         energy = found.uncomputed.the_only_energy(with_energy)
         if energy is not None:
             raise ValueError(
-                f"{source}: the energy is exactly {energy:.10g} eV in all {with_energy} structures "
-                f"of {result.name}, and their forces are not 0: it was not computed for each (ASE "
-                f"gives 0 to frames of a LAMMPS dump). Set custom_sources.{source}.energy_key to "
-                "null to learn from the forces alone, or give files with energies"
+                f"{source}: the energy is exactly {energy:.10g} eV in "
+                f"{counted(with_energy, 'structure')}, all of {result.name}, and their forces are "
+                "not 0: it was not computed for each (ASE gives 0 to frames of a LAMMPS dump). Set "
+                f"custom_sources.{source}.energy_key to null to learn from the forces alone, or "
+                "give files with energies"
             )
 
 

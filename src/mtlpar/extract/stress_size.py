@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mtlpar.core.composition import hash_compositions
 from mtlpar.core.structures import StructureBatch
+from mtlpar.core.wording import counted
 from mtlpar.extract.slopes import Slopes
 
 IndexArray = npt.NDArray[np.intp]
@@ -77,7 +78,7 @@ class StressSize:
         smallest, largest = _BULK_MODULI_EV_PER_CUBIC_ANGSTROM
         about = (
             f"stresses change with the volume as if the bulk modulus were {modulus:.3g} eV/Å^3 "
-            f"(median of {self.moduli.count} pairs, quartiles {low:.3g} and {high:.3g})"
+            f"(median of {counted(self.moduli.count, 'pair')}, quartiles {low:.3g} and {high:.3g})"
         )
         if abs(modulus) > largest:
             return f"{about}, far more than diamond's 3: they may be virials, or in another unit"

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mtlpar.core.fields import LABELS
 from mtlpar.core.structures import StructureBatch, segment_sum
+from mtlpar.core.wording import counted
 
 FloatArray = npt.NDArray[np.float64]
 _Range = tuple[float, float]
@@ -108,8 +109,8 @@ class Uncomputed:
         for label in ("forces", "stress"):
             if (zeros := self.zeros[label]) and zeros == self.looked_at[label]:
                 yield (
-                    f"{label}: exactly 0 in all {zeros} structures that have it; if it was not "
-                    "computed, set its key to null"
+                    f"{label}: exactly 0 in {counted(zeros, 'structure')}, all that have it; if it "
+                    "was not computed, set its key to null"
                 )
 
     def _widen(self, energy: _Range, force: _Range) -> None:

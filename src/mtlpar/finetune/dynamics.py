@@ -16,6 +16,7 @@ from mtlpar.calculator import Calculator
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import atomic_path, file_digest
 from mtlpar.core.hashing import json_digest
+from mtlpar.core.wording import counted
 from mtlpar.finetune.kept import keep, kept
 from mtlpar.finetune.replay import displaced
 from mtlpar.finetune.teacher import Labels, Teacher, write_labels
@@ -116,10 +117,10 @@ def _write_met(
         with atomic_path(files[split]) as temporary:
             write(temporary, met, format="extxyz")
     logger.info(
-        "dynamics at %g K: %d structures of %d trajectories, of which %d ended early",
+        "dynamics at %g K: %s of %s, of which %d ended early",
         temperature_k,
-        sum(map(len, by_split.values())),
-        len(starts),
+        counted(sum(map(len, by_split.values())), "structure"),
+        counted(len(starts), "trajectory"),
         ended_early,
     )
 

@@ -12,6 +12,7 @@ import torch
 from mtlpar.config import Config, load_config
 from mtlpar.config.schema import ModelEntry
 from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
+from mtlpar.core.wording import counted
 from mtlpar.evaluate.errors import predict_dataset, sums_of, zero_of
 from mtlpar.finetune.project import MODEL
 from mtlpar.model.file import load_model
@@ -195,7 +196,8 @@ def _cost(
     held = sum(p.numel() * p.element_size() for p in network.parameters())
     moments = 3 * 4 * _moving_parameters(network)
     return [
-        f"time: about {epoch:.1f} s an epoch on one process here, {settings.epochs} epochs at most",
+        f"time: about {epoch:.1f} s an epoch on one process here, "
+        f"{counted(settings.epochs, 'epoch')} at most",
         f"memory: {(held + moments) / 2**20:.1f} MiB of weights, gradients and moments, and the "
         "batches",
     ]
@@ -213,8 +215,8 @@ def _drift(drift: Mapping[str, Mapping[str, float]], *, alone: bool) -> Sequence
             moved = "   nothing: they are the same to the last bit"
         else:
             moved = (
-                f"{1000 * found['energy_ev_per_atom']:10.2f} meV/atom"
-                f"{1000 * found['force_ev_per_angstrom']:10.2f} meV/Å"
+                f"{1000 * found['energy_ev_per_atom']:10.2f} "
+                f"meV/atom{1000 * found['force_ev_per_angstrom']:10.2f} meV/Å"
             )
         lines.append(f"  {branch:20}{moved}")
     return lines

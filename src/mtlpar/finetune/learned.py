@@ -11,6 +11,7 @@ from ase import Atoms
 
 from mtlpar.config import Config
 from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
+from mtlpar.core.wording import counted
 from mtlpar.evaluate.errors import predict_dataset, sums_of
 from mtlpar.finetune.student import STUDENT
 from mtlpar.finetune.teacher import Teacher
@@ -53,8 +54,8 @@ def text(config: Config, teacher: Teacher) -> str:
         [
             *lines,
             "",
-            f"energy and forces of {len(atoms)} atoms: teacher {of_teacher:.2f} ms, student "
-            f"{of_student:.2f} ms ({of_student / of_teacher:.2f})",
+            f"energy and forces of {counted(len(atoms), 'atom')}: teacher {of_teacher:.2f} ms, "
+            f"student {of_student:.2f} ms ({of_student / of_teacher:.2f})",
         ]
     )
 

@@ -23,6 +23,7 @@ from mtlpar.core.files import scratch_folder, write_text
 from mtlpar.core.measurements import TransferRecord
 from mtlpar.core.paths import Workspace
 from mtlpar.core.records import write_content
+from mtlpar.core.wording import counted
 from mtlpar.core.yaml_text import dump_yaml
 from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.finetune.branches import rank_branches
@@ -140,8 +141,8 @@ def _parts(path: Path, *, most: int) -> tuple[list[Atoms], list[Atoms]]:
         raise ValueError(f"{path} has no structure of the part test, which models are tested on")
     if len(parts["pool"]) < most:
         raise ValueError(
-            f"study.transfer.labels: {path} has {len(parts['pool'])} structures to learn from, "
-            f"expected {most}; ask for fewer labels"
+            f"study.transfer.labels: {path} has {counted(len(parts['pool']), 'structure')} to "
+            f"learn from, expected {most}; ask for fewer labels"
         )
     return parts["pool"], parts["test"]
 
@@ -223,9 +224,9 @@ class _Cell:
             known = variant.start.model.sources
             result["pretraining"] = {one: errors[one] for one in sources if one in known}
         logger.info(
-            "%s, %d labels, %s: %s",
+            "%s, %s, %s: %s",
             self.family,
-            self.labels,
+            counted(self.labels, "label"),
             variant.name,
             ", ".join(f"{name} {error:.4f}" for name, error in errors[self.family].items()),
         )

@@ -129,7 +129,7 @@ def check_cores(ranks: Sequence[Rank], geometry: Geometry) -> list[Finding]:
     total = os.cpu_count() or 1
     if busiest * geometry.cpus_per_rank > total:
         advice = "ranks wait for one another: correct, but slow"
-        result = f"{busiest} ranks x {geometry.cpus_per_rank} on {total}"
+        result = f"{counted(busiest, 'rank')} x {geometry.cpus_per_rank} on {total}"
         return [Finding("cores", result, "note", advice)]
     return [Finding("cores", f"{fewest} or more for a rank")]
 

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 from torch.nn.functional import pad
 
+from mtlpar.core.wording import counted
 from mtlpar.model.encoder import AtomFeatures, Encoder
 from mtlpar.model.heads import Branch
 from mtlpar.model.multitask import MultiTaskModel
@@ -196,7 +197,7 @@ class _Graphs:
             return _Passes(self.part, self._aliases, inputs, self.gradients, self._pool)
         except RuntimeError as error:
             raise RuntimeError(
-                f"a pass of {len(inputs[0])} atoms cannot be recorded as a CUDA graph; "
+                f"a pass of {counted(len(inputs[0]), 'atom')} cannot be recorded as a CUDA graph; "
                 f"train.cuda_graphs=false trains without: {error}"
             ) from error
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.ledger import Ledger, SplitBy
 from mtlpar.core.products import ExtractedManifest
+from mtlpar.core.wording import counted
 from mtlpar.normalize.split import DROPPED, SplitArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -44,8 +45,9 @@ class Books:
         self.file_ends: npt.NDArray[np.int64] = np.cumsum(kept, dtype=np.int64)
         if sum(kept) != len(split):
             raise ValueError(
-                f"{self._source}: the extract stage kept {sum(kept)} rows by its manifest, but its "
-                f"parts hold {len(split)} structures; run extract again"
+                f"{self._source}: the extract stage kept {counted(sum(kept), 'row')} by its "
+                f"manifest, but its parts hold {counted(len(split), 'structure')}; run extract "
+                "again"
             )
 
     def drop(self, mask: BoolArray, reason: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtlpar.core.hashing import UInt64Array
+from mtlpar.core.wording import counted
 from mtlpar.normalize.copies import components, name_geometries
 from mtlpar.normalize.split import find_contradictions, first_of_duplicates, repeated
 from mtlpar.store.bp import BpReader
@@ -105,18 +106,18 @@ def count_contradictions(source: str, rows: Rows) -> dict[str, int]:
     equivalent = len(_contradictions(few, few.geometry))
     if identical:
         logger.warning(
-            "%s: copies of %d structures have energies more than %g eV/atom apart; the lowest of "
-            "a group is kept",
+            "%s: copies of %s have energies more than %g eV/atom apart; the lowest of a group is "
+            "kept",
             source,
-            identical,
+            counted(identical, "structure"),
             SAME_EV_PER_ATOM,
         )
     if equivalent:
         logger.warning(
-            "%s: %d geometries occur several times, moved, rotated or reordered, with energies "
-            "more than %g eV/atom apart; all are kept, each geometry in one split",
+            "%s: %s several times, moved, rotated or reordered, with energies more than %g "
+            "eV/atom apart; all are kept, each geometry in one split",
             source,
-            equivalent,
+            counted(equivalent, "geometry"),
             SAME_EV_PER_ATOM,
         )
     return {"contradicting_duplicates": identical, "contradicting_equivalents": equivalent}

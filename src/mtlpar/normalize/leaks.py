@@ -23,6 +23,7 @@ from mtlpar.core.paths import Workspace
 from mtlpar.core.processes import Workers
 from mtlpar.core.products import LeaksRecord
 from mtlpar.core.records import write_content
+from mtlpar.core.wording import counted
 from mtlpar.normalize.copies import UInt32Array, name_geometries
 from mtlpar.normalize.split import DROPPED, TEST, TRAIN, SplitArray
 from mtlpar.store.bp import BpReader
@@ -94,25 +95,25 @@ def _report(pairs: list[dict[str, Any]], path: Path) -> None:
     for pair in pairs:
         if pair["same_geometry"]:
             logger.warning(
-                "%s test: %d of %d structures have exactly the geometry of one in %s train",
+                "%s test: %d of %s with exactly the geometry of one in %s train",
                 pair["test"],
                 pair["same_geometry"],
-                pair["test_structures"],
+                counted(pair["test_structures"], "structure"),
                 pair["train"],
             )
         if pair["equivalent_geometry"]:
             logger.warning(
-                "%s test: %d of %d structures have the geometry of one in %s train, moved, "
-                "rotated, reordered or wrapped",
+                "%s test: %d of %s with the geometry of one in %s train, moved, rotated, "
+                "reordered or wrapped",
                 pair["test"],
                 pair["equivalent_geometry"],
-                pair["test_structures"],
+                counted(pair["test_structures"], "structure"),
                 pair["train"],
             )
     logger.info(
-        "%d pairs of a train and a test split: %d share geometries, %d share geometries that are "
-        "written differently, %d share compositions; see %s",
-        len(pairs),
+        "%s of a train and a test split: %d with common geometries, %d with common geometries that "
+        "are written differently, %d with common compositions; see %s",
+        counted(len(pairs), "pair"),
         sum(pair["same_geometry"] > 0 for pair in pairs),
         sum(pair["equivalent_geometry"] > 0 for pair in pairs),
         sum(pair["compositions"] > 0 for pair in pairs),

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from mtlpar.core.hashing import UInt64Array
 from mtlpar.core.ledger import Ledger
+from mtlpar.core.wording import counted
 from mtlpar.normalize.fit import ReferenceFit
 from mtlpar.normalize.residuals import (
     IMPLAUSIBLE_SPREAD_EV_PER_ATOM,
@@ -38,12 +39,12 @@ def report(
         outliers: Content of the checks about energies far from it.
     """
     logger.info(
-        "%s: %d rows = %s, dropped %d; %d elements, robust spread of the target %.4f eV/atom",
+        "%s: %s = %s, dropped %d; %s, robust spread of the target %.4f eV/atom",
         source,
-        ledger.rows,
+        counted(ledger.rows, "row"),
         ", ".join(f"{count} {name}" for name, count in ledger.splits.items()),
         ledger.dropped.total(),
-        len(fit.references.energies_ev),
+        counted(len(fit.references.energies_ev), "element"),
         spread.deviation,
     )
     if fit.taken_from == "isolated atoms":
@@ -74,9 +75,9 @@ def report(
         )
     if outliers["count"]:
         logger.warning(
-            "%s: %d energies are further than %.3g eV/atom from the median of train (kept)",
+            "%s: %s further than %.3g eV/atom from the median of train (kept)",
             source,
-            outliers["count"],
+            counted(outliers["count"], "energy"),
             outliers["limit_ev_per_atom"],
         )
 

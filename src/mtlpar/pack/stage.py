@@ -21,6 +21,7 @@ from mtlpar.core.processes import Workers
 from mtlpar.core.products import ReferencesRecord
 from mtlpar.core.records import read_record, write_record
 from mtlpar.core.share import Share
+from mtlpar.core.wording import counted
 from mtlpar.pack.kept_runs import KeptRuns
 from mtlpar.pack.settings import PackSettings
 from mtlpar.pack.shuffle import (
@@ -248,9 +249,9 @@ def _write_manifests(workspace: Workspace, source: str) -> None:
         )
         write_record(workspace.pack_manifest(source, split), manifest)
         logger.info(
-            "%s %s: %d structures, %d atoms",
+            "%s %s: %s, %s",
             source,
             split,
-            manifest.num_structures,
-            manifest.num_atoms,
+            counted(manifest.num_structures, "structure"),
+            counted(manifest.num_atoms, "atom"),
         )

@@ -82,9 +82,8 @@ def recommendation_text(found: Forecast | None, epoch_hours: float | None) -> st
     shards = f", train.encoder_shards: {found.encoder_shards}" if found.encoder_shards > 1 else ""
     return (
         f"recommended: {found.plan} on {counted(found.nodes, 'node')} "
-        f"({counted(found.ranks, 'rank')}{shards}), "
-        f"predicted {duration_text(found.epoch_seconds)} an epoch, "
-        f"{format_bytes(found.memory.device)} a device"
+        f"({counted(found.ranks, 'rank')}{shards}), predicted {duration_text(found.epoch_seconds)} "
+        f"an epoch, {format_bytes(found.memory.device)} a device"
     )
 
 
@@ -164,9 +163,9 @@ def _workload_text(workload: Workload, ranks: int, machine: Machine) -> str:
     structures = sum(dataset.structures for dataset in workload.branches.values())
     return (
         f"{counted(ranks, 'rank')} on {counted(machine.nodes(ranks), 'node')}, "
-        f"{counted(len(workload.branches), 'branch')}, "
-        f"{structures:,.0f} structures, {workload.batch_structures:,.0f} of them a step, "
-        f"{workload.steps_per_epoch:,} steps an epoch"
+        f"{counted(len(workload.branches), 'branch')}, {structures:,.0f} structures, "
+        f"{workload.batch_structures:,.0f} of them a step, "
+        f"{counted(workload.steps_per_epoch, 'step')} an epoch"
     )
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from mtlpar.core.measurements import CommRecord, StepTimes
+from mtlpar.core.wording import counted
 from mtlpar.report.grid import Grid, format_number, text_row
 from mtlpar.report.layouts import LAYOUTS, rank_title
 from mtlpar.report.style import FAINT, INK, PALETTE, plain_axes
@@ -47,8 +48,8 @@ def comm_grid(records: Sequence[CommRecord]) -> Grid:
     return Grid(
         label="comm",
         title="Where the time of a step goes",
-        caption=f"Milliseconds of the mean of {records[0].steps} steps, measured with the "
-        f"profiler; {sizes} structures of the branches in a step. Compute is the forward and "
+        caption=f"Milliseconds of the mean of {counted(records[0].steps, 'step')}, measured with "
+        f"the profiler; {sizes} structures of the branches in a step. Compute is the forward and "
         "backward pass. Sums of gradients are exposed where a rank waits for them after its "
         "backward pass, and hidden within compute. They run once the last rank has sent its part; "
         "up to then ranks wait for slower ones. Where the encoder is sharded, what it gathers and "

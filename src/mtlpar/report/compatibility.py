@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 
 from mtlpar.core.grouping import grouped
 from mtlpar.core.measurements import CompatibilityRecord, LevelsRecord
+from mtlpar.core.wording import counted
 from mtlpar.report.grid import Cell, Grid, format_number, text_row
 from mtlpar.report.heatmap import draw_cell
 from mtlpar.report.names import source_title
@@ -162,14 +163,14 @@ def compatibility_grid(records: Sequence[CompatibilityRecord]) -> Grid:
     return Grid(
         label="compatibility",
         title="Which sources help each other",
-        caption="Test error of a source when the encoder is trained with another one, or all, "
-        f"too, over that of the source alone: geometric mean over {seeds} seeds with the interval "
-        f"of 95 % by their spread (Student's t), {records[0].epochs} epochs each. Gain or harm: "
-        "the interval is below or above 1; none: it is within a tenth of 1; else undecided. "
-        "Cosine: of the encoder's gradients in that of all. "
-        "Shared: geometries that both have; mean and spread of the difference of their energies "
-        "there (source minus the other), references removed. Suggested branches, where no two "
-        f"harm each other and levels of theory differ by less than the error alone: {branches}.",
+        caption="Test error of a source when the encoder is trained with another one, or all, too, "
+        f"over that of the source alone: geometric mean over {counted(seeds, 'seed')} with the "
+        f"interval of 95 % by their spread (Student's t), {counted(records[0].epochs, 'epoch')} "
+        "each. Gain or harm: the interval is below or above 1; none: it is within a tenth of 1; "
+        "else undecided. Cosine: of the encoder's gradients in that of all. Shared: geometries "
+        "that both have; mean and spread of the difference of their energies there (source minus "
+        "the other), references removed. Suggested branches, where no two harm each other and "
+        f"levels of theory differ by less than the error alone: {branches}.",
         columns="llrllrllrrrr",
         header=_HEADER,
         rows=tuple(

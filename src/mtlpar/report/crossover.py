@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mtlpar.core.wording import counted
 from mtlpar.plan.predict import PLANS, Plan
 from mtlpar.plan.recommend import Crossover, Question, fastest
 from mtlpar.report.layouts import LAYOUTS, Look
@@ -78,7 +79,7 @@ def _draw_times(axes: Axes, question: Question, result: Crossover) -> None:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("Ranks")
     axes.set_ylabel("Step (ms), predicted")
-    axes.set_title(f"{question.branches} branches, batch grows with ranks")
+    axes.set_title(f"{counted(question.branches, 'branch')}, batch grows with ranks")
     plain_axes(axes)
 
 
@@ -98,7 +99,7 @@ def _draw_memory(axes: Axes, question: Question, result: Crossover) -> None:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("Branches")
     axes.set_ylabel("Memory per rank (GiB), predicted")
-    axes.set_title(f"{ranks} ranks")
+    axes.set_title(counted(ranks, "rank"))
     plain_axes(axes)
 
 

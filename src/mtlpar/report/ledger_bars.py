@@ -13,6 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.ledger import Ledger
+from mtlpar.core.wording import counted
 from mtlpar.report.items import Scope
 from mtlpar.report.load import FloatArray, read_ledgers
 from mtlpar.report.names import reason_text, source_title
@@ -122,4 +123,4 @@ def _finish(axes: Axes, ledgers: Mapping[str, Ledger]) -> None:
     axes.tick_params(axis="y", length=0, labelsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)
     for y, ledger in enumerate(ledgers.values()):
-        axes.text(1.015, y, f"{ledger.rows:,} rows", va="center", fontsize=8.5)
+        axes.text(1.015, y, counted(ledger.rows, "row"), va="center", fontsize=8.5)

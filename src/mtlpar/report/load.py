@@ -19,6 +19,7 @@ from mtlpar.core.files import missing, read_text
 from mtlpar.core.first_bytes import refuse_stand_in
 from mtlpar.core.ledger import Ledger
 from mtlpar.core.paths import Workspace
+from mtlpar.core.wording import counted
 from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.report.items import Quantity
 
@@ -137,7 +138,7 @@ def read_predictions(
         if not np.isfinite(values).all():
             bad = int((~np.isfinite(values)).sum())
             raise ValueError(
-                f"{path}: {bad} of {values.size} values of {name} are not finite; retrain "
+                f"{path}: {bad} of {counted(values.size, 'value')} of {name} not finite; retrain "
                 f"{model!r} or rerun evaluate"
             )
     return label, prediction

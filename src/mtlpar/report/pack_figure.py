@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from mtlpar.core.files import atomic_path
+from mtlpar.core.wording import counted
 from mtlpar.report.pack_text import energy_title
 from mtlpar.report.style import FAINT, PALETTE, house_style
 from mtlpar.store.summary import FORCE_EDGES_EV_PER_ANGSTROM, FloatArray, Summary
@@ -56,8 +57,10 @@ def _title(summary: Summary) -> str:
     header = summary.header
     name = " ".join(name for name in (header.source, header.split) if name)
     leaky = ", leaky splits" if header.leaky else ""
-    counted = "" if summary.is_complete else f" (sample of {summary.structures:,})"
-    return f"{name or summary.path.name}: {header.num_structures:,} structures{counted}{leaky}"
+    sample = "" if summary.is_complete else f" (sample of {summary.structures:,})"
+    return (
+        f"{name or summary.path.name}: {counted(header.num_structures, 'structure')}{sample}{leaky}"
+    )
 
 
 def _draw_elements(axes: Axes, summary: Summary) -> None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mtlpar.core.measurements import EpochTimes, ScalingRecord
+from mtlpar.core.wording import counted
 from mtlpar.report.grid import Grid, format_number, text_row
 from mtlpar.report.layouts import LAYOUTS, rank_title
 from mtlpar.report.style import FAINT, INK, draw_repeats, numbers_axis, plain_axes
@@ -46,11 +47,11 @@ def scaling_grid(records: Sequence[ScalingRecord]) -> Grid:
     return Grid(
         label="scaling",
         title="Strong and weak scaling",
-        caption=f"Measured time of an epoch of {steps} steps with {branches} branches: median, "
-        "fastest and slowest repeat. Batch: of all ranks in strong scaling, of each rank in weak "
-        "scaling. Efficiency: ideal time over measured time. Ranks marked as shared are more than "
-        "the machine has cores; they take turns and show no scaling. "
-        + " ".join(f"{line}." for line in verdict_lines(records)),
+        caption=f"Measured time of an epoch of {counted(steps, 'step')} with "
+        f"{counted(branches, 'branch')}: median, fastest and slowest repeat. Batch: of all ranks "
+        "in strong scaling, of each rank in weak scaling. Efficiency: ideal time over measured "
+        "time. Ranks marked as shared are more than the machine has cores; they take turns and "
+        "show no scaling. " + " ".join(f"{line}." for line in verdict_lines(records)),
         columns="lrlrrrrr",
         header=_HEADER,
         rows=tuple(
@@ -74,7 +75,7 @@ def verdict_lines(records: Sequence[ScalingRecord]) -> list[str]:
     """What costs a step on the most ranks that were measured, layout by layout."""
     record = max(records, key=lambda one: one.ranks)
     return [
-        f"{LAYOUTS[trace.layout].title} on {record.ranks} ranks: {line}"
+        f"{LAYOUTS[trace.layout].title} on {counted(record.ranks, 'rank')}: {line}"
         for trace in record.traces
         for line in judge(Steps.of(trace)).lines()
     ]

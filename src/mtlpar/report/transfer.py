@@ -126,13 +126,12 @@ def transfer_grid(records: Sequence[TransferRecord]) -> Grid:
         label="transfer",
         title="What pre-training saves",
         caption=f"Mean test errors over {counted(seeds, 'seed')} and their range, on families at "
-        f"levels of theory that no model saw; every training takes {steps} steps. "
+        f"levels of theory that no model saw; every training takes {counted(steps, 'step')}. "
         "Labels include those of validation. Of scratch: error of forces over that from scratch "
         "with the same labels. Labels saved: how many times as many labels scratch needs for the "
-        "same error of forces; "
-        "> where more than were tried. Before: errors on the test sets of pre-training, over those "
-        "of the model that was started from (geometric mean). Single source: "
-        f"{', '.join(f'{single} for {family}' for family, single in singles.items())}.",
+        "same error of forces; > where more than were tried. Before: errors on the test sets of "
+        "pre-training, over those of the model that was started from (geometric mean). Single "
+        f"source: {', '.join(f'{single} for {family}' for family, single in singles.items())}.",
         columns="lrlrlrlrrlr",
         header=_HEADER,
         rows=tuple(rows),

@@ -27,6 +27,7 @@ from ase.io.trajectory import TrajectoryReader
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from mtlpar.core.first_bytes import HOW_TO_FETCH, LMDB, SQLITE, TRAJECTORY, unlike
+from mtlpar.core.wording import counted
 from mtlpar.sources import ase_databases
 from mtlpar.sources.file_kinds import compression_of, kind_of_file, open_unpacked
 
@@ -108,8 +109,8 @@ def frames_of(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
                 for _, later in frames:
                     count += _misnamed(later) is not None
             raise ValueError(
-                f"{count} frames, from frame {index} on, have a key in their second line that ASE "
-                f"does not know, such as {misnamed[0]}=, expected {misnamed[1]}=: cell, "
+                f"{counted(count, 'frame')}, from frame {index} on, with a key in the second line "
+                f"that ASE does not know, such as {misnamed[0]}=, expected {misnamed[1]}=: cell, "
                 "periodicity or columns would be lost; rename it in the file"
             )
         yield f"frame {index}", text
@@ -150,9 +151,9 @@ def _rest_of_frame(stream: IO[bytes], line: bytes, index: int) -> bytes:
         lines.append(stream.readline())
         size += len(lines[-1])
         if not lines[-1]:
-            raise EOFError(f"the file ends inside frame {index} of {int(line)} atoms")
+            raise EOFError(f"the file ends inside frame {index} of {counted(int(line), 'atom')}")
     if len(lines) <= int(line):
-        raise OSError(f"frame {index} of {int(line)} atoms does not end")
+        raise OSError(f"frame {index} of {counted(int(line), 'atom')} does not end")
     return b"".join(lines)
 
 

@@ -17,6 +17,7 @@ from ase.data import chemical_symbols
 from mtlpar.core.ase_structures import BESIDE_LABELS
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.hashing import name_hash
+from mtlpar.core.wording import counted
 from mtlpar.sources.ase_containers import Container, container_of, errors_of
 from mtlpar.sources.base import LabelUse, RawBlock, Source, matches
 from mtlpar.sources.custom_labels import (
@@ -191,7 +192,8 @@ class _RecordReader:
         if len(atoms.numbers) != 1 or not columns["energy_mask"]:
             raise ValueError(
                 f"{where}: {isolated.key!r} says {isolated.value!r}, expected one atom with an "
-                f"energy, got {len(atoms.numbers)} atoms and {self._custom.energy_key!r} "
+                f"energy, got {counted(len(atoms.numbers), 'atom')} and "
+                f"{self._custom.energy_key!r} "
                 f"{labels.get(str(self._custom.energy_key))!r}"
             )
         self.use.note_isolated(chemical_symbols[atoms.numbers[0]], columns["energy"], where)

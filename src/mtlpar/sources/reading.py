@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mtlpar.core.structures import StructureBatch
 from mtlpar.core.system_errors import is_of_the_system
+from mtlpar.core.wording import counted
 from mtlpar.sources.base import DAMAGED_RECORD, RawBlock
 from mtlpar.sources.file_kinds import DOWNLOAD_AGAIN, no_file
 
@@ -56,8 +57,8 @@ class Progress:
         # Parsers draw pictures of the place over several lines.
         reason = " ".join(str(error).split())
         return (
-            f"{self.path} is damaged or cut off: {type(error).__name__}: {reason}. "
-            f"{self.rows} structures were read, the last key begun was {self.last}. "
+            f"{self.path} is damaged or cut off: {type(error).__name__}: {reason}. Of it "
+            f"{counted(self.rows, 'structure')} could be read, the last key begun was {self.last}. "
             "Remove the file and run the download stage again, or set extract.on_error to skip"
         )
 

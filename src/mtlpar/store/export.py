@@ -18,6 +18,7 @@ from tqdm import tqdm
 from mtlpar.core.fields import MATRIX_OF_SIX
 from mtlpar.core.files import atomic_path
 from mtlpar.core.structures import StructureBatch
+from mtlpar.core.wording import counted
 from mtlpar.store.bp import BpReader
 from mtlpar.store.header import BpHeader
 from mtlpar.store.pack import open_folder
@@ -57,7 +58,7 @@ def export(path: Path, out: Path, *, start: int = 0, limit: int | None = None) -
         stop = len(reader) if limit is None else min(start + limit, len(reader))
         if not 0 <= start < stop:
             raise ValueError(
-                f"{path} has {len(reader)} structures: none to write from {start} on"
+                f"{path} has {counted(len(reader), 'structure')}: none to write from {start} on"
                 + ("" if limit is None else f", at most {limit}")
             )
         _WRITERS[out.suffix](temporary, _batches(reader, start, stop), reader.header)

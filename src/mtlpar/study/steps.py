@@ -16,6 +16,7 @@ import torch.distributed as dist
 from mtlpar.core.collective import collective
 from mtlpar.core.hashing import derive_seed
 from mtlpar.core.structures import StructureBatch
+from mtlpar.core.wording import counted
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.device import wait_for
@@ -105,8 +106,8 @@ def require_ranks(context: RankContext, ranks: int, what: str, otherwise: str = 
     """
     if context.world_size != ranks:
         raise ValueError(
-            f"{what} is measured on {ranks} ranks, got {context.world_size}; start it with "
-            f"`mtlpar launch --ranks-per-node {ranks}`{otherwise}"
+            f"{what} is measured on {counted(ranks, 'rank')}, got {context.world_size}; start it "
+            f"with `mtlpar launch --ranks-per-node {ranks}`{otherwise}"
         )
 
 

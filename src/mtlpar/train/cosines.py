@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from mtlpar.core.collective import collective
 from mtlpar.core.grouping import grouped
+from mtlpar.core.wording import counted
 from mtlpar.train.objective import Objective
 
 
@@ -132,8 +133,8 @@ def pair_cosines(lines: Iterable[Mapping[str, Any]]) -> list[PairCosine]:
     if not found or min(map(len, found.values())) < _PARTS:
         most = max(map(len, found.values()), default=0)
         raise ValueError(
-            f"the directions of the sources were measured in {most} steps, expected at least "
-            f"{_PARTS} with both sources of every pair: train with train.cosine_steps, for "
+            f"the directions of the sources were measured in {counted(most, 'step')}, expected at "
+            f"least {_PARTS} with both sources of every pair: train with train.cosine_steps, for "
             "instance 10, a model of several sources"
         )
     return [_pair(pair, cosines) for pair, cosines in found.items()]

@@ -130,7 +130,9 @@ def labels_not_learned(recipe: Recipe) -> list[str]:
                 why = "its weight is zero (train.*_weight and train.source_weights)"
             else:
                 continue
-            lines.append(f"{source}: the {label} of {count:,} structures is not learned: {why}")
+            lines.append(
+                f"{source}: the {label} of {counted(count, 'structure')} is not learned: {why}"
+            )
     return lines
 
 

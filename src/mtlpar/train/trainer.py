@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mtlpar.core.collective import collective
 from mtlpar.core.error_names import MAE_NAMES
+from mtlpar.core.wording import counted
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.parallel.agree import AgreedError, Interrupted
 from mtlpar.parallel.layout import ParallelLayout
@@ -95,7 +96,8 @@ class Trainer:
         if latest is None:
             return
         if latest.finished:
-            logger.info("an earlier run finished after %d epochs; starting again", latest.epoch)
+            done = counted(latest.epoch, "epoch")
+            logger.info("an earlier run finished after %s; starting again", done)
             self.checkpoints.clear()
             return
         self.checkpoints.load(self._state(), latest.step)
@@ -252,8 +254,9 @@ class Trainer:
         )
         if count > limit:
             raise AgreedError(
-                f"{count} steps were left out because loss or gradient were not finite, more than "
-                f"train.max_skipped_steps = {limit}; lower train.learning_rate or check the data"
+                f"{counted(count, 'step')} left out because loss or gradient were not finite, more "
+                f"than train.max_skipped_steps = {limit}; lower train.learning_rate or check the "
+                "data"
             )
 
     @collective
@@ -379,9 +382,9 @@ class Trainer:
         progress = self.progress
         progress.early_start = progress.epoch
         logger.info(
-            "no better score for %d epochs (train.patience_epochs): the learning rate falls from "
-            "%.2g, and training ends with epoch %d",
-            progress.epochs_without_improvement,
+            "no better score for %s (train.patience_epochs): the learning rate falls from %.2g, "
+            "and training ends with epoch %d",
+            counted(progress.epochs_without_improvement, "epoch"),
             self._rate(),
             self._cooldown().end,
         )

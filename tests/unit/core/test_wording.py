@@ -19,6 +19,8 @@ from mtlpar.core.wording import counted
         (0, "rank", "0 ranks"),
         (2, "branch", "2 branches"),
         (1200, "structure", "1,200 structures"),
+        (2, "energy", "2 energies"),
+        (2, "key", "2 keys"),
     ],
 )
 def test_what_is_counted_is_in_the_number_that_is_said(number: int, what: str, text: str) -> None:

@@ -70,7 +70,9 @@ def test_structures_that_lack_an_optional_label_are_counted_by_file_and_told(ext
     of_all = manifest["checks"]["labels"]
     assert of_all["rows"] == 3
     assert of_all["lacking"] == {"charge_key: total": 1, "spin_key: spin": 1}
-    assert "1 of 3 structures lack the label of custom_sources.mine.spin_key: spin" in caplog.text
+    assert (
+        "1 of 3 structures without the label of custom_sources.mine.spin_key: spin" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -139,7 +141,7 @@ def test_energies_of_zero_beside_forces_are_none(extract):
         atoms.calc.results["energy"] = 0.0
     # Two atoms are pulled and one is not: the number of those that are must not matter.
     frames[1].calc.results["forces"][0] = 0.0
-    with pytest.raises(ValueError, match=r"exactly 0 eV in all 3 structures of data_0\.xyz"):
+    with pytest.raises(ValueError, match=r"exactly 0 eV in 3 structures, all of data_0\.xyz"):
         extract(frames)
     # One zero among energies is an energy, and without forces nobody can tell.
     frames[0].calc.results["energy"] = -1.0
@@ -152,7 +154,7 @@ def test_one_energy_for_all_frames_is_none(extract):
     frames = [water() for _ in range(3)]
     for number, atoms in enumerate(frames):
         atoms.calc.results.update(energy=-7.25, forces=(1.0 + number) * atoms.get_forces())
-    with pytest.raises(ValueError, match=r"exactly -7.25 eV in all 3 structures of data_0\.xyz"):
+    with pytest.raises(ValueError, match=r"exactly -7.25 eV in 3 structures, all of data_0\.xyz"):
         extract(frames)
     # Copies have one energy, and one energy that differs is enough.
     assert extract([frames[1]] * 3)["rows"] == 3
@@ -167,7 +169,7 @@ def test_labels_filled_with_zeros_are_said(extract, caplog):
     # Nobody can tell energies beside forces of zero, and one such row may be at rest.
     manifest = extract(frames)
     assert manifest["checks"]["uncomputed"]["zeros"] == {"energy": 0, "forces": 4, "stress": 0}
-    assert "forces: exactly 0 in all 4 structures that have it" in caplog.text
+    assert "forces: exactly 0 in 4 structures, all that have it" in caplog.text
     caplog.clear()
     mixed = [water() for _ in range(4)]
     mixed[0].calc.results.update(energy=0.0)
@@ -214,7 +216,9 @@ def test_weights_that_no_structure_has_or_that_are_all_zero_are_said(extract, ca
         extract(frames, weights={"structure": "weigt"})
     manifest = extract(frames, weights={"structure": "config_weight"})
     assert manifest["checks"]["weightless"] == {"energy": 2, "forces": 2, "stress": 0}
-    assert "all 2 structures have a weight of 0 for energy" in caplog.text
+    assert (
+        "2 structures with a weight of 0 for energy, which no model learns from any" in caplog.text
+    )
 
 
 def test_isolated_atoms_of_two_files_that_contradict_each_other_are_refused(extract):

@@ -214,7 +214,7 @@ def test_only_what_stands_after_a_cut_is_lost(workspace, spoilt):
     file = read_json(workspace.extracted_manifest("mptrj"))["files"][0]
     assert file["rows"] == whole
     assert f"{path} is damaged or cut off" in file["damage"][0]
-    assert f"{whole} structures were read" in file["damage"][0]
+    assert f"Of it {whole} structures could be read" in file["damage"][0]
 
 
 def test_other_files_are_read_when_one_is_damaged(workspace, spoilt):

@@ -47,7 +47,7 @@ def test_geometries_and_formulas_shared_across_sources_are_counted(
     assert pairs["a", "b"]["same_geometry"] == int(((split_a == 0) & (split_b == 2)).sum())
     assert pairs["b", "a"]["same_geometry"] == int(((split_b == 0) & (split_a == 2)).sum())
     assert pairs["a", "b"]["same_geometry"] + pairs["b", "a"]["same_geometry"] > 0
-    assert "structures have exactly the geometry of one in" in caplog.text
+    assert "structures with exactly the geometry of one in" in caplog.text
     assert pairs["a", "a"]["same_geometry"] == pairs["b", "b"]["same_geometry"] == 0
 
     def formulas(batch: StructureBatch, split: np.ndarray, index: int) -> list[tuple[int, ...]]:
@@ -80,7 +80,7 @@ def test_geometries_of_another_source_are_found_however_they_are_written(
     assert pair["same_geometry"] == int(shared[30:].sum()) > 0
     assert _pairs(workspace)["b", "b"]["equivalent_geometry"] == 0
     assert "moved, rotated, reordered or wrapped" in caplog.text
-    assert "2 share geometries that are written differently" in caplog.text
+    assert "2 with common geometries that are written differently" in caplog.text
 
 
 @pytest.mark.long

@@ -121,7 +121,7 @@ def test_rows_with_elements_that_training_never_had_together_are_marked_and_coun
     found = predict(model_file, tmp_path / "out.extxyz", tmp_path / "in.extxyz")
     marks = [atoms.info.get("unseen_pairs") for atoms in found]
     assert marks == [None, "O-Cu", "H-Cu O-Cu", None]
-    told = "2 rows hold elements that no training structure has, or has together, such as O-Cu (2)"
+    told = "2 rows with elements that no training structure has, or has together, such as O-Cu (2)"
     assert told in capsys.readouterr().err
     calculator = Calculator(model_file, source="a")
     with pytest.warns(UnseenPairsWarning, match="no training structure of a has O-Cu "):

@@ -153,7 +153,7 @@ def test_whole_archives_of_cut_off_json_are_named(alexandria_file, entry, read):
     path.write_bytes(bz2.compress(text[: int(0.8 * len(text))]))
     with pytest.raises(
         ValueError,
-        match=r"JsonDamageError: the file ends inside .* 2 structures were",
+        match=r"JsonDamageError: the file ends inside .* 2 structures could",
     ):
         read("alexandria", path)
 

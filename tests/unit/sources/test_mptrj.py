@@ -163,7 +163,7 @@ def test_a_cut_off_file_says_how_far_it_was_read(mptrj_file, frame, read):
     text = json.dumps({f"mp-{index}": {"a": frame(), "b": frame()} for index in range(4)})
     path = mptrj_file(text[: int(0.8 * len(text))])
     # Three materials are whole.
-    with pytest.raises(ValueError, match=r"6 structures were read, the last key .* mp-2/b"):
+    with pytest.raises(ValueError, match=r"6 structures could be read, the last key .* mp-2/b"):
         read("mptrj", path)
 
 

@@ -92,7 +92,7 @@ def test_skipped_steps_are_counted_and_limited(
     assert all(np.isfinite(line["loss"]) for line in steps if not line["skipped"])
     assert load_model(workspace.model("mtl")).training["skipped_steps"] == 2
     poison({7, 8, 9})
-    with pytest.raises(AgreedError, match="3 steps were left out"):
+    with pytest.raises(AgreedError, match="3 steps left out"):
         run_alone(workspace, on_nonfinite="skip", max_skipped_steps=2)
 
 
