@@ -101,8 +101,7 @@ def crystal_plans(
         queues = [
             [
                 CrystalPlan(number, species, variant)
-                for species in _combinations(prototype)
-                if common == all(item.element in COMMON for item in species)
+                for species in _combinations(prototype, common=common)
             ]
             for number, prototype in enumerate(PROTOTYPES)
         ]
@@ -227,14 +226,20 @@ def _numbers(elements: Sequence[str]) -> IntArray:
     return np.array([atomic_numbers[element] for element in elements])
 
 
-def _combinations(prototype: Prototype) -> list[tuple[Species, ...]]:
+def _combinations(prototype: Prototype, *, common: bool) -> list[tuple[Species, ...]]:
+    """Species that the roles may take together: common elements alone, or others among them."""
     pools = [_species_pool(kind) for kind in prototype.roles.values()]
+    if common:
+        pools = [[item for item in pool if item.element in COMMON] for pool in pools]
     multiplicities = [prototype.multiplicity(role) for role in prototype.roles]
     found = []
     for species in product(*pools):
         charge = sum(n * item.charge for n, item in zip(multiplicities, species, strict=True))
-        distinct = len({item.element for item in species}) == len(species)
-        if charge == 0 and distinct and _fits(prototype, species):
+        if charge:
+            continue
+        elements = {item.element for item in species}
+        wanted = len(elements) == len(species) and (common or not elements <= COMMON)
+        if wanted and _fits(prototype, species):
             found.append(species)
     return found
 
