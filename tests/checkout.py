@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
 from helpers import REPOSITORY
 from warm import warm_environment, warm_python, with_warm_programs
+
+from mtlpar.core.yaml_text import dump_yaml, load_yaml
 
 _KEPT = ("src", "rules", "workflow", "profiles", "envs", "Snakefile", "config.yaml")
 _SMALL_SOURCES = ("ani1x", "qm7x")
@@ -36,7 +37,7 @@ def copy_checkout(folder: Path) -> Path:
 def make_small(checkout: Path, *, with_conservative: bool = False) -> None:
     """Leave two sources and the models that learn from both, tiny and for two epochs."""
     path = checkout / "config.yaml"
-    config = yaml.safe_load(path.read_text())
+    config = load_yaml(path.read_text())
     config["sources"] = list(_SMALL_SOURCES)
     branches = {source: [source] for source in _SMALL_SOURCES}
     conservative = config["models"]["mtl_conservative"] | {"train": {"epochs": 1}}
@@ -47,7 +48,7 @@ def make_small(checkout: Path, *, with_conservative: bool = False) -> None:
     config["model"]["graph"]["cutoff_angstrom"] = 3.0
     config["model"]["encoder"] = {"width": 8, "layers": 1}
     config["train"] |= {"epochs": 2, "batch_structures": 128, "warmup_steps": 0}
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    path.write_text(dump_yaml(config))
 
 
 def partly_run(finished: Path, checkout: Path) -> Path:
@@ -72,7 +73,7 @@ def partly_run(finished: Path, checkout: Path) -> Path:
 def edit_profile(checkout: Path, profile: str, changes: Mapping[str, Any]) -> None:
     """Replace single values of a profile; keys are dotted, None removes one."""
     path = checkout / "profiles" / profile / "config.yaml"
-    content = yaml.safe_load(path.read_text())
+    content = load_yaml(path.read_text())
     for key, value in changes.items():
         block = content
         *parents, last = key.split(".")
@@ -81,7 +82,7 @@ def edit_profile(checkout: Path, profile: str, changes: Mapping[str, Any]) -> No
         block[last] = value
         if value is None:
             del block[last]
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    path.write_text(dump_yaml(content))
 
 
 def start_snakemake(

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from helpers import REPOSITORY
 from warm import warm_python
 
 from mtlpar.core.paths import Workspace
+from mtlpar.core.yaml_text import load_yaml
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.train import stage
@@ -102,7 +102,7 @@ def _own_sources(branches: dict[str, tuple[str, ...]]) -> list[str]:
     if not own:
         return []
     # Models of the config stay, and with them their sources.
-    listed = yaml.safe_load((REPOSITORY / "config.yaml").read_text())["sources"]
+    listed = load_yaml((REPOSITORY / "config.yaml").read_text())["sources"]
     custom = {name: {"files": ["none.xyz"], "level_of_theory": "made up"} for name in own}
     return [
         *("--set", f"custom_sources={json.dumps(custom)}"),

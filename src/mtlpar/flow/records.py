@@ -6,7 +6,6 @@ the same run twice gives the same bytes, whatever machine and job it ran in.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import logging
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from mtlpar.config import Config
-from mtlpar.config.resolved import resolved, write_resolved
+from mtlpar.config.resolved import write_resolved
 from mtlpar.core.files import file_digest, remove_leftovers_of
 from mtlpar.core.records import parse_record, write_content
 from mtlpar.flow.lease import HeldLease, Lease, Owner, hold
@@ -181,6 +180,7 @@ def stage_run(
 def _write_record(run: StageRun, identity: dict[str, Any], allocation: Allocation) -> None:
     attempts = _attempts_of_this_result(run)
     seconds = sum(attempt["nodes"] * attempt["seconds"] for attempt in attempts)
+    config = write_resolved(run.config, _folder(run.config))
     write_content(
         run.record,
         RunRecord,
@@ -189,8 +189,8 @@ def _write_record(run: StageRun, identity: dict[str, Any], allocation: Allocatio
             "target": run.target,
             "outputs": {str(path): digest_of(path) for path in run.outputs},
             **identity,
-            "config_digest": _config_digest(run.config),
-            "config": str(write_resolved(run.config, _folder(run.config))),
+            "config_digest": file_digest(config),
+            "config": str(config),
             "versions": {"python": platform.python_version(), **_versions()},
             "machine": {
                 "host": socket.gethostname(),
@@ -248,10 +248,6 @@ def _parse_attempt(line: bytes) -> AttemptRecord | None:
 
 def _folder(config: Config) -> Path:
     return config.workspace.results / "provenance"
-
-
-def _config_digest(config: Config) -> str:
-    return hashlib.sha256(resolved(config).encode()).hexdigest()
 
 
 def digest_of(path: Path) -> str | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import re
 
-import yaml
 from helpers import REPOSITORY
 
 from mtlpar.config.load import load_config
+from mtlpar.core.yaml_text import load_yaml
 from mtlpar.plan.workload import DATASET_SIZES
 from mtlpar.sources.registry import packaged_names
 
@@ -18,7 +18,7 @@ ROWS = [
     for line in re.findall(r"^\| `.*\|$", PAGE, re.M)
 ]
 BLOCKS = {
-    path.stem: yaml.safe_load(path.read_text())["custom_sources"][path.stem]
+    path.stem: load_yaml(path.read_text())["custom_sources"][path.stem]
     for path in (REPOSITORY / "workflow/catalogue").glob("*.yaml")
 }
 
@@ -61,6 +61,6 @@ def test_the_configurations_of_the_page_are_valid(tmp_path):
     for text in blocks:
         path = tmp_path / "mine.yaml"
         path.write_text(text)
-        names = yaml.safe_load(text).get("custom_sources", {})
+        names = load_yaml(text).get("custom_sources", {})
         over = [REPOSITORY / f"workflow/catalogue/{name}.yaml" for name in names]
         assert load_config([path, *over]).sources

@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from helpers import REPOSITORY
 
 from mtlpar.config import Config, load_config
 from mtlpar.core.records import write_content
+from mtlpar.core.yaml_text import dump_yaml, load_yaml
 from mtlpar.flow.lease import Lease, LeaseFolder, Owner
 from mtlpar.flow.lineage import describe
 from mtlpar.flow.records import StageRun, stage_run
@@ -27,11 +27,11 @@ IN_JOB = Allocation("slurm", "77", "frontier", nodes=4)
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """Two sources and one model, with results of its own."""
-    content = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    content = load_yaml((REPOSITORY / "config.yaml").read_text())
     content["sources"] = ["ani1x", "qm7x"]
     content["models"] = {"mtl": {"branches": {"ani1x": ["ani1x"], "qm7x": ["qm7x"]}}}
     content["paths"] = {"raw": str(tmp_path / "raw"), "results": str(tmp_path / "results")}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "config.yaml").write_text(dump_yaml(content))
     return load_config([tmp_path / "config.yaml"])
 
 
@@ -123,7 +123,7 @@ def test_a_file_of_nobody_is_refused(config: Config) -> None:
 def test_a_record_names_config_code_data_machine_and_job(config: Config) -> None:
     whole_chain(config)
     record = record_of(config, "train", "mtl")
-    kept = yaml.safe_load(Path(str(record["config"])).read_text())
+    kept = load_yaml(Path(str(record["config"])).read_text())
     assert kept["train"] == config.train.model_dump(mode="json")
     assert len(str(record["config_digest"])) == 64
     assert record["code_digest"]

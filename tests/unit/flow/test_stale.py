@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from helpers import REPOSITORY
 
 from mtlpar.config import Config, load_config
+from mtlpar.core.yaml_text import dump_yaml, load_yaml
 from mtlpar.flow import as_written
 from mtlpar.flow.as_written import WrittenFiles
 from mtlpar.flow.lineage import describe
@@ -23,7 +23,7 @@ OWN = {"files": ["a.xyz"], "level_of_theory": "PBE", "energy_unit": "kcal/mol"}
 
 def made(tmp_path: Path, changes: dict[str, Any]) -> Config:
     """One own source and two models, one of which starts from the other."""
-    content = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    content = load_yaml((REPOSITORY / "config.yaml").read_text())
     content["sources"] = ["own"]
     content["custom_sources"] = {"own": OWN}
     content["models"] = {
@@ -31,7 +31,7 @@ def made(tmp_path: Path, changes: dict[str, Any]) -> Config:
         "tuned": {"branches": {"own": ["own"]}, "start_from": {"model": "base"}},
     }
     content["paths"] = {"raw": str(tmp_path / "raw"), "results": str(tmp_path / "results")}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "config.yaml").write_text(dump_yaml(content))
     assignments = [f"{key}={value}" for key, value in changes.items()]
     return load_config([tmp_path / "config.yaml"], assignments)
 

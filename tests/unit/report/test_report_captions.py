@@ -6,8 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
 
+from mtlpar.core.yaml_text import load_yaml
 from mtlpar.report.items import ITEMS
 
 ROOT = Path(__file__).parents[3]
@@ -18,7 +18,7 @@ CAPTIONS = ROOT / "workflow" / "report"
 def test_caption_renders_without_a_warning(name: str) -> None:
     jinja2 = pytest.importorskip("jinja2")
     core = pytest.importorskip("docutils.core")
-    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    config = load_yaml((ROOT / "config.yaml").read_text(encoding="utf-8"))
     template = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     ).from_string((CAPTIONS / f"{name}.rst").read_text(encoding="utf-8"))

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 from helpers import REPOSITORY
 
 from mtlpar.cli import main
+from mtlpar.core.yaml_text import dump_yaml, load_yaml
 from mtlpar.report import stage
 from mtlpar.report.figures import _DRAW
 from mtlpar.report.items import figure_names, get_item, inputs_of, outputs_of, table_names
@@ -57,11 +57,11 @@ def test_a_report_makes_what_it_can_and_says_what_is_left_out_for_want_of_what(
     work = fake_run.workspace
     items = ("ledger", "leaks", "table1", "table2", "checks")
     monkeypatch.setattr(stage, "chosen_items", lambda *_, **__: items)
-    content = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    content = load_yaml((REPOSITORY / "config.yaml").read_text())
     content["sources"] = list(fake_run.scope.sources)
     content["models"] = {"mtl": {"branches": {"all": content["sources"]}}}
     content["paths"] = {"raw": str(work.raw), "results": str(work.results)}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "config.yaml").write_text(dump_yaml(content))
     work.leaks.unlink()
     work.metrics("mtl", "qm7x").unlink()
     monkeypatch.chdir(tmp_path)

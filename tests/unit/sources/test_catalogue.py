@@ -6,12 +6,12 @@ import importlib
 
 import numpy as np
 import pytest
-import yaml
 from helpers import REPOSITORY
 
 from mtlpar.config.load import load_config
 from mtlpar.core.hashing import name_hash
 from mtlpar.core.structures import StructureBatch
+from mtlpar.core.yaml_text import dump_yaml, load_yaml
 from mtlpar.sources.alexandria import composition_group
 from mtlpar.sources.base import matches
 from mtlpar.sources.registry import define_custom_sources, get_source
@@ -163,7 +163,7 @@ def test_nothing_to_join_is_an_error(native, tmp_path):
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_block_describes_one_source_and_nothing_else(name):
     # Blocks are laid over a configuration: another key in one would change that.
-    content = yaml.safe_load(BLOCKS[name].read_text())
+    content = load_yaml(BLOCKS[name].read_text())
     assert list(content) == ["custom_sources"]
     assert list(content["custom_sources"]) == [name]
 
@@ -171,7 +171,7 @@ def test_a_block_describes_one_source_and_nothing_else(name):
 def test_blocks_may_all_be_used_together(tmp_path):
     mine = tmp_path / "mine.yaml"
     models = {"all": {"branches": {name: [name] for name in SETS}}}
-    mine.write_text(yaml.safe_dump({"sources": list(SETS), "models": models}))
+    mine.write_text(dump_yaml({"sources": list(SETS), "models": models}))
     config = load_config([mine, *BLOCKS.values()])
     assert set(config.custom_sources) == set(BLOCKS)
     assert [get_source(name).name for name in config.sources] == list(SETS)
