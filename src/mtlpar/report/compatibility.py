@@ -25,8 +25,8 @@ from mtlpar.report.style import DIVERGING, FAINT
 _LABELS: Final = ("energy", "forces")
 _ALL: Final = "all"
 _CONFIDENCE: Final = 0.95
-# An interval within a tenth of one says that there is no effect worth speaking of; a wider one that
-# crosses one says nothing.
+# An interval within a tenth of one says that there is no effect worth speaking of, also beside one;
+# a wider one that crosses one says nothing.
 _NO_EFFECT: Final = 1.1
 # Fewer geometries say little of two levels of theory.
 _FEWEST_SHARED: Final = 10
@@ -55,12 +55,11 @@ class Ratio(NamedTuple):
     @property
     def verdict(self) -> str:
         """What the interval allows to say."""
+        if self.low >= 1 / _NO_EFFECT and self.high <= _NO_EFFECT:
+            return "none"
         if self.high < 1:
             return "gain"
-        if self.low > 1:
-            return "harm"
-        is_narrow = self.low >= 1 / _NO_EFFECT and self.high <= _NO_EFFECT
-        return "none" if is_narrow else "undecided"
+        return "harm" if self.low > 1 else "undecided"
 
 
 def ratio_of(together: Sequence[float], alone: Sequence[float]) -> Ratio:
@@ -166,7 +165,7 @@ def compatibility_grid(records: Sequence[CompatibilityRecord]) -> Grid:
         caption="Test error of a source when the encoder is trained with another one, or all, too, "
         f"over that of the source alone: geometric mean over {counted(seeds, 'seed')} with the "
         f"interval of 95 % by their spread (Student's t), {counted(records[0].epochs, 'epoch')} "
-        "each. Gain or harm: the interval is below or above 1; none: it is within a tenth of 1; "
+        "each. None: the interval is within a tenth of 1; gain or harm: it is below or above 1; "
         "else undecided. Cosine: of the encoder's gradients in that of all. Shared: geometries "
         "that both have; mean and spread of the difference of their energies there (source minus "
         "the other), references removed. Suggested branches, where no two harm each other and "

@@ -74,6 +74,8 @@ def test_only_a_narrow_interval_says_that_there_is_no_effect() -> None:
     # Two seeds, one degree of freedom: their interval says next to nothing, whatever their mean.
     assert ratio_of((1.0, 1.0, 1.01), (1.0, 1.0, 1.0)).verdict == "none"
     assert ratio_of((1.03, 0.97), (1.0, 1.0)).verdict == "undecided"
+    # Beyond doubt, and not worth speaking of: sources that harm each other get no common branch.
+    assert ratio_of((1.01, 1.01, 1.011), (1.0, 1.0, 1.0)).verdict == "none"
 
 
 def test_the_interval_is_that_of_student() -> None:
