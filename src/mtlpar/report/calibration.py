@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator
 
 from mtlpar.report.items import Scope
 from mtlpar.report.names import model_titles, source_title
-from mtlpar.report.style import FAINT, PALETTE, leave_empty
+from mtlpar.report.style import FAINT, PALETTE, leave_empty, legend_above
 from mtlpar.report.uncertainty import read_uncertainties
 
 
@@ -41,7 +41,7 @@ def draw_calibration(scope: Scope) -> Figure:
     figure.supxlabel("Share that the interval is to hold", fontsize=9)
     handles = [Line2D([], [], color=color, label=titles[m]) for m, color in colors.items()]
     handles.append(Line2D([], [], color=FAINT, linestyle=":", label="calibrated"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
+    legend_above(figure, handles, columns=4)
     return figure
 
 

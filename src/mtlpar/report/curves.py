@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from mtlpar.report.items import ENERGY_MAE, FORCE_MAE, STRESS_MAE, Quantity, Scope
 from mtlpar.report.load import Epoch, read_history
 from mtlpar.report.names import is_single_source, model_titles, source_title
-from mtlpar.report.style import INK, PALETTE, leave_empty, plain_axes, plain_log_axis
+from mtlpar.report.style import INK, PALETTE, leave_empty, legend_above, plain_axes, plain_log_axis
 
 _SINGLE: Final = "Single-source model"
 _QUANTITIES: Final = (ENERGY_MAE, FORCE_MAE, STRESS_MAE)
@@ -59,7 +59,7 @@ def draw_learning_curves(scope: Scope) -> Figure:
     handles.append(
         Line2D([], [], color=INK, linestyle="", marker="o", markersize=4.5, label="Epoch kept")
     )
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
+    legend_above(figure, handles, columns=4)
     return figure
 
 

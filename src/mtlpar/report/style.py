@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import matplotlib.style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
@@ -93,6 +94,21 @@ def leave_empty(axes: Axes, why: str) -> None:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelleft=False)
     axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", color=FAINT)
+
+
+def legend_above(figure: Figure, handles: Sequence[Artist], *, columns: int) -> None:
+    """Put a legend above all panels, in as many columns as the figure is wide enough for.
+
+    Args:
+        figure: The figure, as wide as it will be.
+        handles: What to explain, with labels.
+        columns: The most columns.
+    """
+    for count in range(min(columns, len(handles)), 0, -1):
+        legend = figure.legend(handles=handles, loc="outside upper center", ncols=count)
+        if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def plain_axes(axes: Axes) -> None:

@@ -21,6 +21,7 @@ from mtlpar.report.style import (
     FAINT,
     PALETTE,
     draw_repeats,
+    legend_above,
     numbers_axis,
     plain_axes,
     plain_log_axis,
@@ -199,7 +200,7 @@ def draw_transfer(records: Sequence[TransferRecord]) -> Figure:
         axes[row, 0].set_ylabel(f"{label.capitalize()} MAE ({ERROR_UNITS[label]})")
     axes[2, 0].set_ylabel("Error on pre-training,\nafter / before")
     handles = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    legend_above(figure, handles, columns=3)
     return figure
 
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mtlpar.core.files import write_json
 from mtlpar.core.measurements import TransferRecord
 from mtlpar.core.paths import Workspace
 from mtlpar.report.studies import write_study
+from mtlpar.report.style import house_style, legend_above
 from mtlpar.report.transfer import curves_of, labels_saved, transfer_grid
 
 LABELS = (10, 100, 1000)
@@ -100,6 +103,21 @@ def test_seeds_are_compared_with_their_own_curve_from_scratch() -> None:
     curves = curves_of(_typed(_record(1, factor=3.0), _record(0, factor=1.0)))
     forces = curves["molecules"]["scratch"][10].errors["forces"]
     assert forces == pytest.approx([1 / np.sqrt(10), 3 / np.sqrt(10)])
+
+
+@pytest.mark.parametrize(("width", "columns"), [(9.0, 3), (3.3, 2), (1.2, 1)])
+def test_a_legend_has_the_columns_that_the_figure_is_wide_enough_for(
+    width: float, columns: int
+) -> None:
+    # One family is a third as wide as three, and its starts have names as long.
+    with house_style():
+        figure = Figure(figsize=(width, 3.0))
+        figure.subplots()
+        names = ("scratch", "mtl, heads", "mtl, replay", "mtl, lora:2")
+        legend_above(figure, [Line2D([], [], label=name) for name in names], columns=3)
+        figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert len({text.get_window_extent().x0 for text in legend.get_texts()}) == columns
 
 
 def test_table_and_figure_are_written(tmp_path: Path) -> None:
