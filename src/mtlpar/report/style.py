@@ -79,14 +79,17 @@ def save_figure(figure: Figure, folder: Path, name: str, *, dpi: int) -> None:
         name: Stem of the files.
         dpi: Resolution of what is not drawn with lines.
     """
-    for suffix in FIGURE_FORMATS:
-        metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-        with atomic_path(folder / f"{name}.{suffix}") as temporary:
-            figure.savefig(temporary, format=suffix, dpi=dpi, metadata=metadata)
-        # The layout takes as long as the drawing: one for all formats. With an engine called "none"
-        # each would still be drawn twice.
-        with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+    # The layout takes as long as drawing: one for all formats. A figure that has an engine for it,
+    # also one called "none", is drawn twice, and one without gets what the settings say.
+    with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+        if engine := figure.get_layout_engine():
+            figure.set_dpi(dpi)
+            engine.execute(figure)
             figure.set_layout_engine(None)
+        for suffix in FIGURE_FORMATS:
+            metadata = {"Date": None} if suffix == "svg" else {"Software": None}
+            with atomic_path(folder / f"{name}.{suffix}") as temporary:
+                figure.savefig(temporary, format=suffix, dpi=dpi, metadata=metadata)
 
 
 def leave_empty(axes: Axes, why: str) -> None:
