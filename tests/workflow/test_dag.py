@@ -50,6 +50,8 @@ def snakemake(checkout: Path) -> Callable[..., str]:
 
     def run(*arguments: str, check: bool = True) -> str:
         small = ("model__encoder={width: 8, layers: 1}", "train__epochs=1", "seed=3")
+        # Short edges are few.
+        small += ("model__graph__cutoff_angstrom=3.0",)
         # Which steps a training takes is no matter here: few.
         small += ("train__batch_structures=128", "train__warmup_steps=0")
         # Its own number of epochs would win.

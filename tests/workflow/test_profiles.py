@@ -41,7 +41,10 @@ JOB_RULES = RUN_RULES | STUDY_RULES | SMALL_RULES | {"extract_share", "pack_shar
 
 @pytest.fixture(scope="module")
 def dry_run(tmp_path_factory):
-    """Dry run of a profile on folders of its own; the output is that of Snakemake."""
+    """Dry run of a profile on folders of its own; the output is that of Snakemake.
+
+    For a cluster it is that of everything, studies too, with as many cores as its nodes have.
+    """
     folder = tmp_path_factory.mktemp("profiles")
     (folder / "mirror").mkdir()
 
@@ -50,6 +53,8 @@ def dry_run(tmp_path_factory):
         command = [*warm_python(), "-m", "snakemake", "--dry-run", "--nolock", *options]
         if profile != "default":
             command += ["--profile", f"profiles/{profile}"]
+        if profile in CLUSTERS:
+            command += ["--cores", "1000", "all", *STUDIES]
         command += ["--config", f"download__mirrors={folder / 'mirror'}"]
         command += [f"paths__raw={folder / 'raw'}", f"paths__results={folder / 'results'}"]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -152,7 +157,7 @@ class TestDryRun:
     @pytest.mark.parametrize("profile", CLUSTERS)
     def test_default_profile_caps_no_cluster(self, dry_run, profile):
         # The cores of the login node would become a limit for the threads of every job.
-        output = dry_run(profile, "--cores", "1000")
+        output = dry_run(profile)
         threads = {job.threads for job in jobs_of(output, "extract").values()}
         settings = yaml.safe_load((PROFILES / profile / "config.yaml").read_text())
         assert threads == {settings["set-threads"]["extract"]}
@@ -206,8 +211,7 @@ def test_every_line_that_starts_something_is_as_agreed(dry_run, tmp_path):
     """
     lines = []
     for profile in CLUSTERS:
-        output = dry_run(profile, "--cores", "1000")
-        output += dry_run(profile, *STUDIES, "--cores", "1000")
+        output = dry_run(profile)
         for rule in sorted(RUN_RULES | STUDY_RULES | SMALL_RULES):
             jobs = jobs_of(output, rule)
             # Of the studies the smallest measurement: one rank of several is a special case.
@@ -251,7 +255,7 @@ class TestSlurm:
     @pytest.mark.parametrize("profile", SLURM)
     @pytest.mark.parametrize("rule", ["extract", "normalize", "pack"])
     def test_data_rules_are_one_task(self, dry_run, profile, rule):
-        job = jobs_of(dry_run(profile, "--cores", "1000"), rule)["ani1x"]
+        job = jobs_of(dry_run(profile), rule)["ani1x"]
         line = sbatch_line(job)
         assert "--ntasks=1 " in line
         assert "gpu" not in line
@@ -309,14 +313,14 @@ class TestSlurm:
 
     def test_a_source_spreads_over_nodes_as_tasks_of_an_array(self, dry_run, tmp_path):
         spread = tmp_path / "spread.yaml"
-        spread.write_text("extract: {shares: 16}\npack: {shares: 16}\n")
+        spread.write_text("extract: {shares: 4}\npack: {shares: 4}\n")
         arrays = ("--slurm-array-jobs", "extract_share,pack_share")
         output = dry_run("slurm", "--configfile", str(spread), *arrays)
         blocks = re.split(r"^\[.*\]$", output, flags=re.MULTILINE)
         for rule in ("extract", "pack"):
             tasks = [block for block in blocks if f"\nrule {rule}_share:\n" in block]
-            shares = re.findall(r"wildcards: source=ani1x, share=(\d+)-of-16", "".join(tasks))
-            assert sorted(map(int, shares)) == list(range(16))
+            shares = re.findall(r"wildcards: source=ani1x, share=(\d+)-of-4", "".join(tasks))
+            assert sorted(map(int, shares)) == list(range(4))
             # Tasks of one array all get what the first gets, here a node each.
             assert {re.search(r"nodes=\d+", block)[0] for block in tasks} == {"nodes=1"}
             assert len({re.search(r"resources: (.*)", block)[1] for block in tasks}) == 1
