@@ -104,9 +104,9 @@ def _differing(key: str, then: Any, now: Any) -> Iterator[str]:
                 # As of a version that did not have this setting: there is nothing to put back.
                 yield f"{inner} not given (now {now[name]!r})"
     elif isinstance(then, list) and isinstance(now, list) and not key:
-        # The blocks that a stage depends on.
+        # The blocks that a stage depends on. A list among them is that of the sources.
         for before, after in zip(then, now, strict=False):
-            yield from _differing(key, before, after)
+            yield from _differing("sources" if isinstance(after, list) else "", before, after)
         if len(then) != len(now):
             yield "settings of another version of mtlpar"
     elif then != now:

@@ -235,6 +235,13 @@ def test_a_setting_that_was_not_there_is_not_said_to_have_been_none() -> None:
     ]
 
 
+def test_a_source_that_came_to_a_model_that_was_tested_is_told_as_such() -> None:
+    # Errors and leaks depend on the list of sources, whose length is no sign of another version.
+    then, now = [{"batch_atoms": 1}, 0, ["own"]], [{"batch_atoms": 1}, 0, ["own", "more"]]
+    assert list(_differing("", then, now)) == ["sources ['own'] (now ['own', 'more'])"]
+    assert list(_differing("", [["own"]], [["other"]])) == ["sources ['own'] (now ['other'])"]
+
+
 def test_figures_that_were_exchanged_do_not_get_into_a_page(tmp_path: Path) -> None:
     config, records = drawn(tmp_path)
     items = ("heatmap_energy", "heatmap_force")
