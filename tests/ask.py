@@ -32,6 +32,8 @@ def _ask(path: str, arguments: list[str]) -> int:
         fork = _hear_number(server)
         for one in _PASSED_ON:
             signal.signal(one, lambda number, _: _pass_on(number, fork))
+        # In place of the signal to stop that nobody can hear.
+        signal.signal(signal.SIGTSTP, lambda *_: _pass_on(signal.SIGSTOP, fork))
         status = _hear_number(server)
     if status < 0:
         if -status != signal.SIGKILL:

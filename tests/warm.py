@@ -3,7 +3,7 @@
 Starting Python and importing torch or Snakemake takes a program longer than most tests keep it
 busy. A launcher or a shell starts `ask.py` in place of Python; it asks the server that this file
 is for a fork, which runs the program in its place. Where PYTHONPATH names a copy of mtlpar that was
-edited, the fork imports that. Tests of how programs start or hang start real ones.
+edited, the fork imports that. Tests of how programs start, or of what they leave, start real ones.
 """
 
 from __future__ import annotations
@@ -249,6 +249,17 @@ def _ends(path: str, listener: socket.socket) -> bool:
         return True
 
 
+def _take_host_name_of(asking: socket.socket) -> None:
+    """Live on the node that whoever asked believes to be on."""
+    peer = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 3 * ctypes.sizeof(ctypes.c_int))
+    theirs, own = (Path(f"/proc/{one}/ns/uts") for one in (memoryview(peer).cast("i")[0], "self"))
+    # What nobody may see is not another one.
+    with suppress(OSError):
+        if theirs.readlink() != own.readlink():
+            with theirs.open() as namespace:
+                ctypes.CDLL(None).setns(namespace.fileno(), 0)
+
+
 def _take_code_from(path: str) -> None:
     """Import the package from the folders of PYTHONPATH, if it is another one there."""
     folders = [Path(folder) for folder in path.split(os.pathsep) if folder]
@@ -301,6 +312,7 @@ def _end(status: int) -> NoReturn:
 def _become(program: _Program) -> None:
     # Handlers run backwards: those of what the fork itself loads, such as MPI's, and none before.
     ctypes.CDLL(None).on_exit(ctypes.CDLL(None)._exit, None)
+    _take_host_name_of(program.asking)
     program.asking.close()
     for number, file in program.files.items():
         os.dup2(file, number, inheritable=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -123,11 +124,8 @@ def test_all_others_name_a_killed_rank_its_branches_and_the_step(
 ) -> None:
     if nodes > 1 and subprocess.run(["unshare", "--uts", "true"], check=False).returncode:
         pytest.skip("this machine lets nobody give processes host names of their own")
-    # A fork of the tests has their host name.
-    python = warm_python() if nodes == 1 else None
-    line = command_line(
-        copy_of(five_sources), ranks, python=python, epochs=10_000, patience_epochs=10_000
-    )
+    endless = {"epochs": 10_000, "patience_epochs": 10_000}
+    line = command_line(copy_of(five_sources), ranks, python=warm_python(), **endless)
     start = line.index("--") + 1
     line = [*line[: start - 1], "--launcher", launcher, "--", *_on_nodes(nodes), *line[start:]]
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -178,14 +176,14 @@ def test_a_rank_that_hangs_is_named_after_the_time_that_the_settings_say(
     five_sources: Workspace, copy_of: Callable[[Workspace], Workspace]
 ) -> None:
     # In shards, whose groups are not the world: all ranks wait in them, and nobody in the world.
-    line = command_line(
-        copy_of(five_sources), 2, epochs=10_000, encoder_shards=2, collective_timeout_s=5.0
-    )
+    options = {"epochs": 10_000, "encoder_shards": 2, "collective_timeout_s": 5.0}
+    line = command_line(copy_of(five_sources), 2, python=warm_python(), **options)
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for text in process.stderr:
         if "epoch 1/" in text:
-            _rank(process.pid, 1).suspend()
+            # Its fork stops, whoever is in that group of processes.
+            _rank(process.pid, 1).send_signal(signal.SIGTSTP)
             break
     # Besides, the report takes some seconds.
     _, errors = process.communicate(timeout=60)
