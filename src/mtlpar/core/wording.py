@@ -21,4 +21,6 @@ def counted(number: int, what: str) -> str:
 def _plural(what: str) -> str:
     if what.endswith("y") and what[-2] not in _VOWELS:
         return f"{what[:-1]}ies"
-    return f"{what}es" if what.endswith(_ENDINGS_WITH_ES) else f"{what}s"
+    # The end of an epoch is spoken as a k.
+    with_es = what.endswith(_ENDINGS_WITH_ES) and not what.endswith("epoch")
+    return f"{what}es" if with_es else f"{what}s"

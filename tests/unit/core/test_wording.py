@@ -21,6 +21,8 @@ from mtlpar.core.wording import counted
         (1200, "structure", "1,200 structures"),
         (2, "energy", "2 energies"),
         (2, "key", "2 keys"),
+        (2, "epoch", "2 epochs"),
+        (2, "suffix", "2 suffixes"),
     ],
 )
 def test_what_is_counted_is_in_the_number_that_is_said(number: int, what: str, text: str) -> None:
