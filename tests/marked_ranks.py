@@ -6,13 +6,15 @@ status 3 if one of them is not marked as collective. The arguments are those of 
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Callable, Iterator
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from marks import functions, is_marked, modules
+from marks import PACKAGE, functions, is_marked
 
 from mtlpar.cli import main
 
@@ -20,13 +22,6 @@ _COLLECTIVES = (
     "all_reduce", "all_gather_object", "broadcast_object_list", "barrier", "new_group",
     "new_subgroups_by_enumeration", "init_process_group",
 )  # fmt: skip
-_MARKED = {
-    (str(path), name)
-    for path, _, tree in modules()
-    for name, node in functions(tree)
-    if is_marked(node)
-}
-_FILES = {str(path) for path, _, _ in modules()}
 _seen: set[tuple[str, str]] = set()
 
 
@@ -35,7 +30,7 @@ def _callers() -> Iterator[tuple[str, str]]:
     frame = sys._getframe(2)
     while frame is not None:
         file, name = frame.f_code.co_filename, frame.f_code.co_qualname.partition(".<locals>")[0]
-        if file in _FILES:
+        if file.startswith(f"{PACKAGE}/"):
             if "/mtlpar/cli/" in file and not file.endswith("common.py"):
                 return
             yield file, name
@@ -51,11 +46,22 @@ def _looking(call: Callable[..., Any]) -> Callable[..., Any]:
     return looked
 
 
+def _marked() -> set[tuple[str, str]]:
+    """Those of the functions seen that are marked."""
+    return {
+        (file, name)
+        for file in {file for file, _ in _seen}
+        for name, node in functions(ast.parse(Path(file).read_text(encoding="utf-8")))
+        if is_marked(node)
+    } & _seen
+
+
 if __name__ == "__main__":
     for collective in _COLLECTIVES:
         setattr(dist, collective, _looking(getattr(dist, collective)))
     status = main()
-    for file, name in sorted(_seen - _MARKED):
+    marked = _marked()
+    for file, name in sorted(_seen - marked):
         sys.stderr.write(f"not marked: {name} in {file}\n")
-    sys.stderr.write(f"{len(_seen & _MARKED)} marked functions led to collectives\n")
-    sys.exit(status or (3 if _seen - _MARKED else 0))
+    sys.stderr.write(f"{len(marked)} marked functions led to collectives\n")
+    sys.exit(status or (3 if _seen - marked else 0))

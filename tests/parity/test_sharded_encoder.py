@@ -44,11 +44,14 @@ def _assert_same_model(one: Workspace, other: Workspace) -> None:
             id="one copy, in passes", marks=pytest.mark.slow,
         ),
         # Four ranks for five branches, of which ani1x alone fills a rank: groups and shards cross.
-        pytest.param(4, {"encoder_shards": 2, "ema_decay": 0.9}, id="two copies, averaged weights"),
-        # A batch of two structures on four ranks that own everything: some ranks have none, and
+        pytest.param(
+            4, {"encoder_shards": 2, "ema_decay": 0.9, "epochs": 3},
+            id="two copies, averaged weights",
+        ),
+        # A batch of three structures on four ranks that own everything: some ranks have none, and
         # reduce their branches later than the others.
         pytest.param(
-            4, {"encoder_shards": 4, "layout": "mtl-base", "batch_structures": 2, "epochs": 1},
+            4, {"encoder_shards": 4, "layout": "mtl-base", "batch_structures": 3, "epochs": 1},
             id="ranks without structures",
         ),
     ],
@@ -63,7 +66,7 @@ def test_steps_scores_and_weights_equal_those_of_one_process(
     together = _results_beside(five_sources, tmp_path / "together")
     done = run_ranks(together, ranks, **changes)
     assert done.returncode == 0, done.stderr
-    assert len(losses(together)) == len(losses(alone)) >= 20
+    assert len(losses(together)) == len(losses(alone)) >= 12
     np.testing.assert_allclose(losses(together), losses(alone), rtol=1e-10)
     for got, expected in zip(epoch_lines(together), epoch_lines(alone), strict=True):
         assert got["score"] == pytest.approx(expected["score"], rel=1e-9)
