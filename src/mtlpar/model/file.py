@@ -96,7 +96,7 @@ def load_model(
     if path.is_dir():
         raise ValueError(f"{path} is a folder; expected a model file, such as {path / 'model.pt'}")
     if not path.is_file():
-        raise ValueError(f"there is no model at {path}; the train stage writes it")
+        raise ValueError(f"there is no model at {path}; correct the path, or train it first")
     if dtype not in (None, torch.float32, torch.float64):
         raise ValueError(f"a model predicts in torch.float32 or torch.float64, not in {dtype}")
     _check_device(device)

@@ -80,7 +80,7 @@ def test_an_element_the_source_does_not_have_is_refused(trained: Workspace) -> N
 
 
 def test_missing_and_foreign_files_are_refused(trained: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no model at"):
+    with pytest.raises(ValueError, match=r"there is no model at .*; correct the path, or train it"):
         mtlpar.load_model(tmp_path / "model.pt")
     with pytest.raises(ValueError, match=r"is a folder; expected a model file, such as .*model.pt"):
         mtlpar.load_model(tmp_path)
