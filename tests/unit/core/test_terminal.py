@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import pytest
 from helpers import REPOSITORY
 
+from mtlpar.cli import main
 from mtlpar.core.terminal import in_ascii
 
 
@@ -37,17 +39,13 @@ def test_all_that_the_library_prints_is_like_something_in_ascii() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_commands_print_on_any_terminal(encoding: str) -> None:
+def test_commands_print_on_any_terminal(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Python's own substitutes are a question mark on one stream and \xc5 on the other.
-    done = subprocess.run(
-        [sys.executable, "-m", "mtlpar", "schema"],
-        env={**os.environ, "PYTHONIOENCODING": encoding},
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    assert main(["schema"]) == 0
     angstrom = {"ascii": "A", "latin-1": "Å", "utf-8": "Å"}[encoding]
-    assert f"eV/{angstrom}" in done.stdout.decode(encoding)
+    assert f"eV/{angstrom}" in written.getvalue().decode(encoding)
 
 
 @pytest.mark.parametrize(("argument", "utf8"), [("ω", "0"), (b"caf\xe9", "1")])

@@ -293,5 +293,5 @@ def pristine_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def fake_run(pristine_results: Path, tmp_path: Path) -> FakeRun:
     workspace = Workspace(raw=tmp_path / "raw", results=tmp_path / "results")
-    shutil.copytree(pristine_results, workspace.results)
+    shutil.copytree(pristine_results, workspace.results, copy_function=shutil.copyfile)
     return FakeRun(workspace=workspace)
