@@ -24,33 +24,39 @@ WITH_STRESS = ("omat24", "matpes")
 WITH_CHARGE = ("omol25", "qcml", "spice")
 
 
-@pytest.fixture
-def native(monkeypatch):
-    monkeypatch.syspath_prepend(REPOSITORY / "tools" / "catalogue")
-    return importlib.import_module("native")
+@pytest.fixture(scope="module")
+def native():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(REPOSITORY / "tools" / "catalogue")
+        yield importlib.import_module("native")
+
+
+@pytest.fixture(scope="module")
+def custom_sources():
+    return load_config([REPOSITORY / "config.yaml", *BLOCKS.values()]).custom_sources
 
 
 @pytest.fixture(autouse=True)
-def _blocks():
-    config = load_config([REPOSITORY / "config.yaml", *BLOCKS.values()])
-    define_custom_sources(config.custom_sources)
+def _blocks(custom_sources):
+    define_custom_sources(custom_sources)
     yield
     define_custom_sources({})
 
 
-@pytest.fixture(params=SETS)
-def both(request, native, tmp_path):
+@pytest.fixture(scope="module", params=SETS)
+def both(request, native, custom_sources, tmp_path_factory):
     """Name of a set, what was written in its format, and what was read of it."""
-    name = request.param
+    define_custom_sources(custom_sources)
+    name, folder = request.param, tmp_path_factory.mktemp("set")
     if name in LMDB:
         pytest.importorskip("ase_db_backends.aselmdb")
     # An ion, a neutral molecule and a dication: the last has the multiplicity of the second.
     charges = (1, 0, 2) if name in WITH_CHARGE else (0,)
     is_crystal = name in native.CRYSTALS
     written = native.make_structures(3, atoms=6, is_crystal=is_crystal, charges=charges)
-    path = native.WRITERS[name](tmp_path, written)
+    path = native.WRITERS[name](folder, written)
     source = get_source(name)
-    assert any(matches(str(path.relative_to(tmp_path)), pattern) for pattern in source.data_files)
+    assert any(matches(str(path.relative_to(folder)), pattern) for pattern in source.data_files)
     blocks = list(source.read(path, SourceSettings()))
     assert [block.damage for block in blocks if block.damage] == []
     assert all(not block.dropped for block in blocks)
