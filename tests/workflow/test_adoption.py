@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from checkout import run_mtlpar, run_snakemake
+from warm import warm_environment
 
 from mtlpar.core.records import write_content
 from mtlpar.flow.run_record import RunRecord
@@ -27,6 +28,10 @@ KEPT = "Kept, though no Snakemake saw its job end: extract qm7x"
 def died(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy in which a job of Slurm extracted a source after its Snakemake had died."""
     checkout = shutil.copytree(small_run, tmp_path_factory.mktemp("adoption") / "mtlpar")
+    # The Snakemake that notes what is kept is a fork too, as the one that starts it.
+    snakefile = checkout / "Snakefile"
+    python = str(warm_environment() / "bin" / "python")
+    snakefile.write_text(f"import sys\n\nsys.executable = {python!r}\n{snakefile.read_text()}")
     record = checkout / "results/provenance/extract/qm7x.json"
     content = json.loads(record.read_text())
     content["attempts"][-1]["job"] = "77"

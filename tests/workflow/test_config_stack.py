@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkout import copy_checkout, make_small, run_snakemake
+from checkout import copy_checkout, make_small, run_snakemake, warm_jobs
 from snakemake.api import SnakemakeApi
 from snakemake.cli import parse_config
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
@@ -215,12 +215,14 @@ def test_jobs_of_a_scheduler_read_what_was_planned(tmp_path: Path) -> None:
     submit.write_text('#!/bin/sh\nsh "$1" > "$1.log" 2>&1\necho 1\n')
     submit.chmod(0o755)
     overrides = ["train__max_gradient_norm=null", "models__more={branches: {m: [ani1x, qm7x]}}"]
-    status, output = run_snakemake(
-        checkout, "results/extracted/qm7x/manifest.json", "--cores", "2", "--jobs", "1",
-        "--executor", "cluster-generic", "--cluster-generic-submit-cmd", str(submit),
-        "--cluster-generic-status-cmd", "sh -c 'echo success'",
-        "--configfile", str(mine), "--config", *overrides,
-    )  # fmt: skip
+    with warm_jobs(checkout):
+        status, output = run_snakemake(
+            checkout, "results/extracted/qm7x/manifest.json", "--cores", "2", "--jobs", "1",
+            "--executor", "cluster-generic", "--cluster-generic-submit-cmd", str(submit),
+            "--cluster-generic-status-cmd", "sh -c 'echo success'",
+            "--seconds-between-status-checks", "1",
+            "--configfile", str(mine), "--config", *overrides,
+        )  # fmt: skip
     assert status == 0, output[-5000:]
     # The plan says which branches a model gets, if a file changes them.
     assert f"models.mtl.branches: other ['qm7x'] ({mine}, line 1), not ani1x, qm7x" in output, (

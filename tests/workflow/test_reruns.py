@@ -69,9 +69,9 @@ def test_only_this_model(checkout: Path) -> None:
 
 def test_more_epochs(checkout: Path) -> None:
     target = ("results/models/mtl/model.pt", "--config", "train__schedule=constant")
-    assert run_snakemake(checkout, "--cores", "2", *target, "train__epochs=3")[0] == 0
+    assert run_snakemake(checkout, "--cores", "1", *target, "train__epochs=3")[0] == 0
     assert planned(checkout, *target, "train__epochs=6") == {"train": 1}
-    assert run_snakemake(checkout, "--cores", "2", *target, "train__epochs=6")[0] == 0
+    assert run_snakemake(checkout, "--cores", "1", *target, "train__epochs=6")[0] == 0
     log = (checkout / "logs" / "train" / "mtl.log").read_text()
     assert "continues from epoch 2" in log
     assert "epoch 6/6" in log
