@@ -75,7 +75,7 @@ def test_structures_that_lack_an_optional_label_are_counted_by_file_and_told(ext
     )
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_key_that_no_structure_has_is_an_error_that_lists_those_there_are(extract, jobs):
     # With two jobs the counts come back from other processes.
     files = [[water(total=1)], [water(total=0, cluster="a")]]

@@ -174,7 +174,7 @@ def test_a_file_without_usable_structures_is_an_error_only_if_all_are(workspace,
     assert not workspace.extracted_manifest("alexandria").exists()
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_damaged_file_stops_the_stage_and_leaves_no_manifest(workspace, raw, jobs):
     raw(many(0, 2), b'{"entries": [{"structure"')
     with pytest.raises(ValueError, match=r"alexandria_001\.json\.bz2 is damaged or cut off"):

@@ -174,6 +174,7 @@ def test_plans_say_that_they_are_predicted(capsys) -> None:
     assert "predicted" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_plan_that_does_not_fit_is_never_the_best(capsys) -> None:
     # The laptop has one node: its ranks take turns, and its memory holds no such data.
     line = ["plan", "layout", "--machine", "laptop", "--gpus", "3", "--structures", "5e9"]
@@ -185,6 +186,7 @@ def test_a_plan_that_does_not_fit_is_never_the_best(capsys) -> None:
     assert "3 ranks on 1 node," in layout
 
 
+@pytest.mark.long
 def test_few_structures_take_no_negative_time(capsys) -> None:
     assert main(["plan", "layout", "--structures", "3", *SHALLOW]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("mtl-")]
