@@ -146,18 +146,18 @@ def test_jobs_of_a_lost_login_node_are_found_and_cancelled(
     stage = checkout / "src/mtlpar/evaluate/stage.py"
     stage.write_text(stage.read_text() + "\nimport time\ntime.sleep(600)\n")
     before = len(arguments_of_jobs(site))
-    with warm_jobs(checkout):
-        run = start_snakemake(checkout, *AURORA, "table1", environment=site, python=warm_python())
-        try:
-            deadline = time.monotonic() + 300
-            while len(arguments_of_jobs(site)) == before and time.monotonic() < deadline:
-                time.sleep(0.2)
-            # Snakemake writes the job's id down after qsub returns.
-            time.sleep(2)
-        finally:
-            # Left alone, it would fail whatever test comes next in this process.
-            os.killpg(run.pid, signal.SIGKILL)
-            run.communicate()
+    # In the job no fork: it would not belong to the group of processes that qdel ends.
+    run = start_snakemake(checkout, *AURORA, "table1", environment=site, python=warm_python())
+    try:
+        deadline = time.monotonic() + 300
+        while len(arguments_of_jobs(site)) == before and time.monotonic() < deadline:
+            time.sleep(0.2)
+        # Snakemake writes the job's id down after qsub returns.
+        time.sleep(2)
+    finally:
+        # Left alone, it would fail whatever test comes next in this process.
+        os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
     job = f"{before + 1}.standin"
     listed = run_mtlpar(checkout, ["jobs"], site)
     assert job in listed.stdout, listed.stderr
