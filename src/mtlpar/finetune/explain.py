@@ -215,8 +215,8 @@ def _drift(drift: Mapping[str, Mapping[str, float]], *, alone: bool) -> Sequence
             moved = "   nothing: they are the same to the last bit"
         else:
             moved = (
-                f"{1000 * found['energy_ev_per_atom']:10.2f} "
-                f"meV/atom{1000 * found['force_ev_per_angstrom']:10.2f} meV/Å"
+                f"{1000 * found['energy_ev_per_atom']:10.2f} meV/atom"
+                f"{1000 * found['force_ev_per_angstrom']:10.2f} meV/Å"
             )
         lines.append(f"  {branch:20}{moved}")
     return lines
