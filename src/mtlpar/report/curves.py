@@ -59,7 +59,7 @@ def draw_learning_curves(scope: Scope) -> Figure:
     handles.append(
         Line2D([], [], color=INK, linestyle="", marker="o", markersize=4.5, label="Epoch kept")
     )
-    legend_above(figure, handles, columns=4)
+    legend_above(figure, handles, columns=5)
     return figure
 
 
