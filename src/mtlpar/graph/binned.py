@@ -56,15 +56,16 @@ def binned_neighbor_list(
         ValueError: If a periodic structure has a cell that does not span its directions.
     """
     cells = Cells.of(batch)
-    binned = _Binned.of(batch, cells, settings.cutoff_angstrom * _MARGIN, device)
     positions = torch.from_numpy(batch.positions).to(device, torch.float64).T.contiguous()
+    binned = _Binned.of(batch, cells, positions, settings.cutoff_angstrom * _MARGIN)
     vectors = torch.from_numpy(cells.vectors).to(device)
     found = [
         _measure(positions, vectors, binned.structure, pairs, settings.cutoff_angstrom)
         for pairs in binned.pairs()
     ]
-    edges = [torch.cat(columns, dim=-1) for columns in zip(*found, strict=True)]
-    receiver, sender, shift, squared = edges
+    receiver, sender, shift, squared = (
+        torch.cat(columns, dim=-1) for columns in zip(*found, strict=True)
+    )
     if settings.max_neighbors is not None:
         kept = nearest_on_device(receiver, squared, settings.max_neighbors)
         receiver, sender, shift = receiver[kept], sender[kept], shift[:, kept]
@@ -126,18 +127,16 @@ class _Binned:
     wrap: Tensor
 
     @classmethod
-    def of(
-        cls, batch: StructureBatch, cells: Cells, cutoff: float, device: torch.device
-    ) -> _Binned:
-        """Lay the atoms into bins."""
+    def of(cls, batch: StructureBatch, cells: Cells, positions: Tensor, cutoff: float) -> _Binned:
+        """Lay the atoms into bins, on the device of their positions (3, A) in Å."""
+        device = positions.device
         inverse = np.linalg.inv(cells.triangle)
         # Distances between lattice planes.
         heights = torch.from_numpy(1 / np.linalg.norm(inverse, axis=1).T).to(device)
         periodic = torch.from_numpy(batch.pbc.T.astype(bool)).to(device)
         structure = torch.from_numpy(np.repeat(np.arange(len(batch)), batch.num_atoms)).to(device)
         to_fractions = torch.from_numpy(np.swapaxes(cells.axes, 1, 2) @ inverse).to(device)
-        positions = torch.from_numpy(batch.positions).to(device, torch.float64)
-        fraction = torch.einsum("ax,axd->da", positions, to_fractions[structure])
+        fraction = torch.einsum("xa,axd->da", positions, to_fractions[structure])
         wrap = fraction.floor() * periodic[:, structure]
         fraction -= wrap
         lowest = _of_each(fraction, structure, "amin", len(batch)).masked_fill(periodic, 0)
