@@ -12,7 +12,9 @@ import atexit
 import ctypes
 import fcntl
 import gc
+import logging
 import marshal
+import multiprocessing.util
 import os
 import runpy
 import select
@@ -22,6 +24,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -186,6 +189,8 @@ def _serve(path: str) -> _Program | None:
     for name in sys.modules.copy():
         if name.startswith("mtlpar.") and name.endswith(".stage"):
             code_digest(name)
+    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
+        finalizer.atexit = False
     gc.collect()
     gc.freeze()
     running: dict[int, tuple[int, socket.socket]] = {}
@@ -309,9 +314,21 @@ def _end(status: int) -> NoReturn:
     raise AssertionError
 
 
-def _become(program: _Program) -> None:
-    # Handlers run backwards: those of what the fork itself loads, such as MPI's, and none before.
+def _leave_to_the_server() -> None:
+    """Let the fork end what it begins itself: torch would unregister thousands of kernels."""
+    # Handlers of C run backwards: those of what the fork loads, such as MPI's, and none before.
     ctypes.CDLL(None).on_exit(ctypes.CDLL(None)._exit, None)
+    atexit._clear()
+    for handler in (
+        logging.shutdown,
+        multiprocessing.util._exit_function,  # type: ignore[attr-defined]
+        weakref.finalize._exitfunc,  # type: ignore[attr-defined]
+    ):
+        atexit.register(handler)
+
+
+def _become(program: _Program) -> None:
+    _leave_to_the_server()
     _take_host_name_of(program.asking)
     program.asking.close()
     for number, file in program.files.items():
