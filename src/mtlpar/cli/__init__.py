@@ -31,8 +31,7 @@ from mtlpar.cli import (
     report,
     study,
 )
-from mtlpar.cli.common import Parser, require_text
-from mtlpar.core.log import set_up_logging
+from mtlpar.cli.common import Parser, log_as_launched, only_first_rank_prints, require_text
 from mtlpar.core.system_errors import words_of
 from mtlpar.core.terminal import speak_ascii
 from mtlpar.parallel.agree import EndedTogether, Interrupted
@@ -76,11 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, unknown = build_parser().parse_known_args(arguments)
     if unknown:
         options.parser.refuse(unknown)
-    set_up_logging(verbose=options.verbose)
+    log_as_launched(options)
     try:
         require_text(sys.argv[1:] if arguments is None else arguments)
-        options.command(options)
-        sys.stdout.flush()
+        with only_first_rank_prints():
+            options.command(options)
+            sys.stdout.flush()
     except EndedTogether as end:
         is_error = not isinstance(end, Interrupted)
         if end.reports_here:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import logging
 import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mtlpar.cli.examples import EXAMPLES
 from mtlpar.core.collective import collective
 from mtlpar.core.log import set_up_logging
+from mtlpar.parallel.launch import launched_as
 
 # What only some commands need is imported where they need it: `mtlpar --help` answers at once, and
 # so does a wrong path.
@@ -102,6 +104,26 @@ def add_overrides(parser: argparse.ArgumentParser, summary: str) -> None:
         metavar="KEY=VALUE",
         help=f"{summary}; may be repeated",
     )
+
+
+def log_as_launched(options: argparse.Namespace) -> None:
+    """Let the first rank log. Before ranks meet all do the same, and have the same to say.
+
+    Args:
+        options: What was given.
+    """
+    rank, size = launched_as()
+    set_up_logging(rank=rank, world_size=size, verbose=options.verbose, others=logging.ERROR)
+
+
+@contextmanager
+def only_first_rank_prints() -> Iterator[None]:
+    """Inside this block only the first of the ranks that `mtlpar launch` started prints."""
+    if launched_as()[0] == 0:
+        yield
+        return
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def require_positive(options: argparse.Namespace, *names: str) -> None:
@@ -284,6 +306,23 @@ def joined_ranks(options: argparse.Namespace, **arguments: Any) -> Iterator[Rank
     from mtlpar.parallel.ranks import distributed_context
 
     keep_freed_memory()
-    with distributed_context(**arguments) as context:
-        set_up_logging(rank=context.rank, world_size=context.world_size, verbose=options.verbose)
-        yield context
+    try:
+        with distributed_context(**arguments) as context:
+            set_up_logging(
+                rank=context.rank, world_size=context.world_size, verbose=options.verbose
+            )
+            yield context
+    finally:
+        log_as_launched(options)
+
+
+@collective
+def on_first_rank(options: argparse.Namespace, work: Callable[[], None]) -> None:
+    """Let the first rank, or the only process, do what one process does; the others wait for it.
+
+    Args:
+        options: What was given.
+        work: What it does. A mistake of the user that it finds is raised on all ranks.
+    """
+    with joined_ranks(options, first=lambda _: work()):
+        pass

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import add_command, add_overrides, require_existing, require_positive
+from mtlpar.cli.common import (
+    add_command,
+    add_overrides,
+    on_first_rank,
+    require_existing,
+    require_positive,
+)
 from mtlpar.cli.model_files import model_file
 from mtlpar.cli.stages import run_stage_here
 
@@ -109,8 +116,17 @@ def _distill(options: argparse.Namespace) -> None:
         assignments=options.set,
     )
     config = distill.run(
-        folder, teacher=teacher, lessons=lessons, packed=packed, command=run_stage_here
+        folder,
+        teacher=teacher,
+        lessons=lessons,
+        packed=packed,
+        command=run_stage_here,
+        alone=partial(on_first_rank, options),
     )
-    with working_in(folder):
-        link(config.workspace.model(STUDENT), out)
-        sys.stdout.write(f"\n{learned.text(config, teacher)}\n\nmodel: {out}\n")
+
+    def show() -> None:
+        with working_in(folder):
+            link(config.workspace.model(STUDENT), out)
+            sys.stdout.write(f"\n{learned.text(config, teacher)}\n\nmodel: {out}\n")
+
+    on_first_rank(options, show)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import Command, add_command, add_config, joined_ranks, read_config
+from mtlpar.parallel.launch import launched_as
 from mtlpar.study.records import ALL_LAYOUTS, STUDIES
 
 if TYPE_CHECKING:
@@ -141,6 +142,11 @@ def _transfer(options: argparse.Namespace) -> None:
     if options.family not in families:
         known = ", ".join(families) or "none"
         raise ValueError(f"--family {options.family}: study.transfer.families has {known}")
+    if (ranks := launched_as()[1]) > 1:
+        raise ValueError(
+            f"mtlpar study transfer trains many small models in one process, and was launched on "
+            f"{ranks} ranks: start it without `mtlpar launch`, several families or seeds at a time"
+        )
     from mtlpar.cli.stages import run_stage_here
     from mtlpar.finetune import transfer
 

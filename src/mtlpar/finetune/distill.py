@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from mtlpar.config import Config
+from mtlpar.config import Config, load_config
 from mtlpar.core.fields import SPLITS
 from mtlpar.finetune.dynamics import label_met
-from mtlpar.finetune.folder import Command, prepare, working_in
+from mtlpar.finetune.folder import Alone, Command, prepare, working_in
 from mtlpar.finetune.replay import link_pack
 from mtlpar.finetune.student import FIRST, STUDENT, Lessons, write_config, write_references
 from mtlpar.finetune.teacher import Labels, Teacher, write_labels
@@ -18,7 +18,13 @@ _LABELS: Final = Path("labels")
 
 
 def run(
-    folder: Path, *, teacher: Teacher, lessons: Lessons, packed: Path, command: Command
+    folder: Path,
+    *,
+    teacher: Teacher,
+    lessons: Lessons,
+    packed: Path,
+    command: Command,
+    alone: Alone,
 ) -> Config:
     """Teach a student in a folder; the same call goes on where one was interrupted.
 
@@ -28,6 +34,7 @@ def run(
         lessons: What on.
         packed: Folder of the packs of the teacher's sources.
         command: Runs a stage.
+        alone: Does in one process all but training.
 
     Returns:
         The configuration of the folder.
@@ -41,30 +48,44 @@ def run(
             f"{packed} has no packs of {teacher.source}, and no structures are given: name the "
             "folder with --packs, or files with --structures"
         )
-    write_config(folder, teacher, lessons, {})
+    names = lessons.sources(teacher.source)
+    labels: dict[str, Labels] = {}
+
+    def teach() -> None:
+        write_config(folder, teacher, lessons, labels)
+        with working_in(folder):
+            labels.update(_label_what_is_there(teacher, lessons, packed))
+            write_references(teacher, _PACKS / teacher.source if lessons.packs else None)
+            write_config(folder, teacher, lessons, labels)
+            for kind in labels:
+                prepare(names[kind], command)
+
+    def teach_what_it_met() -> None:
+        labels["dynamics"] = label_met(
+            teacher,
+            _config().workspace.model(FIRST),
+            _PACKS,
+            _LABELS,
+            frames=lessons.frames,
+            temperature_k=lessons.temperature_k,
+            usual_ev_per_atom=next(iter(labels.values())).usual_ev_per_atom,
+        )
+        write_config(folder, teacher, lessons, labels)
+        prepare(names["dynamics"], command)
+
+    alone(teach)
     with working_in(folder):
-        labels = _label_what_is_there(teacher, lessons, packed)
-        write_references(teacher, _PACKS / teacher.source if lessons.packs else None)
-        config = write_config(folder, teacher, lessons, labels)
-        names = lessons.sources(teacher.source)
-        for kind in labels:
-            prepare(names[kind], command)
         if lessons.frames:
             command("train", "--model", FIRST)
-            labels["dynamics"] = label_met(
-                teacher,
-                config.workspace.model(FIRST),
-                _PACKS,
-                _LABELS,
-                frames=lessons.frames,
-                temperature_k=lessons.temperature_k,
-                usual_ev_per_atom=next(iter(labels.values())).usual_ev_per_atom,
-            )
-            config = write_config(folder, teacher, lessons, labels)
-            prepare(names["dynamics"], command)
+            alone(teach_what_it_met)
         command("train", "--model", STUDENT)
-        command("evaluate", "--model", STUDENT)
-    return config
+        alone(lambda: command("evaluate", "--model", STUDENT))
+        return _config()
+
+
+def _config() -> Config:
+    """The configuration of the present folder."""
+    return load_config([Path("config.yaml")])
 
 
 def _label_what_is_there(teacher: Teacher, lessons: Lessons, packed: Path) -> dict[str, Labels]:

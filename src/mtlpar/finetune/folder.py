@@ -13,9 +13,13 @@ from mtlpar.core.files import read_text, write_text
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.system_errors import words_of
 from mtlpar.core.yaml_text import dump_yaml
+from mtlpar.parallel.agree import AgreedError
 
 Command = Callable[[str, str, str], None]
 """Runs a stage in the present folder: its name, the option of its target, the target."""
+
+Alone = Callable[[Callable[[], None]], None]
+"""Lets one process do something, the first rank where there are several; the others wait for it."""
 
 # The first line says whether what follows is still as it was written.
 _MARK: Final = "# Written by `mtlpar {}`. Digest of all below: "
@@ -32,6 +36,10 @@ def working_in(folder: Path) -> Iterator[None]:
     with contextlib.chdir(folder):
         try:
             yield
+        except AgreedError as error:
+            # It stays what all ranks raise, and one of them reports.
+            error.args = (f"in {folder}: {error}",)
+            raise
         except (ValueError, OSError) as error:
             words = words_of(error)
             if words is None:

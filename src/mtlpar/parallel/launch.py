@@ -29,6 +29,10 @@ _SRUN_MPI: Final = "MTLPAR_SRUN_MPI"
 _GPU_BIND: Final = "MTLPAR_GPU_BIND"
 _CPU_BIND: Final = "MTLPAR_CPU_BIND"
 _GEOMETRY: Final = "MTLPAR_GEOMETRY"
+# Slurm's last: a job's own shell has it too, whoever starts the ranks in it.
+_RANK_NUMBER: Final = (
+    "PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "RANK", "PALS_RANKID", "SLURM_PROCID",
+)  # fmt: skip
 _DEADLINE: Final = "MTLPAR_DEADLINE"
 _ENDED: Final = "MTLPAR_ENDED"
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -222,6 +226,18 @@ def announced_geometry(environment: Mapping[str, str] | None = None) -> Geometry
     """
     text = (os.environ if environment is None else environment).get(_GEOMETRY)
     return Geometry.from_text(text) if text else Geometry()
+
+
+def launched_as(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
+    """Number of this process among those that `launch` started, and how many it started.
+
+    Args:
+        environment: Variables to look at; those of this process by default.
+    """
+    variables = os.environ if environment is None else environment
+    size = int(variables.get(EXPECTED_WORLD_SIZE, "1"))
+    numbers = (int(variables[name]) for name in _RANK_NUMBER if name in variables)
+    return (next(numbers, 0), size) if size > 1 else (0, 1)
 
 
 def ended_ranks() -> Path | None:

@@ -157,6 +157,7 @@ def _mpi_ranks(
 ) -> Iterator[RankContext]:
     from mpi4py import MPI
 
+    _keep_ase_apart()
     world = MPI.COMM_WORLD
     failures = FailureDetector(places, rank=world.rank)
     try:
@@ -194,6 +195,17 @@ def _mpi_ranks(
         else:
             logger.exception("%srank %d of %d failed; stopping all", dead, world.rank, world.size)
         _end_all(world, failures)
+
+
+def _keep_ase_apart() -> None:
+    """Let ASE read, write and draw random numbers in each process by itself.
+
+    Where mpi4py is imported it does so on the first rank and broadcasts. Ranks that read other
+    files, or wait for the first one, would take such a message for another.
+    """
+    from ase import parallel
+
+    parallel.world.comm = parallel.DummyMPI()
 
 
 def _problem(first: Callable[[int], None] | None, size: int) -> str | None:

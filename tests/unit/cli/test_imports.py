@@ -127,7 +127,8 @@ def test_ranks_start_mpi_before_torch_is_imported(tmp_path: Path) -> None:
         for path in (REPOSITORY / "src" / "mtlpar" / "cli").glob("*.py")
         if re.search(r"^    with (joined_ranks|stage_on_ranks)", path.read_text(), re.MULTILINE)
     ]
-    assert set(users) == {"cluster", "models", "plan", "predict", "study"}
+    # What works on the first rank has torch imported: it is no stage that begins with its ranks.
+    assert set(users) - {"common"} == {"cluster", "models", "plan", "predict", "study"}
 
 
 @pytest.mark.parametrize("case", CASES)

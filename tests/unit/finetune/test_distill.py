@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -15,6 +17,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.io import read, write
 from helpers import make_structures, write_extracted
+from warm import warm_python
 
 from mtlpar.cli import main
 from mtlpar.core.files import file_digest
@@ -407,3 +410,17 @@ def test_a_model_that_is_there_is_not_written_over(
     assert distill(start, "--out", "months_of_work.pt") == 1
     assert "a model is there that mtlpar distill did not write" in capsys.readouterr().err
     assert file_digest(here / "months_of_work.pt") == before
+
+
+@pytest.mark.mpi
+def test_of_several_ranks_the_first_alone_labels_and_prints(start: Workspace, here: Path) -> None:
+    # Langevin dynamics of ASE, too, which wherever there is MPI broadcast their random numbers.
+    options = ["--structures", "mine.extxyz", "--dynamics", "10"]
+    arguments = [str(start.model("mtl")), "--source", "qm7x", "--out", "student.pt"]
+    launch = [sys.executable, "-m", "mtlpar", "launch", "--ranks-per-node", "2", "--"]
+    line = [*launch, *warm_python(), "-m", "mtlpar", "distill", *arguments, *SHORT, *options]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("mean absolute errors on test") == 1
+    assert "rank 1/2" not in done.stderr
+    assert load_model("student.pt").branches == {"qm7x": ("qm7x_given", "qm7x_dynamics")}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import torch
 from ase import Atoms
 from ase.io import write
 from helpers import make_structures
+from warm import warm_python
 
 from mtlpar.cli import main
 from mtlpar.core.paths import Workspace
@@ -275,3 +278,32 @@ def test_a_configuration_of_somebody_else_is_not_written_over(
     assert path.read_text() == text
     told = capsys.readouterr().err
     assert ("changed by hand" if changed else "is not from mtlpar finetune") in told
+
+
+@pytest.mark.mpi
+def test_of_several_ranks_the_first_alone_prints_and_prepares(start: Workspace, here: Path) -> None:
+    data = [str(start.model("mtl")), "mine.extxyz", "--level", "mine/level", *SHORT, *FRACTIONS]
+    done = launched("finetune", *data)
+    assert done.returncode == 0, done.stderr
+    for table in ("start                 energy", "mean absolute errors on test", "model: "):
+        assert done.stdout.count(table) == 1
+    # Not the one that happened to be there first, whose notes nobody would see.
+    attempts = (here / "finetune/results/provenance").rglob("*.attempts.jsonl")
+    assert [len(path.read_text().splitlines()) for path in attempts] == [1] * 6
+    assert "evaluate --model tuned" in done.stderr
+    assert "rank 1/2" not in done.stderr
+
+
+@pytest.mark.mpi
+def test_a_mistake_that_the_first_rank_finds_is_told_once(start: Workspace, here: Path) -> None:
+    Path("mine.extxyz").write_text("no structures\n")
+    done = launched("finetune", str(start.model("mtl")), "mine.extxyz", "--level", "mine/level")
+    assert done.returncode == 1
+    assert done.stderr.count(" error: in ") == 1, done.stderr
+    assert "mine.extxyz" in done.stderr
+
+
+def launched(*arguments: str) -> subprocess.CompletedProcess[str]:
+    launch = [sys.executable, "-m", "mtlpar", "launch", "--ranks-per-node", "2", "--"]
+    line = [*launch, *warm_python(), "-m", "mtlpar", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from helpers import REPOSITORY
 from warm import warm_python
 
-from mtlpar.parallel.launch import Geometry, Launcher, launch_command
+from mtlpar.cli import main
+from mtlpar.parallel.launch import Geometry, Launcher, launch_command, launched_as
 
 FRONTIER = Geometry(nodes=4, ranks_per_node=8, cpus_per_rank=7, gpus_per_node=8)
 
@@ -348,3 +350,45 @@ except AgreedError as error:
     done = _launch(2, code)
     assert done.returncode == 1
     assert done.stdout == "wrong for 2 ranks\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, (0, 1)),
+        # A job's own shell, or a rank that something else started.
+        ({"SLURM_PROCID": "3"}, (0, 1)),
+        ({"MTLPAR_EXPECTED_WORLD_SIZE": "1", "SLURM_PROCID": "3"}, (0, 1)),
+        ({"MTLPAR_EXPECTED_WORLD_SIZE": "4", "SLURM_PROCID": "3"}, (3, 4)),
+        ({"MTLPAR_EXPECTED_WORLD_SIZE": "4", "SLURM_PROCID": "0", "PMI_RANK": "2"}, (2, 4)),
+        ({"MTLPAR_EXPECTED_WORLD_SIZE": "2", "RANK": "1"}, (1, 2)),
+    ],
+)
+def test_a_process_knows_which_rank_of_a_launch_it_is(
+    variables: dict[str, str], expected: tuple[int, int]
+) -> None:
+    assert launched_as(variables) == expected
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("command", ["plan data --cores 2", "doctor"])
+def test_a_launched_command_prints_once(command: str) -> None:
+    line = [sys.executable, "-m", "mtlpar", "launch", "--ranks-per-node", "2", "--",
+            *warm_python(), "-m", "mtlpar", *command.split()]  # fmt: skip
+    done = subprocess.run(
+        line, capture_output=True, text=True, timeout=120, check=False, cwd=REPOSITORY
+    )
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    assert lines
+    assert sorted(set(lines)) == sorted(lines)
+
+
+def test_a_study_of_one_process_is_refused_on_several_ranks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv("MTLPAR_EXPECTED_WORLD_SIZE", "2")
+    study = ["study", "transfer", "--family", "water", "--seed", "1", "--out", "a.json"]
+    family = "study.transfer.families.water={file: a.xyz, level_of_theory: x, single: mtl_par}"
+    assert main([*study, "--set", family]) == 1
+    assert "was launched on 2 ranks: start it without" in capsys.readouterr().err

@@ -553,7 +553,12 @@ def test_ranks_write_the_same_file_as_one_process(
     monkeypatch.chdir(tmp_path)
     many = [atoms for _ in range(60) for atoms in structures()]
     ase.io.write("in.extxyz", many)
-    arguments = ["predict", str(model_file), "in.extxyz", "--source", "a", "--out"]
+    # Where there is MPI, ASE broadcasts what the first rank reads of a database.
+    with ase.db.connect("in.db") as database:
+        for atoms in many[:20]:
+            database.write(atoms)
+    files = ["in.extxyz", "in.db"]
+    arguments = ["predict", str(model_file), *files, "--source", "a", "--out"]
     assert main([*arguments, "one.xyz"]) == 0
     launch = [sys.executable, "-m", "mtlpar", "launch", "--ranks-per-node", str(ranks), "--"]
     line = [*launch, *warm_python(), "-m", "mtlpar", *arguments, "ranks.xyz"]
