@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -141,6 +141,25 @@ def require_positive(options: argparse.Namespace, *names: str) -> None:
         if value is not None and not 0 < value < math.inf:
             raise ValueError(
                 f"--{name.replace('_', '-')} {value:g}: expected a finite number above zero"
+            )
+
+
+def require_within(options: argparse.Namespace, bounds: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse numbers that are out of bounds.
+
+    Args:
+        options: What was given.
+        bounds: Smallest and largest value by option, with underscores.
+
+    Raises:
+        ValueError: Names the first such option, what was given, and what is allowed.
+    """
+    for name, (least, most) in bounds.items():
+        value = getattr(options, name)
+        if value is not None and not least <= value <= most:
+            raise ValueError(
+                f"--{name.replace('_', '-')} {value}: expected a number from {least:,g} to "
+                f"{most:,g}"
             )
 
 

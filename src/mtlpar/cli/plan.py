@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mtlpar.cli.common import (
     add_command,
@@ -14,13 +14,26 @@ from mtlpar.cli.common import (
     chosen_sources,
     joined_ranks,
     read_config_or_defaults,
-    require_positive,
+    require_within,
 )
 from mtlpar.core.log import set_up_logging
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
     from mtlpar.plan.machine import Machine
+
+
+# Far beyond what there is, and small enough to be answered in seconds, and by finite numbers.
+_STRUCTURES: Final = (1, 1e15)
+_HOURS: Final = (1e-3, 1e6)
+_LAYOUT_BOUNDS: Final = {
+    "gpus": (1, 1_000_000),
+    "branches": (1, 1_000),
+    "structures": _STRUCTURES,
+    "batch_per_rank": (1e-3, 1e6),
+    "epoch_hours": _HOURS,
+}
+_DATA_BOUNDS: Final = {"cores": (1, 100_000), "structures": _STRUCTURES, "hours": _HOURS}
 
 
 def add_commands(commands: Commands) -> None:
@@ -141,7 +154,7 @@ def _read_machine(options: argparse.Namespace) -> Machine:
 
 
 def _layout(options: argparse.Namespace) -> None:
-    require_positive(options, "gpus", "branches", "structures", "batch_per_rank", "epoch_hours")
+    require_within(options, _LAYOUT_BOUNDS)
     config = read_config_or_defaults(options)
     machine = _read_machine(options)
     from mtlpar.plan.recommend import Question, crossover, nodes_for
@@ -169,7 +182,7 @@ def _layout(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    require_positive(options, "cores", "structures", "hours")
+    require_within(options, _DATA_BOUNDS)
     if options.catalogue and options.source:
         raise ValueError(
             "--catalogue and --source both say what to plan for; name all of it with --catalogue"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -39,12 +40,13 @@ class ParallelLayout:
                 f"encoder, and {counted(self.world_size, 'rank')} cannot be divided into "
                 "such groups; choose a divisor, or 1 for a copy on every rank"
             )
-        for branch, ranks in self.owners.items():
+        # Groups of many thousand ranks are looked at once, however many branches they own.
+        for ranks, branch in {ranks: branch for branch, ranks in self.owners.items()}.items():
             if not ranks:
                 raise ValueError(f"branch {branch!r} has no rank; every branch needs an owner")
             if sorted(set(ranks)) != list(ranks):
                 raise ValueError(f"ranks of branch {branch!r} must be ascending, got {ranks}")
-        used = {rank for ranks in self.owners.values() for rank in ranks}
+        used = set().union(*set(self.owners.values()))
         if used != set(range(self.world_size)):
             raise ValueError(
                 f"ranks {sorted(used)} own branches, expected all of 0..{self.world_size - 1}"
@@ -121,12 +123,17 @@ class ParallelLayout:
 
 def _groups_of_ranks(cost: Mapping[str, float], world_size: int) -> dict[str, tuple[int, ...]]:
     """Disjoint groups: each branch one rank, the rest one by one to whoever is busiest."""
-    sizes = dict.fromkeys(cost, 1)
+    sizes = [1] * len(cost)
+    # Largest share first; among equals the first branch.
+    shares = [(-one, index) for index, one in enumerate(cost.values())]
+    heapq.heapify(shares)
+    costs = list(cost.values())
     for _ in range(world_size - len(cost)):
-        busiest = max(cost, key=lambda branch: cost[branch] / sizes[branch])
+        _, busiest = shares[0]
         sizes[busiest] += 1
+        heapq.heapreplace(shares, (-(costs[busiest] / sizes[busiest]), busiest))
     owners, first = {}, 0
-    for branch, size in sizes.items():
+    for branch, size in zip(cost, sizes, strict=True):
         owners[branch] = tuple(range(first, first + size))
         first += size
     return owners

@@ -14,6 +14,9 @@ from mtlpar.parallel.deal import deal
 
 # Of more structures a rank the deal leaves less: this much is as good as nothing.
 _MOST_PER_RANK: Final = 256
+# Beyond so many structures fewer ranks are asked: what is left depends on structures a rank, and on
+# ranks only where each has few.
+_MOST_STRUCTURES: Final = 2**20
 
 
 class Part(NamedTuple):
@@ -41,6 +44,8 @@ def excess_by_work(parts: tuple[Part, ...], ranks: int) -> float:
     Returns:
         Relative excess; zero for one rank.
     """
+    per_rank = min(_MOST_PER_RANK, sum(part.per_rank for part in parts))
+    ranks = min(ranks, max(1, int(_MOST_STRUCTURES / max(1.0, per_rank))))
     work = _made_up_work(parts, ranks)
     if ranks == 1 or len(work) == 0:
         return 0.0

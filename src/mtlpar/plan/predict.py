@@ -215,17 +215,14 @@ class _Load:
 
 
 def _loads(layout: ParallelLayout, workload: Workload, deal: Deal) -> list[_Load]:
-    held: dict[int, list[str]] = defaultdict(list)
+    # Whoever owns a branch of a rank owns the rank's others too.
+    kinds: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for branch, owners in layout.owners.items():
-        for rank in owners:
-            held[rank].append(branch)
-    kinds: dict[tuple[str, ...], int] = defaultdict(int)
-    for branches in held.values():
-        kinds[tuple(branches)] += 1
+        kinds[owners].append(branch)
     differing = len(kinds) if deal == "work" else layout.world_size
     return [
-        _load(branches, count, layout, workload, deal=deal, differing=differing)
-        for branches, count in kinds.items()
+        _load(tuple(branches), len(owners), layout, workload, deal=deal, differing=differing)
+        for owners, branches in kinds.items()
     ]
 
 
@@ -413,11 +410,9 @@ def _memory(
 
 def _store_per_node(layout: ParallelLayout, machine: Machine, workload: Workload) -> float:
     """Training data in the memory of the fullest node: owners share one copy of a dataset."""
-    per_rank: dict[int, float] = defaultdict(float)
+    per_rank: dict[tuple[int, ...], float] = defaultdict(float)
     for branch, owners in layout.owners.items():
-        for rank in owners:
-            per_rank[rank] += workload.branches[branch].pack_bytes / len(owners)
-    per_node: dict[int, float] = defaultdict(float)
-    for rank, size in per_rank.items():
-        per_node[rank // machine.ranks_of_node(layout.world_size)] += size
-    return max(per_node.values())
+        per_rank[owners] += workload.branches[branch].pack_bytes / len(owners)
+    nodes = np.concatenate(list(per_rank)) // machine.ranks_of_node(layout.world_size)
+    sizes = np.repeat(list(per_rank.values()), [len(owners) for owners in per_rank])
+    return float(np.bincount(nodes, sizes).max())

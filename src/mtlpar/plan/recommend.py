@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
@@ -15,6 +16,8 @@ from mtlpar.plan.workload import Dataset, Workload, make_branches
 # Beyond this loss against the smallest run that fits, more nodes are not worth their price.
 _LEAST_EFFICIENCY: Final = 0.7
 _BRANCHES: Final = (2, 4, 8, 16, 32)
+# Predictions between two numbers of nodes before it is looked at more closely.
+_STEPS_BETWEEN: Final = 32
 
 
 class Choice(NamedTuple):
@@ -183,10 +186,18 @@ def _fewest(question: Question, rungs: Sequence[Forecast], epoch_seconds: float)
     before = 0
     for rung in rungs:
         if serves(rung):
-            between = range(before + 1, rung.nodes)
-            ranks = (nodes * question.machine.ranks_per_node for nodes in between)
-            fewer = (fastest(question.compare(count)) for count in ranks)
-            return next(filter(serves, fewer), rung)
+            # Coarsely first: one by one it would be thousands of predictions on a large machine.
+            while step := math.ceil((rung.nodes - before - 1) / _STEPS_BETWEEN):
+                for nodes in range(before + step, rung.nodes, step):
+                    ranks = nodes * question.machine.ranks_per_node
+                    found = fastest(question.compare(ranks))
+                    if serves(found):
+                        rung = found
+                        break
+                    before = nodes
+                if step == 1:
+                    break
+            return rung
         before = rung.nodes
     return None
 

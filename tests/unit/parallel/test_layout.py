@@ -51,6 +51,17 @@ def test_ranks_follow_cost_without_starving_anyone() -> None:
         assert counts["transition1x"] == max(counts.values())
 
 
+@given(costs, st.integers(1, 64))
+def test_each_further_rank_goes_to_the_busiest_branch_the_first_among_equals(
+    cost: dict[str, float], further: int
+) -> None:
+    sizes = dict.fromkeys(cost, 1)
+    for _ in range(further):
+        sizes[max(cost, key=lambda branch: cost[branch] / sizes[branch])] += 1
+    layout = ParallelLayout.build("mtl-par", cost=cost, world_size=len(cost) + further)
+    assert {branch: len(ranks) for branch, ranks in layout.owners.items()} == sizes
+
+
 def test_mtl_base_gives_every_rank_every_branch() -> None:
     layout = ParallelLayout.build("mtl-base", cost={"a": 1, "b": 5}, world_size=3)
     assert all(layout.branches_of(rank) == ("a", "b") for rank in range(3))

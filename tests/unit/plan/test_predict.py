@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
+from mtlpar.parallel.deal import deal
 from mtlpar.plan.census import ModelCensus, take_census
 from mtlpar.plan.machine import GENERIC_CPU, GENERIC_GPU, Link, Machine
 from mtlpar.plan.network import Group, all_reduce_seconds
-from mtlpar.plan.predict import PLANS, _loads, layout_of, predict
+from mtlpar.plan.predict import PLANS, Plan, _loads, layout_of, predict
 from mtlpar.plan.recommend import Choice, Question, fastest, ladder, nodes_for, recommend
 from mtlpar.plan.workload import Dataset, Workload, make_branches
 
@@ -299,3 +300,66 @@ def test_the_ladder_ends_at_the_limit(limit: int) -> None:
     assert steps[-1] == min(limit, GENERIC_GPU.max_ranks)
     assert steps == sorted(set(steps))
     assert all(math.isclose(b / a, 2) for a, b in itertools.pairwise(steps[:-1]))
+
+
+def test_a_million_ranks_are_planned_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As many structures a rank leave as much uneven: beyond a million structures fewer ranks are
+    # asked, and nothing else is done for each rank in Python.
+    branches = make_branches([Dataset("made_up", 1e10, 15.0, 0.3), Dataset("other", 3e9, 9.0)], 4)
+    dealt = []
+    monkeypatch.setattr(
+        "mtlpar.plan.deal.deal", lambda work, ranks: dealt.append(len(work)) or deal(work, ranks)
+    )
+    machine = GENERIC_GPU.model_copy(update={"max_nodes": 250_000})
+    for plan in PLANS:
+        few, many = (
+            _predict(plan, ranks=ranks, branches=branches, batch=128.0 * ranks, machine=machine)
+            for ranks in (1_024, 1_000_000)
+        )
+        assert many.step.compute == pytest.approx(few.step.compute, rel=0.02)
+        waits = (one.step.imbalance / one.step.compute for one in (few, many))
+        assert next(waits) == pytest.approx(next(waits), abs=0.01)
+        assert many.memory.device == pytest.approx(few.memory.device, rel=0.05)
+    assert max(dealt) <= 2**20
+
+
+def test_the_fewest_of_thousands_of_nodes_are_found_without_trying_them_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    compare = Question.compare
+    monkeypatch.setattr(
+        Question, "compare", lambda self, ranks: asked.append(ranks) or compare(self, ranks)
+    )
+    machine = GENERIC_GPU.model_copy(update={"max_nodes": 9_000})
+    question = Question(
+        machine=machine,
+        model=MODEL,
+        datasets=[Dataset("made_up", 1e9, 15.0)],
+        branches=1,
+        batch_per_rank=16,
+    )
+    most = fastest(compare(question, machine.max_ranks)).epoch_seconds
+    found = nodes_for(question, max_ranks=machine.max_ranks, epoch_hours=1.5 * most / 3600)
+    assert found is not None
+    assert 4_096 < found.nodes < 9_000
+    assert found.epoch_seconds <= 1.5 * most
+    before = fastest(compare(question, found.ranks - machine.ranks_per_node))
+    assert before.epoch_seconds > 1.5 * most
+    assert len(asked) < 100
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("ranks", [1, 3, 8, 40])
+def test_the_store_of_a_node_by_hand(plan: Plan, ranks: int) -> None:
+    branches = make_branches([Dataset("a", 1e6, 15.0), Dataset("b", 3e6, 9.0)], 5)
+    workload = Workload(branches, 64.0)
+    layout = layout_of(plan, workload, ranks, machine=GENERIC_GPU)
+    nodes = [0.0] * GENERIC_GPU.nodes(ranks)
+    for branch, owners in layout.owners.items():
+        for rank in owners:
+            nodes[rank // GENERIC_GPU.ranks_of_node(ranks)] += branches[branch].pack_bytes / len(
+                owners
+            )
+    found = _predict(plan, ranks=ranks, branches=branches, batch=64.0)
+    assert found.memory.store_per_node == pytest.approx(max(nodes), rel=1e-12)
