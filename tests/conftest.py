@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
+import importlib.util
 import os
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import IO
 
 import pytest
 import warm
 from shared import made_once
 from slurm import cluster
 from xdist import is_xdist_controller
+from xdist.workermanage import WorkerController
 
 from mtlpar.core.paths import Workspace
 
@@ -52,6 +56,31 @@ _LONG = (
 )
 
 
+_collects_first: IO[str] | None = None
+"""Held by the worker that compiles what all import, where nobody has done so before."""
+
+
+def pytest_configure_node(node: WorkerController) -> None:
+    """Tell a worker whether there is bytecode, which takes much longer to make than to read."""
+    torch = importlib.util.find_spec("torch")
+    assert torch is not None
+    assert torch.origin is not None
+    bytecode = Path(importlib.util.cache_from_source(torch.origin))
+    node.workerinput["is_compiled"] = bytecode.exists()
+
+
+def _let_one_compile() -> None:
+    """Wait for the worker that compiles, or be it."""
+    global _collects_first
+    file = Path(__file__).open()  # noqa: SIM115 (closed when all is collected)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _collects_first = file
+    except BlockingIOError:
+        with file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Prepare what runs tests; the process that deals them out to others imports nothing of it."""
     # Several tests share two cores: threads that wait for one another would take ten times as long.
@@ -59,6 +88,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     if is_xdist_controller(session):
         return
+    if not getattr(session.config, "workerinput", {"is_compiled": True})["is_compiled"]:
+        _let_one_compile()
     import torch
     from hypothesis import settings
 
@@ -91,6 +122,8 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+        if _collects_first is not None:
+            _collects_first.close()
 
 
 @pytest.fixture(scope="session", autouse=True)
