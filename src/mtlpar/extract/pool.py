@@ -106,7 +106,7 @@ def _changes_since_download(file: PieceTask) -> list[str]:
     got = "it is no file" if digest is None else f"sha256 is {digest}"
     message = (
         f"{file.path} has changed since its download: {got}, expected sha256 {file.sha256}; run "
-        "the download stage again"
+        "mtlpar download again"
     )
     if file.settings.on_error == "raise":
         raise ValueError(message)

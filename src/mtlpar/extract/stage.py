@@ -194,8 +194,8 @@ def _raw_data_files(
             absent = "is a folder" if path.is_dir() else "is missing"
             got = absent if size is None else f"has {size} bytes"
             raise ValueError(
-                f"{path} {got}, expected {file.bytes} bytes by {manifest}; run the download "
-                "stage again"
+                f"{path} {got}, expected {file.bytes} bytes by {manifest}; run mtlpar "
+                "download again"
             )
     return files
 

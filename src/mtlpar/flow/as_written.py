@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mtlpar.config import Config
 from mtlpar.core.files import file_digest
-from mtlpar.flow.run_record import RunRecord, read_run
+from mtlpar.flow.run_record import RunRecord, command_of, read_run
 from mtlpar.flow.stale import makers
 from mtlpar.flow.table import STAGES
 
@@ -78,23 +78,24 @@ class WrittenFiles:
             return
         record = self._record(stage, target)
         written = None if record is None else record.outputs.get(str(path))
+        command = command_of(stage, target)
         if written is not None and _is_another(path, written):
             raise ValueError(
-                f"{path} is not what {stage} of {target} wrote: it was damaged, edited or "
-                f"exchanged; remove it and run {stage} of {target} again"
+                f"{path} is not what `{command}` wrote: it was damaged, edited or exchanged; "
+                f"remove it and run `{command}` again"
             )
         self._checked.add(path)
 
     def _check_made_of(self, stage: str, target: str) -> None:
         record = self._record(stage, target)
+        command = command_of(stage, target)
         for name, digest in ({} if record is None else record.inputs).items():
             path = Path(name)
             if path in self._unchanged or digest is None or not os.path.lexists(path):
                 continue
             if _is_another(path, digest):
                 raise ValueError(
-                    f"{path} has been replaced since {stage} of {target} read it; run {stage} of "
-                    f"{target} again"
+                    f"{path} has been replaced since `{command}` read it; run that again"
                 )
             self._unchanged.add(path)
 

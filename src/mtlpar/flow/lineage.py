@@ -32,7 +32,7 @@ def describe(path: Path, results: Path) -> str:
     if path.resolve() not in records:
         raise ValueError(
             f"no record in {results / 'provenance'} mentions {path}: it is not an output of a "
-            "stage, or was made before records were kept; run its rule again"
+            "stage, or was made before records were kept; run the command that writes it again"
         )
     versions = records[path.resolve()].versions.items()
     lines = [", ".join(f"{name} {version}" for name, version in versions)]

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
 from mtlpar.core.records import Count, Digest, DigestedRecord, Record, read_record
+
+# Stages whose command has another name, and what says their target.
+_COMMANDS: Final = {"find_leaks": "leaks", "extract_share": "extract", "pack_share": "pack",
+                    "study": "study draw"}  # fmt: skip
+_OPTIONS: Final = {
+    "--source": ("download", "extract", "normalize", "pack"),
+    "--model": ("train", "evaluate"),
+    "--item": ("report",),
+    "--study": ("study",),
+}
+
+
+def command_of(stage: str, target: str) -> str:
+    """What users type to run a stage on a target."""
+    words = f"mtlpar {_COMMANDS.get(stage, stage)}"
+    options = (f" {option} {target}" for option, stages in _OPTIONS.items() if stage in stages)
+    return words + next(options, "")
 
 
 class AttemptRecord(Record):
@@ -54,4 +71,5 @@ def read_run(path: Path) -> RunRecord:
         ValueError: If it is missing or damaged.
     """
     stage, target = path.parent.name, path.stem
-    return read_record(path, RunRecord, stage=stage, expected={"stage": stage, "target": target})
+    command = _COMMANDS.get(stage, stage)
+    return read_record(path, RunRecord, stage=command, expected={"stage": stage, "target": target})

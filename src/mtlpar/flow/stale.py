@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtlpar.config import Config
-from mtlpar.flow.run_record import read_run
+from mtlpar.flow.run_record import command_of, read_run
 from mtlpar.flow.table import ALL_SOURCES, STAGES
 
 # What the settings of a download describe is the world outside, which a command does not ask.
@@ -52,14 +52,15 @@ def check_inputs(config: Config, stage: str, target: str, records: Path) -> None
                 found_stale[one] = differing
     if found_stale:
         lines = [
-            f"{name} {its_target} was run with {'; '.join(differing)}"
+            f"`{command_of(name, its_target)}` was run with {'; '.join(differing)}"
             for (name, its_target), differing in found_stale.items()
         ]
         first_stage, first_target = min(found_stale, key=lambda one: _ABOVE.index(one[0]))
         raise ValueError(
             f"{stage} {target}: what it would read was made with other settings than the "
-            f"configuration has now: {'. '.join(lines)}. Run {first_stage} of {first_target} and "
-            "what follows again (snakemake does so by itself), or put the settings back"
+            f"configuration has now: {'. '.join(lines)}. Run "
+            f"`{command_of(first_stage, first_target)}` and what follows again (snakemake does so "
+            "by itself), or put the settings back"
         )
 
 
@@ -85,7 +86,8 @@ def _differences(config: Config, stage: str, target: str, record: Path) -> list[
         before = json.loads(then)
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"{record}: settings is not valid JSON ({error}); run mtlpar {stage} again"
+            f"{record}: settings is not valid JSON ({error}); run "
+            f"`{command_of(stage, target)}` again"
         ) from error
     found = list(_differing("", before, json.loads(now)))
     more = len(found) - _MOST_DIFFERENCES

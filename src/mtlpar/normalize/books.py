@@ -46,8 +46,8 @@ class Books:
         if sum(kept) != len(split):
             raise ValueError(
                 f"{self._source}: the extract stage kept {counted(sum(kept), 'row')} by its "
-                f"manifest, but its parts hold {counted(len(split), 'structure')}; run extract "
-                "again"
+                f"manifest, but its parts hold {counted(len(split), 'structure')}; run "
+                "mtlpar extract again"
             )
 
     def drop(self, mask: BoolArray, reason: str) -> None:

@@ -63,8 +63,8 @@ class Rows:
             with BpReader(path) as reader:
                 if "fingerprint" not in reader.header.fields:
                     raise ValueError(
-                        f"{path} holds no fingerprints, so an earlier version wrote it; run the "
-                        "extract stage again"
+                        f"{path} holds no fingerprints, so an earlier version wrote it; run "
+                        "mtlpar extract again"
                     )
         columns = extracted.columns(
             "fingerprint", "structure_id", "group", "official_split", "num_atoms", "energy"

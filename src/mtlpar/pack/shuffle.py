@@ -143,7 +143,7 @@ def write_run(task: RunTask) -> Run:
     if len(batch) != len(task.split):
         raise ValueError(
             f"{', '.join(map(str, task.parts))}: got {len(batch)} structures, expected "
-            f"{len(task.split)} by the manifest; run the extract stage again"
+            f"{len(task.split)} by the manifest; run mtlpar extract again"
         )
     orders: list[IndexArray] = []
     borders: list[IndexArray] = []
@@ -257,4 +257,4 @@ def _read_pieces(pieces: Sequence[RunSlice], fields: list[Field]) -> dict[str, n
 
 def _fill(target: npt.NDArray[Any], stream: FileIO) -> None:
     if len(target) and stream.readinto(target.data.cast("B")) != target.nbytes:
-        raise ValueError(f"{stream.name} ends too early; run the pack stage again")
+        raise ValueError(f"{stream.name} ends too early; run mtlpar pack again")

@@ -106,7 +106,7 @@ def read_errors(
                 raise ValueError(
                     f"{path}: predicting zero has {quantity.title} {trivial!r}, but "
                     f"{zero[source]!r} in {workspace.metrics(models[0], source)}: the models were "
-                    f"tested on different structures; rerun evaluate for {source!r}"
+                    f"tested on different structures; run mtlpar evaluate again for all"
                 )
     return ErrorTable(quantity=quantity, errors=errors, zero=zero, noise=noise)
 
@@ -132,14 +132,14 @@ def read_predictions(
     if label.shape != prediction.shape or label.size == 0:
         raise ValueError(
             f"{path}: {names[0]} has shape {label.shape} and {names[1]} has {prediction.shape}, "
-            "expected the same shape and at least one value; rerun evaluate"
+            "expected the same shape and at least one value; run mtlpar evaluate again"
         )
     for name, values in zip(names, (label, prediction), strict=True):
         if not np.isfinite(values).all():
             bad = int((~np.isfinite(values)).sum())
             raise ValueError(
                 f"{path}: {bad} of {counted(values.size, 'value')} of {name} not finite; retrain "
-                f"{model!r} or rerun evaluate"
+                f"{model!r} or run mtlpar evaluate again"
             )
     return label, prediction
 
@@ -230,7 +230,7 @@ def _arrays(path: Path, names: Sequence[str]) -> list[FloatArray]:
     except FileNotFoundError:
         raise ValueError(missing(path, "evaluate")) from None
     except KeyError as error:
-        raise ValueError(f"{path} has no array {error}; rerun evaluate") from error
+        raise ValueError(f"{path} has no array {error}; run mtlpar evaluate again") from error
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         refuse_stand_in(path)
-        raise ValueError(f"{path} cannot be read ({error}); rerun evaluate") from error
+        raise ValueError(f"{path} cannot be read ({error}); run mtlpar evaluate again") from error

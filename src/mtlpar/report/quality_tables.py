@@ -11,6 +11,7 @@ from mtlpar.report.items import Scope
 from mtlpar.report.names import source_title
 
 _NOT_APPLICABLE: Final = "n/a"
+_NONE: Final = "–"
 _CHECKS: Final = (
     ("structures", "Structures"),
     ("close_atoms", "Close atoms"),
@@ -97,12 +98,17 @@ def leak_grid(scope: Scope) -> Grid:
             within.in_several_splits.geometries,
             size,
             sum(p.same_composition for p in own),
-            max((p.same_geometry for p in other), default=0),
-            max((p.equivalent_geometry for p in other), default=0),
-            max((p.same_composition for p in other), default=0),
         )
-        texts = (source_title(source), within.split_by, *(f"{n:,}" for n in numbers))
-        rows.append(text_row(*texts))
+        most = (
+            f"{max(counts):,}" if counts else _NONE
+            for counts in (
+                [p.same_geometry for p in other],
+                [p.equivalent_geometry for p in other],
+                [p.same_composition for p in other],
+            )
+        )
+        counted_here = (f"{number:,}" for number in numbers)
+        rows.append(text_row(source_title(source), within.split_by, *counted_here, *most))
     return Grid(
         label="leaks",
         title="Leaks between splits",
@@ -110,7 +116,8 @@ def leak_grid(scope: Scope) -> Grid:
         "wrapped, that lie in more than one split (must be 0, except for groups where single "
         "frames are split), and structures of each test split whose formula, or whose geometry at "
         "another level of theory, is in a train split: of the same source, and of that other "
-        "source which shares most. Same: to the last bit. Equivalent: written differently.",
+        "source which shares most. Same: to the last bit. Equivalent: written differently."
+        + (f" {_NONE}: there is no other source." if len(scope.sources) == 1 else ""),
         columns="llrrrrrrrr",
         header=(
             "Source",

@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 from mtlpar.core.first_bytes import BZIP2, GZIP, HEAD_BYTES, XZ, first_bytes, kind_of, unlike
 
 DOWNLOAD_AGAIN: Final = (
-    "put the published file in its place, or remove it and run the download stage again"
+    "put the published file in its place, or remove it and run mtlpar download again"
 )
 """Advice about a raw file that is another kind of file."""
 

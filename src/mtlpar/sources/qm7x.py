@@ -118,8 +118,8 @@ def read_duplicates(path: Path) -> frozenset[str]:
     """
     if not path.is_file():
         raise ValueError(
-            f"{path} is missing; QM7-X cannot be read without its list of duplicates: run the "
-            "download stage"
+            f"{path} is missing; QM7-X cannot be read without its list of duplicates: run "
+            "mtlpar download"
         )
     duplicates = set()
     text = path.read_text(encoding="utf-8", errors="backslashreplace")

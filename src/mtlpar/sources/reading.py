@@ -59,7 +59,7 @@ class Progress:
         return (
             f"{self.path} is damaged or cut off: {type(error).__name__}: {reason}. Of it "
             f"{counted(self.rows, 'structure')} could be read, the last key begun was {self.last}. "
-            "Remove the file and run the download stage again, or set extract.on_error to skip"
+            "Remove the file and run mtlpar download again, or set extract.on_error to skip"
         )
 
     def named(self, error: ValueError) -> str:

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 from helpers import REPOSITORY
 
+from mtlpar.cli import build_parser
 from mtlpar.config import Config, load_config
 from mtlpar.core.yaml_text import dump_yaml, load_yaml
 from mtlpar.flow import as_written
 from mtlpar.flow.as_written import WrittenFiles
 from mtlpar.flow.lineage import describe
 from mtlpar.flow.records import StageRun, digest_of, stage_run
-from mtlpar.flow.stale import _differing
+from mtlpar.flow.run_record import command_of
+from mtlpar.flow.stale import _ABOVE, _differing
+from mtlpar.flow.table import ALL_SOURCES, STAGES
 from mtlpar.parallel.allocation import Allocation
 
 HERE = Allocation(nodes=1)
@@ -61,7 +64,8 @@ CHAIN = [
         (
             {"custom_sources.own.energy_unit": "eV"},
             ["normalize", "pack", "train", "train", "evaluate", "report"],
-            r"extract own was run with energy_unit 'kcal/mol' \(now 'eV'\).*Run extract of own",
+            r"`mtlpar extract --source own` was run with energy_unit 'kcal/mol' \(now 'eV'\).*"
+            r"Run `mtlpar extract --source own` and what follows",
         ),
         (
             {"extract.max_force_ev_per_angstrom": 7},
@@ -72,12 +76,13 @@ CHAIN = [
         (
             {"model.encoder.width": 8},
             ["train", "evaluate", "report"],
-            r"train base was run with encoder.width 64 \(now 8\)",
+            r"`mtlpar train --model base` was run with encoder.width 64 \(now 8\)",
         ),
         (
             {"models.tuned.train.epochs": 3},
             ["evaluate", "report"],
-            r"train tuned was run with epochs 16 \(now 3\).*Run train of tuned",
+            r"`mtlpar train --model tuned` was run with epochs 16 \(now 3\).*"
+            r"Run `mtlpar train --model tuned`",
         ),
         ({"models.tuned.start_from.mode": "heads"}, ["evaluate", "report"], "mode 'full' .now 'he"),
         ({"report.dpi": 99}, [], ""),
@@ -153,10 +158,10 @@ def drawn(tmp_path: Path) -> tuple[Config, Path]:
 @pytest.mark.parametrize(
     ("item", "file", "told"),
     [
-        ("table1", "metrics/tuned/own.json", "evaluate of tuned"),
-        ("parity_energy", "predictions/base/own.npz", "evaluate of base"),
-        ("learning_curves", "models/base/metrics.jsonl", "train of base"),
-        ("ledger", "ledger/own.json", "normalize of own"),
+        ("table1", "metrics/tuned/own.json", "`mtlpar evaluate --model tuned`"),
+        ("parity_energy", "predictions/base/own.npz", "`mtlpar evaluate --model base`"),
+        ("learning_curves", "models/base/metrics.jsonl", "`mtlpar train --model base`"),
+        ("ledger", "ledger/own.json", "`mtlpar normalize --source own`"),
     ],
 )
 def test_what_only_the_report_reads_is_not_believed_for_where_it_lies(
@@ -178,8 +183,8 @@ def test_what_only_the_report_reads_is_not_believed_for_where_it_lies(
 @pytest.mark.parametrize(
     ("item", "file", "told"),
     [
-        ("table1", "models/tuned/model.pt", "evaluate of tuned"),
-        ("ledger", "extracted/own/manifest.json", "normalize of own"),
+        ("table1", "models/tuned/model.pt", "`mtlpar evaluate --model tuned`"),
+        ("ledger", "extracted/own/manifest.json", "`mtlpar normalize --source own`"),
     ],
 )
 def test_a_table_is_not_made_of_what_was_measured_on_something_else(
@@ -200,15 +205,20 @@ def test_which_model_was_tested_is_known_as_long_as_its_errors_are_as_written(
     assert written.tested("tuned") == digest_of(config.workspace.model("tuned"))
     assert written.tested("of somebody") is None
     config.workspace.metrics("tuned", "own").write_text("of another run")
-    with pytest.raises(ValueError, match=r"own.json is not what evaluate of tuned wrote"):
+    with pytest.raises(
+        ValueError, match=r"own.json is not what `mtlpar evaluate --model tuned` wrote"
+    ):
         WrittenFiles(config, records).tested("tuned")
 
 
 @pytest.mark.parametrize(
     ("file", "told"),
     [
-        ("metrics/tuned/own.json", "own.json is not what evaluate of tuned wrote"),
-        ("models/tuned/model.pt", "model.pt has been replaced since evaluate of tuned read it"),
+        ("metrics/tuned/own.json", "own.json is not what `mtlpar evaluate --model tuned` wrote"),
+        (
+            "models/tuned/model.pt",
+            "model.pt has been replaced since `mtlpar evaluate --model tuned` read it",
+        ),
     ],
 )
 def test_a_folder_in_place_of_a_file_is_told_from_nothing(
@@ -249,7 +259,7 @@ def test_figures_that_were_exchanged_do_not_get_into_a_page(tmp_path: Path) -> N
         WrittenFiles(config, records).check_outputs(item)
     energy, force = (config.workspace.figures / f"{item}.png" for item in items)
     energy.write_bytes(force.read_bytes())
-    with pytest.raises(ValueError, match=r"heatmap_energy.png is not what report of"):
+    with pytest.raises(ValueError, match=r"heatmap_energy.png is not what `mtlpar report --item"):
         WrittenFiles(config, records).check_outputs("heatmap_energy")
 
 
@@ -266,3 +276,16 @@ def test_what_many_items_are_made_of_is_read_once(
     for item in ("table1", "heatmap_energy", "parity_energy"):
         written.check_inputs(item)
     assert len(read) == len(set(read)) > 0
+
+
+def test_every_stage_is_told_by_a_command_that_there_is() -> None:
+    parser = build_parser()
+    for stage in _ABOVE:
+        kind = STAGES[stage].target
+        target = {"{source}": "ani1x", "{model}": "mtl"}.get(kind, kind)
+        words = command_of(stage, target).split()
+        assert words[0] == "mtlpar"
+        parser.parse_args(words[1:])
+    assert command_of("find_leaks", ALL_SOURCES) == "mtlpar leaks"
+    assert command_of("study", "scaling") == "mtlpar study draw --study scaling"
+    assert command_of("report", "table1") == "mtlpar report --item table1"

@@ -92,3 +92,16 @@ def test_splits_of_a_source_that_has_left_the_run_are_no_leaks(fake_run) -> None
     text = (fake_run.workspace.tables / "leaks.csv").read_text("utf-8")
     assert "gone" not in text
     assert "987,654" not in (fake_run.workspace.tables / "leaks.md").read_text("utf-8")
+
+
+def test_where_there_is_no_other_source_nothing_is_counted_as_shared_with_one(fake_run) -> None:
+    # A zero would say that it had been looked for.
+    path = fake_run.workspace.leaks
+    content = read_json(path)
+    own = [pair for pair in content["pairs"] if pair["test"] == pair["train"] == "qm7x"]
+    write_json(path, {"sources": ["qm7x"], "pairs": own})
+    stage.run("leaks", scope=replace(fake_run.scope, sources=("qm7x",)))
+    text = (fake_run.workspace.tables / "leaks.md").read_text("utf-8")
+    (row,) = (line for line in text.splitlines() if line.startswith("| QM7-X"))
+    assert [cell.strip() for cell in row.strip("| ").split("|")][-3:] == ["–", "–", "–"]
+    assert "–: there is no other source." in text
