@@ -23,6 +23,7 @@ from mtlpar.core.files import scratch_folder, write_text
 from mtlpar.core.measurements import TransferRecord
 from mtlpar.core.paths import Workspace
 from mtlpar.core.records import write_content
+from mtlpar.core.system_errors import is_of_the_system
 from mtlpar.core.wording import counted
 from mtlpar.core.yaml_text import dump_yaml
 from mtlpar.evaluate.metrics import read_metrics
@@ -129,7 +130,7 @@ def _parts(path: Path, *, most: int) -> tuple[list[Atoms], list[Atoms]]:
     if not path.is_file():
         raise ValueError(f"study.transfer: there is no {path}; see workflow/transfer/README.md")
     parts: dict[str, list[Atoms]] = {"pool": [], "test": []}
-    for index, atoms in enumerate(iread(path, format="extxyz")):
+    for index, atoms in enumerate(_frames(path)):
         part = atoms.info.get("part")
         if part not in parts:
             raise ValueError(
@@ -145,6 +146,26 @@ def _parts(path: Path, *, most: int) -> tuple[list[Atoms], list[Atoms]]:
             f"learn from, expected {most}; ask for fewer labels"
         )
     return parts["pool"], parts["test"]
+
+
+def _frames(path: Path) -> Iterator[Atoms]:
+    """Structures of a family with all that is said of them.
+
+    Raises:
+        ValueError: If ASE cannot read one of them.
+    """
+    index = 0
+    try:
+        for atoms in iread(path, format="extxyz"):
+            yield atoms
+            index += 1
+    except Exception as error:  # readers of ASE raise whatever they stumble over
+        if is_of_the_system(error):
+            raise
+        raise ValueError(
+            f"{path}: frame {index}: ASE cannot read it: {type(error).__name__}: {error}; expected "
+            "extended XYZ, perhaps compressed, see workflow/transfer/README.md"
+        ) from error
 
 
 def _variants(config: Config, family: TransferFamily) -> Iterator[_Variant]:

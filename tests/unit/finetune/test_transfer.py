@@ -142,6 +142,28 @@ def test_a_structure_of_neither_part_is_named(
             )
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"no structures\n", "frame 0: ASE cannot read it: "),
+        (b"1\npart=test\nH 0 0 0\n1\npart=pool\nH 0 0 nought\n", "frame 1: ASE cannot read it: "),
+        (b"1\npart=test\nH 0 0 0\n2\npart=pool\nH 0 0 0\n", "ASE cannot read it: "),
+        (b"\xff\xfe\x00\x01" * 20, "frame 0: ASE cannot read it: "),
+        (b"", "no structure of the part test"),
+    ],
+)
+def test_a_family_that_ase_cannot_read_is_named_with_what_is_expected(
+    start: Workspace, tmp_path: Path, content: bytes, told: str
+) -> None:
+    path = tmp_path / "wrong.extxyz"
+    path.write_bytes(content)
+    config = check_config(_config(start, path), where="test")
+    with pytest.raises(ValueError, match=rf"wrong\.extxyz.*{told}"):
+        transfer.run(
+            tmp_path / "out.json", config=config, family="fresh", seed=0, command=_not_called
+        )
+
+
 def _not_called(*words: str) -> None:
     raise AssertionError(words)
 
