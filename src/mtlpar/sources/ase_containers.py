@@ -14,7 +14,6 @@ import zlib
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -97,43 +96,25 @@ def frames_of(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 
     Raises:
         OSError: If a frame is cut off.
-        ValueError: If a frame is laid out otherwise, or a header has a key of the format in other
-            letters, such as ``lattice``.
+        ValueError: If a frame is laid out otherwise.
     """
-    frames = enumerate(_texts_of(stream))
-    for index, text in frames:
-        if misnamed := _misnamed(text):
-            count = 1
-            # What is wrong with later frames does not matter here.
-            with suppress(*CONTAINER_ERRORS):
-                for _, later in frames:
-                    count += _misnamed(later) is not None
-            raise ValueError(
-                f"{counted(count, 'frame')}, from frame {index} on, with a key in the second line "
-                f"that ASE does not know, such as {misnamed[0]}=, expected {misnamed[1]}=: cell, "
-                "periodicity or columns would be lost; rename it in the file"
-            )
-        yield f"frame {index}", text
-
-
-def _texts_of(stream: IO[bytes]) -> Iterator[bytes]:
     index = 0
     while line := stream.readline():
         # Some editors put a mark of the encoding in front.
         line = line if index else line.removeprefix(BOM_UTF8)
         if not line.strip():
             continue
-        yield line + _rest_of_frame(stream, line, index)
+        yield f"frame {index}", line + _rest_of_frame(stream, line, index)
         index += 1
 
 
-def _misnamed(frame: bytes) -> tuple[str, str] | None:
-    """A key of a frame that stands for one of the format's own, and that one; None if all is well.
+def _misnamed(header: bytes) -> tuple[str, str] | None:
+    """A key of a second line that stands for one of the format's own, and that one, or None.
 
     Where the right key is there too, the other one is a remark indeed.
     """
-    header = _QUOTES.sub(b"", frame.split(b"\n", maxsplit=2)[1])
-    keys = {key.decode(errors="replace") for key in _HEADER_KEY.findall(header)}
+    found = _HEADER_KEY.findall(_QUOTES.sub(b"", header))
+    keys = {key.decode(errors="replace") for key in found}
     for key in sorted(keys - {*_FORMAT_KEYS.values()}):
         meant = _FORMAT_KEYS.get(key.lower())
         if meant is not None and meant not in keys:
@@ -186,6 +167,12 @@ def _open_frame(text: bytes, where: str) -> tuple[Any, Labels]:
     header = text.split(b"\n", maxsplit=2)[1]
     if absurd := _ABSURD_COLUMNS.search(header):
         raise ValueError(f"{where}: Properties have {absurd[0]!r}... columns; {header[:200]!r}")
+    if misnamed := _misnamed(header):
+        # ASE takes it for a remark.
+        raise ValueError(
+            f"{where}: {misnamed[0]}= stands in its second line, expected {misnamed[1]}=: cell, "
+            "periodicity or columns would be lost; rename it in the file"
+        )
     counts = Counter(_ANY_KEY.findall(_QUOTES.sub(b"", header)))
     if twice := next((key.decode() for key, count in counts.items() if count > 1), None):
         # ASE takes the last one without a word.
