@@ -191,6 +191,8 @@ def _serve(path: str) -> _Program | None:
             code_digest(name)
     for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
         finalizer.atexit = False
+    # Forks compare theirs with what was imported.
+    _files(_imported())
     gc.collect()
     gc.freeze()
     running: dict[int, tuple[int, socket.socket]] = {}
@@ -270,18 +272,28 @@ def _take_code_from(path: str) -> None:
     folders = [Path(folder) for folder in path.split(os.pathsep) if folder]
     sys.path[:0] = map(str, folders)
     packages = [folder / "mtlpar" for folder in folders if (folder / "mtlpar").is_dir()]
-    imported = Path(sys.modules["mtlpar"].__file__ or "").parent
-    if packages and _files(packages[0]) != _files(imported):
+    if packages and _files(packages[0]) != _files(_imported()):
         for name in [name for name in sys.modules if name.partition(".")[0] == "mtlpar"]:
             del sys.modules[name]
 
 
+def _imported() -> Path:
+    return Path(sys.modules["mtlpar"].__file__ or "").parent
+
+
+@cache
 def _files(package: Path) -> set[tuple[str, int, int]]:
     """Names, sizes and times of all modules; copies have those of the original until edited."""
-    return {
-        (str(path.relative_to(package)), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in package.rglob("*.py")
-    }
+    found = set()
+    # Not with pathlib, which takes ten times as long.
+    for folder, _, names in os.walk(package):
+        for name in names:
+            if name.endswith(".py"):
+                path = os.path.join(folder, name)  # noqa: PTH118
+                status = os.stat(path)  # noqa: PTH116
+                relative = path.removeprefix(str(package))
+                found.add((relative, status.st_size, status.st_mtime_ns))
+    return found
 
 
 def _run(program: _Program) -> NoReturn:
