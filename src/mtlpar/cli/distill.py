@@ -6,20 +6,23 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mtlpar.cli.common import (
     add_command,
     add_overrides,
     on_first_rank,
     require_existing,
-    require_positive,
+    require_within,
 )
 from mtlpar.cli.model_files import model_file
 from mtlpar.cli.stages import run_stage_here
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
+
+
+_MOST_DYNAMICS: Final = 1_000_000
 
 
 def add_commands(commands: Commands) -> None:
@@ -80,11 +83,15 @@ def add_commands(commands: Commands) -> None:
 
 
 def _distill(options: argparse.Namespace) -> None:
-    require_positive(options, "temperature")
+    require_within(options, {"temperature": (1, 10_000)})
     if options.out.suffix != ".pt":
         raise ValueError(f"--out {options.out}: expected a name that ends in .pt")
     path = model_file(options.model).resolve()
+    if Path("-") in options.structures:
+        raise ValueError("--structures -: standard input can be read only once; save it as a file")
     require_existing(options.structures)
+    if options.out.is_dir():
+        raise ValueError(f"--out {options.out} is a folder; name a file, perhaps one in it")
     out = options.out.resolve()
     folder = out.with_suffix("")
     if out == path or (out.exists() and not (folder / "config.yaml").exists()):
@@ -100,10 +107,11 @@ def _distill(options: argparse.Namespace) -> None:
     from mtlpar.finetune.teacher import Teacher
     from mtlpar.predict.rows import input_files
 
-    if options.dynamics and options.dynamics < LEAST_TRAJECTORIES:
+    if options.dynamics and not LEAST_TRAJECTORIES <= options.dynamics <= _MOST_DYNAMICS:
         raise ValueError(
-            f"--dynamics {options.dynamics}: expected a number of structures, "
-            f"{LEAST_TRAJECTORIES} or more so that each split has some, or 0 for none"
+            f"--dynamics {options.dynamics}: expected a number of structures, from "
+            f"{LEAST_TRAJECTORIES}, so that each split has some, to {_MOST_DYNAMICS:,}, or 0 for "
+            "none"
         )
     teacher = Teacher.load(path, options.source)
     packed = options.packs.resolve()

@@ -220,6 +220,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     if options.out.suffix not in SUFFIXES:
         # Not only after everything has been measured: no other name would be read again.
         raise ValueError(f"--out {options.out}: expected a name that ends in .yaml")
+    if options.out.is_dir():
+        raise ValueError(f"--out {options.out} is a folder; name a file, perhaps one in it")
     config = read_config_or_defaults(options)
     machine = _read_machine(options)
     with joined_ranks(options) as context:
@@ -233,3 +235,4 @@ def _calibrate(options: argparse.Namespace) -> None:
         )
         if context.rank == 0:
             write_machine(options.out, machine)
+            sys.stdout.write(f"wrote {options.out}\n")

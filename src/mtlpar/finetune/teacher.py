@@ -153,6 +153,8 @@ def _require_some(
         return
     reasons = sum((one.refused for one in outcomes), Counter[str]())
     names = ", ".join(str(path) for paths in inputs.values() for path in paths)
+    if not reasons:
+        raise ValueError(f"{names}: no structures; expected some to teach")
     raise ValueError(
         f"{names}: {teacher.path} as {teacher.source} predicts none of the structures: "
         + "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import platform
 import statistics
 import time
@@ -25,6 +26,8 @@ from mtlpar.plan.census import BatchShape, take_census
 from mtlpar.plan.machine import Link, Machine
 from mtlpar.plan.predict import SHARD_MESSAGES, UPDATE_NUMBERS
 from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest
+
+logger = logging.getLogger(__name__)
 
 _ROUNDS = 3
 _PROBES = ((1, 4), (1, 12), (1, 24), (5, 10))
@@ -123,11 +126,20 @@ class Calibration:
             probe.step(self._median(f"step {index}")) for index, probe in enumerate(self._probes)
         ]
         flop_s, byte_s, kernel_s = fit_rates(steps)
+        efficiency = base.matmul_efficiency
+        if flop_s > 0:
+            efficiency = _rounded(1 / (flop_s * flops_per_s))
+        elif self._context.rank == 0:
+            logger.warning(
+                "no product of this model is bound by arithmetic: matmul_efficiency stays %g, as "
+                "stated; calibrate with a wider model",
+                efficiency,
+            )
         ranks = self._context.world_size
         update: dict[str, object] = {
             "peak_tflops": {**base.peak_tflops, "float32": _rounded(flops_per_s / 1e12)},
             "memory_gb_per_s": _rounded(bytes_per_s / 1e9),
-            "matmul_efficiency": _rounded(1 / (flop_s * flops_per_s)),
+            "matmul_efficiency": efficiency,
             "memory_efficiency": _rounded(1 / (byte_s * bytes_per_s)),
             "kernel_us": _rounded(kernel_s * 1e6),
             "calibrated": f"{platform.processor() or platform.machine()}, "
@@ -218,7 +230,8 @@ def fit_rates(steps: Sequence[MeasuredStep]) -> tuple[float, float, float]:
     """Seconds per floating-point operation, per byte and per operation started.
 
     Least squares of relative errors under the condition that all are positive. What the data cannot
-    tell apart from zero is left at a thousandth of what would explain all of the time.
+    tell apart from zero is left at a thousandth of what would explain all of the time; what no step
+    has any of takes none.
 
     Args:
         steps: At least three steps of different size.
@@ -235,7 +248,8 @@ def fit_rates(steps: Sequence[MeasuredStep]) -> tuple[float, float, float]:
             if (solution > 0).all() and error < best_error:
                 best, best_error = np.zeros(3), error
                 best[list(chosen)] = solution
-    floor = 1e-3 / rows.max(axis=0, initial=1e-30)
+    most = rows.max(axis=0)
+    floor = np.divide(1e-3, most, out=np.zeros(3), where=most > 0)
     flop_s, byte_s, kernel_s = np.maximum(best, floor)
     return float(flop_s), float(byte_s), float(kernel_s)
 

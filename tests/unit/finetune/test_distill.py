@@ -374,8 +374,13 @@ def test_a_student_takes_a_quarter_of_the_work_of_its_teacher(layers: int) -> No
         (["--packs", "nowhere"], "nowhere has no packs of qm7x, and no structures are given"),
         (["--source", "oc20"], "no source is called 'oc20'"),
         (["--out", "student"], "--out student: expected a name that ends in .pt"),
-        (["--dynamics", "-1"], "--dynamics -1: expected a number of structures, 10 or more"),
-        (["--dynamics", "9"], "so that each split has some, or 0 for none"),
+        (["--dynamics", "-1"], "--dynamics -1: expected a number of structures, from 10,"),
+        (["--dynamics", "9"], "so that each split has some, to 1,000,000, or 0 for none"),
+        (["--dynamics", "10000000000"], "--dynamics 10000000000: expected a number of structures"),
+        (["--temperature", "1e9"], "--temperature 1000000000.0: expected a number from 1 to"),
+        (["--structures", "-"], "--structures -: standard input can be read only once"),
+        (["--structures", "empty.xyz"], "empty.xyz: no structures; expected some to teach"),
+        (["--out", "folder.pt"], "--out folder.pt is a folder; name a file"),
         (["--structures", "none.xyz"], "none.xyz does not exist"),
         (["--set", "train.epoch=3"], "train.epoch: unknown key; did you mean 'epochs'?"),
     ],
@@ -387,9 +392,13 @@ def test_mistakes_are_told_before_anything_is_labelled(
     told: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    Path("empty.xyz").touch()
+    Path("folder.pt").mkdir()
+    if options[0] == "--structures":
+        options = ["--packs", "nowhere", *options]
     assert distill(start, *options) == 1
     assert told in capsys.readouterr().err
-    assert not (here / "student/labels").exists()
+    assert not list(here.glob("student/labels/*.json"))
 
 
 def test_packs_of_other_data_than_the_teacher_learned_are_refused(

@@ -257,6 +257,21 @@ def test_a_table_of_rates_without_one_is_named(key: str, tmp_path: Path) -> None
         load_machine(str(tmp_path / "odd.yaml"))
 
 
+def test_a_machine_is_calibrated_by_one_command_and_planned_for_by_the_next(
+    tmp_path: Path, capsys
+) -> None:
+    tiny = [*SHALLOW, "--set", "model.encoder.width=8", "--set", "study.atoms=4"]
+    path = str(tmp_path / "mine.yaml")
+    assert main(["plan", "calibrate", "--out", path, *tiny]) == 0
+    assert capsys.readouterr().out == f"wrote {path}\n"
+    assert main(["plan", "layout", "--machine", path, *tiny]) == 0
+    assert "1 cpu rank at a time" in capsys.readouterr().out
+    assert main(["plan", "calibrate", "--out", str(tmp_path)]) == 1
+    (tmp_path / "folder.yaml").mkdir()
+    assert main(["plan", "calibrate", "--out", str(tmp_path / "folder.yaml")]) == 1
+    assert "folder.yaml is a folder; name a file" in capsys.readouterr().err
+
+
 def test_a_machine_file_that_could_not_be_read_again_is_refused_before_measuring(capsys) -> None:
     assert main(["plan", "calibrate", "--out", "mine.json"]) == 1
     assert "--out mine.json: expected a name that ends in .yaml" in capsys.readouterr().err

@@ -284,6 +284,14 @@ def test_rates_are_positive_even_where_times_contradict_each_other() -> None:
     assert min(fit_rates(steps)) > 0
 
 
+def test_what_no_step_has_any_of_is_not_measured() -> None:
+    # Rates of 1e-38 of the peak stood in the file: any wider model would have taken for ever.
+    steps = [MeasuredStep(s, 0.0, b, 300) for s, b in ((1.0, 1e8), (2.0, 2e8), (1.1, 1.1e8))]
+    assert fit_rates(steps)[0] == 0
+    machine = calibrate(GENERIC_CPU, model=TINY, atoms=4, context=ALONE)
+    assert machine.matmul_efficiency == GENERIC_CPU.matmul_efficiency
+
+
 def test_the_link_that_made_the_times_is_found_again() -> None:
     # Four ranks; messages of 2 B bytes in all, as in a ring all-reduce: 3 pieces out, 3 back.
     sizes = (2.0**23, 2.0**10)
