@@ -12,9 +12,8 @@ from torch import Tensor
 
 from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS
 from mtlpar.graph.skin import SkinList
-from mtlpar.model.heads import Branch
-from mtlpar.model.inference import forces_of, inference_of
-from mtlpar.model.predict import plain_mode
+from mtlpar.model.inference import forces_of
+from mtlpar.model.predict import BranchAnswers, plain_mode
 from mtlpar.model.saved import SavedModel, StructurePrediction, check_finite, six_numbers
 
 FloatArray = npt.NDArray[np.float64]
@@ -41,12 +40,9 @@ class Evaluator:
         Raises:
             ValueError: If the model did not learn from that source.
         """
-        branch = model.network.heads[model.branch_of(source)]
-        assert isinstance(branch, Branch)
-        self._model, self._source, self._branch = model, source, branch
+        self._model, self._source = model, source
         self._uncertainty = model.uncertainty_of(source)
-        self._isolated = model.network.isolated(model.branch_of(source))
-        self._inference = inference_of(model.network.encoder, branch)
+        self._answers = BranchAnswers(model.network, model.branch_of(source))
         self._prepared: _Prepared | None = None
         self.searches = 0
 
@@ -78,6 +74,9 @@ class Evaluator:
             state=electronic_state(atoms),
             skin=SkinList(batch, self._model.settings.graph, device),
             z=z,
+            batch=structure,
+            num_atoms=torch.tensor([len(z)], device=device),
+            count=torch.full_like(z, len(z)),
             scalars=encoder.embed(z, charge, spin, structure),
             references=self._model.references[self._source].table()[batch.atomic_numbers],
         )
@@ -86,23 +85,13 @@ class Evaluator:
         z, scalars = prepared.z, prepared.scalars
         edge_index, vector = prepared.skin.edges(atoms.positions)
         vector = vector.to(scalars.dtype)
-        stress = None
-        if self._model.network.is_conservative:
-            found = self._inference.energies_and_gradient(scalars, z, edge_index, vector)
-            energies, gradient, _, last = found
-            if self._is_mean:
-                gradient = gradient / len(z)
-            forces = forces_of(gradient, edge_index, len(z))
-            stress = _stress(vector @ gradient.T, atoms)
-        else:
-            features = self._inference.features(scalars, z, edge_index, vector)
-            energies, forces = self._branch.decode(*features)
-            last = self._branch.last_features(features.scalars)
-        energies = energies.double()
-        if self._isolated is not None:
-            energies = energies - self._isolated.energies[z].double()
-            last = last - self._isolated.last[z]
-        of_atoms = energies.cpu().numpy() / (len(z) if self._is_mean else 1)
+        found = self._answers.of(scalars, z, edge_index, vector, prepared.count)
+        forces, stress = found.forces, None
+        if found.gradient is not None:
+            forces = forces_of(found.gradient, edge_index, len(z))
+            stress = _stress(vector @ found.gradient.T, atoms)
+        assert forces is not None
+        of_atoms = found.energies.double().cpu().numpy()
         # Not the sum of both together, which would round to the digits of the references.
         energy = float(of_atoms.sum() + prepared.references.sum())
         check_finite(np.array([energy]), first=None)
@@ -111,22 +100,15 @@ class Evaluator:
             forces.double().cpu().numpy(),
             stress,
             of_atoms + prepared.references,
-            self._deviation(last),
+            self._deviation(prepared, found.last),
         )
 
-    def _deviation(self, last: Tensor) -> float | None:
-        """Standard deviation of the energy in eV from `Branch.last_features`, (A, H)."""
+    def _deviation(self, prepared: _Prepared, last: Tensor) -> float | None:
+        """Standard deviation of the energy in eV from what that of the atoms is linear in."""
         if self._uncertainty is None:
             return None
-        atoms = len(last)
-        one = 1.0 if self._isolated is None else 0.0
-        features = np.append(last.double().mean(dim=0).cpu().numpy(), one)
-        features = features[None] / (atoms if self._is_mean else 1)
-        return atoms * float(self._uncertainty.energy_ev_per_atom(features)[0])
-
-    @property
-    def _is_mean(self) -> bool:
-        return self._model.settings.head.energy == "mean"
+        pooled = self._model.network.pool_last(prepared, last).cpu().numpy()
+        return len(last) * float(self._uncertainty.energy_ev_per_atom(pooled)[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +121,9 @@ class _Prepared:
     state: tuple[str, ...]
     skin: SkinList
     z: Tensor
+    batch: Tensor
+    num_atoms: Tensor
+    count: Tensor
     scalars: Tensor
     references: FloatArray
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,18 @@ class _Part(NamedTuple):
         """What the energies are linear in, (A, H)."""
         of = self.branch.last_features
         return self.less_isolated(of(self.atoms.scalars), lambda atoms: of(atoms.scalars))
+
+
+class AtomsOf(Protocol):
+    """Which atoms belong to which structure; a `GraphBatch` says it."""
+
+    @property
+    def batch(self) -> Tensor:
+        """(A,) the structure of each atom."""
+
+    @property
+    def num_atoms(self) -> Tensor:
+        """(S,) atoms of each structure."""
 
 
 class Pooled(NamedTuple):
@@ -269,12 +281,16 @@ class MultiTaskModel(nn.Module):
                 these are the zero.
         """
         counts = batch.num_atoms[:, None].double()
-        last = sum_atoms(batch, last.double()) / counts
-        one = torch.full_like(counts, not self._zero_is_isolated)
-        last = torch.cat([last, one], dim=1)
-        is_sum = self.settings.head.energy == "sum"
         descriptors = sum_atoms(batch, scalars.detach().double()) / counts
-        return Pooled(descriptors, last if is_sum else last / counts)
+        return Pooled(descriptors, self.pool_last(batch, last))
+
+    def pool_last(self, structures: AtomsOf, last: Tensor) -> Tensor:
+        """What energies per atom are linear in, (S, K), from that of the atoms, (A, H)."""
+        counts = structures.num_atoms[:, None].double()
+        means = sum_atoms(structures, last.double()) / counts
+        one = torch.full_like(counts, not self._zero_is_isolated)
+        pooled = torch.cat([means, one], dim=1)
+        return pooled if self.settings.head.energy == "sum" else pooled / counts
 
     def _conservative(
         self, batch: GraphBatch, segments: Sequence[Segment], vectors: Tensor, *, pool: bool
@@ -347,10 +363,10 @@ class MultiTaskModel(nn.Module):
                 )
 
 
-def sum_atoms(batch: GraphBatch, of_atoms: Tensor) -> Tensor:
+def sum_atoms(structures: AtomsOf, of_atoms: Tensor) -> Tensor:
     """Sums over the atoms (A, ...) of each structure, (S, ...)."""
-    sums = of_atoms.new_zeros(len(batch.num_atoms), *of_atoms.shape[1:])
-    return sums.index_add(0, batch.batch, of_atoms)
+    sums = of_atoms.new_zeros(len(structures.num_atoms), *of_atoms.shape[1:])
+    return sums.index_add(0, structures.batch, of_atoms)
 
 
 def count_parameters(part: nn.Module | None) -> int:

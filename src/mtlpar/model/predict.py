@@ -95,14 +95,14 @@ def predict_batches(
     is_double = torch.float64 in (parameter.dtype, torch.from_numpy(structures.positions).dtype)
     geometry = torch.float64 if is_double else torch.float32
     with plain_mode(parameter.device):
-        answers = _BranchAnswers(network, branch)
+        answers = BranchAnswers(network, branch)
     if parameter.device.type == "cpu":
         batch_atoms = min(batch_atoms, _MOST_ATOMS_ON_CPU)
     for start, stop in bounded_slices(structures.num_atoms, batch_atoms):
         part = structures.slice(start, stop)
         with plain_mode(parameter.device):
             batch = collate(part, graph, dtype=geometry, device=parameter.device)
-            prediction = answers.of(batch, pool=pool)
+            prediction = _predict(answers, network, batch, pool=pool)
         assert prediction.atom_energies is not None
         pooled = prediction.pooled
         yield PredictedBatch(
@@ -116,45 +116,97 @@ def predict_batches(
         )
 
 
-class _BranchAnswers:
-    """What one branch of a network says, by the fastest way and without gradients."""
+class AtomAnswers(NamedTuple):
+    """What a branch says of A atoms with E edges.
+
+    Attributes:
+        energies: What each adds to the energy without references in eV, (A,).
+        gradient: Derivatives of the energy by the edge vectors in eV/Å, (3, E); None where forces
+            are predicted.
+        forces: Forces in eV/Å, (A, 3), where they are predicted.
+        scalars: Invariant features, (A, F).
+        last: What the energies are linear in, (A, H), less that of isolated atoms where these are
+            the zero.
+    """
+
+    energies: torch.Tensor
+    gradient: torch.Tensor | None
+    forces: torch.Tensor | None
+    scalars: torch.Tensor
+    last: torch.Tensor
+
+
+class BranchAnswers:
+    """What one branch of a network says of atoms, by the fastest way and without gradients.
+
+    For batches and for one structure after another alike. It has the weights of the moment when it
+    is made, in `plain_mode`.
+    """
 
     def __init__(self, network: MultiTaskModel, name: str) -> None:
         branch = network.heads[name]
         assert isinstance(branch, Branch)
-        self._network, self._branch = network, branch
+        self._branch, self._is_conservative = branch, network.is_conservative
+        self._is_mean = network.settings.head.energy == "mean"
         self._inference = inference_of(network.encoder, branch)
         self._isolated = network.isolated(name)
 
-    def of(self, batch: GraphBatch, *, pool: bool) -> Prediction:
-        """What `MultiTaskModel.forward` says."""
-        encoder, count = self._network.encoder, batch.num_atoms[batch.batch]
-        is_mean = self._network.settings.head.energy == "mean"
-        scalars = encoder.embed(batch.z, batch.charge, batch.spin, batch.batch)
-        vectors = edge_vectors(batch).to(scalars.dtype)
-        graph = scalars, batch.z, batch.edge_index, vectors.T.contiguous()
-        stress = None
-        if self._network.is_conservative:
-            energies, gradient, scalars, last = self._inference.energies_and_gradient(*graph)
-            if is_mean:
-                gradient = gradient / count[batch.edge_index[1]]
-            forces, stress = forces_and_stress(batch, vectors, gradient.T)
+    def of(
+        self,
+        scalars: torch.Tensor,
+        z: torch.Tensor,
+        edge_index: torch.Tensor,
+        vector: torch.Tensor,
+        count: torch.Tensor,
+    ) -> AtomAnswers:
+        """What `MultiTaskModel.forward` says of the atoms.
+
+        Args:
+            scalars: What the encoder's embedding says of them, (A, F).
+            z: Atomic numbers, (A,).
+            edge_index: Sender and receiver of each edge, (2, E).
+            vector: Edge vectors in Å, (3, E).
+            count: Atoms of the structure of each, (A,).
+        """
+        gradient, forces = None, None
+        if self._is_conservative:
+            energies, gradient, scalars, last = self._inference.energies_and_gradient(
+                scalars, z, edge_index, vector
+            )
+            if self._is_mean:
+                gradient = gradient / count[edge_index[1]]
         else:
-            scalars, equivariant = self._inference.features(*graph)
+            scalars, equivariant = self._inference.features(scalars, z, edge_index, vector)
             energies, forces = self._branch.decode(scalars, equivariant)
             last = self._branch.last_features(scalars)
+        # Differences and parts of energies keep the digits that these have.
         if self._isolated is not None:
-            energies = energies - self._isolated.energies[batch.z]
-            last = last - self._isolated.last[batch.z]
-        if is_mean:
-            energies = energies / count
-        return Prediction(
-            sum_atoms(batch, energies) / batch.num_atoms,
-            forces,
-            stress,
-            energies,
-            self._network.pool_atoms(batch, scalars, last) if pool else None,
-        )
+            energies = energies.double() - self._isolated.energies[z].double()
+            last = last - self._isolated.last[z]
+        if self._is_mean:
+            energies = energies.double() / count
+        return AtomAnswers(energies, gradient, forces, scalars, last)
+
+
+def _predict(
+    answers: BranchAnswers, network: MultiTaskModel, batch: GraphBatch, *, pool: bool
+) -> Prediction:
+    """What `MultiTaskModel.forward` says of a batch."""
+    scalars = network.encoder.embed(batch.z, batch.charge, batch.spin, batch.batch)
+    vectors = edge_vectors(batch).to(scalars.dtype)
+    count = batch.num_atoms[batch.batch]
+    found = answers.of(scalars, batch.z, batch.edge_index, vectors.T.contiguous(), count)
+    forces, stress = found.forces, None
+    if found.gradient is not None:
+        forces, stress = forces_and_stress(batch, vectors, found.gradient.T)
+    assert forces is not None
+    return Prediction(
+        sum_atoms(batch, found.energies) / batch.num_atoms,
+        forces,
+        stress,
+        found.energies,
+        network.pool_atoms(batch, found.scalars, found.last) if pool else None,
+    )
 
 
 def _to_numpy(value: torch.Tensor) -> FloatArray:
