@@ -18,11 +18,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-import yaml
 from machine import describe_machine
 
 from mtlpar.cli import main as mtlpar
 from mtlpar.core.files import read_json
+from mtlpar.core.yaml_text import dump_yaml, load_yaml
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 SOURCE: Final = "ani1ccx"
@@ -42,7 +42,7 @@ WAYS: Final = {
 
 def configuration(seed: int, results: Path, epochs: int) -> dict[str, Any]:
     """The default config with the models that are compared."""
-    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config = load_yaml((REPOSITORY / "config.yaml").read_text())
     branches = {source: [source] for source in FIVE}
     small = {"epochs": epochs, "warmup_steps": 50}
 
@@ -75,7 +75,7 @@ def run(work: Path, seed: int, epochs: int) -> dict[str, dict[str, dict[str, Any
     results = work / f"seed-{seed}"
     path = work / f"seed-{seed}.yaml"
     config = configuration(seed, results, epochs)
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    path.write_text(dump_yaml(config))
     if not (results / "ledger" / "leaks.json").is_file():
         for stage in ("download", "extract", "normalize", "pack", "leaks"):
             _call(stage, path)

@@ -23,7 +23,6 @@ from typing import Final
 
 import numpy as np
 import torch
-import yaml
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed
 from machine import describe_machine
@@ -33,6 +32,7 @@ from tblite.ase import TBLite
 import mtlpar
 from mtlpar.cli import main as mtlpar_command
 from mtlpar.core.files import read_json, write_json
+from mtlpar.core.yaml_text import dump_yaml, load_yaml
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.pack import Pack
 
@@ -60,7 +60,7 @@ def train(work: Path, seed: int, epochs: int) -> dict[str, Path]:
         "start_from": {"model": "direct"},
         "train": {"epochs": epochs, "learning_rate": 2e-3},
     }
-    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config = load_yaml((REPOSITORY / "config.yaml").read_text())
     config |= {
         "seed": seed,
         "sources": [SOURCE],
@@ -74,7 +74,7 @@ def train(work: Path, seed: int, epochs: int) -> dict[str, Path]:
     config["normalize"]["test_fraction"] = 0.25
     config["download"]["mirrors"] = [str(REPOSITORY / "workflow" / "sample")]
     path = work / f"seed-{seed}.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    path.write_text(dump_yaml(config))
     if not (results / "packed" / SOURCE / "test.manifest.json").is_file():
         for stage in ("download", "extract", "normalize", "pack"):
             _call(stage, path)

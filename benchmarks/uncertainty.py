@@ -23,7 +23,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-import yaml
 from ase import Atoms
 from ase.io import write
 from machine import describe_machine
@@ -31,6 +30,7 @@ from machine import describe_machine
 from mtlpar.cli import main as mtlpar
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.paths import Workspace
+from mtlpar.core.yaml_text import dump_yaml, load_yaml
 from mtlpar.evaluate.uncertainty import auroc
 from mtlpar.model.file import load_model
 from mtlpar.model.uncertainty import COVERAGE
@@ -92,7 +92,7 @@ def write_splits(folder: Path, frames: Sequence[Atoms], pair: tuple[str, str], s
 
 def configuration(seed: int, epochs: int) -> dict[str, Any]:
     """The default model and training on the files of the present folder."""
-    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config = load_yaml((REPOSITORY / "config.yaml").read_text())
     own = {
         "files": ["*.extxyz"],
         "level_of_theory": "that of the source",
@@ -118,7 +118,7 @@ def measure(
     with contextlib.chdir(folder):
         if not Path("results/models", SOURCE, "model.pt").exists():
             write_splits(folder, frames, pair, seed)
-            Path("config.yaml").write_text(yaml.safe_dump(configuration(seed, epochs)))
+            Path("config.yaml").write_text(dump_yaml(configuration(seed, epochs)))
             for stage in ("download", "extract", "normalize", "pack"):
                 _call(stage, "--source", SOURCE)
             _call("train", "--model", SOURCE)
