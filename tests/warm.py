@@ -180,8 +180,10 @@ def _serve(path: str) -> _Program | None:
 
     for name in _PRELOADED:
         __import__(name)
-    # Every job asks for some of them.
+    # What is the same for all jobs, and each would find out or make.
+    from mtlpar.cli import build_parser
     from mtlpar.flow.digest import code_digest
+    from mtlpar.flow.records import _versions
     from mtlpar.sources.registry import get_source, packaged_names
 
     for name in packaged_names():
@@ -189,6 +191,8 @@ def _serve(path: str) -> _Program | None:
     for name in sys.modules.copy():
         if name.startswith("mtlpar.") and name.endswith(".stage"):
             code_digest(name)
+    build_parser()
+    _versions()
     for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
         finalizer.atexit = False
     # Forks compare theirs with what was imported.
