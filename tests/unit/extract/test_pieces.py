@@ -2,6 +2,7 @@
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import pytest
@@ -58,15 +59,22 @@ def extracted(raw, results, source, settings=SETTINGS, **how):
     return workspace
 
 
+@pytest.fixture(scope="module")
+def by_one(raw, tmp_path_factory):
+    """What one process makes of a source, which is read only."""
+    folder = tmp_path_factory.mktemp("one")
+    return cache(lambda source: extracted(raw, folder / source, source))
+
+
 def column(source, name):
     return np.concatenate([BpReader(path).read_column(name) for path in source.part_paths])
 
 
 @pytest.mark.parametrize("source", DIVIDED)
-def test_pieces_together_are_the_whole_file(raw, tmp_path, source):
+def test_pieces_together_are_the_whole_file(raw, by_one, tmp_path, source):
     # Rows lost or read twice at a cut would change a column, rows in another order too.
-    cut = ExtractedSource(extracted(raw, tmp_path / "cut", source), source)
-    whole = ExtractedSource(extracted(raw, tmp_path / "whole", source, ExtractSettings()), source)
+    cut = ExtractedSource(by_one(source), source)
+    whole = ExtractedSource(extracted(raw, tmp_path, source, ExtractSettings()), source)
     assert len(cut.part_paths) > len(whole.part_paths)
     for name in ("structure_id", "energy", "group", "forces", "official_split"):
         assert column(cut, name).tobytes() == column(whole, name).tobytes(), name
@@ -74,34 +82,36 @@ def test_pieces_together_are_the_whole_file(raw, tmp_path, source):
         assert getattr(cut.manifest, key) == getattr(whole.manifest, key)
 
 
-def test_two_processes_write_the_same_bytes_as_one(raw, tmp_path):
-    one = digests(extracted(raw, tmp_path / "1", "mptrj"), "mptrj")
+def test_two_processes_write_the_same_bytes_as_one(raw, by_one, tmp_path):
+    one = digests(by_one("mptrj"), "mptrj")
     assert len(one) > 5
-    assert digests(extracted(raw, tmp_path / "2", "mptrj", jobs=2), "mptrj") == one
+    assert digests(extracted(raw, tmp_path, "mptrj", jobs=2), "mptrj") == one
 
 
 @pytest.mark.parametrize("source", ["mptrj", "qm7x"])
-def test_seven_workers_write_the_same_bytes_as_one(raw, tmp_path, source, monkeypatch):
+def test_seven_workers_write_the_same_bytes_as_one(raw, by_one, tmp_path, source, monkeypatch):
     # More workers than files and than pieces of a file. Threads stand in for processes, which
     # take seconds to start; what is scheduled and collected is the same.
-    one = digests(extracted(raw, tmp_path / "1", source), source)
+    one = digests(by_one(source), source)
     monkeypatch.setattr(
         processes, "ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(jobs)
     )
-    assert digests(extracted(raw, tmp_path / "7", source, jobs=7), source) == one
+    assert digests(extracted(raw, tmp_path, source, jobs=7), source) == one
 
 
 @pytest.mark.parametrize(("source", "count"), [("mptrj", 7), ("qm7x", 3), ("alexandria", 2)])
-def test_any_number_of_shares_writes_the_same_bytes(raw, tmp_path, source, count, monkeypatch):
-    alone = digests(extracted(raw, tmp_path / "alone", source), source)
+def test_any_number_of_shares_writes_the_same_bytes(
+    raw, by_one, tmp_path, source, count, monkeypatch
+):
+    alone = digests(by_one(source), source)
     for index in reversed(range(count)):
-        workspace = extracted(raw, tmp_path / "shares", source, share=Share(index, count))
+        workspace = extracted(raw, tmp_path, source, share=Share(index, count))
         assert workspace.extracted_share(source, f"{index}-of-{count}").is_file()
         assert not workspace.extracted_manifest(source).exists()
         workspace.extracted_share(source, f"{index}-of-{count}").unlink()
     # The job that gathers must find all of it done.
     monkeypatch.setattr(piece, "_fill_parts", None)
-    assert digests(extracted(raw, tmp_path / "shares", source), source) == alone
+    assert digests(extracted(raw, tmp_path, source), source) == alone
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 40))
@@ -121,8 +131,10 @@ def test_a_share_that_is_none_is_refused(text):
     assert str(Share.parse("2-of-3")) == "2-of-3"
 
 
-def test_an_interrupted_run_continues_and_ends_with_the_same_bytes(raw, tmp_path, monkeypatch):
-    undisturbed = digests(extracted(raw, tmp_path / "undisturbed", "mptrj"), "mptrj")
+def test_an_interrupted_run_continues_and_ends_with_the_same_bytes(
+    raw, by_one, tmp_path, monkeypatch
+):
+    undisturbed = digests(by_one("mptrj"), "mptrj")
     write, written = piece.write_bp, []
 
     def write_until_killed(path, *arguments, **more):
@@ -133,7 +145,7 @@ def test_an_interrupted_run_continues_and_ends_with_the_same_bytes(raw, tmp_path
 
     monkeypatch.setattr(piece, "write_bp", write_until_killed)
     with pytest.raises(KeyboardInterrupt):
-        extracted(raw, tmp_path / "disturbed", "mptrj")
+        extracted(raw, tmp_path, "mptrj")
     first = written.pop(0)
     written.clear()
 
@@ -146,7 +158,7 @@ def test_an_interrupted_run_continues_and_ends_with_the_same_bytes(raw, tmp_path
     monkeypatch.setattr(
         piece, "write_bp", lambda path, *a, **k: (written.append(path.name), write(path, *a, **k))
     )
-    assert digests(extracted(raw, tmp_path / "disturbed", "mptrj"), "mptrj") == undisturbed
+    assert digests(extracted(raw, tmp_path, "mptrj"), "mptrj") == undisturbed
     # The first piece was whole: it is not written again.
     assert first not in written
 
