@@ -25,6 +25,8 @@ BESIDE_LABELS: Final = frozenset(
 
 # Å; vectors that span a volume and are shorter are independent as far as float64 tells.
 _LONG: Final = 1e4
+# In double precision places there are known to 1e-7 Å; in single precision, none is known to 10 Å.
+_FARTHEST: Final = 1e9
 
 
 class AtomsLike(Protocol):
@@ -156,6 +158,8 @@ def fault_of(atoms: AtomsLike) -> str | None:
     if not (np.isfinite(atoms.positions).all() and np.isfinite(cell).all()):
         # Atoms that are nowhere have no neighbours.
         return "positions or a cell that are not finite"
+    if (np.abs(atoms.positions) > _FARTHEST).any():
+        return f"positions beyond {_FARTHEST:g} Å, where distances have no digits; give them in Å"
     foreign = (atoms.numbers < 1) | (atoms.numbers > MAX_ATOMIC_NUMBER)
     if foreign.any():
         unknown = np.unique(atoms.numbers[foreign]).tolist()
@@ -185,7 +189,7 @@ def _suspects(
     num_atoms: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:
     """Structures that may have a fault; a look at all at once clears those of usual cells."""
-    is_sound = np.isfinite(positions).all() and np.isfinite(cell).all()
+    is_sound = bool(np.abs(positions).max() <= _FARTHEST) and np.isfinite(cell).all()
     is_sound = is_sound and numbers.min() >= 1 and numbers.max() <= MAX_ATOMIC_NUMBER
     if not is_sound:
         return np.arange(len(num_atoms))

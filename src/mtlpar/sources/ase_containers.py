@@ -58,6 +58,9 @@ _FORMAT_KEYS: Final = {
 _QUOTES: Final = re.compile(rb""""[^"]*"|'[^']*'""")
 _HEADER_KEY: Final = re.compile(rb"(?<!\S)([A-Za-z]+)\s*=")
 _ANY_KEY: Final = re.compile(rb"""(?<!\S)([^\s='"{\[]+)\s*=""")
+# Names of columns that ASE takes for elements and for places.
+_ELEMENTS: Final = {b"species", b"Z", b"symbols", b"numbers"}
+_PLACES: Final = {b"pos", b"positions"}
 # What ASE raises for text that is no frame.
 _ASE_ERRORS: Final = (
     ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError,
@@ -145,6 +148,10 @@ def _parse_header(line: str) -> Labels:
     """
     whole = _EMPTY.sub(lambda entry: entry[1] or "", line)
     found: Labels = key_val_str_to_dict(_MATRICES.sub(rf"\1{_OURS}\2=", whole))  # type: ignore[no-untyped-call]
+    pbc = np.asarray(found.get("pbc", True))
+    if pbc.dtype.kind not in "bif" or not np.isin(pbc, (0, 1)).all():
+        # Any other word would be true, also "no".
+        raise ValueError(f"pbc is {found['pbc']!r:.60}, expected T or F for each direction")
     return found
 
 
@@ -172,6 +179,14 @@ def _open_frame(text: bytes, where: str) -> tuple[Any, Labels]:
         raise ValueError(
             f"{where}: {misnamed[0]}= stands in its second line, expected {misnamed[1]}=: cell, "
             "periodicity or columns would be lost; rename it in the file"
+        )
+    columns = _COLUMNS.search(header)
+    names = {*columns[1].split(b":")[::3]} if columns else set()
+    if columns and not (names & _PLACES and names & _ELEMENTS):
+        # ASE would put all atoms into one place, or find none.
+        raise ValueError(
+            f"{where}: Properties={columns[1].decode(errors='replace'):.60} have no columns of "
+            "elements (species:S:1 or Z:I:1) or none of places (pos:R:3)"
         )
     counts = Counter(_ANY_KEY.findall(_QUOTES.sub(b"", header)))
     if twice := next((key.decode() for key, count in counts.items() if count > 1), None):

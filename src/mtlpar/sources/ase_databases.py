@@ -37,6 +37,8 @@ _DOUBLES: Final = {
     "positions": 3, "forces": 3, "momenta": 3, "masses": 1, "magmoms": 1, "charges": 1,
     "initial_magmoms": 1, "initial_charges": 1,
 }  # fmt: skip
+# What a row has to have of a structure, and kinds of numbers that it may be.
+_STRUCTURE: Final = {"numbers": "iu", "positions": "fiu", "cell": "fiu", "pbc": "biu"}
 _INT_BYTES: Final = 4
 _SINGLE_BYTES: Final = 4
 _SINGLE: Final = "in single precision, which ASE does not read; write it again with ASE, in double"
@@ -116,6 +118,7 @@ def open_row(row: Any, where: str) -> tuple[Any, dict[str, Any]]:
     """
     if isinstance(row, UnreadableRow):
         raise ValueError(f"{where}: {row.reason}")
+    _require_structure(row, where)
     # Asked for a key called charge, mass, volume or symbols, a row gives what it computes itself.
     stored = vars(row)
     for name in ("positions", "forces"):
@@ -129,6 +132,15 @@ def open_row(row: Any, where: str) -> tuple[Any, dict[str, Any]]:
         raise ValueError(f"{where}: ASE cannot read its data: {error!r}") from error
     results = {key: stored[key] for key in all_properties if key in stored}
     return row, {**labels, **results}
+
+
+def _require_structure(row: Any, where: str) -> None:
+    """Refuse a row that is no structure: ASE reads it, and fails where it is asked for one."""
+    for name, kinds in _STRUCTURE.items():
+        value = getattr(row, name, None)
+        if value is None or np.asarray(value).dtype.kind not in kinds:
+            got = "there are none" if value is None else f"got {value!r:.60}"
+            raise ValueError(f"{where}: {name} of the row should be numbers, {got}")
 
 
 def errors_of_lmdb(path: Path) -> tuple[type[Exception], ...]:

@@ -104,6 +104,8 @@ def test_lists_of_structures_come_back_in_order_with_references_added(path: Path
         # Without neighbours both would be answered by the energy of lone atoms.
         ([Atoms("O2", [[0, 0, 0], [np.nan, 0, 0]])], "molecules", r"structure 0 .*not finite"),
         ([Atoms("O2", [[0, 0, 0], [np.inf, 0, 0]])], "molecules", r"structure 0 .*not finite"),
+        # It was predicted, with an overflow that NumPy warned of.
+        ([Atoms("O", [[1e300, 0, 0]])], "molecules", r"structure 0 .*beyond 1e\+09 Å"),
         # In a byte 257 is 1, hydrogen.
         (
             [molecule("H2O"), Atoms([257, 1])],

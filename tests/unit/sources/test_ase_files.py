@@ -606,6 +606,47 @@ def test_such_a_key_beside_the_right_one_or_in_a_remark_is_none(tmp_path):
     assert not damage
 
 
+@pytest.mark.parametrize(
+    "word", ["no no no", "f f f", "FFF", ".false. .false. .false.", "{F F F}", "2 0 0", "nan 0 0"]
+)
+def test_a_word_that_is_neither_true_nor_false_is_no_periodicity(tmp_path, word):
+    # ASE takes any word for true: molecules became crystals.
+    path = tmp_path / "some.xyz"
+    write(path, [slab(), slab()], format="extxyz")
+    path.write_text(path.read_text().replace('pbc="T T F"', f'pbc="{word}"', 1))
+    batch, dropped, damage = read_all(path)
+    assert batch.pbc.tolist() == [[1, 1, 0]]
+    assert dropped == {"damaged_record": 1}
+    assert "expected T or F for each direction" in str(damage)
+
+
+@pytest.mark.parametrize("columns", ["species:S:1", "pos:R:3", "foo", "species:S:1:forces:R:3"])
+def test_a_frame_without_a_column_of_elements_or_places_is_refused(tmp_path, columns):
+    # ASE puts all atoms into one place, or finds none.
+    path = tmp_path / "some.xyz"
+    write(path, [water(-1.0)], format="extxyz")
+    good = path.read_text()
+    line = "0.0 0.0 0.0" if columns == "pos:R:3" else "H 0.0 0.0 0.0"
+    path.write_text(f"{good}2\nenergy=-1.0 Properties={columns}\n{line}\n{line}\n")
+    batch, dropped, damage = read_all(path)
+    assert len(batch) == 1
+    assert dropped == {"damaged_record": 1}
+    assert f"Properties={columns} have no columns of elements" in str(damage)
+
+
+def test_a_row_of_a_database_without_places_is_refused_alone(tmp_path):
+    path = tmp_path / "some.json"
+    with connect(path) as database:
+        for energy in (-1.0, -2.0):
+            database.write(water(energy))
+    text = path.read_text()
+    path.write_text(text.replace('"positions"', '"posit"', 1))
+    batch, dropped, damage = read_all(path)
+    assert len(batch) == 1
+    assert dropped == {"damaged_record": 1}
+    assert "positions of the row should be numbers, there are none" in str(damage)
+
+
 @pytest.mark.parametrize("key", ["energy", "Properties", "REF_energy"])
 def test_a_frame_that_says_something_twice_is_refused_alone(tmp_path, key):
     # ASE takes the last one: another energy, or columns without the forces.
