@@ -164,11 +164,21 @@ def require_within(options: argparse.Namespace, bounds: Mapping[str, tuple[float
 
 
 def require_text(arguments: Sequence[str]) -> None:
-    """Refuse what the locale cannot read as text, which no record or file of results could hold.
+    """Refuse arguments that are empty or no text.
+
+    An empty one would be read as the present folder. What the locale cannot read as text no record
+    or file of results could hold.
 
     Raises:
-        ValueError: Names the first such argument by its bytes.
+        ValueError: Names the argument before the first empty one, or the first that is no text by
+            its bytes.
     """
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "" in own:
+        place = " ".join(own[: own.index("")])
+        raise ValueError(
+            f"the argument after `{place}` is empty: is a variable of the shell not set?"
+        )
     for argument in arguments:
         if any("\ud800" <= character <= "\udfff" for character in argument):
             raise ValueError(

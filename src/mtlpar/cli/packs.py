@@ -50,6 +50,8 @@ def _require_pack(path: Path) -> None:
             "it for other engines"
         )
     require_existing([path])
+    if not path.is_dir():
+        raise ValueError(f"{path} is a file, not a .bp folder that mtlpar pack writes")
     inside = () if path.suffix == ".bp" else sorted(path.glob("*.bp"))
     if inside:
         names = ", ".join(map(str, inside))
@@ -58,6 +60,9 @@ def _require_pack(path: Path) -> None:
 
 def _inspect(options: argparse.Namespace) -> None:
     _require_pack(options.file)
+    if options.plot and options.plot.suffix != ".png":
+        # Not only after all of a pack has been read.
+        raise ValueError(f"--plot {options.plot}: expected a name that ends in .png")
     from mtlpar.report.pack_text import pack_text
     from mtlpar.store.summary import summarize
 

@@ -128,3 +128,29 @@ def test_what_needs_no_config_runs_without_one(
     monkeypatch.chdir(tmp_path)
     options = build_parser().parse_args(["doctor"])
     assert read_config_or_defaults(options).workspace.results == Path("results")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [["predict", "model.pt", "", "--out", "o.xyz"], ["init", ""], ["info", ""],
+     ["card", "model.pt", "--out", ""]],
+)  # fmt: skip
+def test_an_empty_argument_is_not_read_as_the_present_folder(
+    line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As where a variable of the shell is not set: init wrote a project here.
+    assert main(line) == 1
+    before = " ".join(line[: line.index("")])
+    told = f"the argument after `{before}` is empty: is a variable of the shell not set?"
+    assert told in capsys.readouterr().err
+
+
+def test_a_name_that_no_figure_may_have_is_refused_before_a_pack_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pack.bp").mkdir()
+    assert main(["inspect", str(tmp_path / "pack.bp"), "--plot", "x.pdf"]) == 1
+    assert "--plot x.pdf: expected a name that ends in .png" in capsys.readouterr().err
+    (tmp_path / "some.xyz").touch()
+    assert main(["inspect", str(tmp_path / "some.xyz")]) == 1
+    assert "some.xyz is a file, not a .bp folder" in capsys.readouterr().err
