@@ -98,14 +98,22 @@ def _bytes(workspace: Workspace) -> dict[str, bytes]:
     }
 
 
-def _in_parts(folder: Path) -> Workspace:
-    """Split into several parts, so that blocks are gathered from several runs."""
+@pytest.fixture(scope="module")
+def _divided(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source in several parts, so that blocks are gathered from several runs; read only."""
+    folder = tmp_path_factory.mktemp("divided")
     batch = make_structures(120, seed=1)
     workspace = Workspace(raw=folder / "raw", results=folder / "results")
     write_extracted(workspace, "qm7x", *(batch.slice(i, i + 30) for i in range(0, 120, 30)))
     settings = NormalizeSettings(val_fraction=0.2, test_fraction=0.2)
     normalize.run("qm7x", workspace=workspace, settings=settings, seed=0)
-    return workspace
+    return workspace.results
+
+
+@pytest.fixture
+def in_parts(_divided: Path, tmp_path: Path) -> Workspace:
+    """A copy of that source, for one test to pack and to change."""
+    return Workspace(raw=tmp_path / "raw", results=shutil.copytree(_divided, tmp_path / "results"))
 
 
 @pytest.fixture
@@ -119,24 +127,22 @@ _SETTINGS = PackSettings(block_structures=16)
 @pytest.mark.long
 @pytest.mark.usefixtures("small_runs")
 @pytest.mark.parametrize("jobs", [2, 7])
-def test_any_number_of_jobs_gives_the_same_bytes(tmp_path: Path, jobs: int) -> None:
-    workspace = _in_parts(tmp_path)
-    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
-    alone = _bytes(workspace)
-    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0, jobs=jobs)
-    assert _bytes(workspace) == alone
+def test_any_number_of_jobs_gives_the_same_bytes(in_parts: Workspace, jobs: int) -> None:
+    stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=0)
+    alone = _bytes(in_parts)
+    stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=0, jobs=jobs)
+    assert _bytes(in_parts) == alone
 
 
 @pytest.mark.usefixtures("small_runs")
-def test_a_pack_gathered_from_runs_is_the_split_sorted_by_hash(tmp_path: Path) -> None:
+def test_a_pack_gathered_from_runs_is_the_split_sorted_by_hash(in_parts: Workspace) -> None:
     # What the external shuffle must equal: the whole split in memory, sorted at once.
-    workspace = _in_parts(tmp_path)
-    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=3)
-    split = ExtractedSource(workspace, "qm7x").splits()
+    stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=3)
+    split = ExtractedSource(in_parts, "qm7x").splits()
     for index, name in enumerate(SPLITS):
         chosen = make_structures(120, seed=1).take(np.flatnonzero(split == index))
         keys = mix64(chosen.structure_id ^ np.uint64(derive_seed(3, "shuffle", "qm7x", name)))
-        with BpReader(workspace.pack("qm7x", name)) as reader:
+        with BpReader(in_parts.pack("qm7x", name)) as reader:
             assert len(reader.header.blocks.num_structures) > 1
             packed = reader.read()
         expected = chosen.take(np.argsort(keys))
@@ -162,43 +168,40 @@ def _packs(workspace: Workspace) -> dict[str, bytes]:
 @pytest.mark.usefixtures("small_runs")
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_any_number_of_shares_gives_the_same_bytes_and_nothing_is_sorted_twice(
-    tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
+    in_parts: Workspace, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workspace = _in_parts(tmp_path)
-    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
-    alone = _bytes(workspace)
+    stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=0)
+    alone = _bytes(in_parts)
     for split in SPLITS:
-        workspace.pack_manifest("qm7x", split).unlink()
+        in_parts.pack_manifest("qm7x", split).unlink()
     # Four runs: of seven shares three have nothing to do, and end well.
-    _sort(workspace, count, *reversed(range(count)))
-    assert len(list(workspace.sorted_runs("qm7x").glob("*.json"))) == 4
+    _sort(in_parts, count, *reversed(range(count)))
+    assert len(list(in_parts.sorted_runs("qm7x").glob("*.json"))) == 4
     monkeypatch.delattr(kept_runs, "write_run")
-    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
-    assert _packs(workspace) == alone
-    assert not workspace.sorted_runs("qm7x").exists()
+    stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=0)
+    assert _packs(in_parts) == alone
+    assert not in_parts.sorted_runs("qm7x").exists()
 
 
 @pytest.mark.usefixtures("small_runs")
-def test_shares_that_never_ran_are_sorted_by_the_job_that_packs(tmp_path: Path) -> None:
-    workspace = _in_parts(tmp_path)
-    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
-    alone = _bytes(workspace)
-    _sort(workspace, 3, 1)
-    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
-    assert _packs(workspace) == alone
+def test_shares_that_never_ran_are_sorted_by_the_job_that_packs(in_parts: Workspace) -> None:
+    stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=0)
+    alone = _bytes(in_parts)
+    _sort(in_parts, 3, 1)
+    stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=0)
+    assert _packs(in_parts) == alone
 
 
 @pytest.mark.usefixtures("small_runs")
 @pytest.mark.parametrize("change", ["bit", "end", "missing", "record"])
 def test_a_run_that_was_damaged_between_two_jobs_is_sorted_again(
-    tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture
+    in_parts: Workspace, change: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     # A wrong bit of a force would get a sound checksum in the pack, and no other check sees it.
-    workspace = _in_parts(tmp_path)
-    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
-    alone = _bytes(workspace)
-    _sort(workspace, 1, 0)
-    run = workspace.sorted_runs("qm7x") / "00002"
+    stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=0)
+    alone = _bytes(in_parts)
+    _sort(in_parts, 1, 0)
+    run = in_parts.sorted_runs("qm7x") / "00002"
     content = bytearray(run.read_bytes())
     content[len(content) // 2] ^= 1
     if change == "record":
@@ -207,28 +210,27 @@ def test_a_run_that_was_damaged_between_two_jobs_is_sorted_again(
         run.unlink()
     else:
         run.write_bytes(content if change == "bit" else content[:-1])
-    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
-    assert _packs(workspace) == alone
+    stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=0)
+    assert _packs(in_parts) == alone
     assert any("00002" in message for message in caplog.messages)
 
 
 @pytest.mark.usefixtures("small_runs")
 @pytest.mark.parametrize("change", [{"seed": 1}, {"code": "other"}, "splits"])
 def test_runs_that_were_sorted_otherwise_are_not_used(
-    tmp_path: Path, change: dict[str, Any] | str
+    in_parts: Workspace, change: dict[str, Any] | str
 ) -> None:
-    workspace = _in_parts(tmp_path)
-    _sort(workspace, 1, 0)
+    _sort(in_parts, 1, 0)
     options: dict[str, Any] = {"seed": 0}
     if isinstance(change, dict):
         options |= change
     else:
         settings = NormalizeSettings(val_fraction=0.3, test_fraction=0.2)
-        normalize.run("qm7x", workspace=workspace, settings=settings, seed=0)
-    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, **options)
-    mixed = _packs(workspace)
-    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, **options)
-    assert mixed == _packs(workspace)
+        normalize.run("qm7x", workspace=in_parts, settings=settings, seed=0)
+    stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, **options)
+    mixed = _packs(in_parts)
+    stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, **options)
+    assert mixed == _packs(in_parts)
 
 
 def test_columns_alike_in_a_whole_split_are_attributes_and_others_are_not(tmp_path: Path) -> None:
@@ -284,58 +286,55 @@ stage.run("qm7x", workspace=workspace, settings=PackSettings(block_structures=16
 @pytest.mark.usefixtures("small_runs")
 @pytest.mark.parametrize("survived_steps", [2, 7])
 def test_a_killed_run_leaves_nothing_that_the_next_one_keeps(
-    tmp_path: Path, survived_steps: int
+    in_parts: Workspace, tmp_path: Path, survived_steps: int
 ) -> None:
-    workspace = _in_parts(tmp_path)
-    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
-    undisturbed = _bytes(workspace)
+    stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=0)
+    undisturbed = _bytes(in_parts)
     process = subprocess.run(
         [sys.executable, "-c", _KILLED, str(tmp_path), str(survived_steps)], check=False
     )
     assert process.returncode == -signal.SIGKILL
-    folder = workspace.pack("qm7x", "train").parent
+    folder = in_parts.pack("qm7x", "train").parent
     assert list(folder.glob(".*.tmp")), "the kill came too late to leave anything behind"
-    assert not workspace.pack_manifest("qm7x", "test").exists()
-    stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
-    assert _bytes(workspace) == undisturbed
+    assert not in_parts.pack_manifest("qm7x", "test").exists()
+    stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=0)
+    assert _bytes(in_parts) == undisturbed
     assert not list(folder.glob(".*.tmp"))
 
 
 def test_a_disk_without_room_is_refused_before_work_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    in_parts: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workspace = _in_parts(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(ValueError, match=r"has 0\.00 GB free, expected .* two copies"):
-        stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
-    assert _bytes(workspace) == {}
+        stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=0)
+    assert _bytes(in_parts) == {}
 
 
-def test_a_damaged_part_is_named_and_leaves_no_pack(tmp_path: Path) -> None:
-    workspace = _in_parts(tmp_path)
-    part = workspace.extracted_folder("qm7x") / "part-00002.bp" / "data.0"
+def test_a_damaged_part_is_named_and_leaves_no_pack(in_parts: Workspace) -> None:
+    part = in_parts.extracted_folder("qm7x") / "part-00002.bp" / "data.0"
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 4
     part.write_bytes(content)
     with pytest.raises(ValueError, match=r"part-00002\.bp is damaged: column"):
-        stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
-    assert _bytes(workspace) == {}
+        stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=0)
+    assert _bytes(in_parts) == {}
 
 
-def test_splits_of_another_extraction_are_refused(tmp_path: Path) -> None:
+def test_splits_of_another_extraction_are_refused(in_parts: Workspace) -> None:
     # As many structures as before, in another order: rows would get each other's splits, groups lie
     # in train and test, and nothing else would notice.
-    workspace = _in_parts(tmp_path)
-    structures = [BpReader(path).read() for path in ExtractedSource(workspace, "qm7x").part_paths]
-    write_extracted(workspace, "qm7x", *structures[::-1])
+    structures = [BpReader(path).read() for path in ExtractedSource(in_parts, "qm7x").part_paths]
+    write_extracted(in_parts, "qm7x", *structures[::-1])
     with pytest.raises(ValueError, match=r"of other extracted structures.*run mtlpar normalize"):
-        stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
+        stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=0)
 
 
 @pytest.mark.parametrize("kept", [None, slice(0), slice(50), slice(300), slice(1, None)])
-def test_splits_that_are_missing_or_damaged_are_named(tmp_path: Path, kept: slice | None) -> None:
-    workspace = _in_parts(tmp_path)
-    path = workspace.splits("qm7x")
+def test_splits_that_are_missing_or_damaged_are_named(
+    in_parts: Workspace, kept: slice | None
+) -> None:
+    path = in_parts.splits("qm7x")
     content = path.read_bytes()
     path.unlink()
     if kept is not None:
@@ -343,12 +342,11 @@ def test_splits_that_are_missing_or_damaged_are_named(tmp_path: Path, kept: slic
     # NumPy takes what is no archive for a pickle, and advises to load it unsafely.
     words = r"splits\.npz is (missing|damaged \((?!.*pickle).*); run .*normalize"
     with pytest.raises(ValueError, match=words):
-        stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
+        stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=0)
 
 
-def test_a_part_of_another_extraction_is_refused(tmp_path: Path) -> None:
-    workspace = _in_parts(tmp_path)
-    folder = workspace.extracted_folder("qm7x")
+def test_a_part_of_another_extraction_is_refused(in_parts: Workspace) -> None:
+    folder = in_parts.extracted_folder("qm7x")
     shutil.rmtree(folder / "part-00001.bp")
     batch = make_structures(29, seed=4)
     write_bp(
@@ -361,7 +359,7 @@ def test_a_part_of_another_extraction_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"part-00001\.bp is not the part of that name.*\(29, .*extract again"
     ):
-        stage.run("qm7x", workspace=workspace, settings=_SETTINGS, seed=0)
+        stage.run("qm7x", workspace=in_parts, settings=_SETTINGS, seed=0)
 
 
 @pytest.mark.parametrize(
