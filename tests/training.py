@@ -62,10 +62,11 @@ def run_ranks(
     start: dict[str, Any] | None = None,
     **changes: Any,
 ) -> subprocess.CompletedProcess[str]:
-    """Train through the command line, on several ranks that have imported everything before."""
-    line = command_line(
+    """Train through the command line; launcher and ranks have imported everything before."""
+    _, *line = command_line(
         workspace, ranks, branches=branches, model=model, python=warm_python(), **changes
     )
+    line = [*warm_python(), *line]
     if start is not None:
         line += ["--set", f"models.mtl.start_from={json.dumps(start)}"]
     return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
