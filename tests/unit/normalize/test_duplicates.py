@@ -169,7 +169,7 @@ def test_parts_of_an_earlier_version_are_refused(tmp_path: Path) -> None:
     manifest = json.loads(workspace.extracted_manifest("own").read_text())
     manifest["parts"][0]["data_digest"] = BpReader(part).data_digest
     workspace.extracted_manifest("own").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"part-00000\.bp holds no fingerprints.*run the extract"):
+    with pytest.raises(ValueError, match=r"part-00000\.bp holds no fingerprints.*mtlpar extract"):
         stage.run("own", workspace=workspace, settings=SETTINGS, seed=0)
 
 
