@@ -239,6 +239,8 @@ def _images(path: Path) -> Iterator[tuple[str, Any]]:
         with TrajectoryReader(path) as trajectory:  # type: ignore[no-untyped-call]
             for index in range(len(trajectory)):
                 yield f"image {index}", trajectory[index]
+    except MemoryError as error:
+        raise OSError("it announces more than memory holds") from error
     except _ASE_ERRORS as error:
         raise OSError(f"ASE cannot read it: {type(error).__name__}: {error}") from error
 

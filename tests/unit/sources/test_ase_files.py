@@ -913,3 +913,14 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch
         read_all(path)
     # The command line says what to do about it, and needs the name.
     assert caught.value.filename == str(path)
+
+
+def test_a_trajectory_that_announces_more_than_memory_holds_is_damaged(tmp_path):
+    # Eight bytes of its header say how many images there are.
+    path = tmp_path / "some.traj"
+    write(path, [water(-1.0), water(-2.0)])
+    content = bytearray(path.read_bytes())
+    content[32:40] = (1 << 50).to_bytes(8, "little")
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"some\.traj is damaged or cut off: .*more than memory"):
+        read_all(path)
