@@ -63,7 +63,8 @@ _ELEMENTS: Final = {b"species", b"Z", b"symbols", b"numbers"}
 _PLACES: Final = {b"pos", b"positions"}
 # What ASE raises for text that is no frame.
 _ASE_ERRORS: Final = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError,
+    ArithmeticError, AssertionError, AttributeError, LookupError, OSError, SyntaxError, TypeError,
+    ValueError,
 )  # fmt: skip
 
 

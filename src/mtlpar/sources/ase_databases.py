@@ -30,7 +30,8 @@ _SEVERAL_DOCUMENTS: Final = "Extra data"
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 # What ASE raises for content that is no row.
 _ASE_ERRORS: Final = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError,
+    ArithmeticError, AssertionError, AttributeError, LookupError, OSError, SyntaxError, TypeError,
+    ValueError,
 )  # fmt: skip
 # Columns that ASE stores as arrays of doubles, and how many they hold for each atom.
 _DOUBLES: Final = {
@@ -95,7 +96,8 @@ def rows(path: Path) -> Iterator[tuple[str, Any]]:
             "(docs/add_a_source.md)"
         ) from error
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode not in _BUSY:
+        # Text that is no text has no code: Python says so, not SQLite.
+        if getattr(error, "sqlite_errorcode", None) not in _BUSY:
             raise
         raise ValueError(
             f"{path} is in use ({error}): wait for the program that writes it to end, then run "

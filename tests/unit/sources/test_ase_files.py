@@ -924,3 +924,25 @@ def test_a_trajectory_that_announces_more_than_memory_holds_is_damaged(tmp_path)
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"some\.traj is damaged or cut off: .*more than memory"):
         read_all(path)
+
+
+def test_a_database_with_text_that_is_none_is_damaged(tmp_path):
+    # Python, not SQLite, finds that out, and its error has no code of SQLite's.
+    path = tmp_path / "some.db"
+    with connect(path) as database:
+        database.write(water(-1.0), key="caption")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE systems SET key_value_pairs = CAST(x'FFFE7B7D' AS TEXT)")
+        database.commit()
+    with pytest.raises(ValueError, match=r"some\.db is damaged or cut off: .*UTF-8"):
+        read_all(path)
+
+
+def test_a_text_database_with_a_type_of_numbers_that_is_none_is_damaged(tmp_path):
+    # NumPy parses it as Python would, whose errors are those of syntax.
+    path = tmp_path / "some.json"
+    with connect(path) as database:
+        database.write(water(-1.0))
+    path.write_text(path.read_text().replace('"float64"', '"1 2"'))
+    with pytest.raises(ValueError, match=r"some\.json"):
+        read_all(path)
