@@ -2,10 +2,10 @@
 
     python benchmarks/conservative.py [--rounds 20]
 
-Networks have the sizes of `config.yaml`. Conservative steps run once through blocks with second
-derivatives written out, and once through ordinary operations that autograd differentiates twice;
-the gradients are the same. Times are the best CPU seconds of one thread over rounds in alternation;
-memory is the growth of a fresh process over one step.
+Networks have the sizes of `config.yaml`. Steps run along a table of edges, as on a CPU; in blocks
+of edges, as where there are no kernels; and conservative ones through ordinary operations, which
+autograd differentiates twice. The gradients are the same. Times are the best CPU seconds of one
+thread over rounds in alternation; memory is the growth of a fresh process over one step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from step import collate_structures, make_structures
 
 from mtlpar.graph.batch import GraphBatch
 from mtlpar.graph.settings import GraphSettings
-from mtlpar.model.egnn import messages
+from mtlpar.model.egnn import encoder, messages
+from mtlpar.model.egnn.edges import in_blocks
 from mtlpar.model.multitask import MultiTaskModel, Segment
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.allocator import keep_freed_memory
@@ -28,7 +29,15 @@ from mtlpar.parallel.allocator import keep_freed_memory
 # Structures of a batch whose step is timed, and of one whose memory is measured.
 TIMED = {"molecules": 16, "crystals": 16}
 MEASURED = {"molecules": 400, "crystals": 200}
-WAYS = ("direct", "blocks", "ordinary")
+WAYS = ("direct-table", "direct-blocks", "table", "blocks", "ordinary")
+# Pairs of ways that are compared.
+RATIOS = (
+    ("direct-table", "direct-blocks"),
+    ("table", "blocks"),
+    ("table", "ordinary"),
+    ("table", "direct-table"),
+    ("table", "direct-blocks"),
+)
 
 
 def make_network(way: str) -> MultiTaskModel:
@@ -36,11 +45,15 @@ def make_network(way: str) -> MultiTaskModel:
     if way == "ordinary":
         # Nobody promises in which order gradients are wanted.
         messages.forces_come_first = lambda: None
+    if way.endswith("blocks"):
+        encoder.prepare = lambda edge, atoms, sizes: in_blocks(
+            edge, atoms, sizes[1], messages.forces_come_first()
+        )
     settings = ModelSettings(
         graph=GraphSettings(cutoff_angstrom=5.0, max_neighbors=None),
         encoder=EgnnSettings(width=64, layers=4, vector_channels=16, radial_basis=16),
         head=HeadSettings(
-            width=64, layers=2, forces="equivariant" if way == "direct" else "conservative"
+            width=64, layers=2, forces="equivariant" if "direct" in way else "conservative"
         ),
     )
     return MultiTaskModel(settings, ["a"], seed=0)
@@ -89,15 +102,19 @@ def main() -> None:
         seconds = dict.fromkeys(WAYS, float("inf"))
         for _, way in itertools.product(range(options.repeats), WAYS):
             edges, found, _ = run(way, kind, options.rounds)
-            seconds[way] = min(seconds[way], found)
-        text = ", ".join(f"{way} {1e3 * value:.1f} ms" for way, value in seconds.items())
-        print(f"{kind}, {edges} edges: {text}")
-        print(f"  ratio of conservative to direct: {seconds['blocks'] / seconds['direct']:.2f}")
-        print(f"  ratio to ordinary operations: {seconds['blocks'] / seconds['ordinary']:.2f}")
+            seconds[way] = min(seconds[way], 1e3 * found)
+        tell(f"{kind}, {edges} edges", seconds, "ms")
         grown = {way: run(way, kind, 1) for way in WAYS}
-        text = ", ".join(f"{way} {mib:.0f} MiB" for way, (_, _, mib) in grown.items())
-        print(f"{kind}, {grown['direct'][0]} edges: {text}")
-        print(f"  ratio to ordinary operations: {grown['blocks'][2] / grown['ordinary'][2]:.2f}")
+        mib = {way: found for way, (_, _, found) in grown.items()}
+        tell(f"{kind}, {grown['table'][0]} edges", mib, "MiB")
+
+
+def tell(what: str, values: dict[str, float], unit: str) -> None:
+    """Print a quantity by each way, and its ratios."""
+    text = ", ".join(f"{way} {value:.4g} {unit}" for way, value in values.items())
+    print(f"{what}: {text}")
+    for one, other in RATIOS:
+        print(f"  ratio of {one} to {other}: {values[one] / values[other]:.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Blocks and kernels that save time and memory are the same function as ordinary operations."""
+"""Tables, blocks and kernels that save time are the same function as ordinary operations."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from mtlpar.model.egnn import edges as egnn_edges
-from mtlpar.model.egnn.edges import PreparedEdges
+from mtlpar.model.egnn.edges import PreparedEdges, in_blocks
 from mtlpar.model.egnn.messages import MessageWeights, exchange, prepare
+from mtlpar.model.egnn.tabled import memory, messages
 from mtlpar.model.geometry import Edge, find_runs
-from mtlpar.model.passes import forces_first
+from mtlpar.model.passes import forces_come_first, forces_first
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -42,6 +43,8 @@ SEVERAL = Size(atoms=37, edges=300, width=150)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     # Several blocks, the last one not full, and receivers that straddle two of them.
     monkeypatch.setattr(egnn_edges, "CPU_BLOCK_EDGES", 16)
+    monkeypatch.setattr(memory, "BLOCK_EDGES", 16)
+    monkeypatch.setattr(memory, "BLOCK_COST_EDGES", 3)
 
 
 def _inputs(
@@ -67,9 +70,29 @@ def _inputs(
     return [random(*shape).requires_grad_() for shape in shapes], edge
 
 
-def _in_blocks(edge: Edge, atoms: int = ONE_BLOCK.atoms) -> PreparedEdges:
-    """As a machine without kernels takes them."""
-    return prepare(edge, atoms, CHANNELS)
+def _in_blocks(edge: Edge, size: Size = ONE_BLOCK) -> PreparedEdges:
+    """As a GPU without kernels takes them."""
+    return in_blocks(edge, size.atoms, CHANNELS, forces_come_first())
+
+
+def _in_table(edge: Edge, size: Size = ONE_BLOCK) -> PreparedEdges:
+    """As a CPU takes them."""
+    edges = prepare(edge, size.atoms, (size.width, CHANNELS))
+    assert edges.table is not None
+    assert len(edges.table.blocks) > 1
+    return edges
+
+
+WAYS = {"blocks": _in_blocks, "table": _in_table}
+
+
+def _exchange(
+    tensors: list[torch.Tensor], edges: PreparedEdges, *, recompute: bool
+) -> list[torch.Tensor]:
+    """Sums by the numbers of the atoms, whatever order a table has them in."""
+    atoms = [edges.to_rows(values) for values in tensors[:3]]
+    found = exchange(*atoms, MessageWeights(*tensors[3:]), edges, recompute=recompute)
+    return [edges.of_atoms(values) for values in found]
 
 
 def _run(
@@ -80,12 +103,8 @@ def _run(
     autocast: torch.dtype | None = None,
 ) -> Iterator[torch.Tensor]:
     """Outputs, then the gradients of a sum over them with fixed random weights."""
-    at_receiver, at_sender, vectors, *weights = tensors
-    device_type = vectors.device.type
-    with torch.autocast(device_type, autocast, enabled=autocast is not None):
-        outputs = exchange(
-            at_receiver, at_sender, vectors, MessageWeights(*weights), edges, recompute=recompute
-        )
+    with torch.autocast(tensors[0].device.type, autocast, enabled=autocast is not None):
+        outputs = _exchange(tensors, edges, recompute=recompute)
     # Outside of autocast, where training differentiates.
     generator = torch.Generator().manual_seed(1)
     mixed = sum(
@@ -96,14 +115,23 @@ def _run(
     yield from torch.autograd.grad(mixed, tensors)
 
 
+@pytest.fixture(params=["all is kept", "z is kept"])
+def _kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Much and little memory for what edges leave in a table."""
+    if request.param == "z is kept":
+        monkeypatch.setattr(messages, "KEPT_NUMBERS", 0)
+
+
+@pytest.mark.usefixtures("_kept")
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("carried", [0, CHANNELS])
-def test_blocks_give_the_values_and_gradients_of_ordinary_operations(
-    recompute: bool, carried: int
+@pytest.mark.parametrize("way", WAYS)
+def test_blocks_and_tables_give_the_values_and_gradients_of_ordinary_operations(
+    way: str, recompute: bool, carried: int
 ) -> None:
     # No vectors is what the first layer has.
     tensors, edge = _inputs(carried=carried)
-    fused = _run(tensors, _in_blocks(edge), recompute=recompute)
+    fused = _run(tensors, WAYS[way](edge), recompute=recompute)
     for got, expected in zip(fused, _run(tensors, PreparedEdges(edge)), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
@@ -130,18 +158,16 @@ def test_ordinary_operations_can_be_differentiated_twice_with_checkpointing_too(
 
 
 def _force_pass(
-    tensors: list[torch.Tensor], edge: Edge, *, plain: bool, recompute: bool
+    tensors: list[torch.Tensor], edge: Edge, *, way: str | None, recompute: bool
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """First gradients by atoms and geometry, and a number made of them and of the sums."""
     radial, direction = (one.clone().requires_grad_() for one in (edge.radial, edge.direction))
     edge = edge._replace(radial=radial, direction=direction)
-    at_receiver, at_sender, vectors, *weights = tensors
+    at_receiver, at_sender, vectors, *_ = tensors
+    size = Size(len(at_receiver), width=at_receiver.shape[1])
     with forces_first():
-        edges = PreparedEdges(edge) if plain else _in_blocks(edge, len(at_receiver))
-        assert plain == (edges.blocks is None)
-        outputs = exchange(
-            at_receiver, at_sender, vectors, MessageWeights(*weights), edges, recompute=recompute
-        )
+        edges = PreparedEdges(edge) if way is None else WAYS[way](edge, size)
+        outputs = _exchange(tensors, edges, recompute=recompute)
         # Not linear, so that the gradients of the sums depend on the sums, as in a network.
         total = sum((out.tanh() ** 2).sum() for out in outputs)
         by = [at_receiver, at_sender, *([vectors] if vectors.numel() else []), radial, direction]
@@ -154,17 +180,19 @@ def _force_pass(
     return first, mixed
 
 
+@pytest.mark.usefixtures("_kept")
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("carried", [0, CHANNELS])
-def test_blocks_have_the_second_derivatives_of_ordinary_operations(
-    recompute: bool, carried: int
+@pytest.mark.parametrize("way", WAYS)
+def test_blocks_and_tables_have_the_second_derivatives_of_ordinary_operations(
+    way: str, recompute: bool, carried: int
 ) -> None:
     # Every operand moves at once and the number bends with each of them: a term of the product
     # rule that was left out, or taken twice, changes the gradient of some operand.
     tensors, edge = _inputs(carried=carried)
     by = [tensor for tensor in tensors if tensor.numel()]
     got, expected = (
-        _force_pass(tensors, edge, plain=plain, recompute=recompute) for plain in (False, True)
+        _force_pass(tensors, edge, way=each, recompute=recompute) for each in (way, None)
     )
     for one, other in zip(got[0], expected[0], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
@@ -175,19 +203,21 @@ def test_blocks_have_the_second_derivatives_of_ordinary_operations(
 
 
 @pytest.mark.long
-def test_second_derivatives_in_blocks_are_those_of_finite_differences() -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_second_derivatives_are_those_of_finite_differences(way: str) -> None:
     # Needs no ordinary operations to be right.
     tensors, edge = _inputs(size=Size(atoms=3, edges=7, width=4))
 
     def mixed(*moved: torch.Tensor) -> torch.Tensor:
-        return _force_pass(list(moved), edge, plain=False, recompute=False)[1]
+        return _force_pass(list(moved), edge, way=way, recompute=False)[1]
 
     assert torch.autograd.gradcheck(mixed, tensors)
 
 
-def test_a_third_derivative_through_blocks_is_refused() -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_third_derivative_is_refused(way: str) -> None:
     tensors, edge = _inputs()
-    _, mixed = _force_pass(tensors, edge, plain=False, recompute=False)
+    _, mixed = _force_pass(tensors, edge, way=way, recompute=False)
     (by_weight,) = torch.autograd.grad(mixed, tensors[4], create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         by_weight.sum().backward()
@@ -205,18 +235,29 @@ def test_autocast_computes_in_few_bits_and_answers_in_float32(dtype: torch.dtype
         assert 1e-5 < error < 2e-2
 
 
-def test_nothing_is_kept_where_no_gradient_is_wanted() -> None:
+def test_a_pass_for_some_weights_leaves_nothing_for_a_pass_without_forces() -> None:
+    # What a pass hands on from forces to sums must not reach a later pass that has no forces.
     tensors, edge = _inputs()
-    at_receiver, at_sender, vectors, *weights = tensors
+    first, mixed = _force_pass(tensors, edge, way="table", recompute=False)
+    torch.autograd.grad(first[0].sum(), tensors[0], retain_graph=True, allow_unused=True)
+    again = torch.autograd.grad(mixed, tensors[4], retain_graph=True)[0]
+    _, expected = _force_pass(tensors, edge, way=None, recompute=False)
+    torch.testing.assert_close(again, torch.autograd.grad(expected, tensors[4])[0])
+
+
+def test_rounded_products_take_blocks_on_a_cpu_too() -> None:
+    _, edge = _inputs(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        edges = prepare(edge, ONE_BLOCK.atoms, (ONE_BLOCK.width, CHANNELS))
+    assert edges.table is None
+    assert edges.blocks is not None
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_kept_where_no_gradient_is_wanted(way: str) -> None:
+    tensors, edge = _inputs()
     with torch.no_grad():
-        received, _ = exchange(
-            at_receiver,
-            at_sender,
-            vectors,
-            MessageWeights(*weights),
-            _in_blocks(edge),
-            recompute=False,
-        )
+        received, _ = _exchange(tensors, WAYS[way](edge), recompute=False)
     assert received.grad_fn is None
     expected = next(_run(tensors, PreparedEdges(edge)))
     torch.testing.assert_close(received, expected.detach(), rtol=1e-12, atol=1e-12)

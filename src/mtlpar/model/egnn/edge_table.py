@@ -53,6 +53,34 @@ class Rows:
             columns = np.maximum(columns, before.columns)
         return cls(atoms, columns)
 
+    @classmethod
+    def cut(cls, counts: IndexArray, block_edges: int, *, cost: int) -> Rows:
+        """Rows for atoms that receive ever more edges, with few empty places.
+
+        Args:
+            counts: Edges of A atoms, (A,), ascending.
+            block_edges: Places of a block, unless a single row has more.
+            cost: Empty places that another block must save.
+        """
+        lengths, atoms = np.unique(np.maximum(1, counts), return_counts=True)
+        below = np.concatenate([[0], atoms.cumsum()])
+        # The least number of places, and what blocks cost, for atoms with the shortest rows.
+        best, start = np.zeros(len(below)), np.zeros(len(below), dtype=np.int64)
+        for end, length in enumerate(lengths, start=1):
+            costs = best[:end] + (below[end] - below[:end]) * length
+            start[end] = costs.argmin()
+            best[end] = costs[start[end]] + cost
+        parts: list[tuple[int, int]] = []
+        end = len(lengths)
+        while end > 0:
+            length, count = int(lengths[end - 1]), int(below[end] - below[start[end]])
+            blocks = -(-count // max(1, block_edges // length))
+            sizes = np.diff(np.linspace(0, count, blocks + 1).astype(np.int64))
+            parts += [(int(size), length) for size in sizes]
+            end = int(start[end])
+        atoms_of, columns = zip(*reversed(parts), strict=True)
+        return cls(np.array(atoms_of), np.array(columns))
+
     def equal(self, other: Rows) -> bool:
         """Whether blocks and rows are as many and as long."""
         return np.array_equal(self.atoms, other.atoms) and np.array_equal(
@@ -63,6 +91,30 @@ class Rows:
     def edges(self) -> IndexArray:
         """(B,) places of each block."""
         return self.atoms * self.columns
+
+    @property
+    def lengths(self) -> Tensor:
+        """(A,) places of each row."""
+        return torch.from_numpy(np.repeat(self.columns, self.atoms))
+
+    @property
+    def first(self) -> Tensor:
+        """(A,) the first place of each row."""
+        return self.lengths.cumsum(0) - self.lengths
+
+
+def place_edges(first: Tensor, row: Tensor, receiver: Tensor, counts: Tensor) -> Tensor:
+    """Places of edges, (E,), side by side in the rows of their receivers.
+
+    Args:
+        first: (A,) the first place of each row.
+        row: (A,) row of each atom.
+        receiver: (E,) atoms that receive, sorted.
+        counts: (A,) edges that each of them receives.
+    """
+    before = first.index_select(0, row) - counts.cumsum(0) + counts
+    edges = torch.arange(len(receiver), device=receiver.device)
+    return edges + before.index_select(0, receiver)
 
 
 class EdgeTable:
@@ -87,9 +139,8 @@ class EdgeTable:
         """
         self.rows, self._basis = rows, basis
         edges = int(rows.edges.sum())
-        columns = torch.from_numpy(np.repeat(rows.columns, rows.atoms))
-        self._first = columns.cumsum(0) - columns
-        self._row = torch.arange(len(columns), device=columns.device).repeat_interleave(columns)
+        self._first, lengths = rows.first, rows.lengths
+        self._row = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
         self.sender = like.new_zeros(edges, dtype=torch.int64)
         self._vector, self.unit = (like.new_empty(3, edges) for _ in range(2))
         self.ends = like.new_ones(edges, 4)
@@ -106,10 +157,7 @@ class EdgeTable:
             row: (A,) row of each atom.
         """
         sender, receiver = edge_index
-        before = self._first.index_select(0, row) - counts.cumsum(0) + counts
-        self.place = torch.arange(len(receiver), device=receiver.device) + before.index_select(
-            0, receiver
-        )
+        self.place = place_edges(self._first, row, receiver, counts)
         self.sender.zero_().index_copy_(0, self.place, row.index_select(0, sender))
         self._vector.zero_()[0] = self._basis.cutoff
         radii = torch.empty_like(self.unit[0, : len(z)])

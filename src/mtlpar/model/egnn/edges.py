@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mtlpar.model.egnn.tabled.memory import Table
 from mtlpar.model.geometry import Edge, EdgeRuns
 from mtlpar.model.passes import ForcesFirst
 
@@ -62,12 +63,22 @@ class PreparedEdges(NamedTuple):
     Attributes:
         edge: Geometry of the edges.
         runs: Edges by atom, where kernels take them.
-        blocks: Edges in blocks, where these are taken. Neither: ordinary operations.
+        blocks: Edges in blocks, where these are taken.
+        table: Edges in a table, where it is taken. None of the three: ordinary operations.
     """
 
     edge: Edge
     runs: EdgeRuns | None = None
     blocks: Blocks | None = None
+    table: Table | None = None
+
+    def to_rows(self, values: Tensor) -> Tensor:
+        """Values of atoms (A, ...) in the order that messages know them by."""
+        return values if self.table is None else values.index_select(0, self.table.order)
+
+    def of_atoms(self, values: Tensor) -> Tensor:
+        """The inverse of `to_rows`."""
+        return values if self.table is None else values.index_select(0, self.table.row)
 
 
 def in_blocks(

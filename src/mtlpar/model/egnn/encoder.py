@@ -125,11 +125,15 @@ class EgnnEncoder(Encoder):
 
     def interact(self, scalars: Tensor, edge: Edge) -> AtomFeatures:
         """See `Encoder.interact`."""
-        vectors = scalars.new_zeros(scalars.shape[0], self.settings.vector_channels, 3)
-        edges = prepare(edge, scalars.shape[0], self.settings.vector_channels)
+        sizes = self.settings.width, self.settings.vector_channels
+        edges = prepare(edge, scalars.shape[0], sizes)
+        scalars = edges.to_rows(scalars)
+        # One axis after the other, as products with weights want them.
+        vectors = scalars.new_zeros(scalars.shape[0], 3, self.settings.vector_channels).mT
         by_layer = []
         for layer in self.layers:
             scalars, added = layer(scalars, vectors, edges)
             vectors = vectors + added
             by_layer.append(added)
-        return AtomFeatures(self.norm(scalars), torch.cat(by_layer, dim=1))
+        scalars, vectors = self.norm(scalars), torch.cat(by_layer, dim=1)
+        return AtomFeatures(edges.of_atoms(scalars), edges.of_atoms(vectors))

@@ -7,10 +7,10 @@ atoms, and per-atom terms a = W_i h + b and s = W_j h that are products per atom
     z = W silu(p) + w,   m = silu(z) * (W_f e_ij),
     received_i = sum_j m / sqrt(16),   pushed_i = sum_j ((W_v m) u_ij + (W_c m) V_j) / sqrt(16).
 
-The radial functions vanish at the cutoff, so every message does. This function is computed in three
-ways: in the kernels of `triton.py` on a GPU; in the blocks of `blocked.py` elsewhere and where
-forces are gradients, whose second derivatives are in `twice.py`; and by ordinary operations, which
-can be differentiated by anything in any order.
+The radial functions vanish at the cutoff, so every message does. This function is computed in four
+ways: in the kernels of `triton.py` on a GPU; along the table of `tabled` on a CPU; in the blocks of
+`blocked.py` elsewhere, and where a GPU's forces are gradients, whose second derivatives are in
+`twice.py`; and by ordinary operations, which can be differentiated by anything in any order.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from torch.utils.checkpoint import checkpoint
 
 from mtlpar.model.egnn.edges import PreparedEdges, in_blocks
 from mtlpar.model.egnn.functions import BlockedMessages
+from mtlpar.model.egnn.tabled.functions import TableMessages
+from mtlpar.model.egnn.tabled.memory import in_table
 from mtlpar.model.geometry import Edge, find_runs, sum_to_receivers
 from mtlpar.model.passes import forces_come_first
 
@@ -56,25 +58,30 @@ def has_kernels(device: torch.device) -> bool:
     return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
-def prepare(edge: Edge, num_atoms: int, channels: int) -> PreparedEdges:
+def prepare(edge: Edge, num_atoms: int, sizes: tuple[int, int]) -> PreparedEdges:
     """Choose the way of the messages, and find what all layers share.
 
     Args:
         edge: Geometry of the edges.
         num_atoms: A.
-        channels: C, vectors that a layer adds to each atom.
+        sizes: F and C, vectors that a layer adds to each atom.
     """
-    radial = edge.radial
+    radial, forces = edge.radial, None
     if radial.requires_grad:
         forces = forces_come_first()
         # Whoever wants any other gradient by the geometry gets it from ordinary operations.
-        return (
-            PreparedEdges(edge) if forces is None else in_blocks(edge, num_atoms, channels, forces)
-        )
+        if forces is None:
+            return PreparedEdges(edge)
     # float64 is for checks.
-    if radial.dtype == torch.float32 and has_kernels(radial.device):
+    elif radial.dtype == torch.float32 and has_kernels(radial.device):
         return PreparedEdges(edge, runs=find_runs(edge.sender, edge.receiver, num_atoms))
-    return in_blocks(edge, num_atoms, channels)
+    # Products along a table are not rounded, and its shape comes from numbers, which tensors of a
+    # planner or a tracer do not have.
+    takes_table = radial.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if takes_table and type(radial.detach()) is Tensor and num_atoms:
+        table = in_table(edge, num_atoms, sizes, forces)
+        return PreparedEdges(table.edge, table=table)
+    return in_blocks(edge, num_atoms, sizes[1], forces)
 
 
 def exchange(
@@ -93,7 +100,7 @@ def exchange(
         at_sender: s, (A, F).
         vectors: V, (A, D, 3).
         weights: The layer's weights.
-        prepared: The edges, by `prepare`.
+        prepared: The edges, by `prepare`; atoms are in the order of its rows.
         recompute: Keep no edge features for the backward pass.
 
     Returns:
@@ -123,6 +130,12 @@ def exchange(
             edge.radial,
             prepared.blocks.directions,
         )
+    if prepared.table is not None:
+        table = prepared.table
+        received, pushed, *_ = TableMessages.apply(  # type: ignore[no-untyped-call]
+            keep, table, at_receiver, at_sender, vectors, *weights, table.radial, table.direction
+        )
+        return received, pushed
     if recompute:
         return checkpoint(  # type: ignore[no-any-return]
             _composed, at_receiver, at_sender, vectors, weights, edge, use_reentrant=False
