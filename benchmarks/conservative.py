@@ -20,6 +20,7 @@ from step import collate_structures, make_structures
 
 from mtlpar.graph.batch import GraphBatch
 from mtlpar.graph.settings import GraphSettings
+from mtlpar.model import geometry
 from mtlpar.model.egnn import encoder, messages
 from mtlpar.model.egnn.edges import in_blocks
 from mtlpar.model.multitask import MultiTaskModel, Segment
@@ -44,7 +45,7 @@ def make_network(way: str) -> MultiTaskModel:
     """A network of the default sizes whose forces are found in that way."""
     if way == "ordinary":
         # Nobody promises in which order gradients are wanted.
-        messages.forces_come_first = lambda: None
+        messages.forces_come_first = geometry.forces_come_first = lambda: None
     if way.endswith("blocks"):
         encoder.prepare = lambda edge, atoms, sizes: in_blocks(
             edge, atoms, sizes[1], messages.forces_come_first()

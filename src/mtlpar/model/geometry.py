@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from ase.data import covalent_radii
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mtlpar.core.fields import MAX_ATOMIC_NUMBER
 from mtlpar.graph.batch import GraphBatch
+from mtlpar.model.passes import forces_come_first
 
 TYPICAL_NEIGHBORS = 16.0
 
@@ -112,11 +114,8 @@ class RadialBasis(nn.Module):
         waves[:bessel].div_(x)
         slopes[:bessel].sub_(waves[:bessel]).div_(distance)
         slopes[bessel:].mul_(sizes / total.square())
-        fifth = x.square().square() * x
-        envelope = 1 - fifth * x * (28 - 48 * x + 21 * x.square())
-        # The derivative of the envelope, factored.
-        falls = fifth * (1 - x).square() * (-168 / self.cutoff)
-        slopes.mul_(envelope).addcmul_(waves, falls).mul_(math.sqrt(2.0))
+        envelope, falls = envelope_with_slope(x)
+        slopes.mul_(envelope).addcmul_(waves, falls / self.cutoff).mul_(math.sqrt(2.0))
         return waves.mul_(envelope * math.sqrt(2.0)), slopes
 
     def sizes(self, first: Tensor, second: Tensor, dtype: torch.dtype) -> Tensor:
@@ -134,6 +133,13 @@ def cutoff_envelope(x: Tensor) -> Tensor:
     return torch.where(x < 1, 1 - 28 * x**6 + 48 * x**7 - 21 * x**8, torch.zeros_like(x))
 
 
+def envelope_with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`cutoff_envelope` and its derivative by x, which has a factored form."""
+    x = x.clamp(max=1)
+    fifth = x.square().square() * x
+    return 1 - fifth * x * (28 - 48 * x + 21 * x.square()), -168 * fifth * (1 - x).square()
+
+
 def edge_vectors(batch: GraphBatch) -> Tensor:
     """Vectors in Å from receiver to the sender's image, (E, 3), in the dtype of ``pos``."""
     sender, receiver = batch.edge_index
@@ -144,10 +150,64 @@ def edge_vectors(batch: GraphBatch) -> Tensor:
 def describe_edges(z: Tensor, edge_index: Tensor, vector: Tensor, basis: RadialBasis) -> Edge:
     """Directions, radial functions and envelope of edge vectors (E, 3) between atoms (A,)."""
     sender, receiver = edge_index
+    sizes = basis.sizes(z[sender], z[receiver], vector.dtype)
+    if vector.requires_grad and forces_come_first():
+        described = _Described.apply(vector, sizes, basis)  # type: ignore[no-untyped-call]
+        return Edge(sender, receiver, *described)
     distance = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
-    sizes = basis.sizes(z[sender], z[receiver], distance.dtype)
     radial, envelope = basis(distance, sizes)
     return Edge(sender, receiver, vector / distance, radial, envelope)
+
+
+class _Described(torch.autograd.Function):
+    """Directions, radial functions and envelope of edge vectors, where forces come first.
+
+    Of the gradient by the vectors only what is linear in it is differentiated again: the geometry
+    is the same for all weights.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vector: Tensor, sizes: Tensor, basis: RadialBasis) -> tuple[Tensor, ...]:
+        """Describe vectors (E, 3) between atoms of sizes (E, 1)."""
+        distance = torch.linalg.vector_norm(vector, dim=1)
+        radial, slopes = basis.with_slopes(distance, sizes[:, 0])
+        envelope, falls = envelope_with_slope(distance / basis.cutoff)
+        direction = vector / distance[:, None]
+        ctx.save_for_backward(
+            distance[:, None],
+            direction,
+            slopes.T.contiguous(),
+            (falls / basis.cutoff)[:, None],
+        )
+        return direction, radial.T.contiguous(), envelope[:, None]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradient of the vectors."""
+        found = _VectorGradient.apply(*ctx.saved_tensors, *grads)  # type: ignore[no-untyped-call]
+        return found, None, None
+
+
+class _VectorGradient(torch.autograd.Function):
+    """Gradient of edge vectors from those of `_Described`, differentiable by the latter."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        """Distances, directions, slopes of radial functions and envelope, and three gradients."""
+        distance, direction, slopes, falls, of_direction, of_radial, of_envelope = tensors
+        ctx.save_for_backward(*tensors[:4])
+        along = (direction * of_direction).sum(dim=1, keepdim=True)
+        length = (slopes * of_radial).sum(dim=1, keepdim=True) + falls * of_envelope
+        return (of_direction - direction * along) / distance + direction * length
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, move: Tensor) -> tuple[Tensor | None, ...]:
+        """How directions, radial functions and envelope change when the vectors move."""
+        distance, direction, slopes, falls = ctx.saved_tensors
+        along = (direction * move).sum(dim=1, keepdim=True)
+        turn = (move - direction * along) / distance
+        return None, None, None, None, turn, slopes * along, falls * along
 
 
 def find_runs(sender: Tensor, receiver: Tensor, num_atoms: int) -> EdgeRuns:

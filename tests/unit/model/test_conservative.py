@@ -1,16 +1,17 @@
-"""A conservative network trained through blocks is the one trained through ordinary operations."""
+"""A conservative network trained by what is written out is that of ordinary operations."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from ase.build import bulk, molecule
-from networks import make_network
+from networks import ENCODERS, make_network
 from torch import Tensor
 
 from mtlpar.core.ase_structures import structure_batch
 from mtlpar.graph.batch import GraphBatch
 from mtlpar.graph.collate import collate
+from mtlpar.model import geometry
 from mtlpar.model.egnn import messages
 from mtlpar.model.multitask import MultiTaskModel, Segment
 
@@ -41,16 +42,19 @@ def _gradients(network: MultiTaskModel, batch: GraphBatch) -> list[Tensor]:
     return [one.detach() for one in found]
 
 
+@pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
 def test_weights_get_the_gradients_of_ordinary_operations(
-    monkeypatch: pytest.MonkeyPatch, activation_checkpointing: bool
+    monkeypatch: pytest.MonkeyPatch, encoder: str, activation_checkpointing: bool
 ) -> None:
-    # Gradients through the sums' gradients pass from layer to layer: blocks that were right one
-    # layer at a time could still hand on a wrong one.
+    # Gradients through the sums' gradients pass from layer to layer: messages that were right one
+    # layer at a time could still hand on a wrong one. The geometry's own are of all encoders.
     options = {"activation_checkpointing": activation_checkpointing, "layers": 3}
-    network, batch = make_network(forces="conservative", **options).double(), _batch()
+    network = make_network(encoder, "conservative", **options).double()
+    batch = _batch()
     blocked = _gradients(network, batch)
-    monkeypatch.setattr(messages, "forces_come_first", lambda: None)
+    for module in (messages, geometry):
+        monkeypatch.setattr(module, "forces_come_first", lambda: None)
     ordinary = _gradients(network, batch)
     assert any(float(one.abs().max()) > 0 for one in ordinary)
     for one, other in zip(blocked, ordinary, strict=True):
