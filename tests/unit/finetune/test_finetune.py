@@ -183,7 +183,7 @@ def test_replay_holds_the_other_branches_while_the_encoder_moves(
         (["--replay", "pseudo"], "expected none, packs or pseudo:N"),
         (["--mode", "head"], "such as full, heads, last:2, lora:8, got 'head' (--mode)"),
         (["--name", "my data"], "'my data' must be an identifier (letters, digits, _) (--name)"),
-        (["--level", ""], "custom_sources.own.level_of_theory: string should have at least 1 cha"),
+        (["--level", ""], "--level` is empty: is a variable of the shell not set?"),
         (["--branch", "oc20"], "--branch oc20: the model has ani1x, qm7x, mptrj"),
         (["--replay", "packs", "--packs", "nowhere"], "nowhere has no packs of ani1x, qm7x, mptrj"),
         # It would cost time in every step and change nothing.

@@ -476,6 +476,9 @@ def test_check_accepts_a_sound_model_and_refuses_a_broken_one(
     assert f"{path}, branch a passes all checks" in output
     assert "an energy (eV/atom), force (eV/Å) or stress (eV/Å^3)" in output
     monkeypatch.setattr(geometry, "cutoff_envelope", torch.ones_like)
+    monkeypatch.setattr(
+        geometry, "envelope_with_slope", lambda x: (torch.ones_like(x), torch.zeros_like(x))
+    )
     assert main(["check", str(path), "--source", "molecules"]) == 1
     output = capsys.readouterr()
     assert "no jump at the cutoff" in output.out
