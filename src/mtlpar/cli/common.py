@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mtlpar.cli.examples import EXAMPLES
 from mtlpar.core.collective import collective
@@ -56,6 +56,9 @@ class Parser(argparse.ArgumentParser):
         elif first.startswith("-") and near:
             hint = f"; did you mean {near[0]}?"
         self.error(f"unknown argument {first}{hint}")
+
+
+Result = TypeVar("Result")
 
 
 def add_command(
@@ -346,12 +349,16 @@ def joined_ranks(options: argparse.Namespace, **arguments: Any) -> Iterator[Rank
 
 
 @collective
-def on_first_rank(options: argparse.Namespace, work: Callable[[], None]) -> None:
+def on_first_rank(options: argparse.Namespace, work: Callable[[], Result]) -> Result | None:
     """Let the first rank, or the only process, do what one process does; the others wait for it.
 
     Args:
         options: What was given.
         work: What it does. A mistake of the user that it finds is raised on all ranks.
+
+    Returns:
+        What the work returns; None on all other ranks.
     """
-    with joined_ranks(options, first=lambda _: work()):
-        pass
+    found: list[Result] = []
+    with joined_ranks(options, first=lambda _: found.append(work())):
+        return found[0] if found else None

@@ -127,32 +127,32 @@ def _finetune(options: argparse.Namespace) -> None:
         # Not only after the data have been prepared, which may take hours.
         sources_with_packs(model, packed)
     folder = options.out.resolve()
-    chosen = options.branch
 
-    def make_ready() -> None:
-        nonlocal chosen
+    def make_ready() -> str:
         write_config(folder, request, model)
         with working_in(folder):
             prepare(options.name, run_stage_here)
             with Pack.open(Path("results/packed", options.name, "train.bp")) as pack:
                 candidates = branches.rank_branches(model, pack)
-                chosen = chosen or candidates[0].branch
+                branch: str = options.branch or candidates[0].branch
                 replay = _replay_sources(kind, count, model, pack, packed)
                 passes = _replay_passes(kind, replay, pack)
-            sys.stdout.write(f"\n{branches.candidates_text(candidates, chosen=chosen)}\n\n")
-            write_config(folder, request, model, branch=chosen, replay=replay, passes=passes)
+            sys.stdout.write(f"\n{branches.candidates_text(candidates, chosen=branch)}\n\n")
+            write_config(folder, request, model, branch=branch, replay=replay, passes=passes)
             for source, given in replay.items():
                 if given is not None:
                     _prepare_pseudo_labels(source, count)
             if options.explain:
                 sys.stdout.write(f"{explain.text(Path('config.yaml'), model)}\n")
+        return branch
 
     def test() -> None:
         with working_in(folder):
             run_stage_here("evaluate", "--model", MODEL)
+            assert chosen is not None
             sys.stdout.write(f"\n{explain.outcome(Path('config.yaml'), model, chosen)}\n")
 
-    on_first_rank(options, make_ready)
+    chosen = on_first_rank(options, make_ready)
     if not options.explain:
         with working_in(folder):
             run_stage_here("train", "--model", MODEL)
