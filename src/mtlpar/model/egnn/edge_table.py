@@ -100,7 +100,8 @@ class Rows:
     @property
     def first(self) -> Tensor:
         """(A,) the first place of each row."""
-        return self.lengths.cumsum(0) - self.lengths
+        lengths = self.lengths
+        return lengths.cumsum(0) - lengths
 
 
 def place_edges(first: Tensor, row: Tensor, receiver: Tensor, counts: Tensor) -> Tensor:

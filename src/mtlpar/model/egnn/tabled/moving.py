@@ -217,20 +217,26 @@ class _Silu(NamedTuple):
         of_move.mul_(self.slope)
 
 
-class _Pulls(NamedTuple):
-    """Gradients of a layer's sums and of how they move.
+class _Motion(NamedTuple):
+    """A layer that moves, on its way back.
 
     Attributes:
-        sums: What edges get from those of the sums and, as they turn, of the moves, (A, 7, F).
-        moves: Those of how [S_i, received_i] moves, (A, 4, F).
-        pushed: Those of the pushed vectors, (3, A, C).
-        pushed_moves: Those of how they move.
+        layer: The layer.
+        moves: How it moves.
+        of_sums: Gradients of [S_i, received_i] and, as edges turn, of how S_i moves, (A, 7, F).
+        of_moves: Gradients of how [S_i, received_i] moves, (A, 4, F).
+        pushed: Gradients of the pushed vectors, (3, A, C); those of their moves are in `moves`.
+        grads: Gradients that blocks add to.
+        of_receiver_moves: Of [W_i V_i', a_i'], (A, 4, F); each block writes its own.
     """
 
-    sums: Tensor
-    moves: Tensor
+    layer: Layer
+    moves: Moves
+    of_sums: Tensor
+    of_moves: Tensor
     pushed: Tensor
-    pushed_moves: Tensor
+    grads: Gradients
+    of_receiver_moves: Tensor
 
 
 def by_atoms_and_weights_in_motion(
@@ -249,40 +255,34 @@ def by_atoms_and_weights_in_motion(
     grads.weights.push.add_(of_push(layer.left.total, pulls[1])).add_(push)
     of_moves = through_push(weights, moves.received, moves.pushed)
     of_sums = torch.cat([through_push(weights, *pulls), of_moves[:, :3]], dim=1)
-    found = _Pulls(of_sums, of_moves, pulls[1], moves.pushed)
-    of_moved_receiver = torch.empty_like(grads.receiver)
+    of_receiver_moves = torch.empty_like(grads.receiver)
+    motion = _Motion(layer, moves, of_sums, of_moves, pulls[1], grads, of_receiver_moves)
     for block in layer.table.blocks:
         still = layer.messages(block)
         move, are_there, has_inner = layer.memory_of(memory, block, 1)
         if not are_there:
             moves.send(layer, block, still, move, has_inner=has_inner)
-        _to_hidden(layer, block, (still, move), moves, found, grads)
-        _to_atoms(layer, block, (still, move), moves, found, grads, of_moved_receiver)
+        _to_hidden(motion, block, still, move)
+        _to_atoms(motion, block, still, move)
     if layer.carried:
-        of_receiver = of_receiver_weight(of_moved_receiver, moves.vectors)
+        of_receiver = of_receiver_weight(of_receiver_moves, moves.vectors)
         grads.weights.receiver.add_(of_receiver)
     return grads.by_operand(layer)
 
 
-def _to_hidden(
-    layer: Layer,
-    block: Block,
-    messages: tuple[Messages, Messages],
-    moves: Moves,
-    pulls: _Pulls,
-    grads: Gradients,
-) -> None:
+def _to_hidden(motion: _Motion, block: Block, still: Messages, move: Messages) -> None:
     """From gradients of the sums to those of p and p', in the third and fourth wide buffers."""
-    (still, move), weights, into = messages, layer.weights, grads.weights
+    layer, moves = motion.layer, motion.moves
+    weights, into = layer.weights, motion.grads.weights
     of_value, of_move, other, other_move, *memory = block.scratch.wide
-    torch.bmm(moves.ends_of(block), pulls.sums[block.atoms], out=block.scratch.wide_rows[0])
-    torch.bmm(block.ends, pulls.moves[block.atoms], out=block.scratch.wide_rows[1])
+    torch.bmm(moves.ends_of(block), motion.of_sums[block.atoms], out=block.scratch.wide_rows[0])
+    torch.bmm(block.ends, motion.of_moves[block.atoms], out=block.scratch.wide_rows[1])
     if layer.carried:
         first, second = block.scratch.narrow
-        pulling = row_vectors(block, pulls.pushed_moves)
-        dot_rows(block, still, pulls.pushed, out=0)
+        pulling = row_vectors(block, moves.pushed)
+        dot_rows(block, still, motion.pushed, out=0)
         add_dot(move.carried_rows, pulling, out=block.scratch.narrow_rows[0])
-        dot_rows(block, still, pulls.pushed_moves, out=1)
+        dot_rows(block, still, moves.pushed, out=1)
         into.carry.addmm_(first.T, still.message).addmm_(second.T, move.message)
         of_value.addmm_(first, weights.carry)
         of_move.addmm_(second, weights.carry)
@@ -303,17 +303,10 @@ def _to_hidden(
     into.feature.addmm_(other.T, still.features).addmm_(other_move.T, move.features)
 
 
-def _to_atoms(
-    layer: Layer,
-    block: Block,
-    messages: tuple[Messages, Messages],
-    moves: Moves,
-    pulls: _Pulls,
-    grads: Gradients,
-    of_moved_receiver: Tensor,
-) -> None:
+def _to_atoms(motion: _Motion, block: Block, still: Messages, move: Messages) -> None:
     """From gradients of p and p' to those of what atoms bring."""
-    (still, move), weights, scratch = messages, layer.weights, block.scratch
+    layer, moves, grads = motion.layer, motion.moves, motion.grads
+    weights, scratch = layer.weights, block.scratch
     _, _, grad, grad_move, *_ = scratch.wide
     _, _, grad_rows, grad_move_rows, *_ = scratch.wide_rows
     receiver = grads.receiver[block.atoms]
@@ -323,12 +316,12 @@ def _to_atoms(
         return
     found = torch.bmm(moves.ends_of(block).mT, grad_move_rows)
     receiver[:, :3].add_(found[:, 4:])
-    of_moved_receiver[block.atoms] = found[:, :4]
+    motion.of_receiver_moves[block.atoms] = found[:, :4]
     first, second = scratch.narrow
     for values, out in ((grad, first), (grad_move, second)):
         torch.mm(values, weights.feature[:, : layer.carried], out=out)
     products = torch.mul(first, block.unit, out=scratch.products)
     products.addcmul_(second, moves.unit[:, block.places])
-    pulling = row_vectors(block, pulls.pushed_moves)
+    pulling = row_vectors(block, moves.pushed)
     scratch.products_rows.addcmul_(move.lengths_rows, pulling)
-    grads.add_sent(block, still, pulls.pushed)
+    grads.add_sent(block, still, motion.pushed)
