@@ -149,6 +149,11 @@ class Tables(NamedTuple):
             receiver[:, :3] = (vectors @ weights.receiver.T).transpose(0, 1)
         return cls(receiver, at_sender, vectors, *geometry)
 
+    @property
+    def sizes(self) -> Sizes:
+        """Sizes of the messages."""
+        return Sizes(self.sender.shape[1], self.vectors.shape[2], self.radial.shape[1])
+
 
 def axis_first(vectors: Tensor) -> Tensor:
     """Vectors (A, C, 3) as (3, A, C)."""
@@ -218,11 +223,6 @@ class Layer(NamedTuple):
         """D, vectors that atoms come with."""
         return self.given.vectors.shape[2]
 
-    @property
-    def sizes(self) -> Sizes:
-        """Sizes of the messages."""
-        return Sizes(self.given.sender.shape[1], self.carried, self.given.radial.shape[1])
-
     def memory_of(self, memory: Tensor, block: Block, spare: int) -> tuple[Messages, bool, bool]:
         """Where the messages of a block are, whether they are there, and whether z is.
 
@@ -231,7 +231,7 @@ class Layer(NamedTuple):
             block: The block.
             spare: Which of its spare buffers to take where not all is kept.
         """
-        sizes, places = self.sizes, block.places
+        sizes, places = self.given.sizes, block.places
         count = sizes.numbers(block.edges)
         if len(memory) == sizes.numbers(len(self.given.radial)):
             first = sizes.numbers(places.start)
@@ -277,11 +277,12 @@ def sums(operands: Operands, table: Table, *, keep: bool) -> tuple[Layer, Tensor
     weights = Weights.of(operands)
     given = Tables.of(weights, operands[8:], *operands[:3])
     carried, total = torch.empty_like(given.vectors), torch.empty_like(given.receiver)
-    layer = Layer(table, Left(total, total), given, weights)
-    edges, count = len(given.radial), layer.sizes.numbers(len(given.radial))
+    edges = len(given.radial)
+    count = given.sizes.numbers(edges)
     if count > KEPT_NUMBERS:
-        count = edges * layer.sizes.width
+        count = edges * given.sizes.width
     memory = total.new_empty(count if keep else 0)
+    layer = Layer(table, Left(total, memory), given, weights)
     for block in table.blocks:
         messages, _, _ = layer.memory_of(memory, block, 0)
         layer.send(block, messages, has_inner=False)
@@ -289,7 +290,7 @@ def sums(operands: Operands, table: Table, *, keep: bool) -> tuple[Layer, Tensor
         if layer.carried:
             torch.mul(messages.lengths, messages.carried, out=block.scratch.products)
             torch.sum(block.scratch.products_rows, 2, out=carried[:, block.atoms])
-    return layer._replace(left=Left(total, memory)), carried
+    return layer, carried
 
 
 def outputs(layer: Layer, total: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
