@@ -7,13 +7,15 @@ over the copies; all of that is hooked to the passes, so every rank must compute
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 
 from mtlpar.core.collective import collective
 from mtlpar.model.multitask import MultiTaskModel
@@ -57,6 +59,15 @@ def whole_encoder(model: MultiTaskModel) -> Iterator[None]:
     for part in parts:
         part.set_reshard_after_forward(_drops_weights(model), recurse=False)
         part.reshard()
+
+
+def held_here(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Of tensors in shards what this rank holds of them, in the same memory; others as they are.
+
+    What is done to each number by itself is done here: for tensors in shards PyTorch would ask how
+    the result lies, for every operation and, the first time, for as long as a step takes.
+    """
+    return [one.to_local() if isinstance(one, DTensor) else one for one in tensors]
 
 
 @collective

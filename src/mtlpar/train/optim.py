@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from mtlpar.model.multitask import MultiTaskModel
+from mtlpar.parallel.shard import held_here
 from mtlpar.train.settings import TrainSettings
 
 
@@ -54,13 +55,17 @@ def clip_gradients(model: MultiTaskModel, max_norm: float | None) -> Tensor:
     return _clip(model.encoder, limit)
 
 
+@torch.no_grad()
 def _clip(part: nn.Module, limit: float) -> Tensor:
-    parameters = list(part.parameters())
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    gradients = [p.grad for p in part.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
     if isinstance(norm, DTensor):
         # Of an encoder in shards: a sum over the ranks that hold it.
         norm = norm.full_tensor()
-    nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    if gradients:
+        # As `nn.utils.clip_grads_with_norm_` does it, which knows tensors in shards only as such.
+        factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
+        torch._foreach_mul_(held_here(gradients), factor)
     return norm
 
 
@@ -88,5 +93,6 @@ class WeightAverage:
             updates: Steps taken before this one.
         """
         decay = min(self.decay, (1 + updates) / (10 + updates))
-        for average, weight in zip(self.model.parameters(), model.parameters(), strict=True):
+        averages, weights = (held_here(one.parameters()) for one in (self.model, model))
+        for average, weight in zip(averages, weights, strict=True):
             average.lerp_(weight, 1 - decay)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from mtlpar.core.collective import collective
 from mtlpar.core.structures import StructureBatch
@@ -22,7 +21,7 @@ from mtlpar.parallel.groups import encoder_mesh
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
 from mtlpar.parallel.reduce import GradientReducer
-from mtlpar.parallel.shard import end_passes, most_passes, shard_encoder
+from mtlpar.parallel.shard import end_passes, held_here, most_passes, shard_encoder
 from mtlpar.parallel.trace import span
 from mtlpar.train.cosines import EncoderGradients
 from mtlpar.train.loader import LocalBatch
@@ -322,8 +321,7 @@ class TrainStep:
 
 
 def _local_bytes(tensors: Sequence[Tensor]) -> int:
-    local = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
-    return sum(tensor.numel() * tensor.element_size() for tensor in local)
+    return sum(tensor.numel() * tensor.element_size() for tensor in held_here(tensors))
 
 
 def _nonfinite_structures(batch: LocalBatch, prediction: Prediction) -> list[bool]:
