@@ -11,7 +11,7 @@ from chaos import Ended, Usual, edited, flipped_bit, judge
 from helpers import REPOSITORY
 from warm import warm_python
 
-TRIES = 20
+TRIES = 12
 
 
 def test_no_seeded_fault_is_silently_wrong_ends_in_a_traceback_or_hangs(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def _all_of(model: SavedModel) -> tuple[object, ...]:
 def test_no_flipped_bit_changes_what_is_loaded(path: Path) -> None:
     # Of 120 such files 113 loaded with other weights, up to 3e37: torch compares no checksum.
     whole, expected = path.read_bytes(), _all_of(load_model(path))
-    drawn = np.random.default_rng(0).integers(0, 8 * len(whole), size=400)
+    drawn = np.random.default_rng(0).integers(0, 8 * len(whole), size=200)
     refusals = []
     for bit in drawn.tolist():
         damaged = bytearray(whole)
@@ -57,7 +57,7 @@ def test_no_flipped_bit_changes_what_is_loaded(path: Path) -> None:
         else:
             # Such as a date in the archive's directory.
             assert _all_of(found) == expected
-    assert len(refusals) > 200
+    assert len(refusals) > 100
     assert all(str(path) in refusal and "\n" not in refusal for refusal in refusals)
 
 

@@ -257,6 +257,7 @@ def test_a_table_of_rates_without_one_is_named(key: str, tmp_path: Path) -> None
         load_machine(str(tmp_path / "odd.yaml"))
 
 
+@pytest.mark.long
 def test_a_machine_is_calibrated_by_one_command_and_planned_for_by_the_next(
     tmp_path: Path, capsys
 ) -> None:

@@ -302,6 +302,7 @@ def test_the_ladder_ends_at_the_limit(limit: int) -> None:
     assert all(math.isclose(b / a, 2) for a, b in itertools.pairwise(steps[:-1]))
 
 
+@pytest.mark.long
 def test_a_million_ranks_are_planned_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     # As many structures a rank leave as much uneven: beyond a million structures fewer ranks are
     # asked, and nothing else is done for each rank in Python.
@@ -323,6 +324,7 @@ def test_a_million_ranks_are_planned_in_seconds(monkeypatch: pytest.MonkeyPatch)
     assert max(dealt) <= 2**20
 
 
+@pytest.mark.long
 def test_the_fewest_of_thousands_of_nodes_are_found_without_trying_them_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
