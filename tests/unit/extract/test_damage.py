@@ -9,6 +9,7 @@ import json
 import lzma
 import re
 import shutil
+from functools import cache
 
 import h5py
 import numpy as np
@@ -145,19 +146,41 @@ def workspace(tmp_path):
 @pytest.fixture
 def spoilt(workspace):
     """Put a spoilt file of a source into the raw folder, with a manifest that vouches for it."""
+    return lambda source, damage: put(workspace, source, damage)
 
+
+def put(workspace, source, damage):
+    folder = workspace.raw_folder(source)
+    folder.mkdir(parents=True)
+    path = folder / FILES[source]
+    shutil.copyfile(SAMPLE / source / FILES[source], path)
+    if source == "qm7x":
+        shutil.copyfile(SAMPLE / source / "DupMols.dat", folder / "DupMols.dat")
+    damage(path)
+    size, digest = (0, "0" * 64) if path.is_dir() else (path.stat().st_size, file_digest(path))
+    entry = {"name": path.name, "bytes": size, "sha256": digest, "url": "", "kind": "data"}
+    write_raw_manifest(workspace, source, [entry])
+    return path
+
+
+SKIPPING = ExtractSettings(on_error="skip", piece_bytes=300_000)
+
+
+def unspoilt(path):
+    pass
+
+
+@pytest.fixture(scope="module")
+def skipped(tmp_path_factory):
+    """Let a run skip the damage of a file: its path and the manifest; each is run once."""
+
+    @cache
     def make(source, damage):
-        folder = workspace.raw_folder(source)
-        folder.mkdir(parents=True)
-        path = folder / FILES[source]
-        shutil.copyfile(SAMPLE / source / FILES[source], path)
-        if source == "qm7x":
-            shutil.copyfile(SAMPLE / source / "DupMols.dat", folder / "DupMols.dat")
-        damage(path)
-        size, digest = (0, "0" * 64) if path.is_dir() else (path.stat().st_size, file_digest(path))
-        entry = {"name": path.name, "bytes": size, "sha256": digest, "url": "", "kind": "data"}
-        write_raw_manifest(workspace, source, [entry])
-        return path
+        folder = tmp_path_factory.mktemp("skipped")
+        workspace = Workspace(raw=folder / "raw", results=folder / "results")
+        path = put(workspace, source, damage)
+        run(source, workspace=workspace, settings=SKIPPING)
+        return path, read_json(workspace.extracted_manifest(source))
 
     return make
 
@@ -165,20 +188,17 @@ def spoilt(workspace):
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("source", FILES)
 def test_damage_is_an_error_that_names_the_file_or_a_balanced_entry(
-    workspace, spoilt, source, damage
+    workspace, spoilt, skipped, source, damage
 ):
     path = spoilt(source, damage)
-    manifest = workspace.extracted_manifest(source)
     with pytest.raises(ValueError, match=re.escape(str(path))):
         run(source, workspace=workspace, settings=ExtractSettings())
-    assert not manifest.exists()
-    settings = ExtractSettings(on_error="skip", piece_bytes=300_000)
+    assert not workspace.extracted_manifest(source).exists()
     if source in NOTHING_LEFT.get(damage, ()):
         with pytest.raises(ValueError, match=f"no usable structure .*{re.escape(str(path))}"):
-            run(source, workspace=workspace, settings=settings)
+            run(source, workspace=workspace, settings=SKIPPING)
         return
-    run(source, workspace=workspace, settings=settings)
-    content = read_json(manifest)
+    path, content = skipped(source, damage)
     kept = sum(part["num_structures"] for part in content["parts"])
     assert kept > 0
     assert content["rows"] == kept + sum(content["dropped"].values())
@@ -187,15 +207,10 @@ def test_damage_is_an_error_that_names_the_file_or_a_balanced_entry(
 
 @pytest.mark.parametrize("damage", [wrong_keys, wrong_shapes])
 @pytest.mark.parametrize("source", FILES)
-def test_records_that_are_damaged_cost_only_themselves(workspace, spoilt, source, damage, tmp_path):
-    spoilt(source, damage)
-    run(source, workspace=workspace, settings=ExtractSettings(on_error="skip"))
-    content = read_json(workspace.extracted_manifest(source))
-    shutil.rmtree(workspace.raw_folder(source))
-    spoilt(source, lambda path: None)
-    run(source, workspace=workspace, settings=ExtractSettings())
-    whole = read_json(workspace.extracted_manifest(source))
+def test_records_that_are_damaged_cost_only_themselves(skipped, source, damage):
+    (_, content), (_, whole) = skipped(source, damage), skipped(source, unspoilt)
     assert content["rows"] == whole["rows"]
+    assert not whole["files"][0]["damage"]
     lost = content["dropped"]["damaged_record"]
     kept = [sum(part["num_structures"] for part in one["parts"]) for one in (content, whole)]
     # Some of them would have been dropped for another reason.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -290,8 +291,18 @@ def pristine_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workspace.results
 
 
+@pytest.fixture(scope="session")
+def fake_run_in(pristine_results: Path) -> Callable[[Path], FakeRun]:
+    """Write such a run into a folder."""
+
+    def write(folder: Path) -> FakeRun:
+        workspace = Workspace(raw=folder / "raw", results=folder / "results")
+        shutil.copytree(pristine_results, workspace.results, copy_function=shutil.copyfile)
+        return FakeRun(workspace=workspace)
+
+    return write
+
+
 @pytest.fixture
-def fake_run(pristine_results: Path, tmp_path: Path) -> FakeRun:
-    workspace = Workspace(raw=tmp_path / "raw", results=tmp_path / "results")
-    shutil.copytree(pristine_results, workspace.results, copy_function=shutil.copyfile)
-    return FakeRun(workspace=workspace)
+def fake_run(fake_run_in: Callable[[Path], FakeRun], tmp_path: Path) -> FakeRun:
+    return fake_run_in(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import matplotlib
 import numpy as np
@@ -36,18 +37,29 @@ MEGAPIXELS = {
 MEGAPIXELS["reference_energies"] = 0.5
 
 
+@pytest.fixture(scope="module")
+def drawn(fake_run_in, tmp_path_factory):
+    """Draw a figure where there is nothing but what it declares, once; returns the run."""
+
+    @cache
+    def draw(name: str):
+        run = fake_run_in(tmp_path_factory.mktemp(name))
+        inputs = inputs_of(name, run.scope)
+        for path in [path for path in run.workspace.results.rglob("*") if path.is_file()]:
+            if path not in inputs:
+                path.unlink()
+        stage.run(name, scope=run.scope)
+        return run
+
+    return draw
+
+
 @pytest.mark.parametrize("name", figure_names())
-def test_a_figure_reads_what_it_declares_and_is_not_blank(fake_run, name: str) -> None:
-    inputs = inputs_of(name, fake_run.scope)
-    results = fake_run.workspace.results
-    for path in [path for path in results.rglob("*") if path.is_file()]:
-        if path not in inputs:
-            path.unlink()
-
-    stage.run(name, scope=fake_run.scope)
-
-    png, svg = outputs_of(name, fake_run.workspace)
-    assert {path for path in results.rglob("*") if path.is_file()} == {*inputs, png, svg}
+def test_a_figure_reads_what_it_declares_and_is_not_blank(drawn, name: str) -> None:
+    run = drawn(name)
+    png, svg = outputs_of(name, run.workspace)
+    files = {path for path in run.workspace.results.rglob("*") if path.is_file()}
+    assert files == {*inputs_of(name, run.scope), png, svg}
 
     pixels = imread(png)[..., :3]
     height, width = pixels.shape[:2]
@@ -59,9 +71,10 @@ def test_a_figure_reads_what_it_declares_and_is_not_blank(fake_run, name: str) -
 
 
 @pytest.mark.parametrize("name", ["heatmap_energy", "parity_energy"])
-def test_same_input_gives_the_same_bytes_whatever_the_users_style(fake_run, name: str) -> None:
-    stage.run(name, scope=fake_run.scope)
-    first = [path.read_bytes() for path in outputs_of(name, fake_run.workspace)]
+def test_same_input_gives_the_same_bytes_whatever_the_users_style(
+    drawn, fake_run, name: str
+) -> None:
+    first = [path.read_bytes() for path in outputs_of(name, drawn(name).workspace)]
 
     with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "svg.hashsalt": "other"}):
         stage.run(name, scope=fake_run.scope)
@@ -77,16 +90,16 @@ def test_drawing_leaves_the_users_matplotlib_alone(fake_run) -> None:
     assert dict(matplotlib.rcParams) == before
 
 
-def test_resolution_follows_the_settings(fake_run) -> None:
+def test_resolution_follows_the_settings(drawn, fake_run) -> None:
     scope = fake_run.scope
-    stage.run("ledger_figure", scope=scope)
-    png, _ = outputs_of("ledger_figure", fake_run.workspace)
-    small = imread(png).shape
-
     finer = scope.settings.model_copy(update={"dpi": 200})
     stage.run("ledger_figure", scope=replace(scope, settings=finer))
 
-    assert imread(png).shape[:2] == (2 * small[0], 2 * small[1])
+    small, large = (
+        imread(outputs_of("ledger_figure", run.workspace)[0]).shape
+        for run in (drawn("ledger_figure"), fake_run)
+    )
+    assert large[:2] == (2 * small[0], 2 * small[1])
 
 
 def test_the_legend_of_the_ledger_fits_whatever_was_dropped(fake_run) -> None:
@@ -171,7 +184,10 @@ def test_numbers_are_readable_on_dark_and_on_bright_cells() -> None:
 @pytest.mark.parametrize("source", ["qm7x", "mptrj"])
 def test_everything_can_be_made_even_for_one_model_of_one_source(fake_run, source) -> None:
     # QM7-X has no stress at all: its tables are full of dashes, and its panels empty.
-    scope = replace(fake_run.scope, models={"baseline": (source,)}, sources=(source,))
+    coarse = fake_run.scope.settings.model_copy(update={"dpi": 40})
+    scope = replace(
+        fake_run.scope, models={"baseline": (source,)}, sources=(source,), settings=coarse
+    )
 
     for name in (*table_names(), *figure_names()):
         stage.run(name, scope=scope)

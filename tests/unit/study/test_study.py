@@ -21,7 +21,7 @@ from mtlpar.core.records import read_record, write_content
 from mtlpar.flow import measuring
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.ranks import RankContext
-from mtlpar.plan.machine import GENERIC_CPU
+from mtlpar.plan.machine import GENERIC_CPU, Machine
 from mtlpar.report.memory import draw_memory
 from mtlpar.report.studies import write_study
 from mtlpar.report.style import house_style
@@ -284,12 +284,17 @@ def test_rates_are_positive_even_where_times_contradict_each_other() -> None:
     assert min(fit_rates(steps)) > 0
 
 
-def test_what_no_step_has_any_of_is_not_measured() -> None:
+@pytest.fixture(scope="module")
+def calibrated() -> Machine:
+    """The machine that these tests run on, measured by a tiny model."""
+    return calibrate(GENERIC_CPU, model=TINY, atoms=4, context=ALONE)
+
+
+def test_what_no_step_has_any_of_is_not_measured(calibrated: Machine) -> None:
     # Rates of 1e-38 of the peak stood in the file: any wider model would have taken for ever.
     steps = [MeasuredStep(s, 0.0, b, 300) for s, b in ((1.0, 1e8), (2.0, 2e8), (1.1, 1.1e8))]
     assert fit_rates(steps)[0] == 0
-    machine = calibrate(GENERIC_CPU, model=TINY, atoms=4, context=ALONE)
-    assert machine.matmul_efficiency == GENERIC_CPU.matmul_efficiency
+    assert calibrated.matmul_efficiency == GENERIC_CPU.matmul_efficiency
 
 
 def test_the_link_that_made_the_times_is_found_again() -> None:
@@ -306,13 +311,12 @@ def test_an_exchange_that_takes_no_time_still_has_a_link() -> None:
     assert link.latency_us > 0
 
 
-def test_calibration_replaces_rates_and_keeps_the_rest() -> None:
-    machine = calibrate(GENERIC_CPU, model=TINY, atoms=4, context=ALONE)
-    assert machine.calibrated
-    assert machine.memory_gb_per_s != GENERIC_CPU.memory_gb_per_s
-    assert machine.inter_node == GENERIC_CPU.inter_node
+def test_calibration_replaces_rates_and_keeps_the_rest(calibrated: Machine) -> None:
+    assert calibrated.calibrated
+    assert calibrated.memory_gb_per_s != GENERIC_CPU.memory_gb_per_s
+    assert calibrated.inter_node == GENERIC_CPU.inter_node
     # One rank has nobody to reduce with.
-    assert machine.intra_node == GENERIC_CPU.intra_node
+    assert calibrated.intra_node == GENERIC_CPU.intra_node
 
 
 def test_ranks_of_a_study_fill_nodes_evenly() -> None:
