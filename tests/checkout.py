@@ -48,6 +48,7 @@ def make_small(checkout: Path, *, with_conservative: bool = False) -> None:
     config["model"]["graph"]["cutoff_angstrom"] = 3.0
     config["model"]["encoder"] = {"width": 8, "layers": 1}
     config["train"] |= {"epochs": 2, "batch_structures": 128, "warmup_steps": 0}
+    config["report"]["dpi"] = 50
     path.write_text(dump_yaml(config))
 
 

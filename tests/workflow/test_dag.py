@@ -54,6 +54,8 @@ def snakemake(checkout: Path) -> Callable[..., str]:
         small += ("model__graph__cutoff_angstrom=3.0",)
         # Which steps a training takes is no matter here: few.
         small += ("train__batch_structures=128", "train__warmup_steps=0")
+        # Nobody looks at the figures: few dots.
+        small += ("report__dpi=50",)
         # Its own number of epochs would win.
         small += ("models__mtl_conservative__train__epochs=1",)
         if "--config" not in arguments:
