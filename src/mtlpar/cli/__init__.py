@@ -72,9 +72,7 @@ class _Help(argparse.HelpFormatter):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status; mistakes of the user end with one clear line."""
     speak_ascii()
-    options, unknown = build_parser().parse_known_args(arguments)
-    if unknown:
-        options.parser.refuse(unknown)
+    options = parse(arguments)
     log_as_launched(options)
     try:
         require_text(sys.argv[1:] if arguments is None else arguments)
@@ -100,6 +98,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.error("error: %s", words)
         return 1
     return 0
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command and its options; ends the process where an argument is wrong.
+
+    Args:
+        arguments: Those of a command line; this process's by default.
+    """
+    options, unknown = build_parser().parse_known_args(arguments)
+    if unknown:
+        options.parser.refuse(unknown)
+    return options
 
 
 @cache

@@ -85,7 +85,11 @@ def add_command(
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config`` and ``--set``; `read_config` reads them."""
+    """Add ``--config`` and ``--set``; `read_config` reads them.
+
+    ``before_ranks`` is what `mtlpar launch` calls before it starts ranks of the command.
+    """
+    parser.set_defaults(before_ranks=_read_if_here)
     parser.add_argument(
         "--config",
         type=Path,
@@ -233,11 +237,15 @@ def read_config_or_defaults(options: argparse.Namespace) -> Config:
     from mtlpar.config import load_config
     from mtlpar.sources.registry import BUILT_IN
 
-    if options.config or _CONFIG.exists():
-        return read_config(options)
+    if config := _read_if_here(options):
+        return config
     all_sources = {"branches": {source: [source] for source in BUILT_IN}}
     models = json.dumps({"all": all_sources})
     return load_config([], [f"models={models}", *options.set])
+
+
+def _read_if_here(options: argparse.Namespace) -> Config | None:
+    return read_config(options) if options.config or _CONFIG.exists() else None
 
 
 def chosen_sources(options: argparse.Namespace, config: Config) -> tuple[str, ...]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import add_command
@@ -55,4 +58,29 @@ def _launch(options: argparse.Namespace) -> None:
         cpus_per_rank=options.cpus_per_rank,
         gpus_per_node=options.gpus_per_node,
     )
-    launch(geometry, line, launcher=options.launcher, walltime_min=options.walltime_min)
+    launch(geometry, _as_found(line), launcher=options.launcher, walltime_min=options.walltime_min)
+
+
+def _as_found(line: Sequence[str]) -> list[str]:
+    """The command of a rank, looked at once: each rank would say the same about a mistake.
+
+    Raises:
+        ValueError: If there is no such program, or a command of ours has a mistake.
+    """
+    program, *arguments = line
+    is_found = shutil.which(program) is not None
+    if program == "mtlpar":
+        _require_no_mistake(arguments)
+        # Called by its path, from an environment that the shell does not know.
+        return [*([program] if is_found else [sys.executable, "-m", program]), *arguments]
+    if not is_found:
+        raise ValueError(f"{program}: no such program, here or in PATH; give a command after --")
+    return [program, *arguments]
+
+
+def _require_no_mistake(arguments: Sequence[str]) -> None:
+    from mtlpar.cli import parse
+
+    options = parse(arguments)
+    if "before_ranks" in options:
+        options.before_ranks(options)

@@ -52,22 +52,24 @@ def _add_stage(
 ) -> argparse.ArgumentParser:
     parser = add_command(commands, name, command, summary)
     add_config(parser)
+    parser.set_defaults(before_ranks=_read_with_model)
     parser.add_argument("--model", metavar="NAME", help="name of a model in the config")
     return parser
 
 
-def _require_model(options: argparse.Namespace, config: Config) -> None:
-    """Refuse a model that the config does not have, and list those that it has."""
+def _read_with_model(options: argparse.Namespace) -> Config:
+    """The config; refuses a model that it does not have, and lists those that it has."""
+    config = read_config(options)
     if options.model is None:
         raise ValueError(f"--model is missing; the config has {', '.join(config.models)}")
     config.model_entry(options.model)
+    return config
 
 
 def _train(options: argparse.Namespace) -> None:
     from mtlpar.parallel.launch import time_left_s
 
-    config = read_config(options)
-    _require_model(options, config)
+    config = _read_with_model(options)
     entry = config.model_entry(options.model)
     timeout_s = config.train_of(options.model).collective_timeout_s
     with stage_on_ranks(options, config, "train", options.model, timeout_s=timeout_s) as context:
@@ -115,8 +117,7 @@ def _architecture(config: Config, name: str) -> ModelSettings:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    config = read_config(options)
-    _require_model(options, config)
+    config = _read_with_model(options)
     from mtlpar.evaluate import stage
 
     run_stage(
@@ -134,8 +135,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _watch(options: argparse.Namespace) -> None:
     require_positive(options, "every")
-    config = read_config(options)
-    _require_model(options, config)
+    config = _read_with_model(options)
     from mtlpar.train.watch import draw, find_history, read_history
 
     is_terminal = sys.stdout.isatty()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,3 +155,51 @@ def test_a_name_that_no_figure_may_have_is_refused_before_a_pack_is_read(
     (tmp_path / "some.xyz").touch()
     assert main(["inspect", str(tmp_path / "some.xyz")]) == 1
     assert "some.xyz is a file, not a .bp folder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def no_rank_starts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What would be started instead of this process, in place of doing so."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(
+        "mtlpar.parallel.launch.launch", lambda _, command, **__: started.append(command)
+    )
+    return started
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("mtlpar train", "--model is missing; the config has"),
+        ("mtlpar train --model mlt", "no model is called 'mlt'; there are"),
+        ("mtlpar train --model mtl --set train.epohs=3", "did you mean 'epochs'?"),
+        ("mtlpar plan data --config missing.yaml", "config file missing.yaml does not exist"),
+        ("mtlprr train", "mtlprr: no such program, here or in PATH"),
+    ],
+)
+def test_a_launch_of_a_mistaken_command_says_so_once_and_starts_no_rank(
+    command: str,
+    said: str,
+    no_rank_starts: list[list[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["launch", "--ranks-per-node", "4", "--", *command.split()]) == 1
+    assert capsys.readouterr().err.count(said) == 1
+    assert not no_rank_starts
+
+
+def test_a_launch_of_a_command_with_an_unknown_argument_starts_no_rank(
+    no_rank_starts: list[list[str]],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["launch", "--", "mtlpar", "train", "--modle", "mtl"])
+    assert not no_rank_starts
+
+
+def test_ranks_start_the_mtlpar_that_launches_them_where_the_shell_knows_none(
+    no_rank_starts: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # As after .venv/bin/mtlpar launch, in a shell without that environment.
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["launch", "--", "mtlpar", "train", "--model", "mtl"]) == 0
+    assert no_rank_starts == [[sys.executable, "-m", "mtlpar", "train", "--model", "mtl"]]

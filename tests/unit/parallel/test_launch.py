@@ -168,7 +168,7 @@ def test_srun_gets_no_geometry_but_that_of_the_rule(tmp_path: Path) -> None:
         "echo srun: fatal: --gpus-per-task is mutually exclusive >&2; exit 1\n"
     )
     srun.chmod(0o755)
-    line = ["launch", "--ppn", "8", "--gpus-per-node", "8", "--launcher", "srun", "--", "work"]
+    line = ["launch", "--ppn", "8", "--gpus-per-node", "8", "--launcher", "srun", "--", "true"]
     done = subprocess.run(
         [sys.executable, "-m", "mtlpar", *line],
         env={
