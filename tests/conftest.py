@@ -90,6 +90,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     if not getattr(session.config, "workerinput", {"is_compiled": True})["is_compiled"]:
         _let_one_compile()
+    # Looked for after the collection.
+    gc.disable()
     import torch
     from hypothesis import settings
 
