@@ -74,7 +74,7 @@ HEAD = {"forces": "conservative", "isolated_atoms": "reference"}
 CONSERVATIVE = MODEL.model_copy(update={"head": MODEL.head.model_copy(update=HEAD)})
 
 
-OPTIONS = {"model": CONSERVATIVE, "source_weights": {}}
+OPTIONS = {"model": CONSERVATIVE, "source_weights": {}, "epochs": 3}
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_missing_labels_leave_all_layouts_on_the_same_steps(
     workspace = copy_of(alone)
     done = run_ranks(workspace, ranks, branches=BRANCHES, layout=layout, **OPTIONS, **changes)
     assert done.returncode == 0, done.stderr
-    assert len(losses(workspace)) >= 20
+    assert len(losses(workspace)) >= 12
     np.testing.assert_allclose(losses(workspace), losses(alone), rtol=1e-10)
     for got, wanted in zip(epoch_lines(workspace), epoch_lines(alone), strict=True):
         for part in ("train", "val"):

@@ -103,10 +103,10 @@ def test_conservative_forces_go_through_the_backward_pass_twice(
     # The backward pass within the forward pass must neither drop weights nor reduce gradients.
     monkeypatch.setattr(training, "MODEL", CONSERVATIVE)
     alone = _results_beside(five_sources, tmp_path / "alone")
-    run_alone(alone, epochs=2, batch_structures=4)
+    run_alone(alone, epochs=1, batch_structures=4)
     together = _results_beside(five_sources, tmp_path / "together")
     done = run_ranks(
-        together, 4, epochs=2, batch_structures=4, encoder_shards=2, max_atoms_per_pass=20
+        together, 4, epochs=1, batch_structures=4, encoder_shards=2, max_atoms_per_pass=20
     )
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(losses(together), losses(alone), rtol=1e-10)

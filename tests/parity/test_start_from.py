@@ -392,7 +392,7 @@ def test_ranks_take_the_steps_of_one_process_from_a_start(
 ) -> None:
     start = tmp_path / "start.pt"
     trained.model("mtl").rename(start)
-    run_alone(trained, NEW, start=Start(path=start, new_branches=FROM, mode=mode))
+    run_alone(trained, NEW, start=Start(path=start, new_branches=FROM, mode=mode), epochs=2)
     expected = losses(trained)
     serial = load_model(trained.model("mtl"))
     trained.training_metrics("mtl").unlink()
@@ -401,6 +401,7 @@ def test_ranks_take_the_steps_of_one_process_from_a_start(
         3,
         branches=NEW,
         start={"model": str(start), "branches": FROM, "mode": mode},
+        epochs=2,
     )
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(losses(trained), expected, rtol=1e-10)
@@ -416,15 +417,15 @@ def test_an_interrupted_start_goes_on_as_if_nothing_had_been(
     start = tmp_path / "start.pt"
     trained.model("mtl").rename(start)
     recipe = Start(path=start, new_branches=FROM, mode="lora:2")
-    run_alone(trained, NEW, start=recipe)
+    run_alone(trained, NEW, start=recipe, epochs=3)
     straight = trained.model("mtl").read_bytes()
     trained.model("mtl").unlink()
     (trained.results / "checkpoints").rename(tmp_path / "old")
     with monkeypatch.context() as patch:
         ask_to_stop(patch, in_step=7)
         with pytest.raises(Interrupted):
-            run_alone(trained, NEW, start=recipe)
-    run_alone(trained, NEW, start=recipe)
+            run_alone(trained, NEW, start=recipe, epochs=3)
+    run_alone(trained, NEW, start=recipe, epochs=3)
     assert trained.model("mtl").read_bytes() == straight
 
 
