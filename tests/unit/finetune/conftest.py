@@ -19,6 +19,6 @@ def start(five_sources: Workspace, tmp_path_factory: pytest.TempPathFactory) -> 
         (folder / "packed").symlink_to(five_sources.results / "packed")
         branches = {name: BRANCHES[name] for name in ("ani1x", "qm7x", "mptrj")}
         workspace = Workspace(raw=five_sources.raw, results=folder)
-        run_alone(workspace, branches, epochs=30, learning_rate=1e-2, precision="float32")
+        run_alone(workspace, branches, epochs=15, learning_rate=1e-2, precision="float32")
 
     return Workspace(raw=five_sources.raw, results=made_once(tmp_path_factory, "start", train))

@@ -22,6 +22,7 @@ from networks import edit_model, make_network
 
 import mtlpar
 from mtlpar.calculator import DirectForcesWarning
+from mtlpar.check import suite
 from mtlpar.check.suite import CHECKS
 from mtlpar.cli import main
 from mtlpar.core.references import References
@@ -479,6 +480,9 @@ def test_check_accepts_a_sound_model_and_refuses_a_broken_one(
     monkeypatch.setattr(
         geometry, "envelope_with_slope", lambda x: (torch.ones_like(x), torch.zeros_like(x))
     )
+    # One that it passes, and one that it does not.
+    both = {name: suite.CHECKS[name] for name in ("rotation", "no jump at the cutoff")}
+    monkeypatch.setattr(suite, "CHECKS", both)
     assert main(["check", str(path), "--source", "molecules"]) == 1
     output = capsys.readouterr()
     assert "no jump at the cutoff" in output.out
