@@ -115,8 +115,8 @@ class Trainer:
         self.model.train()
         logger.info(
             "an epoch's line has validation errors by source (energy in eV/atom / forces in eV/Å / "
-            "stress in eV/Å^3, those it has) and the score, their mean relative to predicting "
-            "zero; *: best so far"
+            "stress in eV/Å^3, those it has) and the score, their geometric mean relative to "
+            "predicting zero; *: best so far"
         )
         while self._has_more():
             clock = RankClock(self.context.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import astuple
 
@@ -22,6 +23,8 @@ FloatArray = npt.NDArray[np.float64]
 _BATCH_ATOMS = 4096
 # Means below this, in eV/atom, eV/Å and eV/Å^3, are rounding: the references explain everything.
 _NO_SIGNAL = 1e-6
+# A ratio of zero would outweigh all others.
+_EXACT = 1e-9
 
 
 @collective
@@ -78,10 +81,16 @@ def relative_score(
 ) -> float:
     """Criterion of early stopping and of the best checkpoint.
 
-    Mean over sources and the labels that they have and the model predicts: each mean absolute error
-    divided by the mean absolute value of the label, on train. One is as good as predicting zero;
-    energies, forces and stresses, and large and small sources, count alike. Sources whose branch is
-    held still count all together as much as those that are learned: they say what is forgotten.
+    Each mean absolute error of a label that a source has and the model predicts is divided by the
+    mean absolute value of the label, on train: one is as good as predicting zero. What is learned
+    counts by the geometric mean of these ratios: a tenth less is worth the same for energies,
+    forces and stresses, for large and small sources, and for one that is learned to a hundredth of
+    its labels as for one, such as relaxed crystals with hardly any forces, that predicting zero
+    beats.
+
+    Sources whose branch is held still count all together as much as those that are learned, by the
+    mean of their ratios: they say what is forgotten, and where the model that they are to be like
+    has labelled them a ratio starts from zero, of which there is no part.
 
     Args:
         errors: Validation errors by source.
@@ -95,5 +104,7 @@ def relative_score(
             # A label without any signal says nothing about how well it is predicted.
             if size is not None and size > _NO_SIGNAL and mae_name in error:
                 ratios[source in held].append(error[mae_name] / size)
-    means = [sum(group) / len(group) for group in ratios.values() if group]
-    return sum(means) / len(means) if means else 0.0
+    means = [statistics.fmean(ratios[True])] if ratios[True] else []
+    if ratios[False]:
+        means.append(statistics.geometric_mean(max(one, _EXACT) for one in ratios[False]))
+    return statistics.fmean(means) if means else 0.0
