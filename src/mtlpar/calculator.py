@@ -103,6 +103,18 @@ class Calculator(AseCalculator):
         self.source = changes["source"]
         return changes
 
+    def _get_name(self) -> str:
+        """What ASE's databases and trajectories call this calculator."""
+        return "mtlpar"
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:  # noqa: ARG002 - as in ASE
+        """Whose results these are, as ASE writes it beside them: energies alone do not tell."""
+        return {
+            "source": self.source,
+            "level_of_theory": self.model.level_of_theory[self.source],
+            "model": self.model.digest,
+        }
+
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002 - as in ASE
         """What has changed since the last prediction, charge and spin included.
 

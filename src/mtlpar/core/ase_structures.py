@@ -90,14 +90,22 @@ def structure_batch(structures: Sequence[AtomsLike] | Atoms) -> DoubleStructureB
     stated.
 
     Raises:
-        ValueError: If this is no list, or an empty one, or a structure has no atoms, unknown ones
-            or a degenerate cell, or is not finite.
+        ValueError: If this is no list of structures, or an empty one, or a structure has no atoms,
+            unknown ones or a degenerate cell, or is not finite.
     """
     if isinstance(structures, Atoms):
         raise ValueError(f"expected a list of structures, got one: {structures}; write [atoms]")
+    for index, atoms in enumerate(structures):
+        if not hasattr(atoms, "positions"):
+            raise ValueError(
+                f"structure {index} is {atoms!r:.80}, expected ase.Atoms; read files first, with "
+                'ase.io.read(file, ":")'
+            )
     empty = [index for index, atoms in enumerate(structures) if len(atoms) == 0]
     if empty or not structures:
-        raise ValueError(f"nothing to predict: got {len(structures)} structures, empty: {empty}")
+        raise ValueError(
+            f"nothing to predict: got {counted(len(structures), 'structure')}, empty: {empty}"
+        )
     num_atoms = np.array([len(atoms) for atoms in structures])
     numbers = np.concatenate([atoms.numbers for atoms in structures])
     positions = np.concatenate([atoms.positions for atoms in structures])

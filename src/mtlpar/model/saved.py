@@ -221,7 +221,15 @@ class SavedModel:
         """
         batch = structure_batch(structures)
         self._check_charge_and_spin(batch)
-        return batch, self.references[source].sums(batch)
+        references = self.references[source]
+        try:
+            return batch, references.sums(batch)
+        except ValueError as error:
+            if len(batch) == 1:
+                raise
+            strange = np.isnan(references.table()[batch.atomic_numbers]).argmax()
+            first = np.searchsorted(batch.offsets, strange, side="right") - 1
+            raise ValueError(f"structure {first}: {error}") from None
 
     def refusal(self, atoms: AtomsLike, *, source: str) -> str | None:
         """See `refusals`."""
@@ -281,9 +289,10 @@ class SavedModel:
         """What of an electronic state the model does not see, and why."""
         if self.settings.encoder.charge_and_spin or (charge == 0 and spin <= 1):
             return None
+        stated = f"charge {charge} and spin multiplicity {spin}" if spin else f"charge {charge}"
         return (
-            f"charge {charge} and spin multiplicity {spin}, but this model does not know about "
-            "charge and spin: it was trained with model.encoder.charge_and_spin off"
+            f"{stated}, but this model does not know about charge and spin: it was trained with "
+            "model.encoder.charge_and_spin off"
         )
 
     def branch_of(self, source: str) -> str:

@@ -16,7 +16,9 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.db import connect
 from ase.filters import FrechetCellFilter
+from ase.io import read, write
 from helpers import REPOSITORY
 from networks import edit_model, make_network
 
@@ -101,7 +103,15 @@ def test_lists_of_structures_come_back_in_order_with_references_added(path: Path
         ([molecule("H2O")], "", r"no source is called ''"),
         ([], "qm9", r"no source is called 'qm9'"),
         (molecule("H2O"), "molecules", r"expected a list of structures.*write \[atoms\]"),
-        ([Atoms()], "molecules", r"empty: \[0\]"),
+        ([Atoms()], "molecules", r"got 1 structure, empty: \[0\]"),
+        # Its letters were taken for structures.
+        ("h2o.xyz", "molecules", r"structure 0 is 'h', expected ase\.Atoms; read files first"),
+        ([molecule("H2O"), None], "molecules", r"structure 1 is None, expected ase\.Atoms"),
+        (
+            [molecule("H2O"), molecule("CH4"), molecule("NH3"), molecule("NH3")],
+            "molecules",
+            r"structure 2: no reference energy for N",
+        ),
         # Without neighbours both would be answered by the energy of lone atoms.
         ([Atoms("O2", [[0, 0, 0], [np.nan, 0, 0]])], "molecules", r"structure 0 .*not finite"),
         ([Atoms("O2", [[0, 0, 0], [np.inf, 0, 0]])], "molecules", r"structure 0 .*not finite"),
@@ -133,7 +143,8 @@ def test_lists_of_structures_come_back_in_order_with_references_added(path: Path
         (
             [Atoms("O", info={"charge": -2})],
             "molecules",
-            r"charge -2 .*does not know",
+            # Not "and spin multiplicity 0", which nobody stated and does not exist.
+            r"charge -2, but this model does not know",
         ),
         (
             [Atoms("O", info={"spin": 1.5})],
@@ -227,6 +238,29 @@ def test_the_calculator_has_no_parameter_that_it_ignores(path: Path) -> None:
         ValueError, match=r'no parameter charge, only source.*atoms\.info\["charge"\]'
     ):
         calculator.set(charge=1)
+
+
+@pytest.mark.parametrize("name", ["results.db", "results.json", "results.traj"])
+def test_what_ase_writes_says_whose_results_they_are(path: Path, tmp_path: Path, name: str) -> None:
+    # Energies of two sources lay side by side as results of "calculator", which all have.
+    frames = []
+    for source in REFERENCES:
+        frames.append(Atoms("O2", [[0, 0, 0], [0, 0, 1.3]]))
+        frames[-1].calc = mtlpar.Calculator(path, source=source)
+        frames[-1].get_potential_energy()
+    write(tmp_path / name, frames)
+    digest = mtlpar.load_model(path).digest
+    expected = [
+        {"source": "molecules", "level_of_theory": "GFN2-xTB", "model": digest},
+        {"source": "crystals", "level_of_theory": "PBE", "model": digest},
+    ]
+    if name.endswith(".traj"):
+        found = [frame.calc for frame in read(tmp_path / name, ":")]
+        told = [(calculator.name, calculator.parameters) for calculator in found]
+    else:
+        rows = connect(tmp_path / name).select()
+        told = [(row.calculator, row.calculator_parameters) for row in rows]
+    assert told == [("mtlpar", parameters) for parameters in expected]
 
 
 def test_structures_may_come_one_by_one(path: Path) -> None:
