@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from checkout import REPOSITORY
+from warm import warm_python
 
 from mtlpar.flow.project import CONTENTS
 
@@ -41,9 +43,9 @@ def test_a_wheel_starts_a_folder_in_which_snakemake_plans_the_whole_workflow(
     # Ahead of the checkout, which is installed too.
     environment = os.environ | {"PYTHONPATH": str(site)}
 
-    def run(*line: str, folder: Path) -> str:
+    def run(*line: str, folder: Path, python: Sequence[str] = (sys.executable,)) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", *line],
+            [*python, "-m", *line],
             cwd=folder,
             env=environment,
             capture_output=True,
@@ -55,8 +57,8 @@ def test_a_wheel_starts_a_folder_in_which_snakemake_plans_the_whole_workflow(
 
     told = run("mtlpar", "init", "trial", "--sample", folder=tmp_path)
     assert "snakemake --profile profiles/local" in told
-    assert "model mtl" in run("mtlpar", "info", folder=tmp_path / "trial")
-    plan = run(
-        "snakemake", "--profile", "profiles/local", "--cores", "1", "-n", folder=tmp_path / "trial"
-    )
+    # Forks, which import the package from there too.
+    there = {"folder": tmp_path / "trial", "python": warm_python()}
+    assert "model mtl" in run("mtlpar", "info", **there)
+    plan = run("snakemake", "--profile", "profiles/local", "--cores", "1", "-n", **there)
     assert "rule train:" in plan
