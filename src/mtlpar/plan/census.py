@@ -116,6 +116,16 @@ class StepCounts:
     activation_bytes: float = 0.0
 
 
+def parameters_of(settings: ModelSettings) -> tuple[int, int]:
+    """Ps and Ph: parameters of the encoder and of a branch.
+
+    Args:
+        settings: Architecture.
+    """
+    sizes = parameter_counts(_DummyModel(settings).model)
+    return sizes["encoder"], sizes["first"]
+
+
 @cache
 def take_census(settings: ModelSettings) -> ModelCensus:
     """Count the work of a training step in float32.

@@ -22,7 +22,7 @@ from mtlpar.model.settings import ModelSettings
 from mtlpar.parallel.device import wait_for
 from mtlpar.parallel.layout import ParallelLayout
 from mtlpar.parallel.ranks import RankContext
-from mtlpar.plan.census import BatchShape, take_census
+from mtlpar.plan.census import BatchShape, parameters_of, take_census
 from mtlpar.plan.machine import Link, Machine
 from mtlpar.plan.predict import SHARD_MESSAGES, UPDATE_NUMBERS
 from mtlpar.study.steps import StepRunner, StepShape, equal_branches, largest
@@ -222,8 +222,7 @@ class _ShardProbe:
         )
 
     def layer_bytes(self) -> float:
-        # Counted last, as in `_Probe.step`.
-        return 4.0 * take_census(self._model).encoder_parameters / self.layers
+        return 4.0 * parameters_of(self._model)[0] / self.layers
 
 
 def fit_rates(steps: Sequence[MeasuredStep]) -> tuple[float, float, float]:

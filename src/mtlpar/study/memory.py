@@ -10,7 +10,7 @@ from mtlpar.core.records import write_content
 from mtlpar.model.settings import EgnnSettings, HeadSettings, ModelSettings
 from mtlpar.parallel.device import peak_memory_bytes, start_peak_bytes
 from mtlpar.parallel.ranks import RankContext
-from mtlpar.plan.census import take_census
+from mtlpar.plan.census import parameters_of
 from mtlpar.study.records import memory_ranks
 from mtlpar.study.settings import StudySettings
 from mtlpar.study.steps import StepRunner, equal_branches, largest, require_ranks, shape_of
@@ -45,10 +45,10 @@ def run(
     peak = peak_memory_bytes(context.device) - before
     held = runner.held_bytes()
     values = largest([peak, *held.values()], context)
-    census = take_census(settings.model)
+    of_encoder, of_branch = parameters_of(settings.model)
     owned = branches if layout == "mtl-base" else 1
     shards = runner.shape.layout.encoder_shards
-    formula = census.encoder_parameters / shards + owned * census.branch_parameters
+    formula = of_encoder / shards + owned * of_branch
     record = {
         "layout": layout,
         "branches": branches,
@@ -56,8 +56,8 @@ def run(
         "device": context.device.type,
         "peak_bytes": int(values[0]),
         **{f"{name}_bytes": int(v) for name, v in zip(held, values[1:], strict=True)},
-        "encoder_parameters": census.encoder_parameters,
-        "branch_parameters": census.branch_parameters,
+        "encoder_parameters": of_encoder,
+        "branch_parameters": of_branch,
         "encoder_shards": shards,
         "formula_bytes": round(formula * _NUMBERS_PER_PARAMETER * 4),
     }
