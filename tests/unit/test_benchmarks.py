@@ -52,7 +52,7 @@ SLOW = {
 # These compute data of their own, take long, or need a trained model, another build or a GPU.
 NEED_MORE = {
     "accuracy", "catalogue", "ccsd", "choice", "deal", "distill", "dynamics",
-    "finetune", "gpu", "identity", "labels", "planner", "predict", "schedule", "stress",
+    "finetune", "finish", "gpu", "identity", "labels", "planner", "predict", "schedule", "stress",
     "uncertainty",
 }  # fmt: skip
 
