@@ -112,10 +112,12 @@ def _fetch_from(file: RawFile, place: str, part: PartFile, web: Web, bar: Bar) -
         part.restart()
         differences = transfer()
     if differences:
+        is_empty_here = part.size == 0 and not is_url(place)
         part.restart()
+        advice = "Put the whole file there and run again." if is_empty_here else _advice(file)
         raise ValueError(
             f"{file.name} from {place} is not the expected file: {'; '.join(differences)}. What "
-            f"was received is removed. {_advice(file)}"
+            f"was received is removed. {advice}"
         )
 
 

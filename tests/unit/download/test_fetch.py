@@ -189,9 +189,18 @@ def test_a_pointer_of_git_lfs_is_not_taken_for_the_file(server, tmp_path):
 
 def test_an_empty_body_is_not_a_file(server, tmp_path):
     server.files["/a.h5"] = b""
-    with pytest.raises(ValueError, match="it is empty"):
+    with pytest.raises(ValueError, match=r"it is empty\..* if this persists"):
         get(server, tmp_path)
     assert leftovers(tmp_path) == []
+
+
+def test_an_empty_file_of_ones_own_has_no_origin_that_replaced_it(server, tmp_path):
+    mine = tmp_path / "mine.extxyz"
+    mine.touch()
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(ValueError, match=r"it is empty\..* Put the whole file there and run again"):
+        get(server, tmp_path / "raw", places=(str(mine),))
+    assert leftovers(tmp_path / "raw") == []
 
 
 def test_a_server_that_does_not_answer_is_named(tmp_path):
