@@ -29,7 +29,10 @@ def set_moving(model: MultiTaskModel, mode: str, *, seed: int) -> None:
     encoder.requires_grad_(requires_grad=False)
     if kind == "last":
         if int(number) > len(encoder.layers):
-            raise ValueError(f"mode {mode}: the encoder has {len(encoder.layers)} layers")
+            raise ValueError(
+                f"mode {mode}: the encoder has {len(encoder.layers)} layers; expected at most "
+                f"last:{len(encoder.layers)}, or full to move all of it"
+            )
         for part in (*encoder.layers[-int(number) :], *_after_layers(encoder)):
             part.requires_grad_(requires_grad=True)
     elif kind == "lora":
