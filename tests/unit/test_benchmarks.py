@@ -52,8 +52,8 @@ SLOW = {
 # These compute data of their own, take long, or need a trained model, another build or a GPU.
 NEED_MORE = {
     "accuracy", "catalogue", "ccsd", "choice", "deal", "distill", "dynamics",
-    "finetune", "finish", "gpu", "identity", "labels", "planner", "predict", "schedule", "stress",
-    "uncertainty",
+    "finetune", "finish", "gpu", "identity", "kept", "labels", "planner", "predict", "schedule",
+    "stress", "uncertainty",
 }  # fmt: skip
 
 

@@ -44,7 +44,8 @@ class TrainingProgress:
         epoch_terms: Sums over the steps of the epoch that is under way, by source: the terms by
             label, and how many steps held such a label.
         epoch_steps: Steps in that sum.
-        best_score: Smallest validation score so far.
+        best_score: Validation score of the epoch to keep: the smallest, but for the advantage of
+            low learning rates.
         best_step: Step of the checkpoint that has it.
         epochs_without_improvement: Epochs since then.
         plateaus: How often the schedule has lowered the rate.

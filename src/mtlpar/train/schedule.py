@@ -46,6 +46,23 @@ def cooldown(settings: TrainSettings, *, early_start: int | None) -> Cooldown:
     return Cooldown(epochs - round(share * epochs), epochs)
 
 
+def settled_from(settings: TrainSettings, *, early_start: int | None) -> int | None:
+    """First epoch that ends with a low rate, at most a quarter of the highest; None if none does.
+
+    A half cosine is there after two thirds of the epochs, 1 - sqrt(t) at t = 9/16; where both fall
+    together, which is lower, the earlier of the two.
+
+    Args:
+        settings: Epochs, schedule, and the cooldown's share of the epochs.
+        early_start: Epochs after which patience ran out.
+    """
+    start, end = cooldown(settings, early_start=early_start)
+    epochs = [start + math.ceil(9 * (end - start) / 16)] if end > start else []
+    if settings.schedule == "cosine":
+        epochs.append(math.ceil(2 * settings.epochs / 3))
+    return min(epochs, default=None)
+
+
 def learning_rate(
     step: int,
     *,

@@ -29,7 +29,7 @@ from mtlpar.train.loader import LocalBatch
 from mtlpar.train.objective import Objective
 from mtlpar.train.precision import arithmetic
 from mtlpar.train.progress import TrainingProgress
-from mtlpar.train.schedule import Cooldown, cooldown, learning_rate
+from mtlpar.train.schedule import Cooldown, cooldown, learning_rate, settled_from
 from mtlpar.train.settings import TrainSettings
 from mtlpar.train.step import Requests, StepResult, TrainStep
 from mtlpar.train.stopping import StopRequest
@@ -37,6 +37,9 @@ from mtlpar.train.telemetry import RankClock, log_held
 from mtlpar.train.validate import relative_score, validation_errors
 
 logger = logging.getLogger(__name__)
+
+# An epoch of a low rate is kept unless the score of an earlier one was less than two thirds of it.
+_SETTLED = 1.5
 
 
 class Trainer:
@@ -116,7 +119,7 @@ class Trainer:
         logger.info(
             "an epoch's line has validation errors by source (energy in eV/atom / forces in eV/Å / "
             "stress in eV/Å^3, those it has) and the score, their geometric mean relative to "
-            "predicting zero; *: best so far"
+            "predicting zero; *: the model to keep so far"
         )
         while self._has_more():
             clock = RankClock(self.context.device)
@@ -351,9 +354,9 @@ class Trainer:
         )
 
     def _note_score(self, score: float) -> bool:
-        """Remember the best score; returns whether this is it."""
+        """Remember the score of the epoch to keep; returns whether this is it."""
         progress = self.progress
-        if progress.best_score is None or score < progress.best_score:
+        if progress.best_score is None or score < self._allowance() * progress.best_score:
             progress.best_score = score
             progress.best_step = progress.step
             progress.epochs_without_improvement = 0
@@ -365,6 +368,17 @@ class Trainer:
             if progress.epochs_without_improvement == self.settings.patience_epochs:
                 self._begin_cooldown()
         return False
+
+    def _allowance(self) -> float:
+        """What the score of this epoch may be, as a multiple of that of the epoch to keep.
+
+        While the rate is high weights jump about, and the luckiest of many epochs on a small
+        validation set is worse elsewhere than one at the end (`docs/decisions.md`).
+        """
+        progress = self.progress
+        settled = settled_from(self.settings, early_start=progress.early_start)
+        best = progress.best_step / self.steps_per_epoch
+        return _SETTLED if settled is not None and best < settled <= progress.epoch else 1.0
 
     def _score_counts(self) -> bool:
         """Whether a score that does not improve says anything about those to come.

@@ -119,9 +119,9 @@ def _panel(
 def _summary(step: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"epoch {step['epoch']}, step {step['step']}, rate {step['learning_rate']:.2e}"]
     if epochs:
-        best = min(epochs, key=lambda line: line["score"])
+        kept = [line for line in epochs if line["is_best"]][-1]
         lines.append(
-            f"best score {best['score']:.4f} in epoch {best['epoch']} (1 = predicting zero)"
+            f"kept so far: epoch {kept['epoch']}, score {kept['score']:.4f} (1 = predicting zero)"
         )
         lines += ["", "seconds of the last epoch, by rank", *_time_table(epochs[-1])]
     return "\n".join(lines)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from training import TRAIN
 
-from mtlpar.train.schedule import Cooldown, cooldown, learning_rate
+from mtlpar.train.schedule import Cooldown, cooldown, learning_rate, settled_from
 
 STEPS = 5
 
@@ -73,3 +73,32 @@ def test_a_cooldown_never_outlasts_the_epochs_that_were_asked_for() -> None:
     settings = TRAIN.model_copy(update={"epochs": 10, "schedule": "cosine", "cooldown": 0.4})
     assert cooldown(settings, early_start=9) == Cooldown(9, 10)
     assert cooldown(settings, early_start=None) == Cooldown(10, 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "early_start"),
+    [
+        ({"schedule": "cosine", "epochs": 3}, None),
+        ({"schedule": "cosine", "epochs": 16}, None),
+        ({"schedule": "cosine", "epochs": 30}, 16),
+        ({"schedule": "constant", "epochs": 16}, None),
+        ({"schedule": "constant", "epochs": 100, "cooldown": 0.2}, 12),
+        ({"schedule": "plateau", "epochs": 20}, None),
+    ],
+)
+def test_from_where_rates_are_low_no_rate_is_above_a_quarter_and_those_before_are(
+    options: dict[str, Any], early_start: int | None
+) -> None:
+    # No warm-up: its steps would push the cosine back by a part of an epoch.
+    rates = [*_rates(early_start=early_start, warmup_steps=0, **options), 0.0]
+    settled = settled_from(TRAIN.model_copy(update=options), early_start=early_start)
+    assert settled is not None
+    assert max(rates[settled * STEPS :]) <= 0.25 * 2.0 + 0.02
+    # Where a cosine and a cooldown fall together it is low a little earlier.
+    assert rates[(settled - 1) * STEPS] > (0.25 if options["epochs"] != 30 else 0.2) * 2.0
+
+
+def test_a_rate_that_never_falls_is_never_low() -> None:
+    settings = TRAIN.model_copy(update={"schedule": "constant", "cooldown": 0.0, "epochs": 9})
+    assert settled_from(settings, early_start=None) is None
+    assert settled_from(settings, early_start=4) is None

@@ -28,7 +28,7 @@ def test_a_run_in_progress_can_be_watched(
     with path.open("a") as stream:
         stream.write('{"kind": "st')
     text = draw(read_history(path), colour=False, width=100)
-    for expected in (*BRANCHES, "eV/atom", "eV/Å", "best score", "epoch 3", "peak memory"):
+    for expected in (*BRANCHES, "eV/atom", "eV/Å", "kept so far", "epoch 3", "peak memory"):
         assert expected in text
     assert "\x1b" not in text
     assert max(len(line) for line in text.splitlines()) <= 100

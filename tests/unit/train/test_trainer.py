@@ -169,6 +169,39 @@ def test_a_score_that_stays_begins_the_cooldown_and_it_is_said(
         assert rates[end] < 0.2 * rates[out_of_patience]
 
 
+@pytest.mark.parametrize(
+    ("scores", "options", "kept"),
+    [
+        # The luckiest of the epochs at a high rate.
+        ([0.5, 0.30, 0.5, 0.43, 0.42, 0.43], {"schedule": "cosine"}, 5),
+        # Small sets are overfitted: that much is not luck.
+        ([0.5, 0.25, 0.5, 0.43, 0.42, 0.43], {"schedule": "cosine"}, 2),
+        # Once a settled one is kept, the others of its kind must be better than it.
+        ([0.5, 0.40, 0.5, 0.43, 0.435, 0.44], {"schedule": "cosine"}, 4),
+        # A cooldown of two epochs has one that ends low.
+        ([0.5, 0.40, 0.5, 0.43, 0.42, 0.43], {"schedule": "constant", "cooldown": 0.34}, 6),
+        ([0.5, 0.40, 0.5, 0.43, 0.42, 0.43], {"schedule": "constant", "cooldown": 0.0}, 2),
+    ],
+)
+def test_an_epoch_of_a_low_rate_is_kept_unless_an_earlier_one_was_much_better(
+    scores: list[float],
+    options: dict[str, Any],
+    kept: int,
+    five_sources: Workspace,
+    copy_of: Callable[[Workspace], Workspace],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decreed = iter(scores)
+    monkeypatch.setattr(trainer, "relative_score", lambda *_, **__: next(decreed))
+    workspace = copy_of(five_sources)
+    run_alone(workspace, TWO_BRANCHES, epochs=6, **options)
+    best_step = load_model(workspace.model("mtl")).training["best_step"]
+    assert best_step == kept * 4
+    assert [line["is_best"] for line in epoch_lines(workspace)][kept - 1 :] == [
+        True, *[False] * (6 - kept)
+    ]  # fmt: skip
+
+
 def test_a_model_that_is_replaced_by_another_training_stays(
     five_sources: Workspace,
     copy_of: Callable[[Workspace], Workspace],
