@@ -356,7 +356,8 @@ class Trainer:
     def _note_score(self, score: float) -> bool:
         """Remember the score of the epoch to keep; returns whether this is it."""
         progress = self.progress
-        if progress.best_score is None or score < self._allowance() * progress.best_score:
+        # Of equal ones the later: where validation has no label to say anything all are zero.
+        if progress.best_score is None or score <= self._allowance() * progress.best_score:
             progress.best_score = score
             progress.best_step = progress.step
             progress.epochs_without_improvement = 0

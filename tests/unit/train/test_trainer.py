@@ -178,6 +178,8 @@ def test_a_score_that_stays_begins_the_cooldown_and_it_is_said(
         ([0.5, 0.25, 0.5, 0.43, 0.42, 0.43], {"schedule": "cosine"}, 2),
         # Once a settled one is kept, the others of its kind must be better than it.
         ([0.5, 0.40, 0.5, 0.43, 0.435, 0.44], {"schedule": "cosine"}, 4),
+        # Nothing in validation has a label: the weights of the first epoch are not the best.
+        ([0.0] * 6, {"schedule": "cosine"}, 6),
         # A cooldown of two epochs has one that ends low.
         ([0.5, 0.40, 0.5, 0.43, 0.42, 0.43], {"schedule": "constant", "cooldown": 0.34}, 6),
         ([0.5, 0.40, 0.5, 0.43, 0.42, 0.43], {"schedule": "constant", "cooldown": 0.0}, 2),
