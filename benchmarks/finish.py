@@ -13,23 +13,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import statistics
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from machine import describe_machine
 from tqdm import tqdm
+from trainings import RESULTS, own_folder, run_stage
 
 from mtlpar.core.error_names import MAE_NAMES
 
-ROOT = Path(__file__).resolve().parent.parent
 MODEL = "mtl_conservative"
-READ = ("packed", "normalized", "extracted", "ledger", "models/mtl")
 # Errors of a few structures say nothing.
 FEWEST_STRUCTURES = 50
 
@@ -39,22 +34,16 @@ Key = tuple[str, str]
 def finish(way: str, seed: int, results: Path) -> tuple[dict[Key, float], float]:
     """Test errors of a model finished in a folder of its own, by source and label; CPU seconds."""
     epochs, rate = way.split(":")
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "models").mkdir()
-        for part in READ:
-            (folder / part).symlink_to(results.resolve() / part)
-        changes = {
-            "paths.results": str(folder),
-            "seed": str(seed),
-            f"models.{MODEL}.train.epochs": epochs,
-            f"models.{MODEL}.train.learning_rate": rate,
-        }
-        words = [f"--set={key}={value}" for key, value in changes.items()]
+    changes = {
+        "seed": seed,
+        f"models.{MODEL}.train.epochs": epochs,
+        f"models.{MODEL}.train.learning_rate": rate,
+    }
+    with own_folder(results, "mtl") as folder:
         before = _cpu_seconds()
-        _run("train", words)
+        run_stage("train", MODEL, folder, changes)
         taken = _cpu_seconds() - before
-        _run("evaluate", words)
+        run_stage("evaluate", MODEL, folder, changes)
         found = {}
         for path in (folder / "metrics" / MODEL).glob("*.json"):
             metrics = json.loads(path.read_text(encoding="utf-8"))
@@ -67,16 +56,6 @@ def finish(way: str, seed: int, results: Path) -> tuple[dict[Key, float], float]
     return found, taken
 
 
-def _run(command: str, words: list[str]) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "mtlpar", command, f"--model={MODEL}", *words],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=True,
-        capture_output=True,
-    )
-
-
 def _cpu_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
@@ -85,7 +64,7 @@ def _cpu_seconds() -> float:
 def main() -> None:
     """Finish the model in all ways and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=ROOT / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument(
         "--ways", nargs="+", default=["4:2e-3", "8:2e-3", "8:5e-3"], metavar="EPOCHS:RATE"
     )

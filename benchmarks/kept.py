@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from machine import describe_machine
 from tqdm import tqdm
+from trainings import RESULTS, own_folder, run_stage
 
+from mtlpar.core.error_names import MAE_NAMES
 from mtlpar.evaluate.errors import predict_dataset, sums_of
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.model.file import load_model
@@ -32,10 +30,8 @@ from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.pack import Pack
 from mtlpar.train.checkpoint import CheckpointFolder, model_state
 
-ROOT = Path(__file__).resolve().parent.parent
-READ = ("packed", "normalized", "extracted", "ledger")
 KINDS = {"direct": "equivariant", "conservative": "conservative"}
-ERRORS = {"forces": "force_mae_ev_per_angstrom", "energy": "energy_mae_ev_per_atom"}
+ERRORS = {label: MAE_NAMES[label] for label in ("forces", "energy")}
 CHOICES = ("smallest score", "kept", "last")
 
 
@@ -43,37 +39,26 @@ def errors_by_choice(
     source: str, kind: str, seed: int, epochs: int, results: Path
 ) -> dict[tuple[str, str], float]:
     """Train a model in a folder of its own; its test errors by choice and label."""
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        for part in READ:
-            (folder / part).symlink_to(results.resolve() / part)
-        changes = {
-            "paths.results": name,
-            "seed": seed,
-            "train.epochs": epochs,
-            "train.keep_checkpoints": epochs,
-            "model.head.forces": KINDS[kind],
-        }
-        subprocess.run(
-            [sys.executable, "-m", "mtlpar", "train", f"--model={source}"]
-            + [f"--set={key}={value}" for key, value in changes.items()],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            check=True,
-            capture_output=True,
-        )
-        (path,) = (folder / "models" / source).glob("model.pt")
+    changes = {
+        "seed": seed,
+        "train.epochs": epochs,
+        "train.keep_checkpoints": epochs,
+        "model.head.forces": KINDS[kind],
+    }
+    with own_folder(results) as folder:
+        run_stage("train", source, folder, changes)
         (checkpoints,) = (folder / "checkpoints" / source).iterdir()
         lines = (checkpoints / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         ends = [line for line in map(json.loads, lines) if line["kind"] == "epoch"]
         kept = [line for line in ends if line["is_best"]][-1]
         chosen = (min(ends, key=lambda line: line["score"]), kept, ends[-1])
-        model, test = load_model(path), Pack.open(results / "packed" / source / "test.bp")
+        model = load_model(folder / "models" / source / "model.pt")
+        test = PackedDataset(Pack.open(results / "packed" / source / "test.bp"))
         found = {}
         for choice, end in zip(CHOICES, chosen, strict=True):
             state = model_state(model.network)
             CheckpointFolder(checkpoints, rank=0).load(state, end["step"], alone=True)
-            errors = test_errors(model, source, PackedDataset(test))
+            errors = test_errors(model, source, test)
             found |= {(choice, label): errors[key] for label, key in ERRORS.items()}
     return found
 
@@ -88,7 +73,7 @@ def test_errors(model: SavedModel, source: str, dataset: PackedDataset) -> Mappi
 def main() -> None:
     """Train all models and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=ROOT / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--sources", nargs="+", default=["qm7x", "transition1x", "mptrj"])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--epochs", type=int, default=16)

@@ -13,20 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from machine import describe_machine
 from tqdm import tqdm
+from trainings import RESULTS, own_folder, run_stage
 
-ROOT = Path(__file__).resolve().parent.parent
 ERRORS = {
     "forces (eV/Å)": "force_mae_ev_per_angstrom",
     "energy (eV/atom)": "energy_mae_ev_per_atom",
@@ -50,25 +46,11 @@ class Case(NamedTuple):
 
 def test_errors(case: Case, results: Path, extra: list[str]) -> dict[str, float]:
     """Train and test one model with the command line, in a folder of its own."""
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        for part in ("packed", "normalized", "extracted", "ledger"):
-            (folder / part).symlink_to(results.resolve() / part)
-        changes = [
-            f"paths.results={folder}",
-            f"train.epochs={case.epochs}",
-            *SCHEDULES[case.schedule],
-            *extra,
-        ]
-        words = [f"--set={change}" for change in [*changes, f"seed={case.seed}"]]
-        for command in ("train", "evaluate"):
-            subprocess.run(
-                [sys.executable, "-m", "mtlpar", command, f"--model={case.source}", *words],
-                cwd=ROOT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                check=True,
-                capture_output=True,
-            )
+    words = (f"train.epochs={case.epochs}", *SCHEDULES[case.schedule], *extra, f"seed={case.seed}")
+    changes = dict(word.split("=", 1) for word in words)
+    with own_folder(results) as folder:
+        for stage in ("train", "evaluate"):
+            run_stage(stage, case.source, folder, changes)
         found = (folder / "metrics" / case.source).glob("*.json")
         metrics = [json.loads(path.read_text(encoding="utf-8")) for path in found]
     own = next(one for one in metrics if one["source"] == case.source)
@@ -78,7 +60,7 @@ def test_errors(case: Case, results: Path, extra: list[str]) -> dict[str, float]
 def main() -> None:
     """Run all cases and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=ROOT / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--sources", nargs="+", default=["transition1x", "mptrj", "qm7x"])
     parser.add_argument("--schedules", nargs="+", default=["cosine", "cooldown 0.4"])
     parser.add_argument("--epochs", nargs="+", type=int, default=[16, 65, 200])
