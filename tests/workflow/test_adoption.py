@@ -93,9 +93,13 @@ def test_what_other_code_made_is_not_passed_off_as_made_by_this(left_alone: Path
 def test_a_snakemake_that_may_be_at_work_is_left_alone(left_alone: Path) -> None:
     # One on this machine, which could be between two of its own notes.
     script = left_alone / "snakemake"
-    script.write_text("import sys; sys.stdin.read()")
-    other = subprocess.Popen([sys.executable, script], cwd=left_alone, stdin=subprocess.PIPE)
+    script.write_text("import sys; print('at work', flush=True); sys.stdin.read()")
+    pipe = subprocess.PIPE
+    other = subprocess.Popen([sys.executable, script], cwd=left_alone, stdin=pipe, stdout=pipe)
     try:
+        # The system shows the command a moment after the process is there.
+        assert other.stdout is not None
+        assert other.stdout.readline()
         assert KEPT not in plan(left_alone)
     finally:
         other.communicate()

@@ -144,11 +144,14 @@ def test_a_lock_goes_only_when_nothing_is_left(clients: Path, tmp_path: Path) ->
 
 
 def test_a_snakemake_that_is_still_at_work_keeps_its_lock(clients: Path, tmp_path: Path) -> None:
-    code = "import sys; sys.stdin.read()"
     script = tmp_path / "snakemake"
-    script.write_text(code)
-    process = subprocess.Popen([sys.executable, script], cwd=tmp_path, stdin=subprocess.PIPE)
+    script.write_text("import sys; print('at work', flush=True); sys.stdin.read()")
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, script], cwd=tmp_path, stdin=pipe, stdout=pipe)
     try:
+        # The system shows the command a moment after the process is there.
+        assert process.stdout is not None
+        assert process.stdout.readline()
         with pytest.raises(ValueError, match=f"process {process.pid}"):
             unlock(tmp_path)
     finally:
