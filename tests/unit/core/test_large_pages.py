@@ -27,7 +27,18 @@ def test_what_is_large_is_asked_for_in_large_pages_where_the_kernel_has_them() -
         pytest.skip("no large pages")
     # Memory that other processes could share, which Python gives by default, never gets them.
     assert "hg" in _flags_of(empty_in_large_pages(2**20, torch.float32))
-    assert "hg" not in _flags_of(empty_in_large_pages(1, torch.float32))
+
+
+def test_what_is_small_comes_from_the_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its pages are not looked at: NumPy asks for large ones in the heap, which others get later.
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("pages of its own")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    assert len(empty_in_large_pages(1, torch.float32)) == 1
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with pytest.raises(AssertionError, match="pages of its own"):
+            empty_in_large_pages(2**20, torch.float32)
 
 
 def _flags_of(tensor: torch.Tensor) -> list[str]:

@@ -10,15 +10,16 @@ import pytest
 # Two forks of one process that has imported torch and asked for no memory yet. By itself glibc
 # takes the first block of this size from the system and gives it back when it is freed.
 _FREE_AND_LOOK = """
-import os, resource, sys, torch
+import os, sys, torch
 from mtlpar.parallel.allocator import keep_freed_memory
 torch.set_num_threads(1)
 keeps = os.fork() == 0
 if keeps and not keep_freed_memory():
     sys.exit("the C library does not know mallopt")
 def resident():
-    with open("/proc/self/statm") as stream:
-        return int(stream.read().split()[1]) * resource.getpagesize()
+    with open("/proc/self/status") as stream:
+        (line,) = (line for line in stream if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
 before = resident()
 values = torch.ones(31 * 2**18)
 del values
