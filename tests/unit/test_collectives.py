@@ -87,6 +87,16 @@ def test_what_calls_a_marked_function_is_marked_up_to_the_commands() -> None:
     assert calling >= ALONE
 
 
+def test_commands_are_marked_if_ranks_meet_in_them_and_only_then() -> None:
+    # `mtlpar launch` starts several ranks of these alone.
+    common = "mtlpar.cli.common."
+    here = {name: one for name, one in _functions().items() if name.startswith("mtlpar.cli.")}
+    meeting = {name for name, one in here.items() if one.marked and name.startswith(common)}
+    marked = {name for name, one in here.items() if one.marked} - meeting
+    assert marked == {name for name, one in here.items() if one.refers & meeting} - meeting
+    assert len(marked) >= 10
+
+
 def test_nothing_is_marked_that_waits_for_nobody() -> None:
     marked = _marked()
     methods = {name.rpartition(".")[2] for name in marked}

@@ -31,10 +31,17 @@ from mtlpar.cli import (
     report,
     study,
 )
-from mtlpar.cli.common import Parser, log_as_launched, only_first_rank_prints, require_text
+from mtlpar.cli.common import (
+    Parser,
+    log_as_launched,
+    only_first_rank_prints,
+    require_text,
+    require_use_of_ranks,
+)
 from mtlpar.core.system_errors import words_of
 from mtlpar.core.terminal import speak_ascii
 from mtlpar.parallel.agree import EndedTogether, Interrupted
+from mtlpar.parallel.launch import launched_as
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_as_launched(options)
     try:
         require_text(sys.argv[1:] if arguments is None else arguments)
+        require_use_of_ranks(options, launched_as()[1])
         with only_first_rank_prints():
             options.command(options)
             sys.stdout.flush()

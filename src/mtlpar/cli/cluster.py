@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import add_command, add_config, joined_ranks, read_config_or_defaults
+from mtlpar.core.collective import collective
 from mtlpar.core.files import write_json
 from mtlpar.core.wording import counted
 
@@ -61,6 +62,7 @@ def add_commands(commands: Commands) -> None:
     )
 
 
+@collective
 def _doctor(options: argparse.Namespace) -> None:
     from mtlpar.parallel import launch
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mtlpar.cli.examples import EXAMPLES
-from mtlpar.core.collective import collective
+from mtlpar.core.collective import collective, is_collective
 from mtlpar.core.log import set_up_logging
 from mtlpar.parallel.launch import launched_as
 
@@ -131,6 +131,24 @@ def only_first_rank_prints() -> Iterator[None]:
         return
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
         yield
+
+
+def require_use_of_ranks(options: argparse.Namespace, ranks: int) -> None:
+    """Refuse several ranks of a command in which they do not meet: each would do all of its work.
+
+    Args:
+        options: What was given.
+        ranks: Number of ranks.
+
+    Raises:
+        ValueError: If there are several and they would not meet.
+    """
+    if ranks > 1 and not is_collective(options.command):
+        more = "; --jobs N gives it several processes" if "jobs" in options else ""
+        raise ValueError(
+            f"{options.parser.prog} runs in one process, and was launched on {ranks} ranks: start "
+            f"it without mtlpar launch{more}"
+        )
 
 
 def require_positive(options: argparse.Namespace, *names: str) -> None:

@@ -17,6 +17,7 @@ from mtlpar.cli.common import (
 )
 from mtlpar.cli.model_files import model_file
 from mtlpar.cli.stages import run_stage_here
+from mtlpar.core.collective import collective
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
@@ -82,6 +83,7 @@ def add_commands(commands: Commands) -> None:
     add_overrides(parser, "set one key, such as train.epochs=20 or model.encoder.width=24")
 
 
+@collective
 def _distill(options: argparse.Namespace) -> None:
     require_within(options, {"temperature": (1, 10_000)})
     if options.out.suffix != ".pt":

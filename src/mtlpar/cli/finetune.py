@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mtlpar.cli.common import add_command, add_overrides, on_first_rank, require_existing
 from mtlpar.cli.model_files import model_file
 from mtlpar.cli.stages import run_stage_here
+from mtlpar.core.collective import collective
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
@@ -91,6 +92,7 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@collective
 def _finetune(options: argparse.Namespace) -> None:
     path = model_file(options.model).resolve()
     require_existing(options.data)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtlpar.cli.common import add_command
+from mtlpar.cli.common import add_command, require_use_of_ranks
 from mtlpar.parallel.launch import LAUNCHERS
 
 if TYPE_CHECKING:
@@ -58,19 +58,25 @@ def _launch(options: argparse.Namespace) -> None:
         cpus_per_rank=options.cpus_per_rank,
         gpus_per_node=options.gpus_per_node,
     )
-    launch(geometry, _as_found(line), launcher=options.launcher, walltime_min=options.walltime_min)
+    launch(
+        geometry,
+        _as_found(line, geometry.world_size),
+        launcher=options.launcher,
+        walltime_min=options.walltime_min,
+    )
 
 
-def _as_found(line: Sequence[str]) -> list[str]:
+def _as_found(line: Sequence[str], ranks: int) -> list[str]:
     """The command of a rank, looked at once: each rank would say the same about a mistake.
 
     Raises:
-        ValueError: If there is no such program, or a command of ours has a mistake.
+        ValueError: If there is no such program, or a command of ours has a mistake or runs in one
+            process.
     """
     program, *arguments = line
     is_found = shutil.which(program) is not None
     if program == "mtlpar":
-        _require_no_mistake(arguments)
+        _require_no_mistake(arguments, ranks)
         # Called by its path, from an environment that the shell does not know.
         return [*([program] if is_found else [sys.executable, "-m", program]), *arguments]
     if not is_found:
@@ -78,9 +84,10 @@ def _as_found(line: Sequence[str]) -> list[str]:
     return [program, *arguments]
 
 
-def _require_no_mistake(arguments: Sequence[str]) -> None:
+def _require_no_mistake(arguments: Sequence[str], ranks: int) -> None:
     from mtlpar.cli import parse
 
     options = parse(arguments)
+    require_use_of_ranks(options, ranks)
     if "before_ranks" in options:
         options.before_ranks(options)

@@ -16,6 +16,7 @@ from mtlpar.cli.common import (
     run_stage,
     stage_on_ranks,
 )
+from mtlpar.core.collective import collective
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
@@ -66,6 +67,7 @@ def _read_with_model(options: argparse.Namespace) -> Config:
     return config
 
 
+@collective
 def _train(options: argparse.Namespace) -> None:
     from mtlpar.parallel.launch import time_left_s
 

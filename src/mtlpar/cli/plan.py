@@ -16,6 +16,7 @@ from mtlpar.cli.common import (
     read_config_or_defaults,
     require_within,
 )
+from mtlpar.core.collective import collective
 from mtlpar.core.log import set_up_logging
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ def _data(options: argparse.Namespace) -> None:
     sys.stdout.write("\n\n".join(parts) + "\n")
 
 
+@collective
 def _calibrate(options: argparse.Namespace) -> None:
     from mtlpar.plan.machine import SUFFIXES, write_machine
 

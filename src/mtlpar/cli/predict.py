@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import add_command, joined_ranks, require_existing, require_positive
 from mtlpar.cli.model_files import model_file
+from mtlpar.core.collective import collective
 from mtlpar.core.wording import counted
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def add_commands(commands: Commands) -> None:
     )
 
 
+@collective
 def _predict(options: argparse.Namespace) -> None:
     require_positive(options, "batch_atoms")
     if options.out.suffix not in (".xyz", ".extxyz"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtlpar.cli.common import Command, add_command, add_config, joined_ranks, read_config
-from mtlpar.parallel.launch import launched_as
+from mtlpar.core.collective import collective
 from mtlpar.study.records import ALL_LAYOUTS, STUDIES
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def _add_layout(parser: argparse.ArgumentParser, layouts: Sequence[str]) -> None
     parser.add_argument("--layout", choices=layouts, required=True, help="layout to measure")
 
 
+@collective
 def _memory(options: argparse.Namespace) -> None:
     config = read_config(options)
     with joined_ranks(options) as context:
@@ -120,6 +121,7 @@ def _memory(options: argparse.Namespace) -> None:
         )
 
 
+@collective
 def _scaling(options: argparse.Namespace) -> None:
     config = read_config(options)
     with joined_ranks(options) as context:
@@ -128,6 +130,7 @@ def _scaling(options: argparse.Namespace) -> None:
         scaling.run(options.out, settings=config.study, context=context)
 
 
+@collective
 def _comm(options: argparse.Namespace) -> None:
     config = read_config(options)
     with joined_ranks(options) as context:
@@ -142,11 +145,6 @@ def _transfer(options: argparse.Namespace) -> None:
     if options.family not in families:
         known = ", ".join(families) or "none"
         raise ValueError(f"--family {options.family}: study.transfer.families has {known}")
-    if (ranks := launched_as()[1]) > 1:
-        raise ValueError(
-            f"mtlpar study transfer trains many small models in one process, and was launched on "
-            f"{ranks} ranks: start it without `mtlpar launch`, several families or seeds at a time"
-        )
     from mtlpar.cli.stages import run_stage_here
     from mtlpar.finetune import transfer
 
@@ -155,6 +153,7 @@ def _transfer(options: argparse.Namespace) -> None:
     )
 
 
+@collective
 def _compatibility(options: argparse.Namespace) -> None:
     config = read_config(options)
     sources = tuple(options.mixture.split("+"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_MARK: Final = "waits_for_other_ranks"
 
 
 def collective(function: F) -> F:
@@ -16,4 +18,10 @@ def collective(function: F) -> F:
     marked too, up to the command that ranks run. ``tests/unit/test_collectives.py`` and
     ``tests/parity/test_collectives.py`` hold the code to that.
     """
+    setattr(function, _MARK, True)
     return function
+
+
+def is_collective(function: Callable[..., Any]) -> bool:
+    """Whether a function is marked."""
+    return hasattr(function, _MARK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,7 +174,7 @@ def no_rank_starts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         ("mtlpar train", "--model is missing; the config has"),
         ("mtlpar train --model mlt", "no model is called 'mlt'; there are"),
         ("mtlpar train --model mtl --set train.epohs=3", "did you mean 'epochs'?"),
-        ("mtlpar plan data --config missing.yaml", "config file missing.yaml does not exist"),
+        ("mtlpar doctor --config missing.yaml", "config file missing.yaml does not exist"),
         ("mtlprr train", "mtlprr: no such program, here or in PATH"),
     ],
 )
@@ -186,6 +187,35 @@ def test_a_launch_of_a_mistaken_command_says_so_once_and_starts_no_rank(
     assert main(["launch", "--ranks-per-node", "4", "--", *command.split()]) == 1
     assert capsys.readouterr().err.count(said) == 1
     assert not no_rank_starts
+
+
+# Those in which ranks meet; of all others each rank would do all of the work, and write all files.
+ON_RANKS = {
+    "train", "finetune", "distill", "predict", "doctor", "plan calibrate", "study memory",
+    "study scaling", "study comm", "study compatibility",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_a_launch_of_a_command_of_one_process_starts_no_rank(
+    name: str,
+    no_rank_starts: list[list[str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    line = shlex.split(EXAMPLES[name].rpartition(" -- ")[2])
+    if name == "launch":
+        line = ["mtlpar", "launch", "--", *line]
+    status = main(["launch", "--ranks-per-node", "4", "--", *line])
+    said = f"mtlpar {name} runs in one process, and was launched on 4 ranks: start it without"
+    said_once = capsys.readouterr().err.count(said)
+    if name in ON_RANKS:
+        assert (status, len(no_rank_starts), said_once) == (0, 1, 0)
+    else:
+        assert (status, len(no_rank_starts), said_once) == (1, 0, 1)
+    # One rank is one process.
+    assert main(["launch", "--", *line]) == 0
 
 
 def test_a_launch_of_a_command_with_an_unknown_argument_starts_no_rank(
