@@ -127,37 +127,40 @@ def structure_batch(structures: Sequence[AtomsLike] | Atoms) -> DoubleStructureB
         group=np.zeros(len(structures)),
         cell=cell,
         pbc=pbc,
-        charge=[charge_of(atoms) for atoms in structures],
-        spin=[spin_of(atoms) for atoms in structures],
+        charge=[charge_of(atoms, number) for number, atoms in enumerate(structures)],
+        spin=[spin_of(atoms, number) for number, atoms in enumerate(structures)],
     )
 
 
-def charge_of(atoms: AtomsLike) -> int:
+def charge_of(atoms: AtomsLike, number: int | None = None) -> int:
     """Total charge in e; see `structure_batch`.
 
-    Raises:
-        ValueError: If it is not a whole number.
-    """
-    return _of_info(find_charge, atoms)
-
-
-def spin_of(atoms: AtomsLike) -> int:
-    """Spin multiplicity, 0 if nobody stated it; see `structure_batch`.
+    Args:
+        atoms: The structure.
+        number: Its number among those that are looked at, for messages.
 
     Raises:
         ValueError: If it is not a whole number.
     """
-    return _of_info(find_spin, atoms)
+    return _of_info(find_charge, atoms, number)
 
 
-def _of_info(find: Callable[[Mapping[str, Any], str], int], atoms: AtomsLike) -> int:
+def spin_of(atoms: AtomsLike, number: int | None = None) -> int:
+    """Spin multiplicity, 0 if nobody stated it; see `charge_of`."""
+    return _of_info(find_spin, atoms, number)
+
+
+def _of_info(
+    find: Callable[[Mapping[str, Any], str], int], atoms: AtomsLike, number: int | None
+) -> int:
     if not atoms.info:
         return 0
     try:
         return find(atoms.info, "atoms.info")
     except ValueError:
         # The place takes longer to write down than all the rest, and only an error needs it.
-        return find(atoms.info, f"atoms.info of {Symbols(atoms.numbers)}")
+        which = "" if number is None else f"structure {number}, "
+        return find(atoms.info, f"atoms.info of {which}{Symbols(atoms.numbers)}")
 
 
 def fault_of(atoms: AtomsLike) -> str | None:

@@ -163,8 +163,8 @@ def _states(structures: Sequence[Atoms]) -> list[dict[str, Tensor]]:
     for name, keys, find in (("charge", CHARGE_KEYS, charge_of), ("spin", SPIN_KEYS, spin_of)):
         is_stated = [any(atoms.info.get(key) is not None for key in keys) for atoms in structures]
         if all(is_stated):
-            for state, atoms in zip(states, structures, strict=True):
-                state[name] = torch.tensor([[float(find(atoms))]], dtype=torch.float64)
+            for number, (state, atoms) in enumerate(zip(states, structures, strict=True)):
+                state[name] = torch.tensor([[float(find(atoms, number))]], dtype=torch.float64)
         elif any(is_stated):
             raise ValueError(
                 f"structure {is_stated.index(False)} states no {name} and structure "

@@ -23,6 +23,7 @@ from mtlpar.store.bp import BpReader, write_bp
 
 RECORD_SUFFIX: Final = ".piece.json"
 _MAX_MESSAGES: Final = 10
+_SKIP: Final = "extract.on_error to skip"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +176,8 @@ def _blocks(task: PieceTask, result: PieceResult) -> Iterator[RawBlock]:
         if block is None:
             return
         if block.damage is not None:
-            note(block.damage)
+            is_told = skip or _SKIP in block.damage
+            note(block.damage + ("" if is_told else f"; correct the file, or set {_SKIP} it"))
         yield block
 
 

@@ -205,6 +205,15 @@ def test_damage_is_an_error_that_names_the_file_or_a_balanced_entry(
     assert any(str(path) in message for message in content["files"][0]["damage"])
 
 
+@pytest.mark.parametrize("damage", [wrong_keys, wrong_shapes, flip_bits, truncate])
+@pytest.mark.parametrize("source", FILES)
+def test_damage_in_a_file_says_once_that_it_can_be_skipped(workspace, spoilt, source, damage):
+    path = spoilt(source, damage)
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+        run(source, workspace=workspace, settings=ExtractSettings())
+    assert str(caught.value).count("extract.on_error to skip") == 1
+
+
 @pytest.mark.parametrize("damage", [wrong_keys, wrong_shapes])
 @pytest.mark.parametrize("source", FILES)
 def test_records_that_are_damaged_cost_only_themselves(skipped, source, damage):

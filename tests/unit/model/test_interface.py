@@ -153,6 +153,14 @@ def test_lists_of_structures_come_back_in_order_with_references_added(path: Path
         ),
         ([Atoms("O", info={"spin": -1})], "molecules", r"'spin'.*is -1.0, expected"),
         ([Atoms("O", info={"charge": np.nan})], "molecules", r"'charge'.*is nan, expected"),
+        *(
+            (
+                [Atoms("O"), Atoms("O", info={key: 0.5})],
+                "molecules",
+                rf"atoms\.info of structure 1, O: '{key}' is 0\.5, expected",
+            )
+            for key in ("charge", "spin")
+        ),
     ],
 )
 def test_what_cannot_be_answered_is_an_error(
