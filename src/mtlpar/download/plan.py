@@ -99,15 +99,21 @@ def _files_of_mirrors(source: Source, mirrors: Sequence[str], web: Web) -> list[
     """Files of the first mirror that has the source; the others are further places for them."""
     problems = []
     for index, mirror in enumerate(mirrors):
+        following = mirrors[index + 1 : index + 2]
+        is_there = True
         try:
             files = mirror_files(source, mirror, web=web)
+            is_there = bool(files)
             _check_complete(
                 source, files, f"the mirror {mirror} (there or in its folder {source.files_name!r})"
             )
         except ValueError as error:
             problems.append(str(error))
-            if index + 1 < len(mirrors):
-                logger.warning("%s; trying %s", error, mirrors[index + 1])
+            # Each of several mirrors may hold some of the sources.
+            if following and is_there:
+                logger.warning("%s; trying %s", error, *following)
+            elif following:
+                _tell_of_nothing(source, mirror)
             continue
         others = [_offer_or_warning(source, other, web) for other in mirrors[index + 1 :]]
         return _with_places(files, [files, *others])
@@ -121,8 +127,12 @@ def _offer_or_warning(source: Source, mirror: str, web: Web) -> list[RawFile]:
         logger.warning("%s; continuing without this mirror", error)
         return []
     if not files:
-        logger.warning("the mirror %s has no files of %s", mirror, source.name)
+        _tell_of_nothing(source, mirror)
     return files
+
+
+def _tell_of_nothing(source: Source, mirror: str) -> None:
+    logger.info("the mirror %s has no files of %s", mirror, source.name)
 
 
 def _with_places(files: list[RawFile], offers: list[list[RawFile]]) -> list[RawFile]:

@@ -107,6 +107,18 @@ class TestWithoutTheCatalogue:
         assert download(first, second) == FILES
         assert f"DupMols.dat of qm7x is missing in the mirror {first}" in caplog.text
 
+    @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+    def test_one_that_has_other_sources_only_is_no_reason_to_warn(
+        self, tmp_path, download, caplog, order
+    ):
+        # As the embedded sample beside a folder of one's own.
+        caplog.set_level("INFO")
+        others = make_mirror(tmp_path / "others", {"ani1x-release.h5": b"x"})
+        mirrors = (others, make_mirror(tmp_path / "own", FILES))
+        assert download(*(mirrors[index] for index in order)) == FILES
+        assert f"the mirror {others} has no files of qm7x" in caplog.text
+        assert not [one for one in caplog.records if one.levelname == "WARNING"]
+
     def test_a_file_that_fails_comes_from_the_next(self, tmp_path, download, server):
         # The first announces checksums and has a damaged file.
         first = make_mirror(tmp_path / "first", {**FILES, "1000.xz": b"damaged!"})
