@@ -65,7 +65,7 @@ def card(model: SavedModel, path: Path, *, workspace: Workspace | None, catalogu
         "## Not for",
         _limits(model),
         "## Training",
-        _training(model),
+        _training(model, name_of(model, path)),
         "## File",
         f"SHA-256 `{file_digest(path)}`, {path.stat().st_size:,} bytes",
         f"```text\n{describe_model(model)}\n```",
@@ -253,20 +253,40 @@ def _knows_state(model: SavedModel) -> bool:
     return model.settings.encoder.charge_and_spin
 
 
-def _training(model: SavedModel) -> str:
+def _training(model: SavedModel, name: str) -> str:
     training = model.training
     facts = {
         key: training[key]
         for key in ("seed", "epochs", "steps", "best_step", "fingerprint", "start")
         if key in training
     }
-    settings = {"model": model.settings.model_dump(mode="json"), "train": training.get("settings")}
     branches = {branch: list(sources) for branch, sources in model.branches.items()}
-    config = dump_yaml({**settings, "branches": branches})
+    config = {
+        "sources": list(model.sources),
+        "seed": training.get("seed"),
+        "model": model.settings.model_dump(mode="json"),
+        "train": _train_settings(model),
+        "models": {name: {"branches": branches}},
+    }
+    known = dump_yaml({key: value for key, value in config.items() if value is not None})
+    start = f"; with `models.{name}.start_from`, the model above" if "start" in training else ""
     return (
         f"```json\n{json.dumps(facts, indent=1, ensure_ascii=False)}\n```\n\n"
-        f"Settings, as a configuration has them:\n\n```yaml\n{config}```"
+        f"As a `config.yaml`{start}:\n\n```yaml\n{known}```"
     )
+
+
+def _train_settings(model: SavedModel) -> dict[str, Any] | None:
+    """Settings of the training, without what is of sources that only other models had."""
+    settings = model.training.get("settings")
+    if settings is None:
+        return None
+    own = {
+        key: {source: value for source, value in settings[key].items() if source in model.sources}
+        for key in ("passes_per_epoch", "source_weights")
+        if key in settings
+    }
+    return {**settings, **own}
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -12,6 +12,7 @@ from helpers import REPOSITORY
 from training import BRANCHES, MODEL, TRAIN, run_alone
 
 from mtlpar.cli import main
+from mtlpar.config import load_config
 from mtlpar.core.files import file_digest
 from mtlpar.core.paths import Workspace
 from mtlpar.core.records import write_content
@@ -19,9 +20,7 @@ from mtlpar.evaluate import stage as evaluate
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.flow.run_record import AttemptRecord, RunRecord
 from mtlpar.model.file import load_model
-from mtlpar.model.settings import ModelSettings
 from mtlpar.report.card import card
-from mtlpar.train.settings import TrainSettings
 
 SOURCES = ("ani1x", "mptrj")
 
@@ -72,11 +71,18 @@ def test_its_uncertainty_is_that_of_the_metrics(tested: Workspace) -> None:
         assert f"{known.num_validation} structures, {known.num_groups} groups" in cells[1]
 
 
-def test_the_configuration_can_be_rebuilt_from_it(tested: Workspace) -> None:
-    found = yaml.safe_load(text_of(tested).split("```yaml\n")[1].split("```")[0])
-    assert ModelSettings.model_validate(found["model"]) == MODEL
-    assert TrainSettings.model_validate(found["train"]) == TRAIN.model_copy(update={"epochs": 1})
-    assert found["branches"] == {name: [name] for name in SOURCES}
+def test_the_configuration_can_be_rebuilt_from_it(tested: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text_of(tested).split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    found = load_config([path])
+    assert found.sources == SOURCES
+    assert found.seed == load_model(tested.model("mtl")).training["seed"]
+    assert found.model_of("mtl") == MODEL
+    # Weights of sources that the model never saw say nothing about it.
+    weights = {name: TRAIN.source_weights[name] for name in SOURCES if name in TRAIN.source_weights}
+    expected = TRAIN.model_copy(update={"epochs": 1, "source_weights": weights})
+    assert found.train_of("mtl") == expected
+    assert found.model_entry("mtl").branches == {name: (name,) for name in SOURCES}
 
 
 def test_published_data_are_cited_only_for_their_own_level_of_theory(tested: Workspace) -> None:
