@@ -53,13 +53,20 @@ class Contestant:
 
     script: str
     requirement: str | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str | bool] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+def _ours(forces: str, *, direct_first: bool = False) -> Contestant:
+    options: dict[str, str | bool] = {"forces": forces, "direct_first": direct_first}
+    return Contestant("with_mtlpar.py", options=options)
+
+
 CONTESTANTS = {
-    "mtlpar": Contestant("with_mtlpar.py", options={"forces": "equivariant"}),
-    "mtlpar-conservative": Contestant("with_mtlpar.py", options={"forces": "conservative"}),
+    "mtlpar": _ours("equivariant"),
+    "mtlpar-conservative": _ours("conservative"),
+    # As the default config makes its model for dynamics.
+    "mtlpar-direct-first": _ours("conservative", direct_first=True),
     # MACE is bound to an e3nn whose own tables torch takes for untrusted.
     "mace": Contestant(
         "with_mace.py",

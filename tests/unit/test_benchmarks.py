@@ -46,12 +46,12 @@ SLOW = {
     "load_model": "--rounds 1",
     "loader": "--structures 300 --batch 16 --rounds 1 --steps 1",
     # The peers would be installed.
-    "peers": "--only mtlpar --sources qm7x --cpu-seconds 1",
+    "peers": "--only mtlpar mtlpar-direct-first --sources qm7x --cpu-seconds 1",
     "step": "--edges 100 --memory-edges 200 --repeats 1 --train-steps 2 --threads 1",
 }
 # These compute data of their own, take long, or need a trained model, another build or a GPU.
 NEED_MORE = {
-    "accuracy", "catalogue", "ccsd", "choice", "deal", "distill", "dynamics",
+    "accuracy", "batched", "catalogue", "ccsd", "choice", "deal", "distill", "dynamics",
     "finetune", "finish", "gpu", "identity", "kept", "labels", "planner", "predict", "schedule",
     "stress", "uncertainty",
 }  # fmt: skip
