@@ -7,6 +7,7 @@ to zero, and those are labels too.
 from __future__ import annotations
 
 import io
+import json
 import lzma
 import re
 import sqlite3
@@ -51,6 +52,9 @@ _OURS: Final = "mtlpar_"
 # the energy too (findings/an_empty_note_swallows_the_energy_behind_it.sh).
 _QUOTED: Final = r"""[^\s="']+=(?:"[^"]+"|'[^']+')"""
 _EMPTY: Final = re.compile(rf"""({_QUOTED})|(?<!\S)[^\s="']+=(?:""|'')?(?=\s|$)""")
+# A matrix as the format's own library writes it, which ASE 3.29 cuts at its blanks
+# (findings/a_polarizability_of_extxyz_is_cut_into_words_by_ase.sh).
+_NESTED: Final = re.compile(rf"""({_QUOTED})|(?<!\S)([^\s="']+)=(\[\s*\[[^="']*\]\s*\])(?=\s|$)""")
 # Keys of the format by what people write for them, and what finds the keys of a header.
 _FORMAT_KEYS: Final = {
     "lattice": "Lattice", "cell": "Lattice", "pbc": "pbc", "properties": "Properties",
@@ -147,13 +151,29 @@ def _parse_header(line: str) -> Labels:
 
     ASE wants nine numbers under these names, and puts those of a stress into an order of its own.
     """
-    whole = _EMPTY.sub(lambda entry: entry[1] or "", line)
+    whole = _EMPTY.sub(lambda entry: entry[1] or "", _NESTED.sub(_as_ase_writes, line))
     found: Labels = key_val_str_to_dict(_MATRICES.sub(rf"\1{_OURS}\2=", whole))  # type: ignore[no-untyped-call]
     pbc = np.asarray(found.get("pbc", True))
     if pbc.dtype.kind not in "bif" or not np.isin(pbc, (0, 1)).all():
         # Any other word would be true, also "no".
         raise ValueError(f"pbc is {found['pbc']!r:.60}, expected T or F for each direction")
     return found
+
+
+def _as_ase_writes(entry: re.Match[str]) -> str:
+    """An entry of a second line, with the matrix that it may have in ASE's notation."""
+    quoted, key, matrix = entry.groups()
+    if quoted:
+        return entry[0]
+    try:
+        values = json.loads(matrix)
+    except json.JSONDecodeError:
+        # Words, which are no label.
+        return entry[0]
+    if key != "Lattice":
+        return f'{key}="_JSON {matrix}"'
+    # Nine numbers are one vector after the other; the vectors of a matrix are its columns.
+    return f'{key}="{" ".join(map(repr, np.ravel(values, order="F").tolist()))}"'
 
 
 def _decoded(frame: bytes) -> str:

@@ -528,6 +528,28 @@ def test_an_entry_without_a_value_does_not_swallow_the_one_behind_it(note: str) 
     assert atoms.pbc.tolist() == [True, True, False]
 
 
+def test_matrices_of_the_format_s_own_library_are_whole() -> None:
+    # ASE cuts them at their blanks: a first word and two remarks called "3.0]" or the like, or,
+    # for a cell, an error. libAtoms' cells have vectors as columns.
+    header = (
+        "energy=-3.5 stress=[[1.0, 6.0, 5.0], [6.0, 2.0, 4.0], [5.0, 4.0, 3.0]] "
+        "alpha=[[1, 2], [3, 4], [5, 6]] words=[[T, no]] said='a=[[1, 2]]' "
+        "Lattice=[[4.0, 1.0, 2.0], [0.0, 5.0, 3.0], [0.0, 0.0, 6.0]] pbc=[T, T, F] "
+        "Properties=species:S:1:pos:R:3"
+    )
+    text = f"1\n{header}\nCu 0.0 0.0 0.0\n".encode()
+    atoms, labels = CONTAINERS["extxyz"].open_record(text, "here")
+    assert atoms.cell.array.tolist() == [[4, 0, 0], [1, 5, 0], [2, 3, 6]]
+    assert atoms.pbc.tolist() == [True, True, False]
+    assert labels["energy"] == -3.5
+    assert np.array_equal(labels["stress"], [[1, 6, 5], [6, 2, 4], [5, 4, 3]])
+    assert np.array_equal(labels["alpha"], [[1, 2], [3, 4], [5, 6]])
+    assert labels["said"] == "a=[[1, 2]]"
+    wrong = text.replace(b"[0.0, 0.0, 6.0]]", b"[0.0, 0.0]]")
+    with pytest.raises(ValueError, match="ASE cannot read it"):
+        CONTAINERS["extxyz"].open_record(wrong, "here")
+
+
 def test_json_that_is_no_database_is_called_so_and_not_damaged(tmp_path):
     # A whole file: to remove and download it again would bring the same.
     path = tmp_path / "data.json"
