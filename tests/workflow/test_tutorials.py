@@ -13,9 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from checkout import copy_checkout, environment_of, make_small
 from helpers import REPOSITORY
 
+from mtlpar.cli import main
 from mtlpar.sources import registry
 
 # What they call has tests of its own that every change runs.
@@ -99,6 +101,17 @@ def test_your_own_data(checkout, monkeypatch, capsys):
     # Labels differ by their references alone from nothing: a wrong one would be tens of eV away.
     printed = dict(re.findall(r"^(\w+): (\S+) eV$", capsys.readouterr().out, re.MULTILINE))
     assert float(printed["predicted"]) == pytest.approx(float(printed["label"]), abs=3.0)
+    # The end of the page: the same source in the default run.
+    mine = yaml.safe_load((checkout / "mine" / "config.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load((checkout / "config.yaml").read_text(encoding="utf-8"))
+    config["sources"].append("alloys")
+    mirrors = re.search(r"with `mirrors: \[(.+?)\]` in that", (PAGES / "own_data.md").read_text())
+    assert mirrors
+    config["custom_sources"] = mine["custom_sources"]
+    config["custom_sources"]["alloys"]["mirrors"] = [mirrors[1]]
+    (checkout / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert main(["download", "--source", "alloys"]) == 0
+    registry.define_custom_sources({})
 
 
 def test_fine_tuning(checkout, monkeypatch, capsys):

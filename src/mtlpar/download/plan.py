@@ -299,8 +299,8 @@ def _check_complete(source: Source, files: list[RawFile], where: str) -> None:
     if not any(file.kind == "data" for file in files):
         raise ValueError(
             f"no data file of {source.name} in {where}: found {', '.join(names) or 'nothing'}, "
-            f"expected {' or '.join(source.data_files)}; put the files there under these names or "
-            "take the source out of the config"
+            f"expected {' or '.join(source.data_files)}; put the files there under these names, "
+            "add their folder to download.mirrors, or take the source out of the config"
         )
     for pattern in source.data_files if source.needs_all_files else ():
         if not any(matches(name, pattern) for name in names):

@@ -153,6 +153,7 @@ class TestWithoutTheCatalogue:
         with pytest.raises(ValueError) as caught:
             download(make_mirror(tmp_path / "empty", {}), "/nowhere")
         assert "no data file of qm7x in the mirror" in str(caught.value)
+        assert "add their folder to download.mirrors" in str(caught.value)
         assert "/nowhere, which is not a folder" in str(caught.value)
 
 
