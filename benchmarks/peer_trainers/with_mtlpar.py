@@ -40,8 +40,10 @@ def train(job: Mapping[str, Any], folder: Path, epochs: int, *, start: Path | No
     ]
     if start is not None:
         model = _FINISHED
-        entry = f"{{branches: {{{source}: [{source}]}}, start_from: {{model: {start}}}}}"
-        changes.append(f"models.{model}={entry}")
+        # The architecture is that of the file, with what the entry itself changes.
+        entry = f"branches: {{{source}: [{source}]}}, start_from: {{model: {start}}}"
+        entry += f", model: {{head: {{forces: {job['forces']}}}}}"
+        changes.append(f"models.{model}={{{entry}}}")
     started = time.process_time()
     if command(["train", f"--model={model}", *(f"--set={change}" for change in changes)]):
         raise SystemExit("mtlpar train failed")
@@ -72,6 +74,8 @@ def main() -> None:
     path, more, more_epochs = train_for(job, out / job["forces"], seconds - spent, start=path)
     result: dict[str, float] = {"cpu_seconds": spent + more, "epochs": epochs + more_epochs}
     model, test = mtlpar.load_model(path), read(job["test"], ":")
+    if model.settings.head.forces != job["forces"]:
+        raise SystemExit(f"the model has {model.settings.head.forces} forces")
 
     def predict_test() -> tuple[np.ndarray, np.ndarray]:
         found = model.predict(test)
