@@ -131,9 +131,10 @@ def test_fine_tuning(checkout, monkeypatch, capsys):
 
 
 def test_a_supercomputer_up_to_the_dry_run(checkout, monkeypatch):
-    make_small(checkout)
+    # The preset of the paper has something to say of the conservative model too.
+    make_small(checkout, with_conservative=True)
     installed, plan, dry_run, listed = run_page("supercomputer.md", checkout, monkeypatch)
     assert "frontier" in installed
     assert "mtl-par" in plan
-    assert re.search(r"^train +1$", dry_run, re.MULTILINE)
+    assert re.search(r"^train +2$", dry_run, re.MULTILINE)
     assert "ani1x" in listed
