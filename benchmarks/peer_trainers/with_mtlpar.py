@@ -27,10 +27,9 @@ _FINISHED = "finished"
 
 def train(job: Mapping[str, Any], folder: Path, epochs: int, *, start: Path | None = None) -> float:
     """CPU seconds of a training in a folder of its own, from a model of direct forces if named."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir()
     for part in ("packed", "normalized", "extracted", "ledger"):
-        if not (folder / part).exists():
-            (folder / part).symlink_to(Path(job["results"]) / part)
+        (folder / part).symlink_to(Path(job["results"]) / part)
     source = model = job["source"]
     changes = [
         f"paths.results={folder}",
