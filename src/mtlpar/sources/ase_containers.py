@@ -151,7 +151,9 @@ def _parse_header(line: str) -> Labels:
 
     ASE wants nine numbers under these names, and puts those of a stress into an order of its own.
     """
-    whole = _EMPTY.sub(lambda entry: entry[1] or "", _NESTED.sub(_as_ase_writes, line))
+    if "[" in line:
+        line = _NESTED.sub(_as_ase_writes, line)
+    whole = _EMPTY.sub(lambda entry: entry[1] or "", line)
     found: Labels = key_val_str_to_dict(_MATRICES.sub(rf"\1{_OURS}\2=", whole))  # type: ignore[no-untyped-call]
     pbc = np.asarray(found.get("pbc", True))
     if pbc.dtype.kind not in "bif" or not np.isin(pbc, (0, 1)).all():
