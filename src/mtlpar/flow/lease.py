@@ -118,6 +118,10 @@ class LeaseFolder:
         self.folder = folder
         self.name = name
 
+    def __str__(self) -> str:
+        # Of the present folder "." would be the name.
+        return f"{self.name} in {self.folder if self.folder.name else self.folder.resolve()}"
+
     def path(self, generation: int) -> Path:
         """File of a generation."""
         return self.folder / f".lease-{self.name}-{generation:06d}"
@@ -206,7 +210,7 @@ class HeldLease:
             self._rewrite(released=True)
         except OSError as error:
             # What the run itself has come to matters more, and others see when it has gone.
-            logger.warning("%s: cannot release the lease: %s", self._files.folder, error)
+            logger.warning("%s: cannot release the lease: %s", self._files, error)
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_S):
@@ -219,13 +223,13 @@ class HeldLease:
                 return
             except OSError as error:
                 # A file system that hangs for a moment is no reason to stop; the next beat tells.
-                logger.warning("%s: cannot renew the lease: %s", self._files.folder, error)
+                logger.warning("%s: cannot renew the lease: %s", self._files, error)
 
     def _check(self) -> None:
         current = self._files.current()
         if current and current.generation > self._lease.generation:
             raise ValueError(
-                f"{self._files.folder}: lost the lease {self._files.name!r} to {current.holder}, "
+                f"{self._files}: lost the lease to {current.holder}, "
                 "which saw no sign of life from this process; this process stops and writes "
                 "nothing more"
             )
@@ -287,16 +291,16 @@ def _take(
         now = time.monotonic()
         if patience_s is not None and now - started >= patience_s:
             raise ValueError(
-                f"{files.folder}: {files.name!r} is being written by {current.holder}; waited "
+                f"{files} is being written by {current.holder}; waited "
                 f"{now - started:.0f} s. Wait for it or end it (`mtlpar jobs`), then run again"
             )
         if now - reminded >= _REMIND_S:
-            logger.info("%s: waiting for %s, which writes it", files.folder, current.holder)
+            logger.info("%s: waiting for %s, which writes it", files, current.holder)
             reminded = now
         time.sleep(BEAT_S / 10)
     previous = current if current and not current.released else None
     if previous:
-        logger.warning("%s: took over from %s, which is gone", files.folder, previous.holder)
+        logger.warning("%s: took over from %s, which is gone", files, previous.holder)
     lease = Lease(generation, owner, beat_at=time.time())
     return HeldLease(files, lease, previous=previous, waited=waited, on_loss=on_loss)
 

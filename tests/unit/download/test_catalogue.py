@@ -55,6 +55,31 @@ def test_the_shipped_listings_take_what_the_readers_read_once_and_nothing_else(s
         assert not any(fnmatchcase(f"{name}.json.bz2", pattern) for pattern in patterns)
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/download.md",
+        "docs/machines.md",
+        "docs/tutorials/supercomputer.md",
+        "workflow/presets/archives.yaml",
+    ],
+)
+def test_pages_say_how_much_the_default_sources_download(page):
+    # Those of the configuration; several share a file, and only a server knows of Alexandria.
+    listed = {
+        get_source(name).files_name for name in load_config([REPOSITORY / "config.yaml"]).sources
+    }
+    sizes = {
+        (row.source, row.file): row.bytes
+        for row in read_catalogue(SHIPPED)
+        if row.source in listed - {"alexandria"} and row.kind in ("data", "sidecar")
+    }
+    total = f"{sum(sizes.values()) / 1e9:.0f} GB"
+    text = " ".join((REPOSITORY / page).read_text(encoding="utf-8").replace("#", "").split())
+    assert f"{total} and the shards of Alexandria" in text
+
+
 def test_the_shipped_catalogue_has_all_of_qm7x():
     # 9,617,360,480 bytes is the sum that the eight archives are documented to have.
     rows = [row for row in read_catalogue(SHIPPED) if row.source == "qm7x"]

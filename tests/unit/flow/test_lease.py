@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,6 +81,24 @@ def test_a_killed_owner_is_replaced_at_once_and_told_about(tmp_path: Path) -> No
             assert held.previous.owner is not None
             assert held.previous.owner.job == "42"
             assert not held.waited
+
+
+@pytest.mark.parametrize("folder", [".", "results/models"])
+def test_messages_name_what_is_written_and_where(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The present folder is called ".", which says nothing in a log.
+    monkeypatch.chdir(tmp_path)
+    with holder(Path(folder)) as other:
+        place = tmp_path if folder == "." else folder
+        with pytest.raises(
+            ValueError, match=rf"pack in {re.escape(str(place))} is being written by"
+        ):
+            _touch(Path(folder))
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        _touch(Path(folder))
+    assert f"pack in {place}: took over from process {other.pid} on" in caplog.text
 
 
 def test_a_waiting_process_goes_on_when_the_other_is_done(tmp_path: Path) -> None:
@@ -159,7 +178,7 @@ def test_a_sleeper_that_wakes_up_finds_that_it_lost(
             assert LeaseFolder(tmp_path, "pack").create(2, STRANGER)
             assert lost.wait(10)
 
-    with pytest.raises(ValueError, match="lost the lease 'pack' to process 1 on elsewhere"):
+    with pytest.raises(ValueError, match="lost the lease to process 1 on elsewhere"):
         sleep_too_long()
     # And it took nothing away from the new owner.
     current = LeaseFolder(tmp_path, "pack").current()
