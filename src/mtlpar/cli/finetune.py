@@ -13,6 +13,7 @@ from mtlpar.cli.common import add_command, add_overrides, on_first_rank, require
 from mtlpar.cli.model_files import model_file
 from mtlpar.cli.stages import run_stage_here
 from mtlpar.core.collective import collective
+from mtlpar.core.fields import SPLITS
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
@@ -177,6 +178,11 @@ def _replay(text: str) -> tuple[str, int]:
     found = re.fullmatch(r"(none|packs|pseudo):?([1-9][0-9]*)?", text)
     if found is None or (found[1] == "pseudo") != (found[2] is not None):
         raise ValueError(f"--replay {text}: expected none, packs or pseudo:N, such as pseudo:200")
+    if found[1] == "pseudo" and int(found[2]) < len(SPLITS):
+        raise ValueError(
+            f"--replay {text}: expected {len(SPLITS)} structures at least, one each to train, "
+            "validate and test on"
+        )
     return found[1], int(found[2] or 0)
 
 

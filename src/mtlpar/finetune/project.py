@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from mtlpar.config import Config
 from mtlpar.config.load import Stack
+from mtlpar.core.fields import SPLITS
 from mtlpar.finetune.folder import files_of, only_packs, write_own_config
 from mtlpar.finetune.replay import hold_still
 from mtlpar.model.moving import set_moving
@@ -145,6 +146,7 @@ def _replayed(model: SavedModel, source: str, path: Path | None) -> dict[str, An
         **files_of([path]),
         "level_of_theory": f"{level}, as the model predicts it",
         "group_key": "group",
+        "splits": {"key": "split", **{split: [split] for split in SPLITS}},
     }
 
 

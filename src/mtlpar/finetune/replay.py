@@ -26,6 +26,8 @@ REPLAYED: Final = 0.5
 follows their noise: with a sixth, errors of pre-training grow by 18 %, with half by 2 %."""
 _RATTLE_ANGSTROM: Final = 0.08
 _STRAIN: Final = 0.01
+# Of fewer a split of whole structures would hold one or none.
+_FEWEST_STRUCTURES: Final = 10
 _STATE: Final = ("charge", "spin")
 
 
@@ -143,6 +145,7 @@ def write_pseudo_labels(
         rng = np.random.default_rng([seed, len(found)])
         frames = displaced(iterate_atoms(block, pack.header), known, count, rng)
         if frames:
+            _deal(frames)
             _label(model, source, frames)
             path = folder / f"replay_{source}.extxyz"
             write(path, frames, format="extxyz")
@@ -182,6 +185,23 @@ def displaced(
         atoms.info["group"] = f"rattled-{index % len(usable)}"
         frames.append(atoms)
     return frames
+
+
+def _deal(frames: list[Atoms]) -> None:
+    """Write splits into frames, by structure; copies of few structures one by one.
+
+    A branch may know the elements of three structures of a thousand. By the hash of their names all
+    could lie in one split.
+    """
+    if len({atoms.info["group"] for atoms in frames}) < _FEWEST_STRUCTURES:
+        for index, atoms in enumerate(frames):
+            atoms.info["group"] += f"-{index}"
+    groups = list(dict.fromkeys(atoms.info["group"] for atoms in frames))
+    held = max(1, len(groups) // 10)
+    splits = dict.fromkeys(groups, "train")
+    splits |= dict.fromkeys(groups[:held], "val") | dict.fromkeys(groups[held : 2 * held], "test")
+    for atoms in frames:
+        atoms.info["split"] = splits[atoms.info["group"]]
 
 
 def _label(model: SavedModel, source: str, frames: list[Atoms]) -> None:

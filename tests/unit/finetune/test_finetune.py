@@ -181,6 +181,7 @@ def test_replay_holds_the_other_branches_while_the_encoder_moves(
     [
         (["--name", "qm7x"], "--name qm7x: the model has a source or branch of that name"),
         (["--replay", "pseudo"], "expected none, packs or pseudo:N"),
+        (["--replay", "pseudo:2"], "--replay pseudo:2: expected 3 structures at least, one each"),
         (["--mode", "head"], "such as full, heads, last:2, lora:8, got 'head' (--mode)"),
         (["--name", "my data"], "'my data' must be an identifier (letters, digits, _) (--name)"),
         (["--level", ""], "--level` is empty: is a variable of the shell not set?"),
@@ -218,14 +219,22 @@ def test_packs_that_are_not_there_are_missed_before_data_are_prepared(
     assert not (here / "finetune").exists()
 
 
-def test_too_few_pseudo_labels_are_told_by_the_option_that_asked_for_them(
-    start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("count", [3, 40])
+@pytest.mark.parametrize("split", ["groups", "frames"])
+def test_pseudo_labels_of_few_structures_are_in_all_splits(
+    start: Workspace, here: Path, split: str, count: int
 ) -> None:
-    # Two structures cannot be in three splits.
-    assert finetune(start, "--replay", "pseudo:2", "--explain") == 1
-    told = capsys.readouterr().err
-    assert "--replay pseudo:2: the structures that branch ani1x labelled cannot be" in told
-    assert "more of them may do" in told
+    # Branches know the elements of three molecules alone. What they label would be a few groups,
+    # all of which may lie in one split.
+    frames = list(molecules(strength=2.0, offset=100.0))
+    for frame in frames[6:]:
+        frame.numbers[0] = 10
+    write(here / "mine.extxyz", frames)
+    options = ("--replay", f"pseudo:{count}", "--set", f"normalize.split={split}", "--explain")
+    assert finetune(start, *options) == 0
+    ledger = json.loads((here / "finetune/results/ledger/replay_mptrj.json").read_text())
+    assert (ledger["val"], ledger["test"]) == (max(1, count // 10), max(1, count // 10))
+    assert not ledger["leaky"]
 
 
 def test_charges_that_a_model_cannot_see_are_told(
