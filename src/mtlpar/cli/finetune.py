@@ -99,10 +99,11 @@ def _finetune(options: argparse.Namespace) -> None:
     require_existing(options.data)
     from mtlpar.finetune import branches, explain
     from mtlpar.finetune.folder import prepare, working_in
-    from mtlpar.finetune.project import MODEL, Request, write_config
+    from mtlpar.finetune.project import MODEL, Request, start_of, write_config
     from mtlpar.finetune.replay import sources_with_packs
     from mtlpar.model.file import load_model
     from mtlpar.store.pack import Pack
+    from mtlpar.train.start_references import refuse_far_start
 
     model = load_model(path)
     kind, count = _replay(options.replay)
@@ -131,31 +132,34 @@ def _finetune(options: argparse.Namespace) -> None:
         sources_with_packs(model, packed)
     folder = options.out.resolve()
 
-    def make_ready() -> str:
+    def make_ready() -> None:
         write_config(folder, request, model)
         with working_in(folder):
             prepare(options.name, run_stage_here)
             with Pack.open(Path("results/packed", options.name, "train.bp")) as pack:
                 candidates = branches.rank_branches(model, pack)
-                branch: str = options.branch or candidates[0].branch
+                best = options.branch or candidates[0].branch
+                # A setting may say something else.
+                branch = start_of(write_config(folder, request, model, branch=best), model)
+                sys.stdout.write(f"\n{branches.candidates_text(candidates, chosen=branch)}\n\n")
+                for one in candidates:
+                    if one.branch == branch:
+                        refuse_far_start(one.fit, options.name, model, branch, path=path)
                 replay = _replay_sources(kind, count, model, pack, packed)
                 passes = _replay_passes(kind, replay, pack)
-            sys.stdout.write(f"\n{branches.candidates_text(candidates, chosen=branch)}\n\n")
-            write_config(folder, request, model, branch=branch, replay=replay, passes=passes)
+            write_config(folder, request, model, branch=best, replay=replay, passes=passes)
             for source, given in replay.items():
                 if given is not None:
                     _prepare_pseudo_labels(source, count)
             if options.explain:
                 sys.stdout.write(f"{explain.text(Path('config.yaml'), model)}\n")
-        return branch
 
     def test() -> None:
         with working_in(folder):
             run_stage_here("evaluate", "--model", MODEL)
-            assert chosen is not None
-            sys.stdout.write(f"\n{explain.outcome(Path('config.yaml'), model, chosen)}\n")
+            sys.stdout.write(f"\n{explain.outcome(Path('config.yaml'), model)}\n")
 
-    chosen = on_first_rank(options, make_ready)
+    on_first_rank(options, make_ready)
     if not options.explain:
         with working_in(folder):
             run_stage_here("train", "--model", MODEL)

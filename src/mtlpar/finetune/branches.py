@@ -60,8 +60,13 @@ def rank_branches(model: SavedModel, pack: Pack) -> list[Candidate]:
     return sorted(found, key=lambda one: one.score)
 
 
-def candidates_text(candidates: Sequence[Candidate], *, chosen: str) -> str:
-    """A table of branches: errors on the new data before training, and what they do not know."""
+def candidates_text(candidates: Sequence[Candidate], *, chosen: str | None) -> str:
+    """A table of branches: errors on the new data before training, and what they do not know.
+
+    Args:
+        candidates: All branches, the best first.
+        chosen: The one that is started from; None for random weights.
+    """
     labels = [label for label, name in MAE_NAMES.items() if name in candidates[0].fit.errors]
     heads = [f"{label} {ERROR_UNITS[label]}" for label in labels]
     width = max(len("predicting the mean"), *(len(one.branch) + 2 for one in candidates))
@@ -72,10 +77,10 @@ def candidates_text(candidates: Sequence[Candidate], *, chosen: str) -> str:
         numbers = "".join(f"{one.fit.errors[MAE_NAMES[label]]:17.4f}" for label in labels)
         level = ", ".join(dict.fromkeys(one.levels))
         lines.append(f"{mark + one.branch:{width}}{numbers}  {level}{unknown}")
-    doubt = next((one.fit.doubt for one in candidates if one.branch == chosen), None)
+    doubts = [line for one in candidates if one.branch == chosen for line in one.fit.doubts]
     sizes = "".join(f"{candidates[0].fit.sizes[MAE_NAMES[label]]:17.4f}" for label in labels)
     lines.append(f"{'predicting the mean':{width}}{sizes}")
-    return "\n".join([*lines, *([f"warning: {doubt}"] if doubt else [])])
+    return "\n".join([*lines, *(f"warning: {doubt}" for doubt in doubts)])
 
 
 def _atomic_number(symbol: str) -> int:

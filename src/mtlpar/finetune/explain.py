@@ -14,7 +14,7 @@ from mtlpar.config.schema import ModelEntry
 from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
 from mtlpar.core.wording import counted
 from mtlpar.evaluate.errors import predict_dataset, sums_of, zero_of
-from mtlpar.finetune.project import MODEL
+from mtlpar.finetune.project import MODEL, start_of
 from mtlpar.model.file import load_model
 from mtlpar.model.moving import set_moving
 from mtlpar.model.multitask import MultiTaskModel, count_parameters
@@ -25,6 +25,8 @@ from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.pack import Pack
 from mtlpar.train.data import plan_epochs
 from mtlpar.train.kept import kept_branches
+from mtlpar.train.recipe import Recipe
+from mtlpar.train.stage import doubts_of
 from mtlpar.train.start_references import fit_references
 
 _TIMED: int = 32
@@ -54,7 +56,16 @@ def text(path: Path, model: SavedModel) -> str:
     own = next(iter(entry.sources))
     headers = {source: pack.header for source, pack in packs.items()}
     samples = plan_epochs(headers, config.train_of(MODEL), seed=config.seed).num_samples
-    branch = entry.start_from.branches[own]
+    branch = start_of(config, model)
+    recipe = Recipe(
+        name=MODEL,
+        branches=entry.branches,
+        model_settings=settings,
+        settings=config.train_of(MODEL),
+        seed=config.seed,
+        start=None,
+        packs=packs,
+    )
     lines = [
         f"mode {entry.start_from.mode}",
         f"  {'encoder':20} {_moving(network.encoder)}",
@@ -64,18 +75,18 @@ def text(path: Path, model: SavedModel) -> str:
         "",
         *_replay(samples, own),
         "",
-        *_cost(config, network, packs[own], sum(samples.values()), model, branch),
+        *_cost(config, network, packs[own], sum(samples.values()), model),
+        *(f"warning: {line}" for line in doubts_of(recipe)),
     ]
     return "\n".join(lines)
 
 
-def outcome(path: Path, model: SavedModel, branch: str) -> str:
+def outcome(path: Path, model: SavedModel) -> str:
     """Test errors before and after a fine-tuning, and what became of the other branches.
 
     Args:
         path: Its configuration.
         model: The model that was started from.
-        branch: Its branch that the new one started from.
 
     Raises:
         ValueError: If the fine-tuned model or a pack is missing or damaged.
@@ -85,20 +96,22 @@ def outcome(path: Path, model: SavedModel, branch: str) -> str:
     tuned = load_model(work.model(MODEL))
     lines = [f"{'mean absolute errors on test':36}{'before':>10}{'after':>10}{'of zero':>10}"]
     for source in config.models[MODEL].sources:
-        start = branch if source == config.sources[0] else tuned.branch_of(source)
+        start = start_of(config, model) if source == config.sources[0] else tuned.branch_of(source)
         lines += [source, *_before_and_after(model, tuned, start, source, config)]
     lines += ["", *_drift(tuned.training.get("drift", {}), alone=len(tuned.branches) == 1)]
     return "\n".join([*lines, "", f"model: {work.model(MODEL).resolve()}"])
 
 
 def _before_and_after(
-    model: SavedModel, tuned: SavedModel, start: str, source: str, config: Config
+    model: SavedModel, tuned: SavedModel, start: str | None, source: str, config: Config
 ) -> list[str]:
-    """Lines of a table: errors on the test set of a source by label."""
+    """Lines of a table: errors on the test set of a source by label; before, if it had a start."""
     dataset = PackedDataset(Pack.of(config.workspace, source, "test"))
     # The start with the references that were fitted to it is the model before the first step.
     before, after = (
-        sums_of(
+        {}
+        if branch is None
+        else sums_of(
             dataset,
             predict_dataset(
                 one, dataset, branch, config.evaluate, references=tuned.references[source]
@@ -152,12 +165,14 @@ def _moving_parameters(part: torch.nn.Module) -> int:
     return sum(p.numel() for p in part.parameters() if p.requires_grad)
 
 
-def _references(pack: Pack, model: SavedModel, branch: str) -> list[str]:
-    fit = fit_references(pack, model, branch)
-    source = model.branches[branch][0]
-    old = model.references[source].energies_ev
-    lines = [f"reference energies (eV)       {branch:>14}{pack.header.source:>14}"]
-    for symbol, energy in fit.references.energies_ev.items():
+def _references(pack: Pack, model: SavedModel, branch: str | None) -> list[str]:
+    old: Mapping[str, float] = {}
+    new = pack.header.references
+    if branch is not None:
+        old = model.references[model.branches[branch][0]].energies_ev
+        new = fit_references(pack, model, branch).references
+    lines = [f"reference energies (eV)       {branch or '':>14}{pack.header.source:>14}"]
+    for symbol, energy in new.energies_ev.items():
         if symbol in pack.header.references.energies_ev:
             before = f"{old[symbol]:14.4f}" if symbol in old else f"{'-':>14}"
             lines.append(f"  {symbol:28}{before}{energy:14.4f}")
@@ -177,11 +192,12 @@ def _cost(
     pack: Pack,
     samples: int,
     model: SavedModel,
-    branch: str,
 ) -> list[str]:
     """Rough, from a forward pass on this machine."""
     settings = config.train_of(MODEL)
     some = pack.first(_TIMED)
+    # All branches take as long.
+    branch = next(iter(model.branches))
     for _ in range(2):
         started = time.perf_counter()
         found = list(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from mtlpar.config.load import parse_assignment
 from mtlpar.core.files import read_text, write_text
 from mtlpar.core.hashing import json_digest
 from mtlpar.core.system_errors import words_of
@@ -87,6 +88,26 @@ def _check_own(path: Path, mark: str, *, command: str, model: str) -> None:
             f"with `mtlpar train --model {model}`, or remove the file and give its changes with "
             "--set"
         )
+
+
+def refuse_own(assignments: Iterable[str], own: Mapping[str, str]) -> None:
+    """Refuse settings that a command writes itself, and relies on as it wrote them.
+
+    Args:
+        assignments: Settings of the user, such as ``train.epochs=5``.
+        own: What to do instead, by dotted key; all below a key is the command's too.
+
+    Raises:
+        ValueError: For the first of them.
+    """
+    for assignment in assignments:
+        key, _ = parse_assignment(assignment)
+        for mine, instead in own.items():
+            # A block that is replaced takes what it holds with it.
+            if f"{key}.".startswith(f"{mine}.") or f"{mine}.".startswith(f"{key}."):
+                raise ValueError(
+                    f"--set {assignment}: the command itself decides about {mine}; {instead}"
+                )
 
 
 def files_of(paths: Iterable[Path]) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any, Final
 from mtlpar.config import Config
 from mtlpar.config.load import Stack
 from mtlpar.core.fields import SPLITS
-from mtlpar.finetune.folder import files_of, only_packs, write_own_config
+from mtlpar.finetune.folder import files_of, only_packs, refuse_own, write_own_config
 from mtlpar.finetune.replay import hold_still
 from mtlpar.model.moving import set_moving
 from mtlpar.model.multitask import MultiTaskModel
 from mtlpar.model.saved import SavedModel
-from mtlpar.model.start import architecture_from
+from mtlpar.model.start import architecture_from, start_branch
 from mtlpar.sources.registry import packaged_names
 
 MODEL: Final = "tuned"
@@ -60,7 +60,7 @@ def write_config(
     branch: str | None = None,
     replay: Mapping[str, Path | None] | None = None,
     passes: Mapping[str, float] | None = None,
-) -> None:
+) -> Config:
     """Write ``config.yaml`` of a fine-tuning.
 
     Args:
@@ -72,16 +72,38 @@ def write_config(
             None where their packs lie in the folder.
         passes: How often an epoch visits the structures of sources, if not once.
 
+    Returns:
+        What it says.
+
     Raises:
         ValueError: If settings have a mistake, the model cannot start so, or the folder has a
             ``config.yaml`` that is not as this function wrote it.
     """
+    refuse_own(request.assignments, _own(request.name))
     content = _content(request, model, branch, replay or {}, passes or {})
     stack = Stack(content, places=_options_of(request.name))
     for assignment in request.assignments:
         stack.add_override(assignment, option="--set")
-    _check_start(stack.check("fine-tuning"), model)
+    config = stack.check("fine-tuning")
+    _check_start(config, model)
     write_own_config(folder, content, command="finetune", model=MODEL)
+    return config
+
+
+def start_of(config: Config, model: SavedModel) -> str | None:
+    """The branch of the model that the new one starts from; None for random weights.
+
+    Args:
+        config: The configuration of a fine-tuning.
+        model: The model to start from.
+
+    Raises:
+        ValueError: If it is to start from a branch that the model does not have.
+    """
+    entry = config.model_entry(MODEL)
+    assert entry.start_from is not None
+    # A fine-tuning has one branch for new data, the first, called as their source.
+    return start_branch(next(iter(entry.branches)), model, entry.start_from.branches)
 
 
 def _content(
@@ -120,6 +142,21 @@ def _content(
     }
 
 
+def _own(name: str) -> dict[str, str]:
+    """What the user cannot set, and how to say it."""
+    data = "name the files as DATA"
+    return {
+        "sources": data,
+        f"custom_sources.{name}.files": data,
+        f"custom_sources.{name}.mirrors": data,
+        "paths.results": "name the folder with --out",
+        "model": "the architecture is that of MODEL, and models.tuned.model has what may differ, "
+        "such as head.forces",
+        f"models.{MODEL}.branches": "name the branch with --name",
+        f"models.{MODEL}.start_from.model": "name the model as MODEL",
+    }
+
+
 def _options_of(name: str) -> dict[str, str]:
     """The options that keys of the configuration come from: who gave these knows no keys."""
     return {
@@ -133,6 +170,7 @@ def _check_start(config: Config, model: SavedModel) -> None:
     """Find out whether a model can start so, before hours of preparing data."""
     entry = config.model_entry(MODEL)
     assert entry.start_from is not None
+    start_of(config, model)
     settings = architecture_from(model, entry.model)
     network = MultiTaskModel(settings, entry.branches, seed=config.seed)
     set_moving(network, entry.start_from.mode, seed=config.seed)

@@ -98,10 +98,8 @@ def run(
                 packs=_open_packs(workspace, branches),
             )
             if context.rank == 0:
-                for line in (*labels_not_learned(recipe), *states_not_seen(recipe)):
+                for line in doubts_of(recipe):
                     logger.warning("%s", line)
-                for source in without_energies(recipe):
-                    logger.warning("%s", energies_not_learned(source, model_settings.head.forces))
         _check_ranks(recipe)
         _RankTraining(recipe, workspace, context).run(stop)
     if dist.is_initialized():
@@ -115,6 +113,16 @@ def _open_packs(workspace: Workspace, branches: Mapping[str, tuple[str, ...]]) -
         for sources in branches.values()
         for source in sources
     }
+
+
+def doubts_of(recipe: Recipe) -> list[str]:
+    """What a user should know before a training, a sentence each."""
+    forces = recipe.model_settings.head.forces
+    return [
+        *labels_not_learned(recipe),
+        *states_not_seen(recipe),
+        *(energies_not_learned(source, forces) for source in without_energies(recipe)),
+    ]
 
 
 def labels_not_learned(recipe: Recipe) -> list[str]:

@@ -101,6 +101,22 @@ class StartFit:
             "kcal/mol or 96.5 kJ/mol)"
         )
 
+    @property
+    def is_far_behind(self) -> bool:
+        """Whether the start is far worse than predicting zero in all labels."""
+        return bool(self.errors) and len(self.labels_behind(_FAR_BEHIND)) == len(self.errors)
+
+    @property
+    def doubts(self) -> list[str]:
+        """What speaks against labels or start, a sentence each."""
+        found = [self.doubt] if self.doubt else []
+        if behind := self.labels_behind():
+            labels = " and ".join(behind)
+            found.append(
+                f"the start predicts the {labels} worse than the mean does, before training"
+            )
+        return found
+
     def labels_behind(self, factor: float = 1.0) -> list[str]:
         """Labels that the start predicts worse than zero does, by more than a factor."""
         return [
@@ -163,23 +179,34 @@ def _references_of(recipe: Recipe, start: SavedModel, source: str) -> References
         return start.references[source]
     fit = fit_references(pack, start, branch)
     logger.info("%s starts from branch %s: mean errors on train %s", source, branch, fit.text)
-    if fit.doubt:
-        logger.warning("%s: %s", source, fit.doubt)
-    if fit.errors and len(fit.labels_behind(_FAR_BEHIND)) == len(fit.errors):
-        raise ValueError(
-            f"{source}: branch {branch} of {recipe.start.path} is a far worse start than "
-            f"predicting the mean: {fit.text}. Check its labels and their units, "
-            f"start from another of its branches ({_others(start, branch)}), or give the branch "
-            "another name and no start"
-        )
-    if behind := fit.labels_behind():
-        logger.warning(
-            "%s: branch %s predicts the %s worse than the mean does, before training",
-            source,
-            branch,
-            " and ".join(behind),
-        )
+    for line in fit.doubts:
+        logger.warning("%s: %s", source, line)
+    refuse_far_start(fit, source, start, branch, path=recipe.start.path)
     return fit.references
+
+
+def refuse_far_start(
+    fit: StartFit, source: str, start: SavedModel, branch: str, *, path: Path
+) -> None:
+    """Refuse to train from a branch that knows nothing of a source, or is told it in wrong units.
+
+    Args:
+        fit: How well the branch predicts the source.
+        source: The source.
+        start: The trained model.
+        branch: One of its branches.
+        path: File of the model.
+
+    Raises:
+        ValueError: If the start is far worse than predicting the mean in all labels.
+    """
+    if fit.is_far_behind:
+        raise ValueError(
+            f"{source}: branch {branch} of {path} is a far worse start than "
+            f"predicting the mean: {fit.text}. Check its labels and their units, "
+            f"start from another of its branches ({_others(start, branch)}), or from random "
+            "weights: under a name that no branch of it has, with start_from.branches empty"
+        )
 
 
 def _others(start: SavedModel, branch: str) -> str:

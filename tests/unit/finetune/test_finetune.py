@@ -189,6 +189,17 @@ def test_replay_holds_the_other_branches_while_the_encoder_moves(
         (["--replay", "packs", "--packs", "nowhere"], "nowhere has no packs of ani1x, qm7x, mptrj"),
         # It would cost time in every step and change nothing.
         (["--mode", "heads", "--replay", "pseudo:9"], "there is nothing to hold; leave --replay"),
+        # What the command relies on as it wrote it; a block that is replaced takes it along.
+        (["--set", "models.tuned.start_from=null"], "decides about models.tuned.start_from.model"),
+        (["--set", "models.tuned.branches={new: [own]}"], "name the branch with --name"),
+        (["--set", "custom_sources.own={group_key: group}"], "name the files as DATA"),
+        (["--set", "paths.results=/scratch"], "name the folder with --out"),
+        # Of a model that starts from a file the global architecture says nothing.
+        (["--set", "model.encoder.width=5"], "and models.tuned.model has what may differ"),
+        (
+            ["--set", "models.tuned.start_from.branches={own: oc20}"],
+            "branch own is to start from 'oc20'; the model to start from has ani1x, qm7x, mptrj",
+        ),
         (["--set", "train.epoch=3"], "train.epoch: unknown key; did you mean 'epochs'?"),
         (["--mode", "last:9"], "expected at most last:"),
         # No matrix is as large: the encoder would stay as it is, unsaid.
@@ -245,9 +256,48 @@ def test_charges_that_a_model_cannot_see_are_told(
     for frame in frames:
         frame.info["charge"] = 1
     write(here / "mine.extxyz", frames)
-    assert finetune(start, "--mode", "heads") == 0
     told = "own: 100.0% of the training structures are charged or open-shell"
+    assert finetune(start, "--mode", "heads", "--explain") == 0
+    assert told in capsys.readouterr().out
+    assert finetune(start, "--mode", "heads") == 0
     assert told in capsys.readouterr().err
+
+
+def test_a_start_that_training_would_refuse_is_refused_when_asked_to_explain(
+    start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # In Hartree all labels are 27 times too small for any branch.
+    frames = list(molecules(strength=2.0, offset=100.0))
+    for frame in frames:
+        frame.info["energy"] /= 27.2114
+        frame.arrays["forces"] /= 27.2114
+    write(here / "mine.extxyz", frames)
+    assert finetune(start, "--explain") == 1
+    shown = capsys.readouterr()
+    assert "warning: forces are 0.0" in shown.out
+    assert "is a far worse start than predicting the mean" in shown.err
+
+
+@pytest.mark.parametrize("branch", ["ani1x", None])
+def test_the_branch_to_start_from_may_be_set_to_another_or_none(
+    start: Workspace, here: Path, branch: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Errors before training were those of the best branch, whatever was trained.
+    given = f"models.tuned.start_from.branches={{{f'own: {branch}' if branch else ''}}}"
+    assert finetune(start, "--set", given, "--explain") == 0
+    shown = capsys.readouterr().out
+    assert f"starts from {branch or 'random weights'}, fed by own" in shown
+    assert re.findall(r"^\* (\w+)", shown, re.MULTILINE) == ([branch] if branch else [])
+    assert finetune(start, "--set", given) == 0
+    before = re.search(r"^  forces \(eV/Å\) +(\S+)", capsys.readouterr().out, re.MULTILINE)
+    assert before is not None
+    if branch is None:
+        assert before[1] == "-"
+        return
+    assert finetune(start, "--branch", branch, "--out", "named") == 0
+    named = re.search(r"^  forces \(eV/Å\) +(\S+)", capsys.readouterr().out, re.MULTILINE)
+    assert named is not None
+    assert before[1] == named[1]
 
 
 def test_a_folder_is_no_file_with_structures(
