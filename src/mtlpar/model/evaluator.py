@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mtlpar.core.electronic_state import CHARGE_KEYS, SPIN_KEYS
 from mtlpar.graph.skin import SkinList
-from mtlpar.model.inference import forces_of
+from mtlpar.model.geometry import forces_of
 from mtlpar.model.predict import BranchAnswers, plain_mode
 from mtlpar.model.saved import SavedModel, StructurePrediction, check_finite, six_numbers
 
@@ -88,8 +88,9 @@ class Evaluator:
         found = self._answers.of(scalars, z, edge_index, vector, prepared.count)
         forces, stress = found.forces, None
         if found.gradient is not None:
-            forces = forces_of(found.gradient, edge_index, len(z))
-            stress = _stress(vector @ found.gradient.T, atoms)
+            gradient = found.gradient.T
+            forces = forces_of(gradient, edge_index, len(z))
+            stress = _stress(vector @ gradient, atoms)
         assert forces is not None
         of_atoms = found.energies.double().cpu().numpy()
         # Not the sum of both together, which would round to the digits of the references.

@@ -233,9 +233,7 @@ def sum_to_receivers(values: Tensor, receiver: Tensor, num_atoms: int) -> Tensor
 def forces_and_stress(batch: GraphBatch, vector: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Forces and stress from the gradient of the energy by the edge vectors.
 
-    Edge vectors are all that an energy depends on. An atom pulls on the edges it sends along and
-    is pulled back by those it receives from; a strain e turns every edge vector r into (1 + e) r,
-    so the stress is (1 / V) sum_edges r dE/dr.
+    A strain e turns every edge vector r into (1 + e) r, so the stress is (1 / V) sum_edges r dE/dr.
 
     Args:
         batch: The collated batch.
@@ -246,9 +244,7 @@ def forces_and_stress(batch: GraphBatch, vector: Tensor, gradient: Tensor) -> tu
         Forces in eV/Å, (A, 3), and stresses in eV/Å^3, (S, 3, 3), tension positive. A stress is NaN
         where a structure does not repeat or its cell has no volume.
     """
-    sender, receiver = batch.edge_index
-    forces = gradient.new_zeros(len(batch.z), 3)
-    forces = forces.index_add(0, receiver, gradient).index_add(0, sender, -gradient)
+    receiver = batch.edge_index[1]
     virial = gradient.new_zeros(len(batch.num_atoms), 3, 3).index_add(
         0, batch.batch[receiver], vector[:, :, None] * gradient[:, None, :]
     )
@@ -257,4 +253,16 @@ def forces_and_stress(batch: GraphBatch, vector: Tensor, gradient: Tensor) -> tu
     has_stress = batch.pbc.any(dim=1) & (volume > 0)
     # Division by one where there is no volume: NaN there would reach gradients through zeros.
     stress = virial / torch.where(has_stress, volume, torch.ones_like(volume))[:, None, None]
+    forces = forces_of(gradient, batch.edge_index, len(batch.z))
     return forces, torch.where(has_stress[:, None, None], stress, torch.nan)
+
+
+def forces_of(gradient: Tensor, edge_index: Tensor, num_atoms: int) -> Tensor:
+    """Forces in eV/Å, (A, 3), from the gradient of the energy by the edge vectors, (E, 3) in eV/Å.
+
+    Edge vectors are all that an energy depends on. An atom pulls on the edges it sends along and
+    is pulled back by those it receives from.
+    """
+    sender, receiver = edge_index
+    forces = gradient.new_zeros(num_atoms, 3)
+    return forces.index_add(0, receiver, gradient).index_add(0, sender, -gradient)

@@ -59,11 +59,3 @@ def inference_of(encoder: Encoder, branch: Branch) -> Inference:
     if isinstance(encoder, EgnnEncoder) and encoder.species.weight.device.type == "cpu":
         return EgnnInference(encoder, branch)
     return ByAutograd(encoder, branch)
-
-
-def forces_of(gradient: Tensor, edge_index: Tensor, atoms: int) -> Tensor:
-    """Forces (A, 3) from the gradient of the edge vectors; see `geometry.forces_and_stress`."""
-    # Axis by axis, which takes a fraction of the time of adding rows of three numbers.
-    sender, receiver = (ends.expand(3, -1) for ends in edge_index)
-    forces = gradient.new_zeros(3, atoms).scatter_add(1, receiver, gradient)
-    return forces.scatter_add(1, sender, -gradient).T.contiguous()
