@@ -29,6 +29,7 @@ from mtlpar.cli import main as run_mtlpar
 from mtlpar.core.error_names import ERROR_UNITS, MAE_NAMES
 from mtlpar.evaluate.errors import predict_dataset, sums_of
 from mtlpar.evaluate.settings import EvaluateSettings
+from mtlpar.finetune.learned import side_by_side
 from mtlpar.model.file import load_model
 from mtlpar.store.dataset import PackedDataset
 from mtlpar.store.export import iterate_atoms
@@ -70,19 +71,11 @@ def errors_of(path: Path, source: str, packs: Path) -> dict[str, float]:
     return {label: named[name] for label, name in MAE_NAMES.items() if name in named}
 
 
-def boxes(packs: Path, source: str) -> tuple[Atoms, Atoms]:
-    """A large structure of the test pack, and many of it beside one another."""
+def sizes(packs: Path, source: str) -> tuple[Atoms, Atoms]:
+    """A large structure of the test pack, and copies of it beside one another."""
     with Pack.open(packs / source / "test.bp") as pack:
         one = max(iterate_atoms(pack.first(64), pack.header), key=len)
-    return one, one.repeat(3) if one.pbc.any() else _grid(one)
-
-
-def _grid(molecule: Atoms) -> Atoms:
-    """A crystal of 27 copies of a molecule, 2.5 Å apart."""
-    box = molecule.copy()
-    box.set_cell(np.diag(np.ptp(box.positions, axis=0) + 2.5))
-    box.pbc = True
-    return box.repeat(3)
+    return one, side_by_side(one)
 
 
 def step_ms(path: Path, source: str, atoms: Atoms) -> float:
@@ -166,7 +159,7 @@ def main() -> None:
     print(TARGETS)
     print_errors(errors_of(options.model, source, packs), found)
     paths = {"teacher": options.model, "student": work / f"{source}-0.pt"}
-    one, many = boxes(packs, source)
+    one, many = sizes(packs, source)
     for atoms in (one, many):
         times = [step_ms(path, source, atoms) for path in paths.values()]
         print(
