@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from mtlpar.cli import main as mtlpar
 from mtlpar.core.files import read_json, write_json
+from mtlpar.finetune.rates import encoder_rate
 
 LABELS = (30, 100, 300)
 SEEDS = (0, 1, 2)
@@ -88,7 +89,8 @@ def run(work: Path, model: Path, start: str, labels: int, seed: int) -> dict[str
         "paths.raw": folder / "raw",
         "paths.results": folder / start.replace(" ", "-"),
         "train": f"{{epochs: {epochs}, batch_structures: {BATCH}, patience_epochs: null, "
-        f"warmup_steps: 50, learning_rate: {5e-3 if start == 'scratch' else 2e-3}}}",
+        f"warmup_steps: 50, learning_rate: {5e-3 if start == 'scratch' else 2e-3}, "
+        f"encoder_rate: {1 if start == 'scratch' else encoder_rate('full', same_forces=True)}}}",
         "model": "{encoder: {width: 64, layers: 4, vector_channels: 16, radial_basis: 16}, "
         "head: {width: 64, layers: 2}}",
         "models.own.branches": "{own: [own]}",

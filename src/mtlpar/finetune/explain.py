@@ -68,7 +68,7 @@ def text(path: Path, model: SavedModel) -> str:
     )
     lines = [
         f"mode {entry.start_from.mode}",
-        f"  {'encoder':20} {_moving(network.encoder)}",
+        f"  {'encoder':20} {_moving(network.encoder)}{_slower(network, config)}",
         *_become(network, model, entry, config.train_of(MODEL).branch_rates),
         "",
         *_references(packs[own], model, branch),
@@ -155,6 +155,12 @@ def _become(
         becomes = "stays: it predicts the same to the last bit"
     others = [name for name in kept_branches(model, branches) if name not in branches]
     return [*lines, *(f"  {name:20} {becomes}" for name in others)]
+
+
+def _slower(network: MultiTaskModel, config: Config) -> str:
+    rate = config.train_of(MODEL).encoder_rate
+    moves_slower = rate != 1 and _moving_parameters(network.encoder)
+    return f", at {rate:g} of the learning rate" if moves_slower else ""
 
 
 def _moving(part: torch.nn.Module) -> str:

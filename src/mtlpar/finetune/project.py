@@ -11,6 +11,7 @@ from mtlpar.config import Config
 from mtlpar.config.load import Stack
 from mtlpar.core.fields import SPLITS
 from mtlpar.finetune.folder import files_of, only_packs, refuse_own, write_own_config
+from mtlpar.finetune.rates import encoder_rate
 from mtlpar.finetune.replay import hold_still
 from mtlpar.model.moving import set_moving
 from mtlpar.model.multitask import MultiTaskModel
@@ -84,10 +85,9 @@ def write_config(
     stack = Stack(content, places=_options_of(request.name))
     for assignment in request.assignments:
         stack.add_override(assignment, option="--set")
-    config = stack.check("fine-tuning")
-    _check_start(config, model)
+    content["train"].setdefault("encoder_rate", _check_start(stack.check("fine-tuning"), model))
     write_own_config(folder, content, command="finetune", model=MODEL)
-    return config
+    return stack.check("fine-tuning")
 
 
 def start_of(config: Config, model: SavedModel) -> str | None:
@@ -166,14 +166,20 @@ def _options_of(name: str) -> dict[str, str]:
     }
 
 
-def _check_start(config: Config, model: SavedModel) -> None:
-    """Find out whether a model can start so, before hours of preparing data."""
+def _check_start(config: Config, model: SavedModel) -> float:
+    """Find out whether a model can start so, before hours of preparing data.
+
+    Returns:
+        How fast its encoder is to move.
+    """
     entry = config.model_entry(MODEL)
     assert entry.start_from is not None
     start_of(config, model)
     settings = architecture_from(model, entry.model)
     network = MultiTaskModel(settings, entry.branches, seed=config.seed)
-    set_moving(network, entry.start_from.mode, seed=config.seed)
+    mode = entry.start_from.mode
+    set_moving(network, mode, seed=config.seed)
+    return encoder_rate(mode, same_forces=settings.head.forces == model.settings.head.forces)
 
 
 def _replayed(model: SavedModel, source: str, path: Path | None) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from mtlpar.core.yaml_text import dump_yaml
 from mtlpar.evaluate.metrics import read_metrics
 from mtlpar.finetune.branches import rank_branches
 from mtlpar.finetune.folder import Command, only_packs, prepare, working_in
+from mtlpar.finetune.rates import encoder_rate
 from mtlpar.finetune.replay import hold_still, link_packs, replay_passes, sizes_of
 from mtlpar.model.file import load_model
 from mtlpar.model.saved import SavedModel
@@ -311,20 +312,22 @@ class _Cell:
         start = variant.start
         replayed = [one for one in sources if one in start.model.sources]
         replay = variant.mode == "replay" and branches
+        mode = "full" if variant.mode == "replay" else variant.mode
         entry: dict[str, Any] = {
             "branches": dict(own),
             "start_from": {
                 "model": str(start.path),
                 "branches": {self.family: branches[start.name]} if branches else {},
-                "mode": "full" if variant.mode == "replay" else variant.mode,
+                "mode": mode,
             },
+            "train": {"encoder_rate": encoder_rate(mode, same_forces=True)},
         }
         if replay:
             for source in replayed:
                 branch = start.model.branch_of(source)
                 entry["branches"].setdefault(branch, []).append(source)
             held = hold_still(name for name in entry["branches"] if name not in own)
-            entry["train"] = {**self._replay_passes(replayed), **held}
+            entry["train"] |= {**self._replay_passes(replayed), **held}
         return entry
 
     def _replay_passes(self, sources: Sequence[str]) -> dict[str, Any]:

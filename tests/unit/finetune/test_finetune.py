@@ -128,12 +128,39 @@ def test_explain_says_what_becomes_of_each_branch_and_trains_nothing(
     assert finetune(start, "--mode", mode, "--branch", "mptrj", "--explain") == 0
     shown = capsys.readouterr().out
     assert "* mptrj" in shown
-    assert f"  encoder              {moves} parameters move\n" in shown
+    assert f"  encoder              {moves} parameters move" in shown
     assert "parameters move; new, starts from mptrj, fed by own" in shown
     for branch in ("ani1x", "qm7x", "mptrj"):
         assert f"  {branch:20} {becomes}" in shown
     assert "replay: 0% of" in shown
     assert not (here / TUNED).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), ", at 0.3 of the learning rate"),
+        (("--mode", "last:1"), ", at 0.3 of the learning rate"),
+        # They cannot take it far, and what does not move has no rate.
+        (("--mode", "lora:2"), ""),
+        (("--mode", "heads"), ""),
+        # At 0.3 forces that become gradients have a fifth larger errors.
+        (("--set", "models.tuned.model.head.forces=conservative"), ""),
+        # Who asks for a rate gets it.
+        (("--set", "train.encoder_rate=0.5"), ", at 0.5 of the learning rate"),
+        (("--set", "models.tuned.train.encoder_rate=1"), ""),
+    ],
+)
+def test_an_encoder_that_moves_as_a_whole_moves_slower_than_branches(
+    start: Workspace,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    said: str,
+) -> None:
+    assert finetune(start, "--branch", "mptrj", "--explain", *options) == 0
+    shown = capsys.readouterr().out
+    assert re.search(rf"\n  encoder +[0-9,]+ of [0-9,]+ parameters move{said}\n", shown)
 
 
 def test_explain_says_which_branches_replay_holds(
