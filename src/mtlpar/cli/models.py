@@ -108,14 +108,23 @@ def _start(config: Config, name: str) -> Start | None:
 
 
 def _architecture(config: Config, name: str) -> ModelSettings:
-    """Architecture of a model: of one that starts from a file, that of the file."""
+    """Architecture of a model: of one that starts from a file, itself or by others, the file's."""
     from mtlpar.model.file import load_model
     from mtlpar.model.start import architecture_from
 
-    entry = config.model_entry(name)
-    if entry.start_from is None or entry.start_from.file is None:
+    entry, path = config.model_entry(name), config.start_file(name)
+    if entry.start_from is None or path is None or not _begins_with_file(config, name):
         return config.model_of(name)
-    return architecture_from(load_model(entry.start_from.file), entry.model)
+    if entry.start_from.file is None and not path.is_file():
+        # It is not trained yet, which the stage says.
+        return config.model_of(name)
+    return architecture_from(load_model(path), entry.model)
+
+
+def _begins_with_file(config: Config, name: str) -> bool:
+    """Whether the first of the models that a model starts from is a file from elsewhere."""
+    start = config.model_entry(name).start_from
+    return start is not None and (start.file is not None or _begins_with_file(config, start.model))
 
 
 def _evaluate(options: argparse.Namespace) -> None:

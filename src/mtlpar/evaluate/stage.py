@@ -130,7 +130,13 @@ def _log_zero_shot(name: str, source: str, found: Mapping[str, Mapping[str, Any]
         ]
         unknown = errors["unknown_elements"]
         seen = f"; it never saw {' '.join(unknown)}" if unknown else ""
-        logger.info("  branch %s: MAE %s%s", branch, ", ".join(shown), seen)
+        logger.info("  branch %s: MAE %s%s", branch, ", ".join(shown) or "of no label", seen)
+    if any(not errors["offset_structures"] for errors in found.values()):
+        logger.warning(
+            "energies of %s are not tested: the offsets of its level of theory are fitted to the "
+            "first half of its test set, which has no energy",
+            source,
+        )
 
 
 def _check_branches(name: str, model: SavedModel, branches: Mapping[str, tuple[str, ...]]) -> None:

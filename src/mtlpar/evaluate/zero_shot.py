@@ -2,13 +2,15 @@
 
 Forces need nothing. Energies of another level of theory need an offset for each element, which is
 fitted to a few structures of the test set; these are not tested on. Whoever predicts new structures
-has to have as many labels at that level.
+has to have as many labels at that level. Where none of these has an energy, as in a test set of one
+structure, energies are not tested.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
 from ase.data import chemical_symbols
 
 from mtlpar.evaluate.errors import predict_dataset, sums_of, zero_of
@@ -40,13 +42,19 @@ def zero_shot(
     fitted = dataset.structures.slice(0, count)
     tested = dataset.part(count, len(dataset))
     elements = {chemical_symbols[z] for z in set(dataset.structures.atomic_numbers.tolist())}
+    has_offsets = bool(fitted.has("energy").any())
+    if not has_offsets:
+        # A slice shares its columns with the whole.
+        tested.structures = tested.structures.take(np.arange(len(tested)))
+        tested.structures.energy_mask[:] = 0
     found = {}
     for branch in model.branches:
-        fit = fit_to(fitted, dataset.header.references, model, branch)
-        predicted = predict_dataset(model, tested, branch, settings, references=fit.references)
+        own = dataset.header.references
+        offsets = fit_to(fitted, own, model, branch).references if has_offsets else own
+        predicted = predict_dataset(model, tested, branch, settings, references=offsets)
         found[branch] = {
             **sums_of(tested, predicted).as_dict(),
-            "offset_structures": count,
+            "offset_structures": count if has_offsets else 0,
             "num_structures": len(tested),
             "unknown_elements": sorted(elements - set(model.elements(branch))),
             "zero_predictor": sums_of(tested, zero_of(tested)).as_dict(),

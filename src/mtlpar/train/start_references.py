@@ -174,6 +174,13 @@ def _references_of(recipe: Recipe, start: SavedModel, source: str) -> References
     pack = recipe.packs[source]
     branch = start_branch(recipe.branch_of[source], start, recipe.start.new_branches)
     if branch is None:
+        logger.info(
+            "%s: branch %s starts from random weights: the start has no branch of that name, and "
+            "start_from.branches names none of %s",
+            source,
+            recipe.branch_of[source],
+            ", ".join(start.branches),
+        )
         return pack.header.references
     if start.training.get("data", {}).get(source) == recipe.data[source]:
         return start.references[source]

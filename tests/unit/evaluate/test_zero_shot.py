@@ -71,3 +71,19 @@ def test_structures_that_offsets_were_fitted_to_are_not_tested_on(workspace: Wor
         assert errors["offset_structures"] == OFFSET_STRUCTURES
         assert errors["num_structures"] == total - OFFSET_STRUCTURES
         assert errors["unknown_elements"] == []
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_without_energies_to_fit_offsets_to_forces_are_tested_alone(
+    workspace: Workspace, size: int
+) -> None:
+    # Of one structure none is left to fit to; errors with the offsets of another level would say
+    # nothing, and hundreds of eV.
+    dataset = PackedDataset(Pack.open(workspace.pack("third", "test"))).part(0, size)
+    dataset.structures.energy_mask[: size // 2] = 0
+    found = zero_shot(load_model(workspace.model("mtl")), dataset, EvaluateSettings())
+    for errors in found.values():
+        assert errors["offset_structures"] == 0
+        assert errors["num_structures"] == size - size // 2
+        assert errors["force_mae_ev_per_angstrom"] >= 0
+        assert "energy_mae_ev_per_atom" not in errors

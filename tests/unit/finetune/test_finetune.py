@@ -327,6 +327,20 @@ def test_the_branch_to_start_from_may_be_set_to_another_or_none(
     assert before[1] == named[1]
 
 
+def test_a_model_that_starts_from_a_fine_tuned_one_has_its_architecture(
+    start: Workspace, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # That of the file which that one started from, and not the default of the configuration.
+    assert finetune(start) == 0
+    monkeypatch.chdir(here / "finetune")
+    again = "models.again={branches: {own: [own]}, start_from: {model: tuned, mode: heads}}"
+    assert main(["train", "--model", "again", "--set", again]) == 0
+    first, second = (
+        load_model(Path("results/models", one, "model.pt")) for one in ("tuned", "again")
+    )
+    assert second.settings == first.settings
+
+
 def test_a_folder_is_no_file_with_structures(
     start: Workspace, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
