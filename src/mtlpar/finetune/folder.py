@@ -117,6 +117,11 @@ def files_of(paths: Iterable[Path]) -> dict[str, Any]:
         ValueError: If one is a folder or does not exist.
     """
     resolved = [path.resolve() for path in paths]
+    if packs := [str(path) for path in resolved if path.suffix == ".bp" and path.is_dir()]:
+        raise ValueError(
+            f"{', '.join(packs)}: expected files, got a pack; write its structures to a file with "
+            "`mtlpar export`"
+        )
     if folders := [str(path) for path in resolved if path.is_dir()]:
         raise ValueError(
             f"{', '.join(folders)}: expected files, got a folder; name the files in it"

@@ -20,7 +20,7 @@ from mtlpar.config.load import Stack
 from mtlpar.core.fields import SPLITS
 from mtlpar.core.files import write_json
 from mtlpar.core.structures import StructureBatch
-from mtlpar.finetune.folder import files_of, only_packs, write_own_config
+from mtlpar.finetune.folder import files_of, only_packs, refuse_own, write_own_config
 from mtlpar.finetune.teacher import Labels, Teacher
 from mtlpar.model.settings import ModelSettings
 from mtlpar.sources.registry import packaged_names
@@ -187,6 +187,12 @@ def write_config(
     }
     if lessons.others:
         content["train"]["passes_per_epoch"] = {taught["others"]: lessons.others.passes}
+    data = "name packs with --packs and files with --structures"
+    own_keys = {f"models.{model}.branches": data for model in models}
+    refuse_own(
+        lessons.assignments,
+        {"sources": data, "paths.results": "name the model with --out", **own_keys},
+    )
     stack = Stack(content)
     for assignment in lessons.assignments:
         stack.add_override(assignment, option="--set")

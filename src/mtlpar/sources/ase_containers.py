@@ -322,8 +322,8 @@ def container_of(path: Path, stated: str | None = None) -> Container:
     chosen = (stated or format_of(path.name)) if kind is None else _OF_KIND[kind]
     if chosen is None:
         raise ValueError(
-            f"{path}: its name does not show its format; state format in custom_sources, or name "
-            f"it by what it is; expected {readable}"
+            f"{path}: its name does not show its format; name it by what it is, or state "
+            f"custom_sources.*.format where it is a source; expected {readable}"
         )
     if compression is not None and chosen != "extxyz":
         raise ValueError(f"{path} is {kind or 'text'} in {compression}; unpack it")

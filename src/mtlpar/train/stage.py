@@ -133,7 +133,10 @@ def labels_not_learned(recipe: Recipe) -> list[str]:
         weights = dict(zip(LABELS, recipe.settings.weights_of(source), strict=True))
         for label, count in header.num_labels.items():
             if count and label == "stress" and not predicts_stress:
-                why = "forces are predicted directly; model.head.forces=conservative learns it"
+                why = (
+                    f"forces are predicted directly; models.{recipe.name}.model.head.forces="
+                    "conservative learns it"
+                )
             elif count and weights[label] == 0:
                 why = "its weight is zero (train.*_weight and train.source_weights)"
             else:

@@ -389,6 +389,8 @@ def test_a_student_takes_a_quarter_of_the_work_of_its_teacher(
         (["--out", "folder.pt"], "--out folder.pt is a folder; name a file"),
         (["--structures", "none.xyz"], "none.xyz does not exist"),
         (["--set", "train.epoch=3"], "train.epoch: unknown key; did you mean 'epochs'?"),
+        (["--set", "models.student=null"], "decides about models.student.branches; name packs"),
+        (["--set", "paths.results=/scratch"], "decides about paths.results; name the model with"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_labelled(

@@ -347,6 +347,10 @@ def test_a_folder_is_no_file_with_structures(
     (here / "runs").mkdir()
     assert main(["finetune", str(start.model("mtl")), "runs", "--level", "mine/level"]) == 1
     assert "runs: expected files, got a folder; name the files in it" in capsys.readouterr().err
+    # One could not name the files in a pack.
+    (here / "train.bp").mkdir()
+    assert main(["finetune", str(start.model("mtl")), "train.bp", "--level", "mine/level"]) == 1
+    assert "train.bp: expected files, got a pack; write its struct" in capsys.readouterr().err
     assert not (here / "finetune").exists()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,6 +14,10 @@ from helpers import make_structures
 from mtlpar.core.references import References
 from mtlpar.core.structures import StructureBatch
 from mtlpar.finetune.branches import Candidate, candidates_text
+from mtlpar.model.settings import ModelSettings
+from mtlpar.train.recipe import Recipe
+from mtlpar.train.settings import TrainSettings
+from mtlpar.train.stage import labels_not_learned
 from mtlpar.train.start_references import FloatArray, StartFit, ratio_of_forces
 
 MAE = {"energy_mae_ev_per_atom": 0.1, "force_mae_ev_per_angstrom": 0.2}
@@ -64,3 +70,15 @@ def test_a_doubt_about_labels_is_under_the_table_of_starts(ratio: float, told: s
     assert last.startswith("warning: ")
     assert re.search(told, last)
     assert "warning" not in candidates_text([one, sound], chosen="b")
+
+
+def test_stresses_that_are_not_learned_name_the_setting_that_learns_them_in_this_model() -> None:
+    # The global model.head.forces says nothing of a model that starts from a file.
+    recipe = SimpleNamespace(
+        name="tuned",
+        model_settings=ModelSettings(),
+        settings=TrainSettings(),
+        headers={"own": SimpleNamespace(num_labels={"energy": 2, "forces": 2, "stress": 2})},
+    )
+    (told,) = labels_not_learned(cast(Recipe, recipe))
+    assert told.endswith("models.tuned.model.head.forces=conservative learns it")
