@@ -284,20 +284,31 @@ def _warn_of_files_that_look_like_splits(source: str, names: list[str]) -> None:
         )
 
 
+_CAUSES: Final = {
+    "energy_too_large": "the unit of energies",
+    "force_too_large": "extract.max_force_ev_per_angstrom and the unit of forces",
+    "singular_cell": "cells and pbc, whose periodic directions the lattice has to span",
+}
+"""What is wrong, most likely, where structures are dropped for what they hold."""
+
+
 def _where_to_look(source: str, results: list[FileResult]) -> str:
-    """Settings that may be why all rows were dropped."""
+    """What may be why all rows were dropped, for each of the reasons."""
     keys = Findings.total(result.findings for result in results).labels.keys
-    if not keys:
-        return "extract.labels and extract.max_force_ev_per_angstrom"
     reasons = sorted({reason for result in results for reason in result.dropped})
-    options = [
+    options = [_CAUSES[reason] for reason in reasons if reason in _CAUSES]
+    if not keys:
+        return " and ".join(options or ["extract.labels"])
+    options += [
         f"custom_sources.{source}.{reason.removeprefix('missing_')}_key"
         for reason in reasons
         if reason.startswith("missing_")
     ]
     if "no_label" in reasons:
         options += [f"custom_sources.{source}.{label}_key" for label in ("energy", "forces")]
-    where = " and ".join(options or ["extract.max_force_ev_per_angstrom"])
+    if "not_selected" in reasons:
+        options.append(f"custom_sources.{source}.where")
+    where = " and ".join(options or ["docs/data_quality.md, which has the reasons"])
     return f"{where}; the files have the keys {', '.join(sorted(keys))}"
 
 

@@ -115,6 +115,28 @@ def test_if_no_structure_has_a_label_the_keys_that_are_there_are_named(extract):
         extract(frames)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda atoms: atoms.set_pbc(True), "look at cells and pbc, .* has to span"),
+        (lambda atoms: atoms.info.update(energy=1e9), "look at the unit of energies"),
+        (
+            lambda atoms: atoms.arrays.update(forces=np.full((len(atoms), 3), 1e6)),
+            "look at extract.max_force_ev_per_angstrom and the unit of forces",
+        ),
+    ],
+)
+def test_if_all_structures_are_dropped_the_advice_is_for_the_reason(extract, spoil, told):
+    # It was the limit of forces, whatever was wrong.
+    atoms = water()
+    results = atoms.calc.results
+    atoms.calc = None
+    atoms.info["energy"], atoms.arrays["forces"] = results["energy"], results["forces"]
+    spoil(atoms)
+    with pytest.raises(ValueError, match=f"no usable structure.*{told}; the files have"):
+        extract([atoms])
+
+
 def test_keys_that_nothing_reads_are_named_once_with_their_count(extract, caplog):
     # Weights in the way of MACE change nothing unless the source says what they are.
     files = [[water(config_weight=0.0), water(config_weight=1.0)], [water(head="pbe")]]
