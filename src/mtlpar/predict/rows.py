@@ -66,7 +66,9 @@ class Row(NamedTuple):
         return Atoms(found.numbers, found.positions, cell=found.cell, pbc=found.pbc, info=state)
 
 
-def input_files(paths: Iterable[Path], *, without: Collection[Path] = ()) -> list[Path]:
+def input_files(
+    paths: Iterable[Path], *, without: Collection[Path] = (), tell: bool = True
+) -> list[Path]:
     """Files, packs and standard input in the order given; folders stand for all that they hold.
 
     Args:
@@ -74,6 +76,7 @@ def input_files(paths: Iterable[Path], *, without: Collection[Path] = ()) -> lis
             hold something else, such as settings in JSON, are left out, and said.
         without: What the run itself writes, files or folders. They are left out of what folders
             hold: there they are from a run before, or from this one before it was interrupted.
+        tell: Say what is left out; one of several ranks does.
 
     Raises:
         ValueError: If one does not exist or is what the run writes, or a folder holds nothing that
@@ -97,7 +100,7 @@ def input_files(paths: Iterable[Path], *, without: Collection[Path] = ()) -> lis
                 if _is_input(one) and not written & {one.resolve(), *one.resolve().parents}
             ]
             others = {one for one in inside if _is_something_else(one)}
-            if others:
+            if others and tell:
                 names = ", ".join(str(one.relative_to(path)) for one in sorted(others))
                 logger.warning("%s: left out, for they hold no structures: %s", path, names)
             inside = [one for one in inside if one not in others]
@@ -114,22 +117,22 @@ def input_files(paths: Iterable[Path], *, without: Collection[Path] = ()) -> lis
     return found
 
 
-def rows_of(path: Path) -> Iterator[Row]:
+def rows_of(path: Path, *, tell: bool = True) -> Iterator[Row]:
     """Rows of one file, in order.
 
     Where the file is damaged, cut off or of a format that is not read, the last row stands for all
-    that cannot be read.
+    that cannot be read. `tell` is as for `input_files`.
     """
     name = str(path)
     try:
-        for row in _rows_of_sound_file(path):
+        for row in _rows_of_sound_file(path, tell=tell):
             name = f"{path} after {row.name.removeprefix(f'{path} ')}"
             yield row
     except ValueError as error:
         yield Row(name, None, None, damage=str(error))
 
 
-def _rows_of_sound_file(path: Path) -> Iterator[Row]:
+def _rows_of_sound_file(path: Path, *, tell: bool) -> Iterator[Row]:
     """Rows of one file.
 
     Raises:
@@ -156,7 +159,7 @@ def _rows_of_sound_file(path: Path) -> Iterator[Row]:
         # Frames do not know which file they are of.
         text = str(error)
         raise ValueError(text if text.startswith(str(path)) else f"{path}: {text}") from error
-    if is_empty:
+    if is_empty and tell:
         logger.warning("%s holds no structures", path)
 
 

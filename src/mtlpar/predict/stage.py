@@ -120,7 +120,7 @@ def run(
     """
     with failing_together():
         parts = out.with_name(f"{out.name}.parts")
-        files = input_files(inputs, without=(out, parts))
+        files = input_files(inputs, without=(out, parts), tell=context.rank == 0)
         if context.world_size > 1 and any(str(path) == STDIN for path in files):
             raise ValueError("standard input is read by one process only; name a file")
         chooser = SourceChooser(model) if wanted.source == AUTO else None
@@ -232,7 +232,7 @@ def _rows(files: Sequence[Path], *, is_first: bool) -> Iterator[Row]:
         ValueError: If there is nothing else.
     """
     lost, is_any = list[str](), False
-    for row in itertools.chain.from_iterable(map(rows_of, files)):
+    for row in itertools.chain.from_iterable(rows_of(file, tell=is_first) for file in files):
         if row.damage is None:
             is_any = True
         else:

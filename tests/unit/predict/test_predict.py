@@ -557,7 +557,10 @@ def test_ranks_write_the_same_file_as_one_process(
     with ase.db.connect("in.db") as database:
         for atoms in many[:20]:
             database.write(atoms)
-    files = ["in.extxyz", "in.db"]
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/settings.json").write_text('{"batch": 3}')
+    (tmp_path / "more/none.xyz").write_text("")
+    files = ["in.extxyz", "in.db", "more"]
     arguments = ["predict", str(model_file), *files, "--source", "a", "--out"]
     assert main([*arguments, "one.xyz"]) == 0
     launch = [sys.executable, "-m", "mtlpar", "launch", "--ranks-per-node", str(ranks), "--"]
@@ -565,6 +568,8 @@ def test_ranks_write_the_same_file_as_one_process(
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "one.xyz").read_bytes() == (tmp_path / "ranks.xyz").read_bytes()
+    assert done.stderr.count("left out, for they hold no structures: settings.json") == 1
+    assert done.stderr.count("none.xyz holds no structures") == 1
 
 
 @pytest.mark.parametrize(
