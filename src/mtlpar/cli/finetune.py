@@ -13,7 +13,6 @@ from mtlpar.cli.common import add_command, add_overrides, on_first_rank, require
 from mtlpar.cli.model_files import model_file
 from mtlpar.cli.stages import run_stage_here
 from mtlpar.core.collective import collective
-from mtlpar.core.fields import SPLITS
 
 if TYPE_CHECKING:
     from mtlpar.cli.common import Commands
@@ -179,6 +178,8 @@ def _prepare_pseudo_labels(source: str, count: int) -> None:
 
 
 def _replay(text: str) -> tuple[str, int]:
+    from mtlpar.core.fields import SPLITS
+
     found = re.fullmatch(r"(none|packs|pseudo):?([1-9][0-9]*)?", text)
     if found is None or (found[1] == "pseudo") != (found[2] is not None):
         raise ValueError(f"--replay {text}: expected none, packs or pseudo:N, such as pseudo:200")
