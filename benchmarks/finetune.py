@@ -32,7 +32,8 @@ from mtlpar.finetune.rates import encoder_rate
 
 LABELS = (30, 100, 300)
 SEEDS = (0, 1, 2)
-STARTS = ("scratch", "encoder only", "heads", "full")
+ONE_RATE = "full, one rate"
+STARTS = ("scratch", "encoder only", "heads", "full", ONE_RATE)
 STEPS = 400
 BATCH = 8
 ENERGY, FORCE = "energy_mae_ev_per_atom", "force_mae_ev_per_angstrom"
@@ -80,6 +81,7 @@ def run(work: Path, model: Path, start: str, labels: int, seed: int) -> dict[str
     """Train and test once; returns the errors on test."""
     folder = work / f"{labels}-{seed}"
     splits = "{train: [train.extxyz], val: [val.extxyz], test: [test.extxyz]}"
+    slow = 1.0 if start in ("scratch", ONE_RATE) else encoder_rate("full", same_forces=True)
     epochs = max(1, round(STEPS * BATCH / (labels - max(4, labels // 10))))
     settings = {
         "seed": seed,
@@ -87,17 +89,18 @@ def run(work: Path, model: Path, start: str, labels: int, seed: int) -> dict[str
         "custom_sources.own": "{files: ['*.extxyz'], level_of_theory: GFN2-xTB(ALPB), "
         f"group_key: molecule, splits: {splits}, mirrors: ['{folder}']}}",
         "paths.raw": folder / "raw",
-        "paths.results": folder / start.replace(" ", "-"),
+        "paths.results": folder / start.replace(",", "").replace(" ", "-"),
         "train": f"{{epochs: {epochs}, batch_structures: {BATCH}, patience_epochs: null, "
         f"warmup_steps: 50, learning_rate: {5e-3 if start == 'scratch' else 2e-3}, "
-        f"encoder_rate: {1 if start == 'scratch' else encoder_rate('full', same_forces=True)}}}",
+        f"encoder_rate: {slow}}}",
         "model": "{encoder: {width: 64, layers: 4, vector_channels: 16, radial_basis: 16}, "
         "head: {width: 64, layers: 2}}",
         "models.own.branches": "{own: [own]}",
     }
-    if start in ("heads", "full"):
+    if start in ("heads", "full", ONE_RATE):
+        mode = start.partition(",")[0]
         settings["models.own.start_from"] = (
-            f"{{model: {model}, mode: {start}, branches: {{own: ani1x}}}}"
+            f"{{model: {model}, mode: {mode}, branches: {{own: ani1x}}}}"
         )
     elif start != "scratch":
         # The branch has another name than any there, and starts from random weights.
