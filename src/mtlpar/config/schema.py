@@ -265,7 +265,8 @@ class Config(Settings):
                 problems.append(f"models.{model}: a model's name must be an identifier")
             problems += self._problems_of_overrides(model)
             problems += self._problems_of_start(model, entry)
-        return problems
+        # What is wrong with settings of all models is found with each of them.
+        return list(dict.fromkeys(problems))
 
     def _problems_of_settings_by_source(self) -> list[str]:
         by_source: dict[str, Iterable[str]] = {
@@ -298,7 +299,8 @@ class Config(Settings):
             return [f"models.{model}: {one['msg']}" for one in error.errors()]
         known = {branch for one in self.models.values() for branch in one.branches}
         problems = [
-            f"models.{model}: train.branch_rates.{name}: no model has such a branch"
+            f"{'' if name in self.train.branch_rates else f'models.{model}.'}train.branch_rates."
+            f"{name}: no model has such a branch; there are {', '.join(sorted(known))}"
             for name in train.branch_rates
             if name not in known
         ]

@@ -174,10 +174,24 @@ def test_files_that_are_no_config_are_named(tmp_path: Path) -> None:
         load_config([REPOSITORY / "config.yaml", tmp_path / "number.yaml"])
 
 
-def test_what_cannot_be_compiled_is_refused() -> None:
-    changes = ["train.compile=true", "model.head.forces=conservative"]
-    with pytest.raises(ValueError, match=r"train\.compile: not for conservative forces"):
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (["train.branch_rates.nope=1"], "train.branch_rates.nope: no model has such a branch"),
+        (
+            ["train.compile=true", "model.head.forces=conservative"],
+            "train.compile: not for conservative forces",
+        ),
+    ],
+)
+def test_a_mistake_in_the_settings_of_all_models_is_told_once_and_by_who_made_it(
+    changes: list[str], problem: str
+) -> None:
+    # It is found with each of nine models.
+    with pytest.raises(ValueError, match=re.escape(problem)) as error:
         load_config([REPOSITORY / "config.yaml"], changes)
+    assert "config.yaml: 1 problem\n" in str(error.value)
+    assert str(error.value).endswith(f"(--set {changes[0]})")
 
 
 def test_a_key_that_stands_twice_is_refused_because_yaml_keeps_one_in_silence(
@@ -448,6 +462,10 @@ def test_the_config_that_stages_read_says_the_same_of_every_model() -> None:
             "models.tuned: train.energy_weight, force_weight, stress_weight",
         ),
         ({"train": {"compile": True}}, "models.tuned.train.compile: not for conservative"),
+        (
+            {"train": {"branch_rates": {"nope": 0.5}}},
+            "models.tuned.train.branch_rates.nope: no model has such a branch",
+        ),
         ({"start_from": {"model": "plain", "mode": "head"}}, "models.tuned.start_from.mode"),
         ({"start_from": {"model": "plain", "mode": "last:0"}}, "models.tuned.start_from.mode"),
     ],
