@@ -18,10 +18,11 @@ from mtlpar.core.paths import Workspace
 from mtlpar.core.products import MetricsRecord
 from mtlpar.core.records import write_content
 from mtlpar.core.structures import StructureBatch, atom_indices
+from mtlpar.core.wording import counted
 from mtlpar.evaluate.errors import Predicted, predict_dataset, sums_of, zero_of
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.evaluate.uncertainty import uncertainty_quality
-from mtlpar.evaluate.zero_shot import zero_shot
+from mtlpar.evaluate.zero_shot import new_elements, zero_shot
 from mtlpar.model.file import load_model
 from mtlpar.model.saved import SavedModel
 from mtlpar.parallel.device import local_device
@@ -114,7 +115,8 @@ def _test(
     predicted = predict_dataset(
         model, dataset, branch, settings, references=own, pool=known is not None
     )
-    result = _errors(name, dataset, predicted)
+    new = new_elements(model, branch, dataset)
+    result = _errors(name, dataset, predicted, unseen=len(new))
     if known is not None:
         result["uncertainty"] = uncertainty_quality(known, source, dataset, predicted)
     return predicted, result
@@ -173,11 +175,13 @@ def _check_data(model: SavedModel, pack: Pack) -> None:
         )
 
 
-def _errors(name: str, dataset: PackedDataset, predicted: Predicted) -> dict[str, Any]:
+def _errors(
+    name: str, dataset: PackedDataset, predicted: Predicted, *, unseen: int
+) -> dict[str, Any]:
     """Test errors, which are logged too."""
     result: dict[str, Any] = sums_of(dataset, predicted).as_dict()
     logger.info(
-        "%s on %s: MAE %s (%s)",
+        "%s on %s: MAE %s (%s)%s",
         name,
         dataset.header.source,
         ", ".join(
@@ -187,6 +191,7 @@ def _errors(name: str, dataset: PackedDataset, predicted: Predicted) -> dict[str
         )
         or "of no label",
         len(dataset),
+        f"; it never saw {counted(unseen, 'element')} of these" if unseen else "",
     )
     return result
 

@@ -41,7 +41,6 @@ def zero_shot(
     count = min(OFFSET_STRUCTURES, len(dataset) // 2)
     fitted = dataset.structures.slice(0, count)
     tested = dataset.part(count, len(dataset))
-    elements = {chemical_symbols[z] for z in set(dataset.structures.atomic_numbers.tolist())}
     has_offsets = bool(fitted.has("energy").any())
     if not has_offsets:
         # A slice shares its columns with the whole.
@@ -56,10 +55,16 @@ def zero_shot(
             **sums_of(tested, predicted).as_dict(),
             "offset_structures": count if has_offsets else 0,
             "num_structures": len(tested),
-            "unknown_elements": sorted(elements - set(model.elements(branch))),
+            "unknown_elements": new_elements(model, branch, dataset),
             "zero_predictor": sums_of(tested, zero_of(tested)).as_dict(),
         }
     return dict(sorted(found.items(), key=lambda item: _order(item[1])))
+
+
+def new_elements(model: SavedModel, branch: str, dataset: PackedDataset) -> list[str]:
+    """Symbols of elements of a test set that a branch never saw, in alphabetical order."""
+    found = {chemical_symbols[z] for z in set(dataset.structures.atomic_numbers.tolist())}
+    return sorted(found - set(model.elements(branch)))
 
 
 def _order(errors: dict[str, Any]) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase.data import chemical_symbols
@@ -9,6 +11,7 @@ from helpers import ELEMENT_ENERGIES_EV, make_structures, make_workspace, write_
 from training import MODEL, run_alone
 
 from mtlpar.core.paths import Workspace
+from mtlpar.evaluate import stage
 from mtlpar.evaluate.settings import EvaluateSettings
 from mtlpar.evaluate.zero_shot import OFFSET_STRUCTURES, zero_shot
 from mtlpar.model.file import load_model
@@ -87,3 +90,29 @@ def test_without_energies_to_fit_offsets_to_forces_are_tested_alone(
         assert errors["num_structures"] == size - size // 2
         assert errors["force_mae_ev_per_angstrom"] >= 0
         assert "energy_mae_ev_per_atom" not in errors
+
+
+def test_the_only_branch_is_tried_on_any_source_and_the_log_counts_elements_new_to_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = make_workspace(tmp_path, {"first": 40})
+    run_alone(workspace, {"a": ("first",)}, epochs=1, source_weights={})
+    structures = make_structures(40, seed=50)
+    # Gold and tin in all of them, whichever are tested on.
+    structures.atomic_numbers[structures.offsets[:-1]] = 79
+    structures.atomic_numbers[structures.offsets[:-1] + 1] = 50
+    write_extracted(workspace, "second", structures)
+    normalize.run("second", workspace=workspace, settings=NormalizeSettings(), seed=0)
+    pack.run("second", workspace=workspace, settings=PackSettings(), seed=0)
+    with caplog.at_level("INFO"):
+        stage.run(
+            "mtl",
+            workspace=workspace,
+            settings=EvaluateSettings(),
+            sources=["first", "second"],
+            seed=0,
+        )
+    told = [text for text in caplog.messages if text.startswith("mtl on ")]
+    assert "never saw" not in told[0]
+    assert told[1].startswith("mtl on second: MAE energy")
+    assert told[1].endswith("; it never saw 2 elements of these")
