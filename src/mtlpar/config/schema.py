@@ -269,7 +269,9 @@ class Config(Settings):
         return list(dict.fromkeys(problems))
 
     def _problems_of_settings_by_source(self) -> list[str]:
+        split = self.normalize.split
         by_source: dict[str, Iterable[str]] = {
+            "normalize.split": split if isinstance(split, dict) else (),
             "normalize.reference_energies": self.normalize.reference_energies,
             "train.source_weights": self.train.source_weights,
             "train.passes_per_epoch": self.train.passes_per_epoch,
@@ -279,6 +281,12 @@ class Config(Settings):
             for key, names in by_source.items()
             for name in names
             if name not in self.sources
+        ]
+        problems += [
+            f"normalize.split.{name}: custom_sources.{name}.splits gives the splits, and nothing "
+            "is dealt; keep one of them"
+            for name, custom in self.custom_sources.items()
+            if custom.splits is not None and name in by_source["normalize.split"]
         ]
         return problems + [
             f"study.transfer.families.{name}: must be an identifier that no source has"

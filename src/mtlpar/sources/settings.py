@@ -264,6 +264,32 @@ class CustomSource(Settings):
             raise ValueError("energy_key, forces_key and stress leave no label to learn from")
         return self
 
+    @model_validator(mode="after")
+    def _nothing_is_said_of_a_label_that_is_not_read(self) -> CustomSource:
+        default = type(self).model_fields["stress_unit"].default
+        if self.stress_unit != default and self.stress_key is None:
+            raise ValueError(
+                "stress_unit is the unit of what stress_key names, and stress_key is not given; "
+                "name the stress there, or state its unit under stress: {key: ..., unit: ...}"
+            )
+        read = {
+            "energy": ("energy_key", self.energy_key is not None),
+            "forces": ("forces_key", self.forces_key is not None),
+            "stress": ("stress", self.stress_label is not None),
+        }
+        for label, (option, is_read) in read.items():
+            if getattr(self.weights, label) is not None and not is_read:
+                raise ValueError(
+                    f"weights.{label} weights a label that is not read; give {option}, or leave "
+                    "the weight out"
+                )
+        if self.isolated_atoms is not None and self.energy_key is None:
+            raise ValueError(
+                "isolated_atoms give reference energies, and energy_key: null reads none; name "
+                "the energy, or leave isolated_atoms out"
+            )
+        return self
+
     @property
     def stress_label(self) -> StressLabel | None:
         """The stress, however it was named."""

@@ -495,3 +495,45 @@ def test_installed_packages_are_looked_through_once(monkeypatch: pytest.MonkeyPa
     own = {name: {"files": [f"{name}.xyz"], "level_of_theory": "PBE"} for name in ("one", "two")}
     load_config([DEFAULT], [f"custom_sources={json.dumps(own)}"])
     assert len(looks) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        ({"stress_unit": "GPa"}, "stress_unit is the unit of what stress_key names"),
+        ({"energy_key": None, "weights": {"energy": "w"}}, "weights.energy weights a label that"),
+        ({"forces_key": None, "weights": {"forces": "w"}}, "weights.forces weights a label that"),
+        ({"weights": {"stress": "w"}}, "weights.stress weights a label that is not read"),
+        ({"energy_key": None, "isolated_atoms": {}}, "isolated_atoms give reference energies, and"),
+    ],
+)
+def test_nothing_may_be_said_of_a_label_that_is_not_read(
+    said: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        check_config(_own(**said), where="here")
+
+
+def test_a_split_is_dealt_to_sources_that_are_there_and_give_none() -> None:
+    given = {"splits": {"train": ["a.xyz"], "val": ["b.xyz"], "test": ["c.xyz"]}}
+    dealt = {"normalize": {"split": {"own": "blocks"}}}
+    check_config(_own() | dealt, where="here")
+    with pytest.raises(ValueError, match=r"custom_sources\.own\.splits gives the splits"):
+        check_config(_own(**given) | dealt, where="here")
+    with pytest.raises(ValueError, match=r"normalize\.split\.one: not listed in sources"):
+        check_config(_own() | {"normalize": {"split": {"one": "blocks"}}}, where="here")
+
+
+def test_a_custom_source_that_is_written_out_in_full_says_the_same() -> None:
+    # Written out it names a unit of stresses too, which nothing reads.
+    config = Config.model_validate(_own())
+    assert Config.model_validate(config.model_dump(mode="json")) == config
+
+
+def _own(**said: Any) -> dict[str, Any]:
+    source = {"files": ["*.xyz"], "level_of_theory": "PBE", **said}
+    return {
+        "sources": ["own"],
+        "custom_sources": {"own": source},
+        "models": {"own": {"branches": {"own": ["own"]}}},
+    }
